@@ -1,0 +1,29 @@
+# The Python that makes the environment; `make bench PYTHON=python3.12` gets the newest JAX.
+PYTHON ?= python3
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo.stamp
+	$(RUN) -m jaxode demo
+
+test: $(VENV)/dev.stamp
+	$(RUN) -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pyright
+
+bench: $(VENV)/bench.stamp
+	$(RUN) -m benchmarks
+
+# A stamp per extra, renewed when the requirements change.
+$(VENV)/%.stamp: pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --editable ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .ruff_cache

@@ -1,0 +1,231 @@
+"""How large the next step is: error norms, controllers, and the first step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import ArrayLike
+
+from .errors import OptionError, unknown_name
+
+Norm = Callable[[Array], Array]
+
+
+def mean_square(x: Array) -> Array:
+    """The mean of `|x|^2`, real."""
+    return jnp.mean(jnp.real(x * jnp.conj(x)))
+
+
+def rms_norm(x: Array) -> Array:
+    """The root mean square of `x`, real."""
+    return jnp.sqrt(mean_square(x))
+
+
+def max_norm(x: Array) -> Array:
+    """The largest magnitude in `x`, real."""
+    return jnp.max(jnp.abs(x))
+
+
+NORMS: dict[str, Norm] = {"rms": rms_norm, "max": max_norm}
+
+
+class Tolerance(eqx.Module):
+    """What an error is measured against: `atol + rtol * |y|`, component by component."""
+
+    rtol: Array
+    atol: Array
+    norm: Norm = eqx.field(static=True)
+
+    def ratio(self, error: Array, y: Array) -> Array:
+        """The norm of `error` in units of the tolerance at `y`."""
+        return self.norm(error / (self.atol + self.rtol * jnp.abs(y)))
+
+    def square(self, error: Array, y: Array, y1: Array) -> Array:
+        """The square of that norm for a step from `y` to `y1`; the step is good at one and below.
+
+        Squared, and by a reciprocal that does not wait for the last slope, because the loop waits
+        for nothing so long as for this number.
+        """
+        size = jnp.maximum(jnp.abs(y), jnp.abs(y1))
+        scaled = error * (1 / (self.atol + self.rtol * size))
+        return mean_square(scaled) if self.norm is rms_norm else self.norm(scaled) ** 2
+
+
+class Decision(NamedTuple):
+    """What a controller says of an attempted step, and the size `h > 0` of the next."""
+
+    accept: Array
+    h: Array
+    memory: Any
+
+
+class PID(eqx.Module):
+    r"""Adaptive steps by a PID controller on the logarithm of the error.
+
+    With $\epsilon_n$ the inverse of the scaled error norm and $k$ the power of $h$ in the error estimate,
+    $h_{n+1} = h_n \cdot \text{safety} \cdot \epsilon_n^{\beta_1} \epsilon_{n-1}^{\beta_2}
+    \epsilon_{n-2}^{\beta_3}$, where $\beta_1 = (p + i + d)/k$, $\beta_2 = -(p + 2d)/k$,
+    $\beta_3 = d/k$.
+
+    - `pcoeff`, `icoeff`, `dcoeff`: $p$, $i$, $d$. (0, 1, 0) is the elementary controller.
+    - `safety`: aimed-at share of the largest good step. `factor_min`, `factor_max`: the most a
+      step shrinks and grows.
+    - `dtmin`: smaller steps end the solve with `Status.STEP_UNDERFLOW`. `dtmax`: largest step.
+    - `norm`: "rms", "max" or a function from an array to a scalar.
+
+    **Raises:** `OptionError` for a factor on the wrong side of one, or an unknown norm.
+
+    Source: G. Söderlind, Automatic control and adaptive time-stepping, Numerical Algorithms 31
+    (2002); Hairer, Wanner, Solving Ordinary Differential Equations II (1996), IV.2.
+    """
+
+    pcoeff: float = eqx.field(static=True, default=0.0)
+    icoeff: float = eqx.field(static=True, default=1.0)
+    dcoeff: float = eqx.field(static=True, default=0.0)
+    safety: float = eqx.field(static=True, default=0.9)
+    factor_min: float = eqx.field(static=True, default=0.2)
+    factor_max: float = eqx.field(static=True, default=10.0)
+    dtmin: ArrayLike | None = None
+    dtmax: ArrayLike | None = None
+    norm: str | Norm = eqx.field(static=True, default="rms")
+    adaptive = True
+
+    def __check_init__(self) -> None:
+        if not 0 < self.factor_min < 1 < self.factor_max or not 0 < self.safety <= 1:
+            raise OptionError(
+                "a controller needs 0 < factor_min < 1 < factor_max and 0 < safety <= 1, got "
+                f"factor_min={self.factor_min}, factor_max={self.factor_max}, safety={self.safety}"
+            )
+        if not callable(self.norm) and self.norm not in NORMS:
+            raise unknown_name("norm", str(self.norm), NORMS)
+
+    def norm_function(self) -> Norm:
+        """The norm as a function."""
+        return self.norm if callable(self.norm) else NORMS[self.norm]
+
+    def start(self, h: Array) -> tuple[Array, Any]:
+        """The first step, bounded, and the controller's memory: the last two log errors."""
+        zero = jnp.zeros(h.shape, jnp.float32)
+        return self._bound(h), (zero, zero)
+
+    def judge(self, h: Array, square: Array, error_order: int, memory: Any, index: Array) -> Decision:
+        """Accept or reject a step of size `h > 0`, and propose the next size."""
+        # A factor needs few digits, and a logarithm in float32 costs half of one in float64.
+        now = 0.5 * jnp.log(square.astype(jnp.float32))
+        accept = square <= 1.0
+        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        exponent = (p + i + d) * now
+        if p or d:
+            now = jnp.maximum(now, -40.0)  # an error of zero must not stay in the memory
+            last, before = memory
+            exponent = exponent - (p + 2 * d) * last + d * before
+            memory = (jnp.where(accept, now, last), jnp.where(accept, last, before))
+        factor = self.safety * jnp.exp(exponent / -error_order)
+        most = jnp.where(accept, self.factor_max, self.safety)
+        factor = jnp.where(jnp.isnan(factor), self.factor_min, factor)
+        factor = jnp.clip(factor, self.factor_min, most)
+        return Decision(accept, self._bound(h * factor.astype(h.dtype)), memory)
+
+    def too_small(self, h: Array) -> Array | bool:
+        """Whether `h` is below `dtmin`."""
+        return False if self.dtmin is None else h <= jnp.asarray(self.dtmin, h.dtype)
+
+    def _bound(self, h: Array) -> Array:
+        if self.dtmin is not None:
+            h = jnp.maximum(h, jnp.asarray(self.dtmin, h.dtype))
+        return h if self.dtmax is None else jnp.minimum(h, jnp.asarray(self.dtmax, h.dtype))
+
+
+def I(**knobs: Any) -> PID:  # noqa: E743
+    """The elementary (integral) controller; takes the knobs of `PID`."""
+    return PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0, **knobs)
+
+
+def PI(**knobs: Any) -> PID:
+    """A proportional-integral controller, 0.4 and 0.3; takes the knobs of `PID`."""
+    return PID(pcoeff=0.4, icoeff=0.3, dcoeff=0.0, **knobs)
+
+
+class Fixed(eqx.Module):
+    """Steps of size `dt > 0`, the last one cut to end on the last time."""
+
+    dt: ArrayLike
+    adaptive = False
+
+    def start(self, h: Array) -> tuple[Array, Any]:
+        """The step and no memory."""
+        return jnp.asarray(self.dt, h.dtype), ()
+
+    def judge(self, h: Array, square: Array, error_order: int, memory: Any, index: Array) -> Decision:
+        """Every step to a finite state is good."""
+        return Decision(jnp.isfinite(square), jnp.asarray(self.dt, h.dtype), memory)
+
+    def too_small(self, h: Array) -> Array | bool:
+        """Never: the user chose the step."""
+        return False
+
+
+class Grid(eqx.Module):
+    """Steps from each of `times` to the next, in the direction of the solve.
+
+    `times` is one-dimensional and monotone, begins at the first time of the solve and ends at its
+    last.
+    """
+
+    times: ArrayLike
+    adaptive = False
+
+    def start(self, h: Array) -> tuple[Array, Any]:
+        """The first gap of the grid."""
+        return self._gap(h, jnp.zeros((), jnp.int32)), ()
+
+    def judge(self, h: Array, square: Array, error_order: int, memory: Any, index: Array) -> Decision:
+        """Every step to a finite state is good; the next is the gap after step `index`."""
+        return Decision(jnp.isfinite(square), self._gap(h, index + 1), memory)
+
+    def too_small(self, h: Array) -> Array | bool:
+        """Never: the user chose the steps."""
+        return False
+
+    def _gap(self, h: Array, index: Array) -> Array:
+        times = jnp.asarray(self.times, h.dtype)
+        gaps = jnp.abs(jnp.diff(times))
+        return gaps[jnp.minimum(index, gaps.shape[0] - 1)]
+
+
+Controller = PID | Fixed | Grid
+
+
+def first_step(
+    field: Callable[[Array, Array], Array],
+    t: Array,
+    y: Array,
+    slope: Array,
+    span: Array,
+    order: int,
+    tolerance: Tolerance,
+) -> Array:
+    """A first step size `h > 0`, no longer than the signed `span`; one field evaluation.
+
+    Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.4.
+    """
+    real = jnp.finfo(y.dtype).dtype
+    size, speed = tolerance.ratio(y, y), tolerance.ratio(slope, y)
+    smooth = (size > 1e-5) & (speed > 1e-5)
+    h0 = jnp.where(smooth, 0.01 * size / jnp.where(smooth, speed, 1.0), 1e-6)
+    h0 = jnp.minimum(h0, jnp.abs(span).astype(real))
+    direction = jnp.sign(span)
+    ahead = field(t + (direction * h0).astype(t.dtype), y + (direction * h0).astype(real) * slope)
+    bend = tolerance.ratio(ahead - slope, y) / h0
+    steepest = jnp.maximum(speed, bend)
+    flat = steepest <= 1e-15
+    h1 = jnp.where(
+        flat,
+        jnp.maximum(1e-6, h0 * 1e-3),
+        (0.01 / jnp.where(flat, 1.0, steepest)) ** (1.0 / order),
+    )
+    h = jnp.minimum(100 * h0, h1).astype(t.dtype)
+    # A slope that is not finite at the start is the first step's to report.
+    return jnp.minimum(jnp.where(jnp.isfinite(h), h, jnp.abs(span)), jnp.abs(span))

@@ -1,0 +1,48 @@
+"""The named errors of jaxode: each says what was wrong and what was expected."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StateError(TypeError):
+    """The initial state is not a pytree of floating-point or complex arrays."""
+
+
+class FieldError(TypeError):
+    """The vector field cannot be called, or its output does not match the state."""
+
+
+class TimesError(ValueError):
+    """The times are not one-dimensional, finite and monotone."""
+
+
+class ToleranceError(ValueError):
+    """A tolerance is negative, not a number, or of a shape that does not fit the state."""
+
+
+class OptionError(ValueError):
+    """An option has a value that does not exist or does not fit the others."""
+
+
+class DataError(ValueError):
+    """Training data that do not fit together or hold values that are not finite."""
+
+
+class ToleranceWarning(UserWarning):
+    """A tolerance is tighter than the precision of the state can resolve."""
+
+
+class TrainingWarning(UserWarning):
+    """Training stopped before its last step."""
+
+
+class SolveError(RuntimeError):
+    """A solve ended before its last time; the message says what happened, where, and what to try."""
+
+
+def unknown_name(what: str, name: str, known: Iterable[str]) -> OptionError:
+    """The error for a name that is not in `known`, with the nearest ones that are."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
+    return OptionError(f"there is no {what} called {name!r}; {hint}")

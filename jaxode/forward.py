@@ -1,0 +1,146 @@
+"""The solve itself, before anyone differentiates it: pick what to record, run the loop."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import PyTree
+
+from .integrate import Method, Outcome, Recorder, integrate
+from .problem import Packing, pack_field
+from .record import AtTimes, EveryDense, EveryStep, Reading, Trace, Tracing
+from .solution import Stats
+
+Save = Literal["ends", "ts", "steps", "dense"]
+
+
+class Problem(eqx.Module):
+    """What a solve is differentiated by: its field, state, times, arguments and read-out.
+
+    `field` and `read` are closed: every array they use is one of their leaves. `y0` is packed.
+    """
+
+    field: Callable[..., PyTree]
+    y0: Array
+    ts: Array
+    args: PyTree
+    read: Callable[..., PyTree] | None
+
+
+class Plan(eqx.Module):
+    """What a solve is not differentiated by."""
+
+    method: Method
+    save: Save = eqx.field(static=True)
+    packing: Packing = eqx.field(static=True)
+
+
+class Result(NamedTuple):
+    """Values as arrays: `ys` packed, or what `read` returns; `dense` holds the recorded steps."""
+
+    ts: Array
+    ys: PyTree
+    y1: Array
+    stats: Stats
+    status: Array
+    dense: tuple[Array, Array, Array, Array] | None
+
+
+def packed_field(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:
+    """The problem's field on packed states."""
+    return pack_field(problem.field, problem.args, plan.packing)
+
+
+def reading(problem: Problem, plan: Plan) -> Reading:
+    """How values at `ts` are read off a step."""
+
+    def read(t: Array, y: Array) -> PyTree:
+        if problem.read is None:
+            return y
+        return problem.read(t.astype(plan.packing.real_dtype), plan.packing.unpack(y), problem.args)
+
+    return Reading(plan.method.solver.interpolate, read, problem.ts[-1])
+
+
+def direction_of(ts: Array) -> Array:
+    """1 forwards in time, -1 backwards, 0 where the times are all one."""
+    return jnp.sign(ts[-1] - ts[0])
+
+
+def run(problem: Problem, plan: Plan, tracing: Tracing | None = None) -> tuple[Result, Trace | None]:
+    """Solve, and trace the accepted steps if told to."""
+    values = _recorder(problem, plan)
+    t0, y0 = problem.ts[0], problem.y0
+
+    def open_record(carry: Any) -> tuple[Any, Any]:
+        return values.open(), None if tracing is None else tracing.open(t0, y0, carry)
+
+    def write(record: tuple[Any, Any], step: Any) -> tuple[Any, Any]:
+        saved, trace = record
+        saved = values.write(saved, step)
+        return saved, None if tracing is None else tracing.write(trace, step)
+
+    inside = None if values.inside is None else (lambda record, t1: values.inside(record[0], t1))
+    field = packed_field(problem, plan)
+    outcome = integrate(
+        plan.method, field, y0, t0, problem.ts[-1], Recorder(write, inside), open_record
+    )
+    saved, trace = outcome.record
+    return values.close(saved, outcome), trace
+
+
+class _Values(NamedTuple):
+    open: Callable[[], Any]
+    write: Callable[[Any, Any], Any]
+    inside: Callable[[Any, Array], Array | bool] | None
+    close: Callable[[Any, Outcome], Result]
+
+
+def _recorder(problem: Problem, plan: Plan) -> _Values:
+    ts, y0 = problem.ts, problem.y0
+    if plan.save == "ends":
+
+        def ends(saved: Any, out: Outcome) -> Result:
+            return _result(ts, jnp.stack([y0, out.y1]), out)
+
+        return _Values(lambda: (), lambda saved, step: saved, None, ends)
+    if plan.save == "ts":
+        at = AtTimes(ts, direction_of(ts), reading(problem, plan))
+        return _Values(
+            lambda: at.open(y0), at.write, at.inside, lambda saved, out: _result(ts, saved[2], out)
+        )
+    if plan.save == "steps":
+        every = EveryStep(plan.method.max_steps)
+
+        def steps(saved: Any, out: Outcome) -> Result:
+            return _result(*every.close(saved, out.stats.num_accepted), out)
+
+        return _Values(lambda: every.open(ts[0], y0), every.write, None, steps)
+    dense = EveryDense(plan.method.max_steps, len(plan.method.solver.dense_rows))
+    return _Values(
+        lambda: dense.open(ts[0], y0),
+        dense.write,
+        lambda saved, t1: True,
+        lambda saved, out: _result(ts, None, out)._replace(dense=saved),
+    )
+
+
+def _result(ts: Array, ys: PyTree, out: Outcome) -> Result:
+    return Result(ts, ys, out.y1, out.stats, out.status, None)
+
+
+def rows_that_fit(y0: Array, max_steps: int) -> int:
+    """How many states a trace keeps: all of a small state's, else about the root of the steps."""
+    size = max(y0.size * jnp.dtype(y0.dtype).itemsize, 1)
+    if size * max_steps <= 2**20:
+        return max_steps
+    root = 1 << (max_steps - 1).bit_length() // 2
+    return min(max_steps, max(root, min(2**22 // size, 16 * root)))
+
+
+def keeps_carry(plan: Plan, rows: int) -> bool:
+    """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
+    return not plan.method.solver.one_step or rows >= plan.method.max_steps
+

@@ -1,0 +1,3 @@
+"""Neural differential equations as Equinox modules."""
+
+from .neural_ode import NeuralODE as NeuralODE

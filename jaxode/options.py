@@ -1,0 +1,152 @@
+"""The options of a solve, by name or object, made into the objects that the engine runs on."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .control import NORMS, PID, Controller, Fixed, Grid
+from .errors import OptionError, unknown_name
+from .sensitivity.continuous import Continuous
+from .sensitivity.discrete import Discrete
+from .stepping.explicit import ExplicitRungeKutta
+from .stepping.solvers import SOLVERS
+
+Sensitivity = Discrete | Continuous
+SENSITIVITIES: dict[str, type[Sensitivity]] = {
+    "discrete": Discrete,
+    "autograd": Discrete,
+    "adjoint": Continuous,
+    "continuous": Continuous,
+}
+SaveName = Literal["ts", "steps", "dense"]
+
+
+def find_solver(solver: Any) -> ExplicitRungeKutta:
+    """The solver by name or object.
+
+    **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or anything
+    else.
+    """
+    return _find("solver", solver, SOLVERS, ExplicitRungeKutta, "jo.Tsit5()")
+
+
+def find_sensitivity(sensitivity: Any) -> Sensitivity:
+    """The way to differentiate, by name or object. **Raises:** `OptionError`, as above."""
+    return _find("sensitivity", sensitivity, SENSITIVITIES, Sensitivity, "jo.Discrete()")
+
+
+def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Array) -> Controller:
+    """The controller to use with `solver`: the given one, else PID or steps of `dt`.
+
+    **Raises:** `OptionError` where the controller, the solver and `dt` do not go together.
+    """
+    name, adaptive = type(solver).__name__, solver.error_order is not None
+    if controller is None:
+        if adaptive:
+            return PID()
+        if dt is None:
+            raise OptionError(
+                f"{name} takes fixed steps: give dt=, or controller=jo.Grid(times), or a solver "
+                'that chooses its steps, such as "tsit5"'
+            )
+        return Fixed(dt)
+    if inspect.isclass(controller) or not isinstance(controller, PID | Fixed | Grid):
+        shown = controller.__name__ if inspect.isclass(controller) else repr(controller)
+        raise OptionError(
+            f"controller must be an instance such as jo.PID(), jo.Fixed(dt) or jo.Grid(times), "
+            f"got {shown}"
+        )
+    if controller.adaptive and not adaptive:
+        raise OptionError(
+            f"{name} has no error estimate for {type(controller).__name__} to judge: give dt=, or "
+            "use jo.Fixed(dt), jo.Grid(times) or an adaptive solver"
+        )
+    if not controller.adaptive and dt is not None:
+        raise OptionError(f"both dt= and controller={type(controller).__name__} set the step")
+    if isinstance(controller, Fixed):
+        check_dt(controller.dt)
+    if isinstance(controller, Grid):
+        _check_grid(controller, ts)
+    return controller
+
+
+def check_dt(dt: Any) -> None:
+    """**Raises:** `OptionError` unless `dt` is None or a positive number."""
+    if dt is None or isinstance(dt, jax.core.Tracer):
+        return
+    try:
+        value = np.asarray(dt, float)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"dt must be a positive number, got {dt!r}") from error
+    if value.ndim or not np.isfinite(value) or value <= 0:
+        raise OptionError(
+            f"dt must be a positive number, backwards in time too; got {dt!r}"
+        )
+
+
+def check_save(save: Any) -> str | Callable:
+    """**Raises:** `OptionError` unless `save` is a known name or a function."""
+    if callable(save):
+        return save
+    if not isinstance(save, str):
+        raise OptionError(f'save must be "ts", "steps", "dense" or a function, got {save!r}')
+    if save not in get_args(SaveName):
+        raise unknown_name("save mode", save, get_args(SaveName))
+    return save
+
+
+def check_max_steps(max_steps: Any) -> int:
+    """**Raises:** `OptionError` unless `max_steps` is a positive integer."""
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
+        raise OptionError(f"max_steps must be a positive integer, got {max_steps!r}")
+    return int(max_steps)
+
+
+def _find(what: str, value: Any, known: dict[str, type], kind: Any, example: str) -> Any:
+    if isinstance(value, str):
+        if value.lower() not in known:
+            raise unknown_name(what, value, known)
+        return known[value.lower()]()
+    if inspect.isclass(value):
+        raise OptionError(
+            f"{what} must be an instance, but got the class {value.__name__}: write "
+            f"{value.__name__}()"
+        )
+    if not isinstance(value, kind):
+        raise OptionError(
+            f"{what} must be a name or an object such as {example}, got {value!r}; "
+            f"known names: {', '.join(sorted(known))}"
+        )
+    return value
+
+
+def _check_grid(grid: Grid, ts: Array) -> None:
+    if isinstance(grid.times, jax.core.Tracer) or isinstance(ts, jax.core.Tracer):
+        return
+    times = np.asarray(grid.times, float)
+    if times.ndim != 1 or times.size < 2 or not np.all(np.isfinite(times)):
+        raise OptionError(f"jo.Grid needs at least two finite times, got {grid.times!r}")
+    first, last = float(ts[0]), float(ts[-1])
+    gaps = np.diff(times) * np.sign(last - first)
+    if last != first and np.any(gaps <= 0):
+        raise OptionError("the times of jo.Grid must be strictly monotone, in the direction of ts")
+    if not np.allclose(times[[0, -1]], [first, last], rtol=1e-6):
+        raise OptionError(
+            f"jo.Grid must run from ts[0] = {first:.6g} to ts[-1] = {last:.6g}, but runs from "
+            f"{times[0]:.6g} to {times[-1]:.6g}"
+        )
+
+
+def norm_of(controller: Controller) -> Callable[[Array], Array]:
+    """The error norm that the controller measures by."""
+    return controller.norm_function() if isinstance(controller, PID) else NORMS["rms"]
+
+
+def array_dt(dt: Any, controller: Controller, dtype: np.dtype) -> Array | None:
+    """The first step's size for an adaptive controller, or `None` to have it chosen."""
+    return None if dt is None or not controller.adaptive else jnp.asarray(dt, dtype)

@@ -1,0 +1,220 @@
+"""What the loop writes down as it goes: values at times, every step, dense output, the trace.
+
+Each recorder opens its buffers, and writes to them after every attempted step. A step that was
+rejected writes to the slot of the step after it, which overwrites it: so no write is conditional.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import PyTree
+
+
+class Step(NamedTuple):
+    """An attempted step, from `(t, y)` to `(t1, y1)` over the signed `h`.
+
+    `index` counts the accepted steps before it. `dense` is what the solver's `interpolate` reads.
+    """
+
+    t: Array
+    h: Array
+    t1: Array
+    y: Array
+    y1: Array
+    dense: Any
+    carry: Any
+    index: Array
+    accept: Array
+
+
+class Reading(NamedTuple):
+    """How a value is read off a step: the solver's interpolant, and a function of the state."""
+
+    interpolate: Callable[..., Array]
+    fn: Callable[[Array, Array], PyTree]
+    t_end: Array
+
+    def __call__(self, t: Array, step_t: Array, h: Array, y: Array, y1: Array, dense: Any) -> PyTree:
+        """The value at `t` inside a step; at the last time it is that of `y1` to the bit."""
+        inner = self.interpolate((t - step_t) / h, y, h, dense)
+        return self.fn(t, jnp.where(t == self.t_end, y1, inner))
+
+
+class AtTimes(eqx.Module):
+    """Values at each of `ts`, written as the steps pass them; buffers `(times, ...)` of NaN."""
+
+    ts: Array
+    direction: Array
+    reading: Reading
+
+    def open(self, y0: Array) -> tuple[Array, Array, PyTree]:
+        """How many times are written (those equal to the first), the next one, the buffers."""
+        first = self.reading.fn(self.ts[0], y0)
+        here = self.direction * (self.ts - self.ts[0]) <= 0
+        count = jnp.sum(here, dtype=jnp.int32)
+
+        def fill(value: Array) -> Array:
+            mask = here.reshape((-1,) + (1,) * value.ndim)
+            return jnp.where(mask, value, _missing(value.dtype))
+
+        return count, self._time(count), jax.tree.map(fill, first)
+
+    def inside(self, state: tuple[Array, Array, PyTree], t1: Array) -> Array:
+        """Whether the next time to write lies before `t1`."""
+        return self.direction * (state[1] - t1) < 0
+
+    def write(self, state: tuple[Array, Array, PyTree], step: Step) -> tuple[Array, Array, PyTree]:
+        """Write every time that the step has reached."""
+        reached = self.direction * jnp.where(step.accept, step.t1, step.t)
+
+        def more(state: tuple[Array, Array, PyTree]) -> Array:
+            return self.direction * state[1] <= reached
+
+        def put(state: tuple[Array, Array, PyTree]) -> tuple[Array, Array, PyTree]:
+            count, t, buffers = state
+            value = self.reading(t, step.t, step.h, step.y, step.y1, step.dense)
+            buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
+            return count + 1, self._time(count + 1), buffers
+
+        return lax.while_loop(more, put, state)
+
+    def _time(self, count: Array) -> Array:
+        """The time after `count` written ones; after all of them, one that is never reached."""
+        last = self.ts.shape[0] - 1
+        time = lax.dynamic_index_in_dim(self.ts, jnp.minimum(count, last), keepdims=False)
+        return jnp.where(count > last, self.direction * jnp.inf, time)
+
+
+class EveryStep(eqx.Module):
+    """The time and state at the end of every accepted step, the start included."""
+
+    max_steps: int = eqx.field(static=True)
+
+    def open(self, t0: Array, y0: Array) -> tuple[Array, Array]:
+        """Buffers of `max_steps + 1` rows, the first written, the others NaN."""
+        rows = self.max_steps + 1
+        ts = jnp.full((rows,), jnp.nan, t0.dtype).at[0].set(t0)
+        return ts, jnp.full((rows, *y0.shape), _missing(y0.dtype)).at[0].set(y0)
+
+    def write(self, state: tuple[Array, Array], step: Step) -> tuple[Array, Array]:
+        """Write the end of the step."""
+        ts, ys = state
+        return put_row(ts, step.t1, step.index + 1), put_row(ys, step.y1, step.index + 1)
+
+    def close(self, state: tuple[Array, Array], count: Array) -> tuple[Array, Array]:
+        """Forget the row that a rejected last step may have left."""
+        ts, ys = state
+        known = jnp.arange(self.max_steps + 1) <= count
+        mask = known.reshape((-1,) + (1,) * (ys.ndim - 1))
+        return jnp.where(known, ts, jnp.nan), jnp.where(mask, ys, _missing(ys.dtype))
+
+
+class EveryDense(eqx.Module):
+    """Every accepted step with what dense output reads: `(t, h, y, dense)`, rows of zeros after.
+
+    `slopes` is the number of slopes that the solver keeps of a step.
+    """
+
+    max_steps: int = eqx.field(static=True)
+    slopes: int = eqx.field(static=True)
+
+    def open(self, t0: Array, y0: Array) -> tuple[Array, Array, Array, Array]:
+        """Buffers of `max_steps` rows."""
+        times = jnp.zeros((self.max_steps,), t0.dtype)
+        states = jnp.zeros((self.max_steps, *y0.shape), y0.dtype).at[0].set(y0)
+        slopes = jnp.zeros((self.max_steps, self.slopes, *y0.shape), y0.dtype)
+        return times.at[0].set(t0), times, states, slopes
+
+    def write(
+        self, state: tuple[Array, Array, Array, Array], step: Step
+    ) -> tuple[Array, Array, Array, Array]:
+        """Write the step."""
+        parts = (step.t, step.h, step.y, jnp.stack(step.dense))
+        return tuple(put_row(b, v, step.index) for b, v in zip(state, parts, strict=True))  # pyright: ignore[reportReturnType]
+
+
+class Trace(NamedTuple):
+    """The accepted steps as the discrete adjoint replays them.
+
+    Every `(t, h)` is kept. `y` and `carry` hold a row for each step in `kept`, which maps rows to
+    step numbers (-1: unused); a small state keeps a row per step, and `kept` is None.
+    """
+
+    t: Array
+    h: Array
+    y: Array
+    carry: Any
+    kept: Array | None
+    stride: Array | None
+
+
+class Tracing(eqx.Module):
+    """Records a `Trace` with `rows` states for at most `max_steps` steps.
+
+    With fewer rows than steps the states are thinned as the solve goes: when the rows are full,
+    the distance between kept steps doubles and every other row becomes free again.
+    """
+
+    max_steps: int = eqx.field(static=True)
+    rows: int = eqx.field(static=True)
+    keep_carry: bool = eqx.field(static=True)
+
+    @property
+    def segment(self) -> int:
+        """The most steps between two kept states, a power of two."""
+        return 1 << (-(-self.max_steps // self.rows) - 1).bit_length()
+
+    def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
+        """Buffers of zeros."""
+        times = jnp.zeros((self.max_steps,), t0.dtype)
+        carry = carry if self.keep_carry else ()
+        y, carry = jax.tree.map(
+            lambda x: jnp.zeros((self.rows, *x.shape), x.dtype), (y0, carry)
+        )
+        if self.rows >= self.max_steps:
+            return Trace(times, times, y, carry, None, None)
+        kept = jnp.full((self.rows,), -1, jnp.int32)
+        return Trace(times, times, y, carry, kept, jnp.ones((), jnp.int32))
+
+    def write(self, trace: Trace, step: Step) -> Trace:
+        """Write down the start of the step."""
+        t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
+        carry = step.carry if self.keep_carry else ()
+        if trace.kept is None:
+            y, carry = jax.tree.map(
+                lambda b, v: put_row(b, v, step.index), (trace.y, trace.carry), (step.y, carry)
+            )
+            return Trace(t, h, y, carry, None, None)
+        row, stride, kept, keep = _find_row(trace.kept, trace.stride, step.index)
+        y, carry = jax.tree.map(
+            lambda b, v: put_row(b, jnp.where(keep, v, b[row]), row),
+            (trace.y, trace.carry),
+            (step.y, carry),
+        )
+        return Trace(t, h, y, carry, kept, stride)
+
+
+def _find_row(kept: Array, stride: Array, index: Array) -> tuple[Array, Array, Array, Array]:
+    """The row for step `index`, the stride after it, the rows' steps, and whether it is kept."""
+    due = (index % stride == 0) & ~jnp.any(kept == index)
+    full = jnp.all((kept >= 0) & (kept % stride == 0))
+    stride = jnp.where(due & full, 2 * stride, stride)
+    free = (kept < 0) | (kept % stride != 0)
+    again = kept == index
+    row = jnp.where(jnp.any(again), jnp.argmax(again), jnp.argmax(free))
+    keep = index % stride == 0
+    return row, stride, kept.at[row].set(jnp.where(keep, index, kept[row])), keep
+
+
+def put_row(buffer: Array, value: Array, index: Array) -> Array:
+    """`buffer` with `value` as its row `index`."""
+    start = (index,) + (jnp.zeros((), index.dtype),) * value.ndim
+    return lax.dynamic_update_slice(buffer, value[None].astype(buffer.dtype), start)
+
+
+def _missing(dtype: Any) -> Array:
+    return jnp.asarray(jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0, dtype)

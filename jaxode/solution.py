@@ -1,0 +1,137 @@
+"""What a solve returns: values, how it went, and dense output."""
+
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import PyTree
+
+from .errors import OptionError, SolveError
+
+
+class Status(enum.IntEnum):
+    """How a solve ended. `sol.status` holds the number, one per trajectory."""
+
+    SUCCESS = 0
+    MAX_STEPS = 1
+    STEP_UNDERFLOW = 2
+    NOT_FINITE = 3
+    BAD_TIMES = 4
+
+    @property
+    def message(self) -> str:
+        """What happened and what to try, in a sentence."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.SUCCESS: "the solve reached its last time",
+    Status.MAX_STEPS: (
+        "max_steps was reached: raise max_steps, loosen rtol and atol, or shorten the time span; "
+        "if the steps are far smaller than the solution needs, the problem is stiff"
+    ),
+    Status.STEP_UNDERFLOW: (
+        "the step size fell below what the time can resolve: the solution may blow up or jump here, "
+        "or the tolerances ask for more than the precision gives; loosen rtol and atol, or use "
+        "float64"
+    ),
+    Status.NOT_FINITE: (
+        "the vector field or the state became NaN or infinite: check the field at this time and "
+        "state, or take smaller steps"
+    ),
+    Status.BAD_TIMES: "ts is not monotone or holds NaN: give times that only increase or decrease",
+}
+
+
+class Stats(eqx.Module):
+    """Counts of one solve, int32 scalars.
+
+    - `num_steps`: attempted; `num_accepted` and `num_rejected` sum to it.
+    - `num_evaluations`: calls of the vector field, forward solve only.
+    - `t_reached`: the last time an accepted step ended at.
+    """
+
+    num_steps: Array
+    num_accepted: Array
+    num_rejected: Array
+    num_evaluations: Array
+    t_reached: Array
+
+
+class DenseOutput(eqx.Module):
+    """The recorded steps, and how to read the state between them."""
+
+    t: Array
+    h: Array
+    y: Array
+    dense: Array
+    count: Array
+    interpolate: Callable[..., Array]
+    unpack: Callable[[Array], Any] = eqx.field(static=True)
+
+    def __call__(self, t: Array) -> PyTree:
+        """The state at `t`, a scalar or an array of times, whose axes come first; NaN outside."""
+        t = jnp.asarray(t, self.t.dtype)
+        return self.unpack(jax.vmap(self._at)(t.reshape(-1)).reshape(t.shape + self.y.shape[1:]))
+
+    def _at(self, t: Array) -> Array:
+        sign = jnp.where(self.h[0] < 0, -1.0, 1.0).astype(t.dtype)
+        slots = jnp.arange(self.t.shape[0])
+        starts = jnp.where(slots < self.count, sign * self.t, jnp.inf)
+        index = jnp.clip(jnp.searchsorted(starts, sign * t, side="right") - 1, 0)
+        start, h = self.t[index], self.h[index]
+        theta = (t - start) / jnp.where(h == 0, 1.0, h)
+        value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
+        slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(h))
+        known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)
+        return jnp.where(known, value, jnp.nan)
+
+
+class Solution(eqx.Module):
+    """The outcome of `solve`.
+
+    - `ts`: the times of `ys`, shape `(times,)`.
+    - `ys`: the saved values, a pytree like `y0` (or like what the `save` function returns) with a
+      leading axis of times. Rows that were not reached are NaN.
+    - `y1`: the state at the last time, a pytree like `y0`; NaN if it was not reached.
+    - `stats`: a `Stats`. `status`: int32, a `Status` by number.
+    - `sol(t)`: the state at any `t` of the solve, where `save="dense"`.
+    """
+
+    ts: Array
+    ys: PyTree
+    y1: PyTree
+    stats: Stats
+    status: Array
+    dense: DenseOutput | None = None
+
+    @property
+    def success(self) -> Array:
+        """Whether the last time was reached, a boolean array."""
+        return self.status == Status.SUCCESS
+
+    def __call__(self, t: Any) -> PyTree:
+        """The state at `t`, a scalar or an array of times inside the solve.
+
+        **Raises:** `OptionError` unless the solve was made with `save="dense"`.
+        """
+        if self.dense is None:
+            raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
+        return self.dense(t)
+
+
+def raise_on_failure(solution: Solution) -> None:
+    """Raise `SolveError` if the status is known here, outside any trace, and is a failure."""
+    if isinstance(solution.status, jax.core.Tracer) or solution.status.ndim:
+        return
+    status = Status(int(solution.status))
+    if status is not Status.SUCCESS:
+        reached, steps = float(solution.stats.t_reached), int(solution.stats.num_steps)
+        raise SolveError(
+            f"{status.name}: at t = {reached:.6g} after {steps} steps {status.message}. "
+            "(throw=False returns the solution as far as it got.)"
+        )

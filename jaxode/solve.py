@@ -1,0 +1,155 @@
+"""`solve`: check the problem, choose how to differentiate it, run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import ArrayLike, PyTree
+
+from .control import Controller, Tolerance
+from .forward import Plan, Problem, Result
+from .integrate import Method
+from .options import (
+    SaveName,
+    Sensitivity,
+    array_dt,
+    check_dt,
+    check_max_steps,
+    check_save,
+    find_controller,
+    find_sensitivity,
+    find_solver,
+    norm_of,
+)
+from .problem import (
+    Packing,
+    VectorField,
+    arrays_of_args,
+    check_callable,
+    check_state,
+    check_times,
+    check_tolerance,
+    close_field,
+)
+from .progress import find_meter
+from .solution import DenseOutput, Solution, Status, raise_on_failure
+from .stepping.explicit import ExplicitRungeKutta
+
+
+def solve(
+    f: VectorField,
+    y0: PyTree,
+    ts: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike],
+    args: PyTree = None,
+    *,
+    solver: str | ExplicitRungeKutta = "tsit5",
+    rtol: ArrayLike = 1e-4,
+    atol: PyTree = 1e-6,
+    dt: ArrayLike | None = None,
+    controller: Controller | None = None,
+    save: SaveName | Callable[[Array, PyTree, PyTree], PyTree] = "ts",
+    sensitivity: str | Sensitivity = "discrete",
+    max_steps: int = 4096,
+    throw: bool = True,
+    progress: bool | None = None,
+) -> Solution:
+    """Solve `dy/dt = f(t, y, args)` from `y(ts[0]) = y0`.
+
+    Works under `jit`, `vmap` and reverse-mode differentiation; gradients flow to `y0`, `args`,
+    `ts`, the arrays of `f` and those that `f` closes over.
+
+    **Arguments:**
+
+    - `f`: the vector field; `t` is a scalar of the state's real dtype, `y` is like `y0`, and so
+      must be what is returned, in structure, shapes and dtypes.
+    - `y0`: pytree of floating-point or complex arrays of any shapes.
+    - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A
+      pair `(t0, t1)` asks for the two ends.
+    - `args`: any pytree, handed to `f`.
+    - `solver`: a name or an object: "euler", "midpoint", "heun", "ralston", "rk4", "rk4_38",
+      "heun_euler", "fehlberg2", "bosh3", "tsit5", "dopri5", "dopri8", "vern7".
+    - `rtol`, `atol`: a step is accepted where its error is at most `atol + rtol * |y|`. `atol` may
+      be a pytree like `y0`. Both are traced: changing them never recompiles. The defaults suit
+      float32.
+    - `dt`: the step of fixed-step solvers, the first step of adaptive ones; positive.
+    - `controller`: `jo.PID()` and its kin, `jo.Fixed(dt)` or `jo.Grid(times)`.
+    - `save`: "ts" for values at `ts`; "steps" for every accepted step (`max_steps + 1` rows, NaN
+      where unused); "dense" for `sol(t)` besides values at `ts`; or a function `(t, y, args)`,
+      whose values at `ts` are kept in the place of the states.
+    - `sensitivity`: "discrete" or `jo.Discrete()`, "adjoint" or `jo.Continuous()`.
+    - `max_steps`: the most steps to attempt.
+    - `throw`: outside `jit`, raise on failure. Under `jit` nothing is raised: what was not reached
+      is NaN, and `sol.status` says why.
+    - `progress`: show a bar in `t` (needs tqdm).
+
+    **Returns:** a `Solution`.
+
+    **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError` and `OptionError` for bad
+    input; `SolveError` if the solve fails. **Warns:** `ToleranceWarning`.
+    """
+    check_callable(f)
+    y0 = check_state(y0)
+    packing = Packing.of(y0)
+    ts = check_times(ts, packing.time_dtype)
+    rtol = check_tolerance("rtol", rtol, packing, y0)
+    atol = check_tolerance("atol", atol, packing, y0)
+    solver = find_solver(solver)
+    check_dt(dt)
+    controller = find_controller(controller, solver, dt, ts)
+    tolerance = Tolerance(rtol, atol, norm_of(controller))
+    first = array_dt(dt, controller, packing.time_dtype)
+    meter = find_meter(progress)
+    method = Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
+    solution = _solve(
+        f, y0, ts, arrays_of_args(args), method, check_save(save), find_sensitivity(sensitivity)
+    )
+    if throw:
+        raise_on_failure(solution)
+    return solution
+
+
+@eqx.filter_jit
+def _solve(
+    f: VectorField,
+    y0: PyTree,
+    ts: Array,
+    args: PyTree,
+    method: Method,
+    save: str | Callable,
+    sensitivity: Sensitivity,
+) -> Solution:
+    packing = Packing.of(y0)
+    read = None
+    if callable(save):
+        read = eqx.filter_closure_convert(save, ts[0].astype(packing.real_dtype), y0, args)
+        save = "ts"
+    elif save == "ts" and ts.shape[0] == 2:
+        save = "ends"
+    field = close_field(f, ts, y0, args, packing)
+    problem = Problem(field, packing.pack(y0), ts, args, read)
+    method = jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
+    plan = Plan(method, save, packing)  # pyright: ignore[reportArgumentType]
+    return _solution(sensitivity.solve(problem, plan), problem, plan)
+
+
+def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
+    unpack = plan.packing.unpack
+    dense = None
+    if result.dense is not None:
+        t, h, y, slopes = result.dense
+        count, solver = result.stats.num_accepted, plan.method.solver
+        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, unpack)
+        ys = dense(problem.ts)
+    elif problem.read is not None:
+        ys = result.ys
+    else:
+        ys = unpack(result.ys)
+    # Times out of order cannot be refused under jit, so they get a status instead.
+    steps = jnp.diff(problem.ts) * jnp.sign(problem.ts[-1] - problem.ts[0])
+    status = jnp.where(jnp.all(steps >= 0), result.status, Status.BAD_TIMES)
+    good = status != Status.BAD_TIMES
+    ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, jnp.nan), (ys, unpack(result.y1)))
+    return Solution(result.ts, ys, y1, result.stats, status.astype(jnp.int32), dense)

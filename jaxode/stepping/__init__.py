@@ -1,0 +1,1 @@
+"""Steppers: each solver is a tableau of data and the one shared explicit step."""

@@ -1,0 +1,139 @@
+"""The one explicit Runge-Kutta step, shared by every tableau."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array, lax
+
+from .tableau import ButcherTableau
+
+Field = Callable[[Array, Array], Array]
+
+
+class ExplicitRungeKutta(eqx.Module):
+    """An explicit Runge-Kutta solver: `tableau` is its whole difference from the others.
+
+    The methods below are the step protocol, all that the loop knows of a solver. The state `y` is
+    one array; `t` and `h` are scalars, or vectors over the last axis of `y`, its lanes.
+    """
+
+    tableau: ClassVar[ButcherTableau]
+    one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
+
+    @property
+    def order(self) -> int:
+        """Order of convergence of the step."""
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int | None:
+        """The power of `h` with which the error estimate falls, or `None` without an estimate."""
+        embedded = self.tableau.embedded_order
+        return None if embedded is None else embedded + 1
+
+    @property
+    def evaluations(self) -> tuple[int, int, int]:
+        """Field evaluations of `init`, of one step, and of dense output inside a step."""
+        first = int(self.tableau.first_same_as_last)
+        return first, self.tableau.stages - first, self.tableau.extra_stages
+
+    @property
+    def dense_rows(self) -> tuple[tuple[float, ...], ...]:
+        """The dense coefficients of the slopes that dense output reads, a row per slope."""
+        return tuple(row for row in self.tableau.dense if any(row))
+
+    def init(self, field: Field, t: Array, y: Array) -> Array | tuple[()]:
+        """What the first step is handed: the slope at its start, or nothing."""
+        return field(t, y) if self.tableau.first_same_as_last else ()
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> tuple[Array, Array | None, tuple[Array, ...] | None, Any]:
+        """One step from `(t, y)` over `h`, which is negative backwards in time.
+
+        `inside` asks for dense output: `None` for none, else whether a time inside the step will
+        be looked at (only then the extra stages are computed). Returns the new state, the error
+        estimate or `None`, the slopes that `interpolate` reads or `None`, and the next carry.
+        """
+        table = self.tableau
+        scale = h.astype(jnp.finfo(y.dtype).dtype)
+        slopes = [carry if table.first_same_as_last else field(t, y)]
+        for c, row in zip(table.c[1 : table.stages], table.a, strict=False):
+            end = _reach(y, scale, row, slopes)
+            slopes.append(field(t + c * h, end))
+        y1 = end if table.first_same_as_last else _reach(y, scale, table.b, slopes)  # pyright: ignore[reportPossiblyUnboundVariable]
+        carry1 = slopes[-1] if table.first_same_as_last else ()
+        dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
+        return y1, self._error(scale, slopes), dense, carry1
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        """The state at the fraction `theta` of a step that began at `y`; shape of `y`."""
+        real = jnp.finfo(y.dtype).dtype
+        total = None
+        for row, slope in zip(self.dense_rows, dense, strict=True):
+            term = _polynomial(row, theta).astype(real) * slope
+            total = term if total is None else total + term
+        return y + h.astype(real) * total
+
+    def _error(self, scale: Array, slopes: list[Array]) -> Array | None:
+        if self.tableau.error is None:
+            return None
+        error = scale * _combine(self.tableau.error, slopes)
+        if self.tableau.error_low is None:
+            return error
+        # Hairer's blend of two estimates, component by component: e5^2 / |(e5, e3 / 10)|.
+        high, low = jnp.abs(error), jnp.abs(scale * _combine(self.tableau.error_low, slopes))
+        size = jnp.sqrt(high**2 + 0.01 * low**2)
+        return high**2 / jnp.where(size > 0, size, 1.0)
+
+    def _dense(
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        slopes: list[Array],
+        inside: Array | bool,
+    ) -> tuple[Array, ...]:
+        table = self.tableau
+        scale = h.astype(jnp.finfo(y.dtype).dtype)
+
+        def extra() -> list[Array]:
+            more = list(slopes)
+            for c, row in zip(table.c[table.stages :], table.a[table.stages - 1 :], strict=True):
+                more.append(field(t + c * h, _reach(y, scale, row, more)))
+            return more[table.stages :]
+
+        def none() -> list[Array]:
+            return [jnp.zeros_like(y)] * table.extra_stages
+
+        if table.extra_stages:
+            slopes = slopes + (extra() if inside is True else lax.cond(inside, extra, none))
+        return tuple(k for k, row in zip(slopes, table.dense, strict=True) if any(row))
+
+
+def _reach(y: Array, scale: Array, row: tuple[float, ...], slopes: list[Array]) -> Array:
+    """`y + scale * sum(row * slopes)`, one multiply-add away from the newest slope."""
+    newest = max(i for i, a in enumerate(row) if a)
+    if any(row[:newest]):
+        y = y + scale * _combine(row[:newest], slopes)
+    return y + (scale * row[newest]) * slopes[newest]
+
+
+def _combine(row: tuple[float, ...], slopes: list[Array]) -> Array:
+    terms = [a * k for a, k in zip(row, slopes, strict=False) if a != 0.0]
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _polynomial(row: tuple[float, ...], theta: Array) -> Array:
+    """`row[0] theta + row[1] theta^2 + ...` by Horner's rule."""
+    degree = max(j for j, p in enumerate(row) if p)
+    total = jnp.full_like(theta, row[degree])
+    for p in reversed(row[:degree]):
+        total = total * theta + p if p else total * theta
+    return total * theta

@@ -1,0 +1,112 @@
+"""The explicit solvers by name: a class apiece, and the registry of names."""
+
+from typing import ClassVar
+
+from .explicit import ExplicitRungeKutta
+from .tableau import ButcherTableau
+from .tableaus import low_order
+from .tableaus.dopri5 import DOPRI5
+from .tableaus.dopri8 import DOPRI8
+from .tableaus.tsit5 import TSIT5
+from .tableaus.vern7 import VERN7
+
+
+class Euler(ExplicitRungeKutta):
+    """Euler's method, order 1, fixed steps. Dense output: linear."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.EULER
+
+
+class Midpoint(ExplicitRungeKutta):
+    """The explicit midpoint rule, order 2, fixed steps. Dense output: quadratic."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.MIDPOINT
+
+
+class Heun(ExplicitRungeKutta):
+    """Heun's method, order 2, fixed steps. Dense output: quadratic."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.HEUN
+
+
+class Ralston(ExplicitRungeKutta):
+    """Ralston's method, order 2 with the least error bound, fixed steps. Dense: quadratic."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.RALSTON
+
+
+class RK4(ExplicitRungeKutta):
+    """The classical Runge-Kutta method, order 4, fixed steps. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.RK4
+
+
+class RK4ThreeEighths(ExplicitRungeKutta):
+    """Kutta's 3/8 rule, order 4, fixed steps. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.RK4_38
+
+
+class HeunEuler(ExplicitRungeKutta):
+    """The Heun-Euler pair 2(1), adaptive. Dense output: quadratic."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.HEUN_EULER
+
+
+class Fehlberg2(ExplicitRungeKutta):
+    """Fehlberg's pair 2(1), adaptive. Dense output: quadratic."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.FEHLBERG2
+
+
+class Bosh3(ExplicitRungeKutta):
+    """The 3(2) pair of Bogacki and Shampine, adaptive. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[ButcherTableau] = low_order.BOSH3
+
+
+class Tsit5(ExplicitRungeKutta):
+    """Tsitouras' 5(4) pair, adaptive: the default. Dense output: quartic."""
+
+    tableau: ClassVar[ButcherTableau] = TSIT5
+
+
+class Dopri5(ExplicitRungeKutta):
+    """The 5(4) pair of Dormand and Prince, adaptive. Dense output: quartic."""
+
+    tableau: ClassVar[ButcherTableau] = DOPRI5
+
+
+class Dopri8(ExplicitRungeKutta):
+    """DOP853, the 8(5,3) pair of Dormand and Prince, adaptive. Dense output: order 7."""
+
+    tableau: ClassVar[ButcherTableau] = DOPRI8
+
+
+class Vern7(ExplicitRungeKutta):
+    """Verner's efficient 7(6) pair, adaptive. Dense output: order 7."""
+
+    tableau: ClassVar[ButcherTableau] = VERN7
+
+
+# The first name of a solver is its own; the others are what torchdiffeq, torchdyn and SciPy say.
+SOLVERS: dict[str, type[ExplicitRungeKutta]] = {
+    "euler": Euler,
+    "midpoint": Midpoint,
+    "heun": Heun,
+    "ralston": Ralston,
+    "rk4": RK4,
+    "rk4_38": RK4ThreeEighths,
+    "heun_euler": HeunEuler,
+    "fehlberg2": Fehlberg2,
+    "bosh3": Bosh3,
+    "tsit5": Tsit5,
+    "dopri5": Dopri5,
+    "dopri8": Dopri8,
+    "vern7": Vern7,
+    "heun2": Heun,
+    "adaptive_heun": HeunEuler,
+    "rk23": Bosh3,
+    "rk45": Dopri5,
+    "dop853": Dopri8,
+}

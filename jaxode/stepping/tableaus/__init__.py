@@ -1,0 +1,1 @@
+"""Butcher tableaus, one subject a file; data only."""

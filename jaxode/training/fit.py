@@ -1,0 +1,278 @@
+"""`fit`: a jitted Optax loop with a progress bar and a log."""
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jaxtyping import PyTree
+
+from ..errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
+from ..problem import positional_arguments
+from ..progress import tqdm_class
+from ..solution import Stats, Status
+from .losses import LOSSES, METRICS
+
+Loss = Callable[..., Any]
+
+
+@dataclasses.dataclass
+class Log:
+    """What happened in a `fit`.
+
+    `history` maps a name to one value per step, shape `(steps,)`: "loss", the metric's name,
+    "evaluations" and "rejected" (of the forward solve, where known), and what the loss returned
+    besides. `compile_seconds`: the first step's excess over the others; `ms_per_step`: the median
+    of the others.
+    """
+
+    history: dict[str, np.ndarray]
+    compile_seconds: float
+    ms_per_step: float
+
+    @property
+    def loss(self) -> np.ndarray:
+        """The loss before each step, shape `(steps,)`."""
+        return self.history["loss"]
+
+    def summary(self) -> str:
+        """One line: last values, time per step, compile time."""
+        last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
+        return (
+            f"{self.loss.size} steps: {last}, {self.ms_per_step:.1f} ms/step, "
+            f"compiled in {self.compile_seconds:.1f} s"
+        )
+
+
+def fit(
+    model: PyTree,
+    data: PyTree,
+    *,
+    loss: str | Loss = "mse",
+    steps: int = 1000,
+    optimizer: optax.GradientTransformation | None = None,
+    batch_size: int | None = None,
+    metric: str | Callable[[Array, Array], Array] | None = None,
+    key: Array | None = None,
+    progress: bool | None = None,
+    label: str = "fit",
+) -> tuple[Any, Log]:
+    """Train `model` on `data`.
+
+    **Arguments:**
+
+    - `model`: an Equinox module, called on a batch if it is a `NeuralODE`, else mapped over it.
+    - `data`: a pytree of arrays with a common first axis; for the losses by name, `(x, y)`.
+    - `loss`: "cross_entropy", "mse", or a function `(model, batch)` or `(model, batch, key)`
+      that returns the loss, or the loss and a dict of scalars to log ("stats": a `Stats`).
+    - `steps`: optimiser steps. `optimizer`: any Optax transformation; `optax.adam(1e-3)` if None.
+    - `batch_size`: samples drawn afresh, without replacement, for each step; None for all.
+    - `metric`: "accuracy", "mse" or a function of prediction and target; by default accuracy
+      beside the cross entropy.
+    - `key`: for the batches and the loss; `jax.random.key(0)` if None.
+    - `progress`: show a bar; by default if tqdm is installed. `label`: its title.
+
+    **Returns:** the trained model and a `Log`. A step whose loss or gradient is not finite changes
+    nothing and ends the training.
+
+    **Raises:** `DataError` and `OptionError` for bad input, `SolveError` if the first loss is not
+    finite. **Warns:** `TrainingWarning` if a later one is not.
+    """
+    size = _check_data(data)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise OptionError(f"steps must be a positive integer, got {steps!r}")
+    if batch_size is not None and not 1 <= batch_size <= size:
+        raise OptionError(f"batch_size must lie between 1 and {size} samples, got {batch_size}")
+    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    if not hasattr(optimizer, "update"):
+        raise OptionError(f"optimizer must be an Optax transformation, got {optimizer!r}")
+    objective = _objective(loss, metric)
+    step = _make_step(objective, optimizer, batch_size, size)
+    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    data = jax.tree.map(jnp.asarray, data)
+    key = jax.random.key(0) if key is None else key
+    return _train(step, model, state, data, key, steps, progress, label)
+
+
+def _check_data(data: PyTree) -> int:
+    leaves = jax.tree.leaves(data)
+    if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves):
+        raise DataError("data must be a pytree of arrays with a common first axis of samples")
+    sizes = [np.shape(leaf)[0] for leaf in leaves]
+    if len(set(sizes)) != 1 or sizes[0] == 0:
+        raise DataError(f"data must agree in the number of samples, got {sizes}")
+    for i, leaf in enumerate(leaves):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
+            if bad.size:
+                raise DataError(f"array {i} of data is not finite at sample {int(bad[0][0])}")
+    return sizes[0]
+
+
+def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
+    """The loss and its log as a function of `(model, batch, key)`."""
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise unknown_name("loss", loss, LOSSES)
+        if metric is None and loss == "cross_entropy":
+            metric = "accuracy"
+        return _named_objective(LOSSES[loss], metric)
+    if not callable(loss):
+        raise OptionError(f"loss must be a name or a function, got {loss!r}")
+    if metric is not None:
+        raise OptionError("a metric goes with a loss by name; a loss function returns its own log")
+    takes_key = _takes_key(loss)
+
+    def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
+        out = loss(model, batch, key) if takes_key else loss(model, batch)
+        value, extra = out if isinstance(out, tuple) else (out, {})
+        return value, _flatten_stats(dict(extra))
+
+    return objective
+
+
+def _takes_key(loss: Loss) -> bool:
+    places = positional_arguments(loss)
+    return places is not None and places[1] >= 3
+
+
+def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
+    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+    if isinstance(metric, str):
+        if metric not in METRICS:
+            raise unknown_name("metric", metric, METRICS)
+        metric = METRICS[metric]
+
+    def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise DataError("a loss by name needs data=(x, y); give a function for other data")
+        x, y = batch
+        prediction, extra = _predict(model, x)
+        _check_target(loss, prediction, y)
+        if metric is not None:
+            extra = {name: metric(prediction, y), **extra}
+        return loss(prediction, y), _flatten_stats(extra)
+
+    return objective
+
+
+def _predict(model: PyTree, x: Array) -> tuple[Array, dict]:
+    if getattr(model, "batched", False):
+        solution = model.solve(x)
+        return solution.y1, {"stats": solution.stats, "status": solution.status}
+    return jax.vmap(model)(x), {}
+
+
+def _check_target(loss: Loss, prediction: Array, y: Array) -> None:
+    if loss is LOSSES["cross_entropy"]:
+        if not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != prediction.shape[:-1]:
+            raise DataError(
+                f"cross_entropy needs integer labels of shape {prediction.shape[:-1]}, got "
+                f"{y.dtype} of shape {y.shape}"
+            )
+    elif y.shape != prediction.shape:
+        raise DataError(f"the model predicts shape {prediction.shape}, the target has {y.shape}")
+
+
+def _flatten_stats(extra: dict) -> dict:
+    stats = extra.pop("stats", None)
+    if isinstance(stats, Stats):
+        extra["evaluations"], extra["rejected"] = stats.num_evaluations, stats.num_rejected
+    return extra
+
+
+def _make_step(
+    objective: Callable, optimizer: optax.GradientTransformation, batch_size: int | None, size: int
+) -> Callable:
+    @eqx.filter_jit
+    def step(model: PyTree, state: PyTree, data: PyTree, key: Array) -> tuple:
+        batch_key, loss_key = jax.random.split(key)
+        batch = data
+        if batch_size is not None:
+            rows = jax.random.choice(batch_key, size, (batch_size,), replace=False)
+            batch = jax.tree.map(lambda x: x[rows], data)
+        (value, extra), gradient = eqx.filter_value_and_grad(objective, has_aux=True)(
+            model, batch, loss_key
+        )
+        good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+        params = eqx.filter(model, eqx.is_inexact_array)
+        updates, new_state = optimizer.update(gradient, state, params)
+        new = eqx.apply_updates(model, updates), new_state
+        # A broken step leaves model and state as they were.
+        model, state = jax.tree.map(
+            lambda a, b: jnp.where(good, a, b) if eqx.is_array(a) else a, new, (model, state)
+        )
+        return model, state, {"loss": value, **extra}, good
+
+    return step
+
+
+def _train(
+    step: Callable,
+    model: PyTree,
+    state: PyTree,
+    data: PyTree,
+    key: Array,
+    steps: int,
+    progress: bool | None,
+    label: str,
+) -> tuple[Any, Log]:
+    bar = _open_bar(progress, steps, label)
+    records, seconds = [], []
+    for number in range(steps):
+        begin = time.perf_counter()
+        model, state, record, good = step(model, state, data, jax.random.fold_in(key, number))
+        good = bool(good)  # waits for the device, so that the time is the step's
+        seconds.append(time.perf_counter() - begin)
+        records.append(record)
+        if bar is not None:
+            bar.update()
+            bar.set_postfix_str(_postfix(record, seconds), refresh=False)
+        if not good:
+            _report_failure(number, record)
+            break
+    if bar is not None:
+        bar.close()
+    return model, _log(records, seconds)
+
+
+def _open_bar(progress: bool | None, steps: int, label: str) -> Any:
+    if progress is False:
+        return None
+    try:
+        return tqdm_class()(total=steps, desc=label)
+    except OptionError:
+        if progress:
+            raise
+        return None
+
+
+def _postfix(record: dict, seconds: list[float]) -> str:
+    values = {name: f"{float(value):.4g}" for name, value in record.items() if name != "status"}
+    values["ms/step"] = f"{1e3 * float(np.median(seconds[-20:])):.1f}"
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _report_failure(number: int, record: dict) -> None:
+    status = Status(int(record["status"])) if "status" in record else Status.SUCCESS
+    cause = f"the solve ended with {status.name}: {status.message}" if status else (
+        "the solve went through, so look at the loss, the learning rate, or clip the gradient"
+    )
+    message = f"loss or gradient is not finite at step {number} (loss {float(record['loss'])}); {cause}"
+    if number == 0:
+        raise SolveError(message)
+    warnings.warn(f"training stopped early: {message}", TrainingWarning, stacklevel=4)
+
+
+def _log(records: list[dict], seconds: list[float]) -> Log:
+    names = [name for name in records[0] if name != "status"]
+    history = {name: np.array([float(record[name]) for record in records]) for name in names}
+    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else seconds[0]
+    return Log(history, max(0.0, seconds[0] - usual), 1e3 * usual)
