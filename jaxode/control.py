@@ -15,7 +15,7 @@ Norm = Callable[[Array], Array]
 
 def mean_square(x: Array) -> Array:
     """The mean of `|x|^2`, real."""
-    return jnp.mean(jnp.real(x * jnp.conj(x)))
+    return jnp.mean(jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x)
 
 
 def rms_norm(x: Array) -> Array:
@@ -64,7 +64,8 @@ class Decision(NamedTuple):
 class PID(eqx.Module):
     r"""Adaptive steps by a PID controller on the logarithm of the error.
 
-    With $\epsilon_n$ the inverse of the scaled error norm and $k$ the power of $h$ in the error estimate,
+    With $\epsilon_n$ the inverse of the scaled error norm and $k$ the power of $h$ in the error
+    estimate,
     $h_{n+1} = h_n \cdot \text{safety} \cdot \epsilon_n^{\beta_1} \epsilon_{n-1}^{\beta_2}
     \epsilon_{n-2}^{\beta_3}$, where $\beta_1 = (p + i + d)/k$, $\beta_2 = -(p + 2d)/k$,
     $\beta_3 = d/k$.
@@ -110,7 +111,9 @@ class PID(eqx.Module):
         zero = jnp.zeros(h.shape, jnp.float32)
         return self._bound(h), (zero, zero)
 
-    def judge(self, h: Array, square: Array, error_order: int, memory: Any, index: Array) -> Decision:
+    def judge(
+        self, h: Array, square: Array, error_order: int, memory: Any, index: Array
+    ) -> Decision:
         """Accept or reject a step of size `h > 0`, and propose the next size."""
         # A factor needs few digits, and a logarithm in float32 costs half of one in float64.
         now = 0.5 * jnp.log(square.astype(jnp.float32))
@@ -138,12 +141,12 @@ class PID(eqx.Module):
         return h if self.dtmax is None else jnp.minimum(h, jnp.asarray(self.dtmax, h.dtype))
 
 
-def I(**knobs: Any) -> PID:  # noqa: E743
+def I(**knobs: Any) -> PID:  # noqa: E743, N802
     """The elementary (integral) controller; takes the knobs of `PID`."""
     return PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0, **knobs)
 
 
-def PI(**knobs: Any) -> PID:
+def PI(**knobs: Any) -> PID:  # noqa: N802
     """A proportional-integral controller, 0.4 and 0.3; takes the knobs of `PID`."""
     return PID(pcoeff=0.4, icoeff=0.3, dcoeff=0.0, **knobs)
 
@@ -158,7 +161,9 @@ class Fixed(eqx.Module):
         """The step and no memory."""
         return jnp.asarray(self.dt, h.dtype), ()
 
-    def judge(self, h: Array, square: Array, error_order: int, memory: Any, index: Array) -> Decision:
+    def judge(
+        self, h: Array, square: Array, error_order: int, memory: Any, index: Array
+    ) -> Decision:
         """Every step to a finite state is good."""
         return Decision(jnp.isfinite(square), jnp.asarray(self.dt, h.dtype), memory)
 
@@ -181,7 +186,9 @@ class Grid(eqx.Module):
         """The first gap of the grid."""
         return self._gap(h, jnp.zeros((), jnp.int32)), ()
 
-    def judge(self, h: Array, square: Array, error_order: int, memory: Any, index: Array) -> Decision:
+    def judge(
+        self, h: Array, square: Array, error_order: int, memory: Any, index: Array
+    ) -> Decision:
         """Every step to a finite state is good; the next is the gap after step `index`."""
         return Decision(jnp.isfinite(square), self._gap(h, index + 1), memory)
 

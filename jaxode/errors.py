@@ -37,7 +37,7 @@ class TrainingWarning(UserWarning):
 
 
 class SolveError(RuntimeError):
-    """A solve ended before its last time; the message says what happened, where, and what to try."""
+    """A solve ended before its last time; says what happened, where, and what to try."""
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> OptionError:

@@ -10,8 +10,8 @@ from jaxtyping import PyTree
 
 from .integrate import Method, Outcome, Recorder, integrate
 from .problem import Packing, pack_field
-from .record import AtTimes, EveryDense, EveryStep, Reading, Trace, Tracing
-from .solution import Stats
+from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing
+from .solution import Stats, Status
 
 Save = Literal["ends", "ts", "steps", "dense"]
 
@@ -69,7 +69,9 @@ def direction_of(ts: Array) -> Array:
     return jnp.sign(ts[-1] - ts[0])
 
 
-def run(problem: Problem, plan: Plan, tracing: Tracing | None = None) -> tuple[Result, Trace | None]:
+def run(
+    problem: Problem, plan: Plan, tracing: Tracing | None = None
+) -> tuple[Result, Trace | None]:
     """Solve, and trace the accepted steps if told to."""
     values = _recorder(problem, plan)
     t0, y0 = problem.ts[0], problem.y0
@@ -82,7 +84,8 @@ def run(problem: Problem, plan: Plan, tracing: Tracing | None = None) -> tuple[R
         saved = values.write(saved, step)
         return saved, None if tracing is None else tracing.write(trace, step)
 
-    inside = None if values.inside is None else (lambda record, t1: values.inside(record[0], t1))
+    look = values.inside
+    inside = None if look is None else (lambda record, t1: look(record[0], t1))
     field = packed_field(problem, plan)
     outcome = integrate(
         plan.method, field, y0, t0, problem.ts[-1], Recorder(write, inside), open_record
@@ -108,9 +111,15 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
         return _Values(lambda: (), lambda saved, step: saved, None, ends)
     if plan.save == "ts":
         at = AtTimes(ts, direction_of(ts), reading(problem, plan))
-        return _Values(
-            lambda: at.open(y0), at.write, at.inside, lambda saved, out: _result(ts, saved[2], out)
-        )
+
+        def written(saved: AtTimesState, out: Outcome) -> Result:
+            # A time that was never passed lies outside the span, or the span is empty.
+            missed = (saved.count < ts.shape[0]) & (at.direction != 0)
+            bad = ~saved.ordered | (missed & (out.status == Status.SUCCESS))
+            status = jnp.where(bad, jnp.int32(Status.BAD_TIMES), out.status)
+            return _result(ts, saved.buffers, out._replace(status=status))
+
+        return _Values(lambda: at.open(y0), at.write, at.inside, written)
     if plan.save == "steps":
         every = EveryStep(plan.method.max_steps)
 
@@ -143,4 +152,3 @@ def rows_that_fit(y0: Array, max_steps: int) -> int:
 def keeps_carry(plan: Plan, rows: int) -> bool:
     """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
     return not plan.method.solver.one_step or rows >= plan.method.max_steps
-

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -106,15 +107,15 @@ def _advance(
     s: _State,
 ) -> _State:
     remaining = direction * ((t1 - s.t) - s.t_low)
-    slack = 8 * jnp.finfo(s.t.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
+    slack = 8 * jnp.finfo(s.t.dtype).eps * (jnp.abs(s.t) + remaining)
     last = s.h >= remaining - slack
     size = jnp.where(last, remaining, s.h)
     h = direction * size
     t_new, t_low = _add(s.t, s.t_low, h)
     t_new, t_low = jnp.where(last, t1, t_new), jnp.where(last, 0, t_low)
     inside = None if recorder.inside is None else recorder.inside(s.record, t_new)
+    looks = inside if inside is not None and method.solver.evaluations[2] else False
 
-    counts = inside is not None and method.solver.evaluations[2]
     y1, error, dense, carry1 = method.solver.step(field, s.t, s.y, h, s.carry, inside)
     square = _square(method, error, s.y, y1)
     decision = method.controller.judge(
@@ -133,8 +134,8 @@ def _advance(
         memory=decision.memory,
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        num_inside=s.num_inside + inside if counts else s.num_inside,
-        status=_status(method, s.t, t1 - t0, size, decision.h, accept, square),
+        num_inside=s.num_inside + looks,
+        status=_status(method, s.t, remaining, size, decision.h, accept, square),
         record=recorder.write(s.record, step),
     )
 
@@ -147,7 +148,7 @@ def _add(t: Array, low: Array, h: Array) -> tuple[Array, Array]:
 
 
 def _square(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
-    """The squared error in units of the tolerance; with fixed steps, zero while the state is finite."""
+    """The squared error in units of the tolerance; of a fixed step, zero if `y1` is finite."""
     if method.controller.adaptive and error is not None:
         return method.tolerance.square(error, y, y1)
     return jnp.where(jnp.all(jnp.isfinite(y1)), 0.0, jnp.inf)
@@ -156,7 +157,7 @@ def _square(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
 def _status(
     method: Method,
     t: Array,
-    span: Array,
+    remaining: Array,
     size: Array,
     proposed: Array,
     accept: Array,
@@ -165,7 +166,7 @@ def _status(
     finite, eps = jnp.isfinite(square), jnp.finfo(t.dtype).eps
     if not method.controller.adaptive:
         return jnp.where(finite, Status.SUCCESS, Status.NOT_FINITE).astype(jnp.int32)
-    finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * jnp.abs(span))
+    finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * remaining)
     stuck = ~accept & ((proposed <= finest) | method.controller.too_small(size))
     reason = jnp.where(finite, Status.STEP_UNDERFLOW, Status.NOT_FINITE)
     return jnp.where(stuck, reason, Status.SUCCESS).astype(jnp.int32)
@@ -207,4 +208,4 @@ def first_size(
 
 
 def _where(accept: Array, new: Any, old: Any) -> Any:
-    return old if isinstance(old, tuple) and not old else jnp.where(accept, new, old)
+    return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from .control import PID
 from .errors import FieldError, OptionError
-from .problem import Packing, check_state
+from .problem import Packing, check_state, is_traced
 from .solve import solve
 
 
@@ -51,7 +50,7 @@ def odeint(
     def field(t: Array, y: PyTree, args: tuple) -> PyTree:
         return func(y, t, *args)
 
-    unbounded = not isinstance(hmax, jax.core.Tracer) and bool(jnp.isinf(hmax))
+    unbounded = not is_traced(hmax) and bool(jnp.isinf(hmax))
     return solve(
         field,
         y0,

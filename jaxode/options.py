@@ -4,13 +4,13 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from .control import NORMS, PID, Controller, Fixed, Grid
 from .errors import OptionError, unknown_name
+from .problem import is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
 from .stepping.explicit import ExplicitRungeKutta
@@ -77,16 +77,14 @@ def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Ar
 
 def check_dt(dt: Any) -> None:
     """**Raises:** `OptionError` unless `dt` is None or a positive number."""
-    if dt is None or isinstance(dt, jax.core.Tracer):
+    if dt is None or is_traced(dt):
         return
     try:
         value = np.asarray(dt, float)
     except (TypeError, ValueError) as error:
         raise OptionError(f"dt must be a positive number, got {dt!r}") from error
     if value.ndim or not np.isfinite(value) or value <= 0:
-        raise OptionError(
-            f"dt must be a positive number, backwards in time too; got {dt!r}"
-        )
+        raise OptionError(f"dt must be a positive number, backwards in time too; got {dt!r}")
 
 
 def check_save(save: Any) -> str | Callable:
@@ -126,7 +124,7 @@ def _find(what: str, value: Any, known: dict[str, type], kind: Any, example: str
 
 
 def _check_grid(grid: Grid, ts: Array) -> None:
-    if isinstance(grid.times, jax.core.Tracer) or isinstance(ts, jax.core.Tracer):
+    if is_traced((grid.times, ts)):
         return
     times = np.asarray(grid.times, float)
     if times.ndim != 1 or times.size < 2 or not np.all(np.isfinite(times)):

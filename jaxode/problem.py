@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .errors import FieldError, StateError, TimesError, ToleranceError, ToleranceWarning
@@ -34,7 +35,9 @@ class Packing:
     def of(cls, tree: PyTree) -> "Packing":
         """The packing of pytrees like `tree`."""
         leaves, treedef = jax.tree.flatten(tree)
-        return cls(treedef, tuple(x.shape for x in leaves), tuple(np.dtype(x.dtype) for x in leaves))
+        return cls(
+            treedef, tuple(x.shape for x in leaves), tuple(np.dtype(x.dtype) for x in leaves)
+        )
 
     @property
     def dtype(self) -> np.dtype:
@@ -102,22 +105,26 @@ def check_times(ts: Any, dtype: np.dtype) -> Array:
 
     **Raises:** `TimesError`. Times traced under `jit` are judged by `Status.BAD_TIMES` instead.
     """
+    traced = is_traced(ts)
     try:
-        shape = np.shape(ts) if not isinstance(ts, (tuple, list)) else (len(ts),)
-        times = jnp.asarray(ts)
+        # numpy, where it will do: under jit jnp would make tracers of values that are known here
+        times = jnp.asarray(ts) if traced else np.asarray(ts)
     except (TypeError, ValueError) as error:
         raise TimesError(f"ts must be a sequence of numbers, got {ts!r}") from error
-    if times.ndim != 1 or len(shape) != 1:
+    if times.ndim != 1:
         raise TimesError(f"ts must be one-dimensional, (t0, t1) or longer; got shape {times.shape}")
     if times.shape[0] < 2:
         raise TimesError(f"ts must hold at least two times, got {times.shape[0]}")
-    if not jnp.issubdtype(times.dtype, jnp.floating) and not jnp.issubdtype(
-        times.dtype, jnp.integer
-    ):
+    if times.dtype.kind not in "iu" and not jnp.issubdtype(times.dtype, jnp.floating):
         raise TimesError(f"ts must hold real numbers, got dtype {times.dtype}")
-    if not isinstance(times, jax.core.Tracer):
+    if not traced:
         _check_time_values(np.asarray(times, np.float64))
-    return times.astype(dtype)
+    return jnp.asarray(times, dtype)
+
+
+def is_traced(tree: PyTree) -> bool:
+    """Whether any leaf is a tracer, whose value is not known here."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _check_time_values(times: np.ndarray) -> None:
@@ -146,6 +153,8 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
     """
     try:
         leaves = jax.tree.leaves(value)
+        if not leaves:
+            raise TypeError(f"got {value!r}")
         if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
             tolerance = jnp.asarray(leaves[0], packing.real_dtype)
         else:
@@ -157,18 +166,19 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
         raise ToleranceError(
             f"{name} must be a number or broadcast against y0 of shapes {shapes}: {error}"
         ) from error
-    if not isinstance(tolerance, jax.core.Tracer):
-        _check_tolerance_values(name, np.asarray(tolerance), packing)
+    if not is_traced(value):
+        known = [np.asarray(leaf, np.float64).reshape(-1) for leaf in leaves]
+        _check_tolerance_values(name, np.concatenate(known), packing)
     return tolerance
 
 
 def _check_tolerance_values(name: str, values: np.ndarray, packing: Packing) -> None:
     if not np.all(values >= 0):
-        raise ToleranceError(f"{name} must be a non-negative number, got {values}")
+        raise ToleranceError(f"{name} must be a non-negative number, got {values.tolist()}")
     finest = 10 * float(jnp.finfo(packing.real_dtype).eps)
     if name == "rtol" and 0 < np.min(values) < finest:
         warnings.warn(
-            f"rtol={np.min(values):.3g} is finer than {packing.real_dtype} resolves, which is about "
+            f"rtol={np.min(values):.3g} is finer than {packing.real_dtype} resolves, about "
             f"{finest:.1g}: expect many steps and no gain; use float64 or loosen rtol",
             ToleranceWarning,
             stacklevel=5,

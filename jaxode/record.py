@@ -38,10 +38,21 @@ class Reading(NamedTuple):
     fn: Callable[[Array, Array], PyTree]
     t_end: Array
 
-    def __call__(self, t: Array, step_t: Array, h: Array, y: Array, y1: Array, dense: Any) -> PyTree:
+    def __call__(
+        self, t: Array, step_t: Array, h: Array, y: Array, y1: Array, dense: Any
+    ) -> PyTree:
         """The value at `t` inside a step; at the last time it is that of `y1` to the bit."""
         inner = self.interpolate((t - step_t) / h, y, h, dense)
         return self.fn(t, jnp.where(t == self.t_end, y1, inner))
+
+
+class AtTimesState(NamedTuple):
+    """How many times are written, the next one, whether they were in order, and the buffers."""
+
+    count: Array
+    t: Array
+    ordered: Array
+    buffers: PyTree
 
 
 class AtTimes(eqx.Module):
@@ -51,34 +62,38 @@ class AtTimes(eqx.Module):
     direction: Array
     reading: Reading
 
-    def open(self, y0: Array) -> tuple[Array, Array, PyTree]:
-        """How many times are written (those equal to the first), the next one, the buffers."""
+    def open(self, y0: Array) -> AtTimesState:
+        """The first time written, and every other that equals it: a solve may take no step."""
         first = self.reading.fn(self.ts[0], y0)
-        here = self.direction * (self.ts - self.ts[0]) <= 0
-        count = jnp.sum(here, dtype=jnp.int32)
+        here = self.ts == self.ts[0]
 
         def fill(value: Array) -> Array:
             mask = here.reshape((-1,) + (1,) * value.ndim)
-            return jnp.where(mask, value, _missing(value.dtype))
+            return jnp.where(mask, value, missing(value.dtype))
 
-        return count, self._time(count), jax.tree.map(fill, first)
+        ordered = jnp.where(
+            self.direction == 0, here[1], self.direction * (self.ts[1] - self.ts[0]) >= 0
+        )
+        return AtTimesState(jnp.int32(1), self.ts[1], ordered, jax.tree.map(fill, first))
 
-    def inside(self, state: tuple[Array, Array, PyTree], t1: Array) -> Array:
+    def inside(self, state: AtTimesState, t1: Array) -> Array:
         """Whether the next time to write lies before `t1`."""
-        return self.direction * (state[1] - t1) < 0
+        return self.direction * (state.t - t1) < 0
 
-    def write(self, state: tuple[Array, Array, PyTree], step: Step) -> tuple[Array, Array, PyTree]:
+    def write(self, state: AtTimesState, step: Step) -> AtTimesState:
         """Write every time that the step has reached."""
         reached = self.direction * jnp.where(step.accept, step.t1, step.t)
 
-        def more(state: tuple[Array, Array, PyTree]) -> Array:
-            return self.direction * state[1] <= reached
+        def more(state: AtTimesState) -> Array:
+            return self.direction * state.t <= reached
 
-        def put(state: tuple[Array, Array, PyTree]) -> tuple[Array, Array, PyTree]:
-            count, t, buffers = state
+        def put(state: AtTimesState) -> AtTimesState:
+            count, t, ordered, buffers = state
             value = self.reading(t, step.t, step.h, step.y, step.y1, step.dense)
             buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
-            return count + 1, self._time(count + 1), buffers
+            following = self._time(count + 1)
+            ordered = ordered & (self.direction * (following - t) >= 0)
+            return AtTimesState(count + 1, following, ordered, buffers)
 
         return lax.while_loop(more, put, state)
 
@@ -98,7 +113,7 @@ class EveryStep(eqx.Module):
         """Buffers of `max_steps + 1` rows, the first written, the others NaN."""
         rows = self.max_steps + 1
         ts = jnp.full((rows,), jnp.nan, t0.dtype).at[0].set(t0)
-        return ts, jnp.full((rows, *y0.shape), _missing(y0.dtype)).at[0].set(y0)
+        return ts, jnp.full((rows, *y0.shape), missing(y0.dtype)).at[0].set(y0)
 
     def write(self, state: tuple[Array, Array], step: Step) -> tuple[Array, Array]:
         """Write the end of the step."""
@@ -110,7 +125,7 @@ class EveryStep(eqx.Module):
         ts, ys = state
         known = jnp.arange(self.max_steps + 1) <= count
         mask = known.reshape((-1,) + (1,) * (ys.ndim - 1))
-        return jnp.where(known, ts, jnp.nan), jnp.where(mask, ys, _missing(ys.dtype))
+        return jnp.where(known, ts, jnp.nan), jnp.where(mask, ys, missing(ys.dtype))
 
 
 class EveryDense(eqx.Module):
@@ -134,22 +149,28 @@ class EveryDense(eqx.Module):
     ) -> tuple[Array, Array, Array, Array]:
         """Write the step."""
         parts = (step.t, step.h, step.y, jnp.stack(step.dense))
-        return tuple(put_row(b, v, step.index) for b, v in zip(state, parts, strict=True))  # pyright: ignore[reportReturnType]
+        return jax.tree.map(lambda b, v: put_row(b, v, step.index), state, parts)
+
+
+class Thinning(NamedTuple):
+    """Which step each row of a thinned trace holds (-1: none yet), and their distance."""
+
+    steps: Array
+    stride: Array
 
 
 class Trace(NamedTuple):
     """The accepted steps as the discrete adjoint replays them.
 
-    Every `(t, h)` is kept. `y` and `carry` hold a row for each step in `kept`, which maps rows to
-    step numbers (-1: unused); a small state keeps a row per step, and `kept` is None.
+    Every `(t, h)` is kept. `y` and `carry` have a row per step, or, thinned, the rows that
+    `thinning` tells of.
     """
 
     t: Array
     h: Array
     y: Array
     carry: Any
-    kept: Array | None
-    stride: Array | None
+    thinning: Thinning | None
 
 
 class Tracing(eqx.Module):
@@ -172,42 +193,42 @@ class Tracing(eqx.Module):
         """Buffers of zeros."""
         times = jnp.zeros((self.max_steps,), t0.dtype)
         carry = carry if self.keep_carry else ()
-        y, carry = jax.tree.map(
-            lambda x: jnp.zeros((self.rows, *x.shape), x.dtype), (y0, carry)
-        )
+        y, carry = jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape), x.dtype), (y0, carry))
         if self.rows >= self.max_steps:
-            return Trace(times, times, y, carry, None, None)
-        kept = jnp.full((self.rows,), -1, jnp.int32)
-        return Trace(times, times, y, carry, kept, jnp.ones((), jnp.int32))
+            return Trace(times, times, y, carry, None)
+        thinning = Thinning(jnp.full((self.rows,), -1, jnp.int32), jnp.ones((), jnp.int32))
+        return Trace(times, times, y, carry, thinning)
 
     def write(self, trace: Trace, step: Step) -> Trace:
         """Write down the start of the step."""
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
         carry = step.carry if self.keep_carry else ()
-        if trace.kept is None:
+        if trace.thinning is None:
             y, carry = jax.tree.map(
                 lambda b, v: put_row(b, v, step.index), (trace.y, trace.carry), (step.y, carry)
             )
-            return Trace(t, h, y, carry, None, None)
-        row, stride, kept, keep = _find_row(trace.kept, trace.stride, step.index)
+            return Trace(t, h, y, carry, None)
+        row, keep, thinning = _find_row(trace.thinning, step.index)
         y, carry = jax.tree.map(
             lambda b, v: put_row(b, jnp.where(keep, v, b[row]), row),
             (trace.y, trace.carry),
             (step.y, carry),
         )
-        return Trace(t, h, y, carry, kept, stride)
+        return Trace(t, h, y, carry, thinning)
 
 
-def _find_row(kept: Array, stride: Array, index: Array) -> tuple[Array, Array, Array, Array]:
-    """The row for step `index`, the stride after it, the rows' steps, and whether it is kept."""
-    due = (index % stride == 0) & ~jnp.any(kept == index)
-    full = jnp.all((kept >= 0) & (kept % stride == 0))
+def _find_row(thinning: Thinning, index: Array) -> tuple[Array, Array, Thinning]:
+    """The row for step `index`, whether the step is kept, and the thinning after it."""
+    steps, stride = thinning
+    again = steps == index  # its first attempt was rejected
+    due = (index % stride == 0) & ~jnp.any(again)
+    full = jnp.all((steps >= 0) & (steps % stride == 0))
     stride = jnp.where(due & full, 2 * stride, stride)
-    free = (kept < 0) | (kept % stride != 0)
-    again = kept == index
-    row = jnp.where(jnp.any(again), jnp.argmax(again), jnp.argmax(free))
+    free = (steps < 0) | (steps % stride != 0)
+    row = jnp.where(jnp.any(again), jnp.argmax(again), jnp.argmax(free)).astype(jnp.int32)
     keep = index % stride == 0
-    return row, stride, kept.at[row].set(jnp.where(keep, index, kept[row])), keep
+    steps = steps.at[row].set(jnp.where(keep, index, steps[row]))
+    return row, keep, Thinning(steps, stride)
 
 
 def put_row(buffer: Array, value: Array, index: Array) -> Array:
@@ -216,5 +237,6 @@ def put_row(buffer: Array, value: Array, index: Array) -> Array:
     return lax.dynamic_update_slice(buffer, value[None].astype(buffer.dtype), start)
 
 
-def _missing(dtype: Any) -> Array:
+def missing(dtype: Any) -> Array:
+    """What stands where nothing was written: NaN, or zero in a dtype that has none."""
     return jnp.asarray(jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0, dtype)

@@ -7,7 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .errors import OptionError, SolveError
@@ -35,9 +36,9 @@ _MESSAGES = {
         "if the steps are far smaller than the solution needs, the problem is stiff"
     ),
     Status.STEP_UNDERFLOW: (
-        "the step size fell below what the time can resolve: the solution may blow up or jump here, "
-        "or the tolerances ask for more than the precision gives; loosen rtol and atol, or use "
-        "float64"
+        "the step size fell below what the time can resolve: the solution may blow up or jump "
+        "here, or the tolerances ask for more than the precision gives; loosen rtol and atol, or "
+        "use float64"
     ),
     Status.NOT_FINITE: (
         "the vector field or the state became NaN or infinite: check the field at this time and "
@@ -125,13 +126,13 @@ class Solution(eqx.Module):
 
 
 def raise_on_failure(solution: Solution) -> None:
-    """Raise `SolveError` if the status is known here, outside any trace, and is a failure."""
-    if isinstance(solution.status, jax.core.Tracer) or solution.status.ndim:
+    """Raise `SolveError` if the status is known here, outside any `jit`, and is a failure."""
+    status, stats = lax.stop_gradient((solution.status, solution.stats))
+    if isinstance(status, Tracer) or status.ndim:
         return
-    status = Status(int(solution.status))
-    if status is not Status.SUCCESS:
-        reached, steps = float(solution.stats.t_reached), int(solution.stats.num_steps)
+    if int(status) != Status.SUCCESS:
+        found = Status(int(status))
         raise SolveError(
-            f"{status.name}: at t = {reached:.6g} after {steps} steps {status.message}. "
-            "(throw=False returns the solution as far as it got.)"
+            f"{found.name}: at t = {float(stats.t_reached):.6g} after {int(stats.num_steps)} steps "
+            f"{found.message}. (throw=False returns the solution as far as it got.)"
         )

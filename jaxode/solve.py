@@ -1,16 +1,16 @@
 """`solve`: check the problem, choose how to differentiate it, run."""
 
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import Tracer
 from jaxtyping import ArrayLike, PyTree
 
 from .control import Controller, Tolerance
-from .forward import Plan, Problem, Result
+from .forward import Plan, Problem, Result, direction_of
 from .integrate import Method
 from .options import (
     SaveName,
@@ -35,6 +35,7 @@ from .problem import (
     close_field,
 )
 from .progress import find_meter
+from .record import missing
 from .solution import DenseOutput, Solution, Status, raise_on_failure
 from .stepping.explicit import ExplicitRungeKutta
 
@@ -103,7 +104,8 @@ def solve(
     first = array_dt(dt, controller, packing.time_dtype)
     meter = find_meter(progress)
     method = Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
-    solution = _solve(
+    run = _solve if _traced() else _solve_jitted
+    solution = run(
         f, y0, ts, arrays_of_args(args), method, check_save(save), find_sensitivity(sensitivity)
     )
     if throw:
@@ -111,7 +113,11 @@ def solve(
     return solution
 
 
-@eqx.filter_jit
+def _traced() -> bool:
+    """Whether a `jit` around us already compiles what we do."""
+    return isinstance(jnp.zeros(()), Tracer)
+
+
 def _solve(
     f: VectorField,
     y0: PyTree,
@@ -135,6 +141,10 @@ def _solve(
     return _solution(sensitivity.solve(problem, plan), problem, plan)
 
 
+# Under a jit of the caller's this one would trace the undifferentiated solve for nothing.
+_solve_jitted = eqx.filter_jit(_solve)
+
+
 def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
     unpack = plan.packing.unpack
     dense = None
@@ -148,8 +158,10 @@ def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
     else:
         ys = unpack(result.ys)
     # Times out of order cannot be refused under jit, so they get a status instead.
-    steps = jnp.diff(problem.ts) * jnp.sign(problem.ts[-1] - problem.ts[0])
-    status = jnp.where(jnp.all(steps >= 0), result.status, Status.BAD_TIMES)
+    status = result.status
+    if plan.save in ("steps", "dense") and problem.ts.shape[0] > 2:
+        ordered = jnp.all(jnp.diff(problem.ts) * direction_of(problem.ts) >= 0)
+        status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
     good = status != Status.BAD_TIMES
-    ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, jnp.nan), (ys, unpack(result.y1)))
-    return Solution(result.ts, ys, y1, result.stats, status.astype(jnp.int32), dense)
+    ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))
+    return Solution(result.ts, ys, y1, result.stats, status, dense)

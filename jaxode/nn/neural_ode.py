@@ -105,7 +105,9 @@ class NeuralODE(eqx.Module):
 
     def solve(self, x: Array, ts: ArrayLike | None = None, args: PyTree = None) -> Solution:
         """The whole `Solution` from `x`: its `ys`, `stats` and `status`. Shapes as in a call."""
-        return self._run(self._augmented(_sample(x)), (self.t0, self.t1) if ts is None else ts, args)
+        return self._run(
+            self._augmented(_sample(x)), (self.t0, self.t1) if ts is None else ts, args
+        )
 
     def inverse(self, y1: Array, args: PyTree = None) -> Array:
         """The state at `t0` that leads to `y1` at `t1`: the flow run backwards.

@@ -48,7 +48,9 @@ class Continuous(eqx.Module):
         states = _continuous(dataclasses.replace(problem, read=None), plan)
 
         def read(t: Array, y: Array) -> PyTree:
-            return problem.read(t.astype(plan.packing.real_dtype), plan.packing.unpack(y), problem.args)  # pyright: ignore[reportOptionalCall]
+            return problem.read(
+                t.astype(plan.packing.real_dtype), plan.packing.unpack(y), problem.args
+            )  # pyright: ignore[reportOptionalCall]
 
         return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
 

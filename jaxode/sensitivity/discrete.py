@@ -116,14 +116,16 @@ class _Replay(eqx.Module):
     def steps(self, back: _Back, num_accepted: Array) -> _Back:
         """Replay every step, the last first."""
         trace = self.trace
-        if trace.kept is None:
+        if trace.thinning is None:
             stored = trace.y, trace.carry
             return self.segment(back, jnp.int32(0), num_accepted, stored, num_accepted)
 
+        kept = trace.thinning.steps
+
         def earlier(state: tuple[Array, _Back]) -> tuple[Array, _Back]:
             end, back = state
-            row = jnp.argmax(jnp.where(trace.kept < end, trace.kept, -1))
-            begin = trace.kept[row]
+            row = jnp.argmax(jnp.where(kept < end, kept, -1))
+            begin = kept[row]
             stored = self.rebuild(row, begin, end)
             return begin, self.segment(back, begin, end, stored, num_accepted)
 
@@ -280,7 +282,7 @@ class _Replay(eqx.Module):
         if self.cotangents.ys is None:
             return jax.tree.map(jnp.zeros_like, value)
         ts = self.problem.ts
-        here = direction_of(ts) * (ts - ts[0]) <= 0
+        here = ts == ts[0]
         return jax.tree.map(
             lambda c: jnp.sum(c, axis=0, where=here.reshape((-1,) + (1,) * (c.ndim - 1))),
             self.ct_ys,

@@ -1,5 +1,7 @@
 """The one explicit Runge-Kutta step, shared by every tableau."""
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -44,7 +46,7 @@ class ExplicitRungeKutta(eqx.Module):
         """The dense coefficients of the slopes that dense output reads, a row per slope."""
         return tuple(row for row in self.tableau.dense if any(row))
 
-    def init(self, field: Field, t: Array, y: Array) -> Array | tuple[()]:
+    def init(self, field: Field, t: Array, y: Array) -> Any:
         """What the first step is handed: the slope at its start, or nothing."""
         return field(t, y) if self.tableau.first_same_as_last else ()
 
@@ -60,10 +62,12 @@ class ExplicitRungeKutta(eqx.Module):
         table = self.tableau
         scale = h.astype(jnp.finfo(y.dtype).dtype)
         slopes = [carry if table.first_same_as_last else field(t, y)]
+        end = y
         for c, row in zip(table.c[1 : table.stages], table.a, strict=False):
             end = _reach(y, scale, row, slopes)
-            slopes.append(field(t + c * h, end))
-        y1 = end if table.first_same_as_last else _reach(y, scale, table.b, slopes)  # pyright: ignore[reportPossiblyUnboundVariable]
+            # Computes each slope once: else XLA does so again in every sum that it enters.
+            slopes.append(lax.optimization_barrier(field(t + c * h, end)))
+        y1 = end if table.first_same_as_last else _reach(y, scale, table.b, slopes)
         carry1 = slopes[-1] if table.first_same_as_last else ()
         dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
         return y1, self._error(scale, slopes), dense, carry1
@@ -71,11 +75,9 @@ class ExplicitRungeKutta(eqx.Module):
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         """The state at the fraction `theta` of a step that began at `y`; shape of `y`."""
         real = jnp.finfo(y.dtype).dtype
-        total = None
-        for row, slope in zip(self.dense_rows, dense, strict=True):
-            term = _polynomial(row, theta).astype(real) * slope
-            total = term if total is None else total + term
-        return y + h.astype(real) * total
+        weights = [_polynomial(row, theta).astype(real) for row in self.dense_rows]
+        terms = [weight * slope for weight, slope in zip(weights, dense, strict=True)]
+        return y + h.astype(real) * functools.reduce(operator.add, terms)
 
     def _error(self, scale: Array, slopes: list[Array]) -> Array | None:
         if self.tableau.error is None:
@@ -84,9 +86,10 @@ class ExplicitRungeKutta(eqx.Module):
         if self.tableau.error_low is None:
             return error
         # Hairer's blend of two estimates, component by component: e5^2 / |(e5, e3 / 10)|.
-        high, low = jnp.abs(error), jnp.abs(scale * _combine(self.tableau.error_low, slopes))
-        size = jnp.sqrt(high**2 + 0.01 * low**2)
-        return high**2 / jnp.where(size > 0, size, 1.0)
+        low = jnp.abs(scale * _combine(self.tableau.error_low, slopes))
+        square = jnp.real(error * jnp.conj(error))
+        size = jnp.sqrt(square + 0.01 * low**2)
+        return square / jnp.where(size > 0, size, 1.0)
 
     def _dense(
         self,
@@ -124,10 +127,7 @@ def _reach(y: Array, scale: Array, row: tuple[float, ...], slopes: list[Array]) 
 
 def _combine(row: tuple[float, ...], slopes: list[Array]) -> Array:
     terms = [a * k for a, k in zip(row, slopes, strict=False) if a != 0.0]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    return functools.reduce(operator.add, terms)
 
 
 def _polynomial(row: tuple[float, ...], theta: Array) -> Array:

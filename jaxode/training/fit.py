@@ -262,10 +262,16 @@ def _postfix(record: dict, seconds: list[float]) -> str:
 
 def _report_failure(number: int, record: dict) -> None:
     status = Status(int(record["status"])) if "status" in record else Status.SUCCESS
-    cause = f"the solve ended with {status.name}: {status.message}" if status else (
-        "the solve went through, so look at the loss, the learning rate, or clip the gradient"
+    cause = (
+        f"the solve ended with {status.name}: {status.message}"
+        if status
+        else (
+            "the solve went through, so look at the loss, the learning rate, or clip the gradient"
+        )
     )
-    message = f"loss or gradient is not finite at step {number} (loss {float(record['loss'])}); {cause}"
+    message = (
+        f"loss or gradient is not finite at step {number} (loss {float(record['loss'])}); {cause}"
+    )
     if number == 0:
         raise SolveError(message)
     warnings.warn(f"training stopped early: {message}", TrainingWarning, stacklevel=4)

@@ -1,0 +1,74 @@
+"""`python -m benchmarks [NAME ...]`: run them on one processor, print and keep the tables."""
+
+import os
+
+# Both must stand before JAX is imported: one thread of work, and no runtime checks in diffrax.
+os.environ["EQX_ON_ERROR"] = "nan"
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+import argparse
+import datetime
+import importlib
+import pathlib
+import platform
+import re
+
+import diffrax
+import equinox
+import jax
+
+import jaxode
+
+from .timing import table
+
+NAMES = ("lorenz", "lotka_volterra", "neural_ode", "adjoint_memory")
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def device() -> str:
+    """The accelerator, or the processor's model."""
+    kind = jax.devices()[0].device_kind
+    if kind != "cpu":
+        return kind
+    info = pathlib.Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
+    return f"{model.group(1).strip() if model else platform.processor()}, one core"
+
+
+def header() -> str:
+    """What the figures were made with."""
+    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (jaxode, jax, equinox, diffrax))
+    today = datetime.datetime.now(datetime.UTC).date()
+    return (
+        f"# {device()}\n\n{today}, Python {platform.python_version()}, {versions}, float64.\n\n"
+        "The peer is diffrax: one outer jit, `EQX_ON_ERROR=nan`, PIDController at its defaults. "
+        "Medians of runs taken in turn; the ratio is the peer's time over jaxode's.\n"
+    )
+
+
+def main() -> None:
+    """Run the benchmarks that were named, or all; write the tables of a whole run to a file."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    names = parser.parse_args().names
+    unknown = set(names) - set(NAMES)
+    if unknown:
+        parser.error(f"no benchmark called {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+    jax.config.update("jax_enable_x64", True)
+    parts = [header()]
+    print(parts[0], flush=True)
+    for name in names or NAMES:
+        module = importlib.import_module(f".{name}", __package__)
+        parts.append(table(module.TITLE, module.rows()))
+        print(parts[-1], flush=True)
+    if not names:
+        RESULTS.mkdir(exist_ok=True)
+        slug = re.sub(r"[^a-z0-9]+", "-", device().lower()).strip("-")
+        path = RESULTS / f"{slug}-jax-{jax.__version__}.md"
+        path.write_text("\n".join(parts))
+        print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The demo from end to end: train, measure, print, draw."""
+
+import dataclasses
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from ..errors import OptionError
+from ..plotting.axes import require_matplotlib
+from .figures import (
+    NAMES,
+    draw_boundary,
+    draw_flow,
+    draw_forecast,
+    draw_phase,
+    new_figure,
+    write,
+)
+from .lotka_volterra import LotkaVolterra, fit_lotka_volterra
+from .pelts import FITTED, LogScale, Pelts, forecast_error, load_pelts, persistence
+from .population import Population, count_field, fit_population
+from .report import MODEL, error_table, fit_table, verdict
+from .spiral import SpiralFit, fit_spiral
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """The steps of the optimiser in each fit."""
+
+    spiral: int
+    windows: int
+    whole: int
+    lotka_volterra: int
+
+
+FULL = Effort(spiral=400, windows=300, whole=500, lotka_volterra=600)
+QUICK = Effort(spiral=3, windows=3, whole=3, lotka_volterra=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class PeltFits:
+    """The two models fitted to the pelts, and the scale in which the neural ODE counts."""
+
+    pelts: Pelts
+    scale: LogScale
+    population: Population
+    lotka_volterra: LotkaVolterra
+
+    def curves(self, ts: np.ndarray) -> dict[str, np.ndarray]:
+        """Both models' counts at years `ts` since the first, each of shape (len(ts), 2)."""
+        times = jnp.asarray(ts)
+        ours = self.scale.decode(self.population(times).ys)
+        theirs = jnp.exp(self.lotka_volterra(times).ys)
+        return {MODEL: np.asarray(ours), "Lotka-Volterra": np.asarray(theirs)}
+
+
+def run(
+    out: str | Path = "demo", effort: Effort = FULL, progress: bool | None = None
+) -> list[Path]:
+    """Train both models, print the table, and write four PNGs into the folder `out`.
+
+    **Arguments:** `effort`: `FULL` or `QUICK`, which only shows that everything runs. `progress`:
+    show bars; by default if tqdm is installed.
+
+    **Returns:** the paths of the PNGs.
+
+    **Raises:** `OptionError` if matplotlib is missing, or `out` is a file.
+    """
+    begin = time.perf_counter()
+    folder = _folder(out)
+    spiral = fit_spiral(effort.spiral, progress)
+    pelts = load_pelts()
+    population, logs = fit_population(pelts.fitted, effort.windows, effort.whole, progress)
+    baseline, baseline_log = fit_lotka_volterra(pelts.fitted, effort.lotka_volterra, progress)
+    fits = PeltFits(pelts, LogScale.of(pelts.fitted.counts), population, baseline)
+    named = {
+        "spiral": spiral.log,
+        "pelts, windows of 3 years": logs[0],
+        "pelts, whole series": logs[1],
+        "pelts, Lotka-Volterra": baseline_log,
+    }
+    print(f"\nheld-out accuracy on the spiral: {spiral.accuracy:.1%} of {len(spiral.y)} points\n")
+    errors = _errors(fits)
+    print(error_table(errors), verdict(errors), fit_table(named), sep="\n\n", end="\n\n")
+    paths = _draw(folder, spiral, fits)
+    for path in paths:
+        print(f"wrote {path}")
+    print(f"{time.perf_counter() - begin:.0f} seconds in all")
+    return paths
+
+
+def _folder(out: str | Path) -> Path:
+    # Before the training, not after it.
+    require_matplotlib()
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OptionError(f"--out must be a folder, but {folder} is a file") from error
+    return folder
+
+
+def _errors(fits: PeltFits) -> dict[str, np.ndarray]:
+    forecasts = {name: ys[FITTED:] for name, ys in fits.curves(np.asarray(fits.pelts.ts)).items()}
+    ours = forecasts.pop(MODEL)
+    forecasts = {MODEL: ours, "persistence": persistence(fits.pelts), **forecasts}
+    return {name: forecast_error(fits.pelts, ys) for name, ys in forecasts.items()}
+
+
+def _draw(folder: Path, spiral: SpiralFit, fits: PeltFits) -> list[Path]:
+    years, counts = np.asarray(fits.pelts.years), np.asarray(fits.pelts.counts)
+    ts = np.linspace(0, len(years) - 1, 401)
+    dense = {name: (years[0] + ts, ys) for name, ys in fits.curves(ts).items()}
+    held = years[FITTED - 1 :]
+    last = np.repeat(counts[FITTED - 1 : FITTED], len(held), axis=0)
+    baselines = {"persistence": (held, last), "Lotka-Volterra": dense["Lotka-Volterra"]}
+    sizes = ((6.4, 6.0), (6.8, 6.0), (7.2, 5.6), (7.6, 7.0))
+    figures = [new_figure(size) for size in sizes]
+    draw_boundary(figures[0], spiral)
+    draw_flow(figures[1], spiral)
+    draw_phase(figures[2], count_field(fits.population, fits.scale), counts, dense)
+    draw_forecast(figures[3], years, counts, dense[MODEL], baselines)
+    return [write(figure, folder, name) for figure, name in zip(figures, NAMES, strict=True)]

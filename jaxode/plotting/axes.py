@@ -1,0 +1,42 @@
+"""The Axes to draw on, and the colours to draw with."""
+
+from typing import TYPE_CHECKING, Any
+
+from ..errors import OptionError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, which readers with any colour vision can tell apart.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK, FAINT = "#222222", "#8A8A8A"
+
+
+def require_matplotlib() -> None:
+    """**Raises:** `OptionError` if matplotlib is not installed."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise OptionError('plotting needs matplotlib: pip install "jaxode[plot]"') from error
+
+
+def find_axes(ax: Any) -> "Axes":
+    """The Axes given, or one on a new figure of pyplot if `ax` is None.
+
+    **Raises:** `OptionError` if matplotlib is not installed, or `ax` is no Axes.
+    """
+    require_matplotlib()
+    from matplotlib import axes
+
+    if ax is None:
+        from matplotlib import pyplot
+
+        return pyplot.subplots(layout="constrained")[1]
+    if not isinstance(ax, axes.Axes):
+        raise OptionError(f"ax must be one matplotlib Axes or None, got {type(ax).__name__}")
+    return ax
+
+
+def class_colour(label: int) -> str:
+    """The colour of a class by its number; they repeat after six."""
+    return COLOURS[int(label) % len(COLOURS)]

@@ -1,0 +1,76 @@
+"""What the figures are given, as NumPy arrays of the shapes they need."""
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError, OptionError
+
+
+def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """`value` as finite floats of `shape`, in which None is any positive length.
+
+    **Raises:** `DataError` naming the array and the shape that was expected.
+    """
+    try:
+        array = np.asarray(value, float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} must be a numeric array, got {type(value).__name__}") from error
+    fits = array.ndim == len(shape) and all(
+        n > 0 if m is None else n == m for n, m in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("n" if m is None else str(m) for m in shape)
+        raise DataError(f"{name} must have shape ({wanted}), got {array.shape}")
+    if not np.all(np.isfinite(array)):
+        raise DataError(f"{name} must be finite, but entry {_first_bad(array)} is not")
+    return array
+
+
+def _first_bad(array: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+
+
+def check_points(X: Any) -> np.ndarray:
+    """`X` as points of shape (n, features), two features or more. **Raises:** `DataError`."""
+    X = check_array("X", X, (None, None))
+    if X.shape[1] < 2:
+        raise DataError(f"X must have two features or more, got shape {X.shape}")
+    return X
+
+
+def check_labels(y: Any, size: int) -> np.ndarray:
+    """`y` as integer labels of shape (size,), not negative. **Raises:** `DataError`."""
+    labels = np.asarray(y)
+    if labels.shape != (size,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+        raise DataError(
+            f"y must be class numbers from 0, integers of shape ({size},), got {labels.dtype} of "
+            f"shape {labels.shape}"
+        )
+    return labels
+
+
+def check_limits(name: str, limits: Any) -> tuple[float, float]:
+    """The pair `(low, high)` as floats. **Raises:** `OptionError`."""
+    try:
+        low, high = (float(x) for x in limits)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} must be a pair (low, high), got {limits!r}") from error
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise OptionError(f"{name} must be finite with low < high, got {limits!r}")
+    return low, high
+
+
+def check_resolution(resolution: Any) -> int:
+    """The number of grid points along an axis, at least two. **Raises:** `OptionError`."""
+    if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 2:
+        raise OptionError(f"resolution must be an integer of at least two, got {resolution!r}")
+    return resolution
+
+
+def check_number(name: str, value: Any) -> float:
+    """`value` as a float. **Raises:** `OptionError`."""
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} must be a number, got {value!r}") from error

@@ -1,0 +1,81 @@
+"""How a model of continuous depth moves its points."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike
+
+from ..errors import OptionError
+from ..nn import NeuralODE
+from .axes import INK, class_colour, find_axes
+from .checks import check_labels, check_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def flow(
+    model: NeuralODE,
+    X: ArrayLike,
+    y: ArrayLike | None = None,
+    times: ArrayLike | None = None,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw the paths of the points `X` from the input of a `NeuralODE` to its output.
+
+    The first two coordinates are drawn; of an augmented model the others are not seen, which is
+    why paths may cross.
+
+    **Arguments:**
+
+    - `model`: the `NeuralODE`.
+    - `X`: points, shape `(n, features)`. `y`: their classes, integers of shape `(n,)`, or None.
+    - `times`: the depths that make up each path, increasing, shape `(m,)`; 40 from `model.t0` to
+      `model.t1` if None.
+    - `ax`: where to draw; a new figure if None.
+
+    **Returns:** the Axes.
+
+    **Raises:** `DataError` for points or labels of other shapes; `OptionError` for a model that is
+    no `NeuralODE`, or if matplotlib is missing; `TimesError` for bad times.
+    """
+    if not isinstance(model, NeuralODE):
+        raise OptionError(f"model must be a NeuralODE, got {type(model).__name__}")
+    X = check_points(X)
+    labels = None if y is None else check_labels(y, len(X))
+    ax = find_axes(ax)
+    if times is None:
+        times = np.linspace(model.t0, model.t1, 40)
+    x = jnp.asarray(X, jnp.result_type(float))
+    paths = np.asarray(model.solve(x, jnp.asarray(times)).ys)[..., :2].swapaxes(0, 1)
+    _draw_paths(ax, paths, labels)
+    ax.set(xlabel="$x_1$", ylabel="$x_2$")
+    ax.autoscale_view()
+    ax.legend(loc="best", framealpha=0.9)
+    return ax
+
+
+def _draw_paths(ax: "Axes", paths: np.ndarray, labels: np.ndarray | None) -> None:
+    from matplotlib.collections import LineCollection
+
+    if labels is None:
+        colours = [class_colour(0)] * len(paths)
+    else:
+        colours = [class_colour(label) for label in labels]
+    # Fewer paths may be drawn more strongly.
+    alpha = float(np.clip(60 / len(paths), 0.12, 0.6))
+    ax.add_collection(LineCollection(list(paths), colors=colours, linewidths=0.7, alpha=alpha))
+    start, end = paths[:, 0], paths[:, -1]
+    ax.scatter(*start.T, s=14, facecolors="white", edgecolors=colours, linewidths=0.9, zorder=2)
+    ax.scatter(*end.T, s=16, c=colours, edgecolors="white", linewidths=0.3, zorder=3)
+    _name_markers(ax, labels)
+
+
+def _name_markers(ax: "Axes", labels: np.ndarray | None) -> None:
+    """Legend entries by empty artists: the drawn ones hold the colours of several classes."""
+    style: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
+    ax.plot([], [], markerfacecolor="white", markeredgecolor=INK, label="input", **style)
+    ax.plot([], [], color=INK, label="output", **style)
+    for label in [] if labels is None else np.unique(labels):
+        ax.plot([], [], color=class_colour(label), linewidth=2, label=f"class {label}")

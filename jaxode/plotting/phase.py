@@ -1,0 +1,107 @@
+"""The phase portrait of a field in the plane."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import ArrayLike
+
+from ..errors import DataError, FieldError
+from ..problem import positional_arguments
+from .axes import COLOURS, FAINT, find_axes
+from .checks import check_array, check_limits, check_resolution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def phase_portrait(
+    field: Callable[..., Array],
+    xlim: tuple[float, float],
+    ylim: tuple[float, float],
+    trajectories: Mapping[str, ArrayLike] | Sequence[ArrayLike] = (),
+    ax: "Axes | None" = None,
+    *,
+    resolution: int = 30,
+    density: float = 1.0,
+) -> "Axes":
+    """Draw the streamlines of a field of two variables, and trajectories over them.
+
+    **Arguments:**
+
+    - `field`: a function of `(y)`, `(t, y)` or `(t, y, args)` for one state of shape `(2,)`, which
+      returns its rate of change; taken at `t = 0` with `args = None`.
+    - `xlim`, `ylim`: the pairs `(low, high)` to draw within.
+    - `trajectories`: arrays of shape `(times, 2)`, by name if they shall be in the legend. Each
+      starts at its dot.
+    - `ax`: where to draw; a new figure if None.
+    - `resolution`: points along each axis at which the field is evaluated. `density`: that of the
+      streamlines, as in matplotlib's `streamplot`.
+
+    **Returns:** the Axes.
+
+    **Raises:** `FieldError` for a field that is no function or returns another shape; `DataError`
+    for trajectories of other shapes; `OptionError` for other options, or if matplotlib is missing.
+    """
+    xlim, ylim = check_limits("xlim", xlim), check_limits("ylim", ylim)
+    resolution = check_resolution(resolution)
+    curves = _named(trajectories)
+    ax = find_axes(ax)
+    xs, ys = np.linspace(*xlim, resolution), np.linspace(*ylim, resolution)
+    rates = _rates(field, np.stack(np.meshgrid(xs, ys), axis=-1))
+    ax.streamplot(
+        xs, ys, rates[..., 0], rates[..., 1], color=FAINT, density=density, linewidth=0.6,
+        arrowsize=0.8,
+    )  # fmt: skip
+    for number, (name, curve) in enumerate(curves):
+        colour = COLOURS[number % len(COLOURS)]
+        ax.plot(*curve.T, color=colour, linewidth=1.8, label=name)
+        ax.plot(*curve[0], color=colour, marker="o", markersize=6)
+    ax.set(xlabel="$y_1$", ylabel="$y_2$", xlim=xlim, ylim=ylim)
+    if any(name is not None for name, _ in curves):
+        ax.legend(loc="best", framealpha=0.9)
+    return ax
+
+
+def _named(trajectories: Any) -> list[tuple[str | None, np.ndarray]]:
+    if isinstance(trajectories, Mapping):
+        pairs = [(str(name), curve) for name, curve in trajectories.items()]
+    elif isinstance(trajectories, Sequence) or hasattr(trajectories, "__array__"):
+        pairs = [(None, curve) for curve in trajectories]
+    else:
+        kind = type(trajectories).__name__
+        raise DataError(f"trajectories must be a sequence of arrays or a dict of them, got {kind}")
+    return [
+        (name, check_array("a trajectory (in a list or dict)", curve, (None, 2)))
+        for name, curve in pairs
+    ]
+
+
+def _rates(field: Callable[..., Array], states: np.ndarray) -> np.ndarray:
+    if not callable(field):
+        raise FieldError(f"field must be callable on a state, got {field!r}")
+    points = jnp.asarray(states.reshape(-1, 2), jnp.result_type(float))
+    rates = np.asarray(_mapped(field, points))
+    if rates.shape != points.shape:
+        raise FieldError(
+            f"field must return shape (2,) for a state of shape (2,), got {rates.shape[1:]}"
+        )
+    return rates.reshape(states.shape)
+
+
+@eqx.filter_jit
+def _mapped(field: Callable[..., Array], points: Array) -> Array:
+    least, most = positional_arguments(field) or (3, 3)
+
+    def rate(y: Array) -> Array:
+        # The arguments of a field, of which those that take fewer leave off the outer ones.
+        if least <= 1:
+            return field(y)
+        t = jnp.zeros((), y.dtype)
+        return field(t, y, None) if most >= 3 else field(t, y)
+
+    return jax.vmap(rate)(points)
