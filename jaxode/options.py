@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -54,7 +55,7 @@ def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Ar
                 f"{name} takes fixed steps: give dt=, or controller=jo.Grid(times), or a solver "
                 'that chooses its steps, such as "tsit5"'
             )
-        return Fixed(dt)
+        return _traceable(Fixed(dt))
     if inspect.isclass(controller) or not isinstance(controller, PID | Fixed | Grid):
         shown = controller.__name__ if inspect.isclass(controller) else repr(controller)
         raise OptionError(
@@ -72,7 +73,12 @@ def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Ar
         check_dt(controller.dt)
     if isinstance(controller, Grid):
         _check_grid(controller, ts)
-    return controller
+    return _traceable(controller)
+
+
+def _traceable(controller: Controller) -> Controller:
+    """Its numbers as arrays, so that changing one never recompiles."""
+    return jax.tree.map(jnp.asarray, controller)
 
 
 def check_dt(dt: Any) -> None:

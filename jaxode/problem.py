@@ -217,6 +217,14 @@ def positional_arguments(f: Callable) -> tuple[int, float] | None:
     return sum(p.default is p.empty for p in places), most
 
 
+def call_field(field: Callable, t: Array, y: PyTree, args: PyTree) -> PyTree:
+    """Call a field of `(y)`, `(t, y)` or `(t, y, args)`, whichever it takes."""
+    least, most = positional_arguments(field) or (3, 3)
+    if least <= 1:
+        return field(y)
+    return field(t, y, args) if most >= 3 else field(t, y)
+
+
 def close_field(f: VectorField, ts: Array, y0: PyTree, args: PyTree, packing: Packing) -> Any:
     """`f` with every array it closes over as a leaf, after comparing its output with `y0`.
 

@@ -164,4 +164,6 @@ def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
         status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
     good = status != Status.BAD_TIMES
     ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))
-    return Solution(result.ts, ys, y1, result.stats, status, dense)
+    # Times that are only handed back keep their gradient outside of the rule for the solve.
+    ts = result.ts if plan.save == "steps" else problem.ts
+    return Solution(ts, ys, y1, result.stats, status, dense)

@@ -15,6 +15,7 @@ def lynx_hare() -> tuple[Float[Array, " 21"], Float[Array, "21 2"]]:
 
     Source: E. P. Odum, Fundamentals of Ecology (1953), as tabulated by J. M. Mahaffy (2010).
     """
-    file = importlib.resources.files("jaxode.datasets") / "lynx_hare.csv"
-    year, lynx, hare = np.loadtxt(file.open(), delimiter=",", skiprows=1).T
+    path = importlib.resources.files("jaxode.datasets") / "lynx_hare.csv"
+    with path.open() as file:
+        year, lynx, hare = np.loadtxt(file, delimiter=",", skiprows=1).T
     return jnp.asarray(year), jnp.asarray(np.stack([hare, lynx], axis=-1))

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike
 
 from ..datasets import lynx_hare
 
@@ -63,7 +64,7 @@ def persistence(pelts: Pelts) -> np.ndarray:
     return np.repeat(np.asarray(pelts.counts)[FITTED - 1 : FITTED], ahead, axis=0)
 
 
-def forecast_error(pelts: Pelts, forecast: np.ndarray) -> np.ndarray:
+def forecast_error(pelts: Pelts, forecast: ArrayLike) -> np.ndarray:
     """Root mean square error over the held-out years, thousands of pelts, shape (2,)."""
     difference = np.asarray(forecast, float) - np.asarray(pelts.counts, float)[FITTED:]
     return np.sqrt(np.mean(difference**2, axis=0))

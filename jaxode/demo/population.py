@@ -13,7 +13,7 @@ from ..solution import Solution
 from ..training import Log, fit
 from .pelts import LogScale, Pelts
 
-# The best of six choices on forecasts of 1910-1914; the years from 1915 on had no say.
+# Chosen among a dozen by forecasts of 1910-1914 from the years before; 1915 on had no say.
 WIDTH, WINDOW, WEIGHT_DECAY = 32, 3, 0.2
 
 
@@ -58,8 +58,7 @@ def fit_population(
 ) -> tuple[Population, tuple[Log, Log]]:
     """Fit to all years of `pelts`: first windows of three years, then the whole series.
 
-    The windows bring the field near the data, from where the long solve is easy to fit; alone, it
-    tends to settle on a mean that does not oscillate.
+    The windows bring the field near the data, so that the long solve starts from a good guess.
     """
     z = LogScale.of(pelts.counts).encode(pelts.counts)
     field = eqx.nn.MLP(2, 2, WIDTH, 1, jax.nn.softplus, key=jax.random.key(0))

@@ -35,7 +35,7 @@ class Effort:
     lotka_volterra: int
 
 
-FULL = Effort(spiral=400, windows=300, whole=500, lotka_volterra=600)
+FULL = Effort(spiral=300, windows=300, whole=500, lotka_volterra=600)
 QUICK = Effort(spiral=3, windows=3, whole=3, lotka_volterra=3)
 
 

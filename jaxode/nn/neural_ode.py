@@ -12,7 +12,7 @@ from jaxtyping import ArrayLike, Float, PyTree
 from ..control import Controller
 from ..errors import DataError, FieldError, OptionError
 from ..options import Sensitivity, check_max_steps, find_sensitivity, find_solver
-from ..problem import positional_arguments
+from ..problem import call_field
 from ..solution import Solution
 from ..solve import solve
 from ..stepping.explicit import ExplicitRungeKutta
@@ -28,7 +28,7 @@ class NeuralODE(eqx.Module):
     - `t0`, `t1`: the span of depth.
     - `augment`: this many zeros are appended to the first axis of each sample (its features or
       channels) before the solve; `field` then works on the longer sample, and longer samples are
-      what comes out.
+      what comes out, so a loss such as the cross entropy sees them all.
     - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
       `progress`: as in `solve`.
 
@@ -158,17 +158,9 @@ class _OnBatch(eqx.Module):
 
     def __call__(self, t: Array, y: Array, args: PyTree) -> Array:
         def one(y: Array) -> Array:
-            return self.field(*(t, y, args)[_places(self.field)])
+            return call_field(self.field, t, y, args)
 
         return jax.vmap(one)(y) if self.batched else one(y)
-
-
-def _places(field: Callable) -> slice:
-    """Which of `(t, y, args)` the field takes."""
-    least, most = positional_arguments(field) or (3, 3)
-    if least <= 1:
-        return slice(1, 2)
-    return slice(0, 3) if most >= 3 else slice(0, 2)
 
 
 def _sample(x: Any) -> Array:

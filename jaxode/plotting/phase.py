@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import ArrayLike
 
 from ..errors import DataError, FieldError
-from ..problem import positional_arguments
+from ..problem import call_field
 from .axes import COLOURS, FAINT, find_axes
 from .checks import check_array, check_limits, check_resolution
 
@@ -95,13 +95,5 @@ def _rates(field: Callable[..., Array], states: np.ndarray) -> np.ndarray:
 
 @eqx.filter_jit
 def _mapped(field: Callable[..., Array], points: Array) -> Array:
-    least, most = positional_arguments(field) or (3, 3)
-
-    def rate(y: Array) -> Array:
-        # The arguments of a field, of which those that take fewer leave off the outer ones.
-        if least <= 1:
-            return field(y)
-        t = jnp.zeros((), y.dtype)
-        return field(t, y, None) if most >= 3 else field(t, y)
-
-    return jax.vmap(rate)(points)
+    t = jnp.zeros((), points.dtype)
+    return jax.vmap(lambda y: call_field(field, t, y, None))(points)

@@ -62,7 +62,7 @@ def _backward(
     trace, status, num_accepted, perturbed = residuals
     replay = _Replay.of(perturbed, problem, plan, trace, cotangents)
     end = replay.steps(replay.start(status), num_accepted)
-    return eqx.filter(replay.finish(end), perturbed)
+    return eqx.filter(replay.finish(end, num_accepted), perturbed)
 
 
 class _Back(NamedTuple):
@@ -205,10 +205,13 @@ class _Replay(eqx.Module):
         if save == "steps" and ct.ys is not None:
             return back, (zeros[0], ct.ys[n + 1], zeros[2], clock)
         if save == "dense" and ct.dense is not None:
-            parts = [None if part is None else part[n] for part in ct.dense]
-            ct_y = zeros[0] if parts[2] is None else parts[2]
-            ct_dense = zeros[2] if parts[3] is None else tuple(parts[3])
-            return back, (ct_y, zeros[1], ct_dense, clock)
+            # The recorded (t, h, y, slopes) of the step, each with its cotangent or none.
+            none = (jnp.zeros_like(t), jnp.zeros_like(h), zeros[0], jnp.stack(zeros[2]))
+            ct_t, ct_h, ct_y, ct_slopes = (
+                zero if part is None else part[n] for part, zero in zip(ct.dense, none, strict=True)
+            )
+            clock = (ct_t, ct_h) if self.with_times else None
+            return back, (ct_y, zeros[1], tuple(ct_slopes), clock)
         if save == "ts" and ct.ys is not None:
             return self.values_at_times(back, t, h, (y, y1, dense), zeros, clock)
         return back, (*zeros, clock)
@@ -252,7 +255,7 @@ class _Replay(eqx.Module):
             back = back._replace(moving=ct_moving)
         return back, (*ct_parts, ct_clock)
 
-    def finish(self, back: _Back) -> PyTree:
+    def finish(self, back: _Back, total: Array) -> PyTree:
         """The cotangent of the problem, from those at its first time."""
         solver, problem = self.plan.method.solver, self.problem
 
@@ -266,8 +269,17 @@ class _Replay(eqx.Module):
         ct = self.cotangents
         if self.plan.save in ("ends", "steps") and ct.ys is not None:
             y0 = y0 + ct.ys[0]
-        ts = None if back.ts is None else back.ts.at[0].add(t0)
+        ts = None if back.ts is None else back.ts.at[0].add(t0) + self.times_returned(total)
         return dataclasses.replace(moving, y0=y0, ts=ts)
+
+    def times_returned(self, total: Array) -> Array:
+        """Cotangent of `ts` through the times of the steps: all but the last move with the first."""
+        zeros = jnp.zeros_like(self.problem.ts)
+        if self.plan.save != "steps" or self.cotangents.ts is None:
+            return zeros
+        rows, ct = jnp.arange(self.cotangents.ts.shape[0]), self.cotangents.ts
+        first = jnp.sum(ct, where=(rows < total) | (rows == 0))
+        return zeros.at[0].add(first).at[-1].add(jnp.where(total > 0, ct[total], 0))
 
     def first_value(self, moving: PyTree, y: Array, t: Array) -> PyTree:
         """What was saved at the first time."""

@@ -15,6 +15,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ..errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
+from ..nn import NeuralODE
 from ..problem import positional_arguments
 from ..progress import tqdm_class
 from ..solution import Stats, Status
@@ -68,7 +69,8 @@ def fit(
 
     **Arguments:**
 
-    - `model`: an Equinox module, called on a batch if it is a `NeuralODE`, else mapped over it.
+    - `model`: an Equinox module. It is called on the batch if it is a `NeuralODE` or has an
+      attribute `batched = True`, else mapped over the batch.
     - `data`: a pytree of arrays with a common first axis; for the losses by name, `(x, y)`.
     - `loss`: "cross_entropy", "mse", or a function `(model, batch)` or `(model, batch, key)`
       that returns the loss, or the loss and a dict of scalars to log ("stats": a `Stats`).
@@ -164,10 +166,10 @@ def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict
 
 
 def _predict(model: PyTree, x: Array) -> tuple[Array, dict]:
-    if getattr(model, "batched", False):
+    if isinstance(model, NeuralODE):
         solution = model.solve(x)
         return solution.y1, {"stats": solution.stats, "status": solution.status}
-    return jax.vmap(model)(x), {}
+    return (model(x) if getattr(model, "batched", False) else jax.vmap(model)(x)), {}
 
 
 def _check_target(loss: Loss, prediction: Array, y: Array) -> None:
