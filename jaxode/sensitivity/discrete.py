@@ -213,19 +213,20 @@ class _Replay(eqx.Module):
             clock = (ct_t, ct_h) if self.with_times else None
             return back, (ct_y, zeros[1], tuple(ct_slopes), clock)
         if save == "ts" and ct.ys is not None:
-            return self.values_at_times(back, t, h, (y, y1, dense), zeros, clock)
+            return self.values_at_times(back, n, t, h, (y, y1, dense), zeros, clock)
         return back, (*zeros, clock)
 
     def values_at_times(
-        self, back: _Back, t: Array, h: Array, parts: Any, zeros: Any, clock: Any
+        self, back: _Back, n: Array, t: Array, h: Array, parts: Any, zeros: Any, clock: Any
     ) -> tuple[_Back, tuple[Array, Array, Any, Any]]:
         """The same for the times that the step passed, the last first."""
         times, direction = self.problem.ts, direction_of(self.problem.ts)
         moving = None if self.problem.read is None else self.moving
 
         def passed(state: Any) -> Array:
+            # The first step has written the repeats of the first time too, all but the first row.
             ahead = state[0]
-            return (ahead > 0) & (direction * (times[jnp.maximum(ahead - 1, 0)] - t) > 0)
+            return (ahead > 1) & ((direction * (times[ahead - 1] - t) > 0) | (n == 0))
 
         def one(state: Any) -> Any:
             ahead, totals, ts = state
@@ -263,7 +264,7 @@ class _Replay(eqx.Module):
             return solver.init(self.field(moving), t, y), self.first_value(moving, y, t)
 
         (_, value), pull = jax.vjp(begin, self.moving, problem.y0, self.t0)
-        moving, y0, t0 = pull((back.carry, self.ct_first_value(value)))
+        moving, y0, t0 = pull((back.carry, self.ct_first_value(value, back.ahead)))
         y0 = y0 + back.y
         moving = jax.tree.map(jnp.add, back.moving, moving)
         ct = self.cotangents
@@ -273,7 +274,7 @@ class _Replay(eqx.Module):
         return dataclasses.replace(moving, y0=y0, ts=ts)
 
     def times_returned(self, total: Array) -> Array:
-        """Cotangent of `ts` through the times of the steps: all but the last move with the first."""
+        """Cotangent of `ts` through the times of steps: all but the last move with the first."""
         zeros = jnp.zeros_like(self.problem.ts)
         if self.plan.save != "steps" or self.cotangents.ts is None:
             return zeros
@@ -287,14 +288,13 @@ class _Replay(eqx.Module):
             return ()
         return reading(eqx.combine(moving, self.still), self.plan).fn(t, y)
 
-    def ct_first_value(self, value: PyTree) -> PyTree:
-        """Its cotangent: the sum over every saved time that equals the first."""
+    def ct_first_value(self, value: PyTree, ahead: Array) -> PyTree:
+        """Its cotangent: that of the rows that no step has written, more than one of no step."""
         if self.plan.save != "ts":
             return ()
         if self.cotangents.ys is None:
             return jax.tree.map(jnp.zeros_like, value)
-        ts = self.problem.ts
-        here = ts == ts[0]
+        here = jnp.arange(self.problem.ts.shape[0]) < ahead
         return jax.tree.map(
             lambda c: jnp.sum(c, axis=0, where=here.reshape((-1,) + (1,) * (c.ndim - 1))),
             self.ct_ys,
@@ -310,7 +310,9 @@ class _Replay(eqx.Module):
     def field(self, moving: PyTree = None) -> Callable[[Array, Array], Array]:
         """The field on packed states, with `moving` in the place of the problem's own arrays."""
         problem = self.problem if moving is None else eqx.combine(moving, self.still)
-        return packed_field(problem, self.plan)
+        field = packed_field(problem, self.plan)
+        # The state of a stage enters its slope and its cotangents: computed once, not in each.
+        return lambda t, y: field(t, lax.optimization_barrier(y))
 
     @property
     def t0(self) -> Array:
