@@ -85,7 +85,7 @@ def run(
         return saved, None if tracing is None else tracing.write(trace, step)
 
     look = values.inside
-    inside = None if look is None else (lambda record, t1: look(record[0], t1))
+    inside = None if look is None else (lambda record, t1, sign: look(record[0], t1, sign))
     field = packed_field(problem, plan)
     outcome = integrate(
         plan.method, field, y0, t0, problem.ts[-1], Recorder(write, inside), open_record
@@ -97,7 +97,7 @@ def run(
 class _Values(NamedTuple):
     open: Callable[[], Any]
     write: Callable[[Any, Any], Any]
-    inside: Callable[[Any, Array], Array | bool] | None
+    inside: Callable[[Any, Array, Array], Array | bool] | None
     close: Callable[[Any, Outcome], Result]
 
 
@@ -110,11 +110,11 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
 
         return _Values(lambda: (), lambda saved, step: saved, None, ends)
     if plan.save == "ts":
-        at = AtTimes(ts, direction_of(ts), reading(problem, plan))
+        at = AtTimes(ts, reading(problem, plan))
 
         def written(saved: AtTimesState, out: Outcome) -> Result:
-            # A time that was never passed lies outside the span, or the span is empty.
-            missed = (saved.count < ts.shape[0]) & (at.direction != 0)
+            # A time that was never passed lies outside the span, unless the span is empty.
+            missed = (saved.count < ts.shape[0]) & ((ts[0] != ts[-1]) | (ts[1] != ts[0]))
             bad = ~saved.ordered | (missed & (out.status == Status.SUCCESS))
             status = jnp.where(bad, jnp.int32(Status.BAD_TIMES), out.status)
             return _result(ts, saved.buffers, out._replace(status=status))
@@ -131,7 +131,7 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
     return _Values(
         lambda: dense.open(ts[0], y0),
         dense.write,
-        lambda saved, t1: True,
+        lambda saved, t1, sign: True,
         lambda saved, out: _result(ts, None, out)._replace(dense=saved),
     )
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .control import Controller, Tolerance, first_step
+from .fuse import in_one_piece
 from .record import Step
 from .solution import Stats, Status
 from .stepping.explicit import ExplicitRungeKutta
@@ -30,12 +31,12 @@ class Method(eqx.Module):
 class Recorder(NamedTuple):
     """What the loop records: `write(state, step) -> state` after each attempted step.
 
-    `inside(state, t1)` says whether a time inside the coming step will be read; without it no
-    dense output is made.
+    `inside(state, t1, direction)` says whether a time inside the coming step, to `t1`, will be
+    read; without it no dense output is made.
     """
 
     write: Callable[[Any, Step], Any]
-    inside: Callable[[Any, Array], Array | bool] | None = None
+    inside: Callable[[Any, Array, Array], Array | bool] | None = None
 
 
 class Outcome(NamedTuple):
@@ -77,24 +78,32 @@ def integrate(
     end is NaN unless the status is `SUCCESS`.
     """
     solver = method.solver
-    direction = jnp.sign(t1 - t0)
-    carry = solver.init(field, t0, y0)
-    slope = carry if solver.evaluations[0] else None
-    h, memory = method.controller.start(first_size(method, field, t0, t1, y0, slope))
+    shapes = jax.eval_shape(lambda t, y: solver.init(field, t, y), t0, y0)
+    carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    h, memory = method.controller.start(jnp.ones_like(t0))
     zero = jnp.zeros((), jnp.int32)
-    start = _State(
+    blank = _State(
         t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, zero, zero, open_record(carry)
     )
 
-    def unfinished(s: _State) -> Array:
-        going = direction * (t1 - s.t) > 0
-        return going & (s.status == Status.SUCCESS) & (s.num_steps < method.max_steps)
+    def whole(s: _State) -> _State:
+        direction = jnp.sign(t1 - s.t)
+        carry = solver.init(field, s.t, s.y)
+        slope = carry if solver.evaluations[0] else None
+        h, _ = method.controller.start(first_size(method, field, s.t, t1, s.y, slope))
 
-    def advance(s: _State) -> _State:
-        return _advance(method, field, direction, t0, t1, recorder, s)
+        def unfinished(s: _State) -> Array:
+            going = direction * (t1 - s.t) > 0
+            return going & (s.status == Status.SUCCESS) & (s.num_steps < method.max_steps)
 
-    end = lax.while_loop(unfinished, advance, start)
-    return _outcome(method, end, direction, t0, t1)
+        def advance(s: _State) -> _State:
+            return _advance(method, field, direction, t0, t1, recorder, s)
+
+        end = lax.while_loop(unfinished, advance, s._replace(carry=carry, h=h))
+        return _judged(end, direction * (t1 - end.t))
+
+    end = in_one_piece(whole, blank)
+    return Outcome(end.y, end.status, _stats(method, end), end.record, end.h)
 
 
 def _advance(
@@ -113,7 +122,7 @@ def _advance(
     h = direction * size
     t_new, t_low = _add(s.t, s.t_low, h)
     t_new, t_low = jnp.where(last, t1, t_new), jnp.where(last, 0, t_low)
-    inside = None if recorder.inside is None else recorder.inside(s.record, t_new)
+    inside = None if recorder.inside is None else recorder.inside(s.record, t_new, direction)
     looks = inside if inside is not None and method.solver.evaluations[2] else False
 
     y1, error, dense, carry1 = method.solver.step(field, s.t, s.y, h, s.carry, inside)
@@ -122,7 +131,7 @@ def _advance(
         size, square, method.solver.error_order or 1, s.memory, s.num_accepted
     )
     accept = decision.accept
-    step = Step(s.t, h, t_new, s.y, y1, dense, s.carry, s.num_accepted, accept)
+    step = Step(s.t, h, t_new, direction, s.y, y1, dense, s.carry, s.num_accepted, accept)
     if method.progress is not None:
         method.progress(jnp.where(accept, t_new, s.t), t0, t1)
     return _State(
@@ -172,26 +181,26 @@ def _status(
     return jnp.where(stuck, reason, Status.SUCCESS).astype(jnp.int32)
 
 
-def _outcome(method: Method, end: _State, direction: Array, t0: Array, t1: Array) -> Outcome:
-    arrived = direction * (t1 - end.t) <= 0
-    status = jnp.where(
-        (end.status == Status.SUCCESS) & ~arrived, jnp.int32(Status.MAX_STEPS), end.status
-    )
+def _judged(end: _State, remaining: Array) -> _State:
+    """The state after the loop: its final status, and NaN unless that is `SUCCESS`."""
+    short = jnp.where(jnp.isnan(remaining), Status.BAD_TIMES, Status.MAX_STEPS).astype(jnp.int32)
+    status = jnp.where((end.status == Status.SUCCESS) & ~(remaining <= 0), short, end.status)
     broken = (status == Status.SUCCESS) & ~jnp.all(jnp.isfinite(end.y))
     status = jnp.where(broken, jnp.int32(Status.NOT_FINITE), status)
-    status = jnp.where(jnp.isnan(t1 - t0), jnp.int32(Status.BAD_TIMES), status)
+    return end._replace(status=status, y=jnp.where(status == Status.SUCCESS, end.y, jnp.nan))
+
+
+def _stats(method: Method, end: _State) -> Stats:
     first, each, extra = method.solver.evaluations
     if method.controller.adaptive and method.dt is None:
         first = 2  # of the first step's choice, which shares the slope at the start
-    stats = Stats(
+    return Stats(
         num_steps=end.num_steps,
         num_accepted=end.num_accepted,
         num_rejected=end.num_steps - end.num_accepted,
         num_evaluations=first + each * end.num_steps + extra * end.num_inside,
         t_reached=end.t,
     )
-    y1 = jnp.where(status == Status.SUCCESS, end.y, jnp.nan)
-    return Outcome(y1, status, stats, end.record, end.h)
 
 
 def first_size(

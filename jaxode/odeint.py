@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
@@ -33,7 +34,7 @@ def odeint(
 
     - `func`: the field, `(y, t, *args)` to the shapes of `y`. `y0`: pytree of arrays.
     - `t`: times, shape `(n,)`, monotone. `args`: pytrees of arrays.
-    - `rtol`, `atol`: by default 1.4e-8, or 1e-6 for a float32 state, which resolves no more.
+    - `rtol`, `atol`: by default 1.4e-8, or 1.4e-6 for a float32 state, which resolves no more.
     - `mxstep`: the most steps of the whole solve; 16384 if infinite. `hmax`: the largest step.
 
     **Returns:** the states at `t`, a pytree like `y0` with a leading axis of times.
@@ -45,12 +46,12 @@ def odeint(
     if not mxstep >= 1:
         raise OptionError(f"mxstep must be at least one, got {mxstep!r}")
     y0 = check_state(y0)
-    usual = 1.4e-8 if Packing.of(y0).real_dtype == jnp.float64 else 1e-6
+    usual = 1.4e-8 if Packing.of(y0).real_dtype == jnp.float64 else 1.4e-6
 
     def field(t: Array, y: PyTree, args: tuple) -> PyTree:
         return func(y, t, *args)
 
-    unbounded = not is_traced(hmax) and bool(jnp.isinf(hmax))
+    unbounded = not is_traced(hmax) and bool(np.all(np.isinf(hmax)))
     return solve(
         field,
         y0,

@@ -70,7 +70,7 @@ def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Ar
     if not controller.adaptive and dt is not None:
         raise OptionError(f"both dt= and controller={type(controller).__name__} set the step")
     if isinstance(controller, Fixed):
-        check_dt(controller.dt)
+        check_dt(float("nan") if controller.dt is None else controller.dt)
     if isinstance(controller, Grid):
         _check_grid(controller, ts)
     return _traceable(controller)

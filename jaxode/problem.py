@@ -92,6 +92,9 @@ def check_state(y0: PyTree) -> PyTree:
         where = f"y0{jax.tree_util.keystr(path)}"
         if not isinstance(leaf, (float, complex, int, np.ndarray, np.generic, jax.Array)):
             raise StateError(f"{where} is a {type(leaf).__name__}: expected an array of floats")
+        dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
+        if dtype.kind in "OUSMm":
+            raise StateError(f"{where} has dtype {dtype}: expected an array of floats")
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             raise StateError(
                 f"{where} has dtype {jnp.result_type(leaf)}: expected floating-point or complex, "
@@ -105,6 +108,8 @@ def check_times(ts: Any, dtype: np.dtype) -> Array:
 
     **Raises:** `TimesError`. Times traced under `jit` are judged by `Status.BAD_TIMES` instead.
     """
+    if ts is None:
+        raise TimesError("ts is None: expected times such as (t0, t1)")
     traced = is_traced(ts)
     try:
         # numpy, where it will do: under jit jnp would make tracers of values that are known here
@@ -155,7 +160,7 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
         leaves = jax.tree.leaves(value)
         if not leaves:
             raise TypeError(f"got {value!r}")
-        if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+        if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
             tolerance = jnp.asarray(leaves[0], packing.real_dtype)
         else:
             spread = jax.tree.map(lambda v, y: jnp.broadcast_to(v, jnp.shape(y)), value, y0)
@@ -183,6 +188,16 @@ def _check_tolerance_values(name: str, values: np.ndarray, packing: Packing) -> 
             ToleranceWarning,
             stacklevel=5,
         )
+
+
+def check_some_tolerance(rtol: Array, atol: Array) -> None:
+    """**Raises:** `ToleranceError` if both tolerances are zero everywhere."""
+    if (
+        not is_traced((rtol, atol))
+        and not np.any(np.asarray(rtol))
+        and not np.any(np.asarray(atol))
+    ):
+        raise ToleranceError("rtol and atol are both zero: no step is that good; set one of them")
 
 
 def check_callable(f: Any) -> None:
@@ -233,11 +248,12 @@ def close_field(f: VectorField, ts: Array, y0: PyTree, args: PyTree, packing: Pa
     t = ts[0].astype(packing.real_dtype)
     try:
         closed = eqx.filter_closure_convert(f, t, y0, args)
+        output = eqx.filter_eval_shape(closed, t, y0, args)
     except TypeError as error:
         raise FieldError(
             f"calling {_name(f)}(t, y, args) on shapes y: {_shapes(y0)} failed: {error}"
         ) from error
-    _check_output(f, eqx.filter_eval_shape(closed, t, y0, args), y0)
+    _check_output(f, output, y0)
     return closed
 
 

@@ -17,12 +17,14 @@ from jaxtyping import PyTree
 class Step(NamedTuple):
     """An attempted step, from `(t, y)` to `(t1, y1)` over the signed `h`.
 
-    `index` counts the accepted steps before it. `dense` is what the solver's `interpolate` reads.
+    `direction` is 1 forwards in time and -1 backwards. `index` counts the accepted steps before
+    it. `dense` is what the solver's `interpolate` reads.
     """
 
     t: Array
     h: Array
     t1: Array
+    direction: Array
     y: Array
     y1: Array
     dense: Any
@@ -59,7 +61,6 @@ class AtTimes(eqx.Module):
     """Values at each of `ts`, written as the steps pass them; buffers `(times, ...)` of NaN."""
 
     ts: Array
-    direction: Array
     reading: Reading
 
     def open(self, y0: Array) -> AtTimesState:
@@ -71,37 +72,35 @@ class AtTimes(eqx.Module):
             mask = here.reshape((-1,) + (1,) * value.ndim)
             return jnp.where(mask, value, missing(value.dtype))
 
-        ordered = jnp.where(
-            self.direction == 0, here[1], self.direction * (self.ts[1] - self.ts[0]) >= 0
-        )
-        return AtTimesState(jnp.int32(1), self.ts[1], ordered, jax.tree.map(fill, first))
+        return AtTimesState(jnp.int32(1), self.ts[1], jnp.asarray(True), jax.tree.map(fill, first))
 
-    def inside(self, state: AtTimesState, t1: Array) -> Array:
+    def inside(self, state: AtTimesState, t1: Array, direction: Array) -> Array:
         """Whether the next time to write lies before `t1`."""
-        return self.direction * (state.t - t1) < 0
+        return direction * (state.t - t1) < 0
 
     def write(self, state: AtTimesState, step: Step) -> AtTimesState:
         """Write every time that the step has reached."""
-        reached = self.direction * jnp.where(step.accept, step.t1, step.t)
+        direction = step.direction
+        reached = direction * jnp.where(step.accept, step.t1, step.t)
 
         def more(state: AtTimesState) -> Array:
-            return self.direction * state.t <= reached
+            return direction * state.t <= reached
 
         def put(state: AtTimesState) -> AtTimesState:
             count, t, ordered, buffers = state
             value = self.reading(t, step.t, step.h, step.y, step.y1, step.dense)
             buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
-            following = self._time(count + 1)
-            ordered = ordered & (self.direction * (following - t) >= 0)
+            following = self._time(count + 1, direction)
+            ordered = ordered & (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
             return AtTimesState(count + 1, following, ordered, buffers)
 
         return lax.while_loop(more, put, state)
 
-    def _time(self, count: Array) -> Array:
+    def _time(self, count: Array, direction: Array) -> Array:
         """The time after `count` written ones; after all of them, one that is never reached."""
         last = self.ts.shape[0] - 1
         time = lax.dynamic_index_in_dim(self.ts, jnp.minimum(count, last), keepdims=False)
-        return jnp.where(count > last, self.direction * jnp.inf, time)
+        return jnp.where(count > last, direction * jnp.inf, time)
 
 
 class EveryStep(eqx.Module):

@@ -1,5 +1,6 @@
 """`solve`: check the problem, choose how to differentiate it, run."""
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -29,6 +30,7 @@ from .problem import (
     VectorField,
     arrays_of_args,
     check_callable,
+    check_some_tolerance,
     check_state,
     check_times,
     check_tolerance,
@@ -97,6 +99,7 @@ def solve(
     ts = check_times(ts, packing.time_dtype)
     rtol = check_tolerance("rtol", rtol, packing, y0)
     atol = check_tolerance("atol", atol, packing, y0)
+    check_some_tolerance(rtol, atol)
     solver = find_solver(solver)
     check_dt(dt)
     controller = find_controller(controller, solver, dt, ts)
@@ -160,9 +163,12 @@ def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
     # Times out of order cannot be refused under jit, so they get a status instead.
     status = result.status
     if plan.save in ("steps", "dense") and problem.ts.shape[0] > 2:
-        ordered = jnp.all(jnp.diff(problem.ts) * direction_of(problem.ts) >= 0)
+        steps, direction = jnp.diff(problem.ts), direction_of(problem.ts)
+        ordered = jnp.all(jnp.where(direction == 0, steps == 0, steps * direction >= 0))
         status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
     good = status != Status.BAD_TIMES
+    if dense is not None:
+        dense = dataclasses.replace(dense, h=jnp.where(good, dense.h, jnp.nan))
     ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))
     # Times that are only handed back keep their gradient outside of the rule for the solve.
     ts = result.ts if plan.save == "steps" else problem.ts

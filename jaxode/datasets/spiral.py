@@ -29,6 +29,8 @@ class Spiral:
     key: Array | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.n_points, bool) or not isinstance(self.n_points, int):
+            raise OptionError(f"n_points must be an integer, got {self.n_points!r}")
         if self.n_points < 2:
             raise OptionError(f"n_points must be at least two, got {self.n_points}")
         if not self.noise >= 0:

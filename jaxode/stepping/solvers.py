@@ -84,7 +84,7 @@ class Dopri8(ExplicitRungeKutta):
 
 
 class Vern7(ExplicitRungeKutta):
-    """Verner's efficient 7(6) pair, adaptive. Dense output: order 7."""
+    """Verner's efficient 7(6) pair, adaptive. Dense output: order 6, and 7 to within 3e-4."""
 
     tableau: ClassVar[ButcherTableau] = VERN7
 

@@ -90,11 +90,21 @@ def fit(
     size = _check_data(data)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise OptionError(f"steps must be a positive integer, got {steps!r}")
-    if batch_size is not None and not 1 <= batch_size <= size:
-        raise OptionError(f"batch_size must lie between 1 and {size} samples, got {batch_size}")
+    if batch_size is not None and (
+        isinstance(batch_size, bool)
+        or not isinstance(batch_size, int)
+        or not 1 <= batch_size <= size
+    ):
+        raise OptionError(
+            f"batch_size must be an integer between 1 and the {size} samples, got {batch_size!r}"
+        )
+    if progress not in (None, True, False):
+        raise OptionError(f"progress must be True or False, got {progress!r}")
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     if not hasattr(optimizer, "update"):
         raise OptionError(f"optimizer must be an Optax transformation, got {optimizer!r}")
+    if loss == "cross_entropy":
+        _check_labels(model, data)
     objective = _objective(loss, metric)
     step = _make_step(objective, optimizer, batch_size, size)
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
@@ -118,6 +128,19 @@ def _check_data(data: PyTree) -> int:
     return sizes[0]
 
 
+def _check_labels(model: PyTree, data: PyTree) -> None:
+    """Labels must name a class that the model gives a logit for."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        return
+    labels = np.asarray(data[1])
+    classes = eqx.filter_eval_shape(_predict, model, jnp.asarray(data[0]))[0].shape[-1]
+    if labels.dtype.kind in "iu" and (labels.min() < 0 or labels.max() >= classes):
+        raise DataError(
+            f"labels must lie between 0 and {classes - 1}, for the model gives {classes} logits; "
+            f"got {labels.min()} to {labels.max()}"
+        )
+
+
 def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
     """The loss and its log as a function of `(model, batch, key)`."""
     if isinstance(loss, str):
@@ -135,6 +158,8 @@ def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict
     def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
         out = loss(model, batch, key) if takes_key else loss(model, batch)
         value, extra = out if isinstance(out, tuple) else (out, {})
+        if jnp.shape(value) != ():
+            raise OptionError(f"the loss must return a scalar, got shape {jnp.shape(value)}")
         return value, _flatten_stats(dict(extra))
 
     return objective
@@ -151,6 +176,8 @@ def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)
         metric = METRICS[metric]
+    elif metric is not None and not callable(metric):
+        raise OptionError(f"metric must be a name or a function, got {metric!r}")
 
     def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
@@ -257,9 +284,14 @@ def _open_bar(progress: bool | None, steps: int, label: str) -> Any:
 
 
 def _postfix(record: dict, seconds: list[float]) -> str:
-    values = {name: f"{float(value):.4g}" for name, value in record.items() if name != "status"}
+    values = {name: f"{float(record[name]):.4g}" for name in _ordered(record)}
     values["ms/step"] = f"{1e3 * float(np.median(seconds[-20:])):.1f}"
     return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _ordered(record: dict) -> list[str]:
+    """The names to show, the loss first."""
+    return sorted((name for name in record if name != "status"), key=lambda n: (n != "loss", n))
 
 
 def _report_failure(number: int, record: dict) -> None:
@@ -280,7 +312,7 @@ def _report_failure(number: int, record: dict) -> None:
 
 
 def _log(records: list[dict], seconds: list[float]) -> Log:
-    names = [name for name in records[0] if name != "status"]
+    names = _ordered(records[0])
     history = {name: np.array([float(record[name]) for record in records]) for name in names}
     usual = float(np.median(seconds[1:])) if len(seconds) > 1 else seconds[0]
     return Log(history, max(0.0, seconds[0] - usual), 1e3 * usual)

@@ -1,4 +1,4 @@
-"""Verner's "most efficient" 7(6) pair with its interpolant of order 7.
+"""Verner's "most efficient" 7(6) pair with its interpolant.
 
 Source: J. H. Verner, Numerically optimal Runge-Kutta pairs with interpolants, Numerical
 Algorithms 53 (2010), pair "efficient 7(6)". Stages 11 to 16 serve the interpolant alone.

@@ -1,0 +1,38 @@
+"""Finite differences, and losses whose gradient no symmetry hides."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+
+def central(function: Callable[[Any], Any], point: Any, step: float = 1e-3) -> Any:
+    """The gradient of `function` by central differences of order four, float64."""
+    flat, unravel = ravel_pytree(point)
+    shifts = jnp.array([-2.0, -1.0, 1.0, 2.0]) * step
+    points = flat + jnp.eye(flat.size)[:, None] * shifts[:, None]
+    run = jax.jit(lambda rows: jax.lax.map(lambda row: function(unravel(row)), rows))
+    values = run(points.reshape(-1, flat.size)).reshape(flat.size, 4)
+    return unravel(values @ jnp.array([1.0, -8.0, 8.0, -1.0]) / (12 * step))
+
+
+def weighted(tree: Any) -> Any:
+    """A sum of squares, each entry with a weight of its own."""
+    total = 0.0
+    for leaf in jax.tree.leaves(tree):
+        weights = jnp.sin(1.0 + jnp.arange(leaf.size)).reshape(leaf.shape)
+        total += jnp.sum(weights * jnp.real(leaf * jnp.conj(leaf)) + 0.3 * weights * leaf.real)
+    return total
+
+
+def assert_close(got: Any, expected: Any, tolerance: float) -> None:
+    """Every leaf agrees within `tolerance` of that leaf's largest entry, which is not zero."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        size = float(np.max(np.abs(two)))
+        assert one.shape == two.shape
+        assert size > 0
+        np.testing.assert_allclose(one, two, rtol=0, atol=tolerance * size)

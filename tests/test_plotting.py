@@ -1,0 +1,267 @@
+"""The figures: what they draw, on which Axes, and what they refuse."""
+
+import subprocess
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
+
+import jaxode as jo
+from jaxode.plotting.axes import COLOURS
+
+X = np.array([[-1.0, 0.0], [-0.5, 1.0], [0.5, -1.0], [1.0, 0.5]])
+Y = np.array([0, 0, 1, 1])
+
+
+@pytest.fixture
+def ax():
+    figure, ax = plt.subplots()
+    yield ax
+    plt.close(figure)
+
+
+def half_planes(x):
+    return jnp.stack([-x[0], x[0]])
+
+
+def rotation(t, y, args):
+    return jnp.stack([-y[1], y[0]])
+
+
+def scatters(ax):
+    return [c for c in ax.collections if isinstance(c, PathCollection)]
+
+
+def offsets(scatter):
+    return np.asarray(scatter.get_offsets())
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+# decision_boundary
+
+
+def test_boundary_draws_points_and_regions(ax):
+    assert jo.plotting.decision_boundary(half_planes, X, Y, ax, resolution=51) is ax
+    drawn = np.concatenate([offsets(c) for c in scatters(ax)])
+    np.testing.assert_allclose(drawn, X)
+    assert legend(ax) == ["class 0", "class 1"]
+    picture = ax.images[0].get_array()
+    assert picture.shape[:2] == (51, 51)
+    # The left half in the tint of class 0, the right in that of class 1, one row like another.
+    np.testing.assert_allclose(picture[0, 0], picture[-1, 24])
+    np.testing.assert_allclose(picture[0, -1], picture[-1, 26])
+    assert not np.allclose(picture[0, 0], picture[0, -1])
+
+
+def test_boundary_contour_lies_where_the_logits_are_equal(ax):
+    jo.plotting.decision_boundary(half_planes, X, Y, ax, resolution=50)
+    contours = [c for c in ax.collections if not isinstance(c, PathCollection)]
+    vertices = np.concatenate([path.vertices for c in contours for path in c.get_paths()])
+    np.testing.assert_allclose(vertices[:, 0], 0.0, atol=1e-6)
+
+
+def test_boundary_limits_hold_the_points_and_the_margin(ax):
+    jo.plotting.decision_boundary(half_planes, X, Y, ax, resolution=5, margin=0.5)
+    np.testing.assert_allclose([ax.get_xlim(), ax.get_ylim()], [(-2, 2), (-2, 2)])
+
+
+def test_boundary_of_a_batched_model(ax):
+    model = jo.NeuralODE(lambda y: jnp.zeros_like(y), augment=1)
+    jo.plotting.decision_boundary(model, X, Y, ax, resolution=10)
+    picture = ax.images[0].get_array()
+    # The logits are the coordinates: class 0 where the first is largest.
+    assert not np.allclose(picture[0, -1], picture[-1, 0])
+
+
+def test_boundary_makes_its_own_axes():
+    ax = jo.plotting.decision_boundary(half_planes, X, Y, resolution=5)
+    assert plt.gcf().axes == [ax]
+    plt.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"X": X[:, 0]}, jo.DataError, r"X must have shape \(n, n\), got \(4,\)"),
+        ({"X": X[:, :1]}, jo.DataError, "two features"),
+        ({"X": np.zeros((4, 3))}, jo.DataError, r"shape \(n, 2\), got \(4, 3\)"),
+        ({"X": np.zeros((0, 2))}, jo.DataError, "X must have shape"),
+        ({"X": "points"}, jo.DataError, "numeric array, got str"),
+        ({"X": np.where(X == 1, np.nan, X)}, jo.DataError, "finite"),
+        ({"y": Y[:3]}, jo.DataError, r"integers of shape \(4,\)"),
+        ({"y": Y - 1.0}, jo.DataError, "class numbers"),
+        ({"y": Y - 1}, jo.DataError, "class numbers from 0"),
+        ({"model": lambda x: x[0]}, jo.DataError, r"logits .* got \(25,\)"),
+        ({"model": lambda x: half_planes(x) / 0}, jo.DataError, "logits are not finite at"),
+        ({"model": None}, jo.FieldError, "callable"),
+        ({"resolution": 1}, jo.OptionError, "at least two"),
+        ({"margin": -0.1}, jo.OptionError, "margin"),
+        ({"ax": "axes"}, jo.OptionError, "one matplotlib Axes or None, got str"),
+    ],
+)
+def test_boundary_refuses(change, error, words, ax):
+    given = {"model": half_planes, "X": X, "y": Y, "ax": ax, "resolution": 5} | change
+    with pytest.raises(error, match=words):
+        jo.plotting.decision_boundary(**given)
+
+
+# flow
+
+
+def test_flow_draws_each_path_from_input_to_output(ax):
+    model = jo.NeuralODE(lambda y: y, rtol=1e-6)
+    assert jo.plotting.flow(model, X, Y, ax=ax) is ax
+    (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
+    paths = np.stack(lines.get_segments())
+    assert paths.shape == (4, 40, 2)
+    np.testing.assert_allclose(paths[:, 0], X, atol=1e-6)
+    np.testing.assert_allclose(paths[:, -1], np.e * X, rtol=1e-3)
+    start, end = scatters(ax)
+    np.testing.assert_allclose(offsets(start), X, atol=1e-6)
+    np.testing.assert_allclose(offsets(end), np.e * X, rtol=1e-3)
+    assert [to_hex(c).upper() for c in np.asarray(end.get_facecolor())] == [COLOURS[k] for k in Y]
+    assert legend(ax) == ["input", "output", "class 0", "class 1"]
+
+
+def test_flow_of_an_augmented_model_at_given_times(ax):
+    model = jo.NeuralODE(eqx.nn.MLP(4, 4, 8, 1, key=jax.random.key(0)), augment=2)
+    jo.plotting.flow(model, X, times=np.array([0.0, 0.5, 1.0]), ax=ax)
+    (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
+    assert np.stack(lines.get_segments()).shape == (4, 3, 2)
+    assert legend(ax) == ["input", "output"]
+    low, high = ax.get_xlim()
+    assert low < X[:, 0].min() and high > X[:, 0].max()
+
+
+def test_flow_refuses(ax):
+    model = jo.NeuralODE(lambda y: y)
+    with pytest.raises(jo.OptionError, match="must be a NeuralODE, got function"):
+        jo.plotting.flow(half_planes, X, ax=ax)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(jo.DataError, match="two features"):
+        jo.plotting.flow(model, X[:, :1], ax=ax)
+    with pytest.raises(jo.DataError, match="class numbers"):
+        jo.plotting.flow(model, X, Y[:2], ax=ax)
+    with pytest.raises(jo.TimesError):
+        jo.plotting.flow(model, X, times=np.array([0.0, 1.0, 0.5]), ax=ax)
+
+
+# phase_portrait
+
+
+def test_phase_portrait_follows_the_field(ax):
+    assert jo.plotting.phase_portrait(rotation, (-2, 2), (-1, 1), ax=ax) is ax
+    np.testing.assert_allclose([ax.get_xlim(), ax.get_ylim()], [(-2, 2), (-1, 1)])
+    (lines,) = [c for c in ax.collections if isinstance(c, LineCollection)]
+    segments = np.stack([s[[0, -1]] for s in lines.get_segments()])
+    middle, way = segments.mean(1), segments[:, 1] - segments[:, 0]
+    # Along circles: at a right angle to the radius.
+    cosine = np.sum(middle * way, -1) / np.linalg.norm(middle, axis=-1)
+    assert np.median(np.abs(cosine) / np.linalg.norm(way, axis=-1)) < 0.05
+
+
+@pytest.mark.parametrize("field", [lambda y: -y, lambda t, y: -y, lambda t, y, args: -y])
+def test_phase_portrait_takes_fields_of_any_arity(field, ax):
+    jo.plotting.phase_portrait(field, (-1, 1), (-1, 1), ax=ax, resolution=10)
+
+
+def test_phase_portrait_draws_trajectories(ax):
+    curves = {"one": X, "two": X[::-1]}
+    jo.plotting.phase_portrait(rotation, (-2, 2), (-2, 2), curves, ax, resolution=10)
+    assert legend(ax) == ["one", "two"]
+    first, start = ax.lines[:2]
+    np.testing.assert_allclose(first.get_xydata(), X)
+    np.testing.assert_allclose(start.get_xydata(), X[:1])
+    assert first.get_color() != ax.lines[2].get_color()
+
+
+def test_phase_portrait_draws_unnamed_trajectories(ax):
+    jo.plotting.phase_portrait(rotation, (-2, 2), (-2, 2), [X], ax, resolution=10)
+    assert ax.get_legend() is None and len(ax.lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"xlim": (1, -1)}, jo.OptionError, "xlim must be finite with low < high"),
+        ({"ylim": 3}, jo.OptionError, r"ylim must be a pair \(low, high\)"),
+        ({"trajectories": X}, jo.DataError, r"trajectory .* shape \(n, 2\), got \(2,\)"),
+        ({"trajectories": [X.T]}, jo.DataError, r"got \(2, 4\)"),
+        ({"trajectories": 3}, jo.DataError, "sequence of arrays or a dict of them, got int"),
+        ({"field": lambda y: y[0]}, jo.FieldError, r"return shape \(2,\) .* got \(\)"),
+        ({"field": 3}, jo.FieldError, "callable"),
+        ({"resolution": 2.5}, jo.OptionError, "resolution"),
+    ],
+)
+def test_phase_portrait_refuses(change, error, words, ax):
+    given = {"field": rotation, "xlim": (-1, 1), "ylim": (-1, 1), "ax": ax} | change
+    with pytest.raises(error, match=words):
+        jo.plotting.phase_portrait(**given)
+
+
+# forecast
+
+TS = np.arange(6.0)
+CURVE = (np.linspace(0, 5, 11), np.linspace(0, 10, 11))
+
+
+def test_forecast_parts_the_curve_and_the_points_at_the_split(ax):
+    baselines = {"last value": (TS[3:], np.full(3, 6.0))}
+    assert jo.plotting.forecast(TS, 2 * TS, CURVE, 3.0, baselines, ax, label="ours") is ax
+    lines = {line.get_label(): line.get_xydata() for line in ax.lines}
+    assert lines["ours, fitted"][:, 0].max() == 3 == lines["ours, forecast"][:, 0].min()
+    np.testing.assert_allclose(lines["last value"], np.stack([TS[3:], np.full(3, 6.0)], -1))
+    seen, held = (offsets(c) for c in scatters(ax))
+    np.testing.assert_allclose(seen, np.stack([TS[:4], 2 * TS[:4]], -1))
+    np.testing.assert_allclose(held, np.stack([TS[4:], 2 * TS[4:]], -1))
+    (shade,) = ax.patches
+    assert shade.get_extents().transformed(ax.transData.inverted()).intervalx == pytest.approx(
+        [3, 5]
+    )
+    wanted = ["last value", "ours, fitted", "ours, forecast", "data, fitted", "data, held out"]
+    assert legend(ax) == wanted
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"truth": TS[:3]}, jo.DataError, r"truth must have shape \(6\), got \(3,\)"),
+        ({"ts": TS[:, None]}, jo.DataError, r"ts must have shape \(n\)"),
+        ({"prediction": TS}, jo.OptionError, r"prediction must be a pair \(times, values\)"),
+        ({"prediction": (TS, TS[1:])}, jo.DataError, "values of prediction"),
+        ({"baselines": {"b": (TS, 1.0)}}, jo.DataError, "values of b"),
+        ({"split": 5.0}, jo.OptionError, "split must lie in ts, from 0 to 5, got 5"),
+        ({"split": "x"}, jo.OptionError, "split must be a number"),
+        ({"ax": np.array([1])}, jo.OptionError, "one matplotlib Axes"),
+    ],
+)
+def test_forecast_refuses(change, error, words, ax):
+    given = {"ts": TS, "truth": 2 * TS, "prediction": CURVE, "split": 3.0, "ax": ax} | change
+    with pytest.raises(error, match=words):
+        jo.plotting.forecast(**given)
+
+
+# matplotlib itself
+
+
+def test_jaxode_does_not_import_matplotlib():
+    code = "import sys, jaxode; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_missing_matplotlib_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(jo.OptionError, match=r'pip install "jaxode\[plot\]"'):
+        jo.plotting.decision_boundary(half_planes, X, Y)
