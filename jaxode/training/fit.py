@@ -88,15 +88,11 @@ def fit(
     finite. **Warns:** `TrainingWarning` if a later one is not.
     """
     size = _check_data(data)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+    if not _is_count(steps, float("inf")):
         raise OptionError(f"steps must be a positive integer, got {steps!r}")
-    if batch_size is not None and (
-        isinstance(batch_size, bool)
-        or not isinstance(batch_size, int)
-        or not 1 <= batch_size <= size
-    ):
+    if batch_size is not None and not _is_count(batch_size, size):
         raise OptionError(
-            f"batch_size must be an integer between 1 and the {size} samples, got {batch_size!r}"
+            f"batch_size must be an integer between 1 and {size} samples, got {batch_size!r}"
         )
     if progress not in (None, True, False):
         raise OptionError(f"progress must be True or False, got {progress!r}")
@@ -111,6 +107,10 @@ def fit(
     data = jax.tree.map(jnp.asarray, data)
     key = jax.random.key(0) if key is None else key
     return _train(step, model, state, data, key, steps, progress, label)
+
+
+def _is_count(value: Any, most: float) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _check_data(data: PyTree) -> int:
