@@ -14,7 +14,7 @@ test: $(VENV)/dev.stamp
 lint: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m pyright
+	$(RUN) -m pyright --pythonpath $(RUN)
 
 bench: $(VENV)/bench.stamp
 	$(RUN) -m benchmarks

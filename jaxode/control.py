@@ -51,7 +51,8 @@ class Tolerance(eqx.Module):
         for nothing so long as for this number.
         """
         size = jnp.maximum(jnp.abs(y), jnp.abs(y1))
-        scaled = error * (1 / (self.atol + self.rtol * size))
+        scale = jnp.maximum(self.atol + self.rtol * size, jnp.finfo(size.dtype).tiny)
+        scaled = error * (1 / scale)
         return mean_square(scaled) if self.norm is rms_norm else self.norm(scaled) ** 2
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
@@ -59,9 +60,10 @@ def reading(problem: Problem, plan: Plan) -> Reading:
     def read(t: Array, y: Array) -> PyTree:
         if problem.read is None:
             return y
-        return problem.read(t.astype(plan.packing.real_dtype), plan.packing.unpack(y), problem.args)
+        t = t.astype(plan.packing.real_dtype)
+        return jax.tree.map(jnp.asarray, problem.read(t, plan.packing.unpack(y), problem.args))
 
-    return Reading(plan.method.solver.interpolate, read, problem.ts[-1])
+    return Reading(plan.method.solver.interpolate, read)
 
 
 def direction_of(ts: Array) -> Array:
@@ -114,7 +116,7 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
 
         def written(saved: AtTimesState, out: Outcome) -> Result:
             # A time that was never passed lies outside the span, unless the span is empty.
-            missed = (saved.count < ts.shape[0]) & ((ts[0] != ts[-1]) | (ts[1] != ts[0]))
+            missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
             bad = ~saved.ordered | (missed & (out.status == Status.SUCCESS))
             status = jnp.where(bad, jnp.int32(Status.BAD_TIMES), out.status)
             return _result(ts, saved.buffers, out._replace(status=status))
@@ -132,23 +134,11 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
         lambda: dense.open(ts[0], y0),
         dense.write,
         lambda saved, t1, sign: True,
-        lambda saved, out: _result(ts, None, out)._replace(dense=saved),
+        lambda saved, out: _result(ts, None, out)._replace(
+            dense=dense.close(saved, out.stats.num_accepted)
+        ),
     )
 
 
 def _result(ts: Array, ys: PyTree, out: Outcome) -> Result:
     return Result(ts, ys, out.y1, out.stats, out.status, None)
-
-
-def rows_that_fit(y0: Array, max_steps: int) -> int:
-    """How many states a trace keeps: all of a small state's, else about the root of the steps."""
-    size = max(y0.size * jnp.dtype(y0.dtype).itemsize, 1)
-    if size * max_steps <= 2**20:
-        return max_steps
-    root = 1 << (max_steps - 1).bit_length() // 2
-    return min(max_steps, max(root, min(2**22 // size, 16 * root)))
-
-
-def keeps_carry(plan: Plan, rows: int) -> bool:
-    """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
-    return not plan.method.solver.one_step or rows >= plan.method.max_steps

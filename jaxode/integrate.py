@@ -144,7 +144,7 @@ def _advance(
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         num_inside=s.num_inside + looks,
-        status=_status(method, s.t, remaining, size, decision.h, accept, square),
+        status=_status(method, s.t, remaining - slack, size, decision.h, accept, square),
         record=recorder.write(s.record, step),
     )
 
@@ -166,7 +166,7 @@ def _square(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
 def _status(
     method: Method,
     t: Array,
-    remaining: Array,
+    longest: Array,
     size: Array,
     proposed: Array,
     accept: Array,
@@ -175,8 +175,10 @@ def _status(
     finite, eps = jnp.isfinite(square), jnp.finfo(t.dtype).eps
     if not method.controller.adaptive:
         return jnp.where(finite, Status.SUCCESS, Status.NOT_FINITE).astype(jnp.int32)
-    finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * remaining)
-    stuck = ~accept & ((proposed <= finest) | method.controller.too_small(size))
+    finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * longest)
+    # A step of `longest` is drawn out to the last time, and so would only be tried again.
+    again = (proposed <= finest) | (proposed >= longest) | method.controller.too_small(size)
+    stuck = ~accept & again
     reason = jnp.where(finite, Status.STEP_UNDERFLOW, Status.NOT_FINITE)
     return jnp.where(stuck, reason, Status.SUCCESS).astype(jnp.int32)
 

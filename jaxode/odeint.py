@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -48,12 +49,9 @@ def odeint(
     y0 = check_state(y0)
     usual = 1.4e-8 if Packing.of(y0).real_dtype == jnp.float64 else 1.4e-6
 
-    def field(t: Array, y: PyTree, args: tuple) -> PyTree:
-        return func(y, t, *args)
-
     unbounded = not is_traced(hmax) and bool(np.all(np.isinf(hmax)))
     return solve(
-        field,
+        _Swapped(func),
         y0,
         t,
         args,
@@ -63,3 +61,12 @@ def odeint(
         controller=PID(dtmax=None if unbounded else hmax),
         max_steps=16384 if mxstep == jnp.inf else int(mxstep),
     ).ys
+
+
+class _Swapped(eqx.Module):
+    """A field of `(y, t, *args)` as one of `(t, y, args)`."""
+
+    func: Callable[..., PyTree]
+
+    def __call__(self, t: Array, y: PyTree, args: tuple) -> PyTree:
+        return self.func(y, t, *args)

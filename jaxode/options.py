@@ -41,8 +41,10 @@ def find_sensitivity(sensitivity: Any) -> Sensitivity:
     return _find("sensitivity", sensitivity, SENSITIVITIES, Sensitivity, "jo.Discrete()")
 
 
-def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Array) -> Controller:
+def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Any) -> Controller:
     """The controller to use with `solver`: the given one, else PID or steps of `dt`.
+
+    `ts` are the times of the solve, or None where they are not known yet.
 
     **Raises:** `OptionError` where the controller, the solver and `dt` do not go together.
     """
@@ -70,7 +72,9 @@ def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Ar
     if not controller.adaptive and dt is not None:
         raise OptionError(f"both dt= and controller={type(controller).__name__} set the step")
     if isinstance(controller, Fixed):
-        check_dt(float("nan") if controller.dt is None else controller.dt)
+        if controller.dt is None:
+            raise OptionError("dt must be a positive number, but jo.Fixed was given None")
+        check_dt(controller.dt)
     if isinstance(controller, Grid):
         _check_grid(controller, ts)
     return _traceable(controller)
@@ -129,13 +133,13 @@ def _find(what: str, value: Any, known: dict[str, type], kind: Any, example: str
     return value
 
 
-def _check_grid(grid: Grid, ts: Array) -> None:
-    if is_traced((grid.times, ts)):
+def _check_grid(grid: Grid, ts: Any) -> None:
+    if is_traced(grid.times):
         return
     times = np.asarray(grid.times, float)
     if times.ndim != 1 or times.size < 2 or not np.all(np.isfinite(times)):
         raise OptionError(f"jo.Grid needs at least two finite times, got {grid.times!r}")
-    first, last = float(ts[0]), float(ts[-1])
+    first, last = times[[0, -1]] if ts is None else (float(ts[0]), float(ts[-1]))
     gaps = np.diff(times) * np.sign(last - first)
     if last != first and np.any(gaps <= 0):
         raise OptionError("the times of jo.Grid must be strictly monotone, in the direction of ts")

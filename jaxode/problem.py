@@ -164,8 +164,8 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
             tolerance = jnp.asarray(leaves[0], packing.real_dtype)
         else:
             spread = jax.tree.map(lambda v, y: jnp.broadcast_to(v, jnp.shape(y)), value, y0)
-            tolerance = Packing.of(y0).pack(jax.tree.map(jnp.asarray, spread))
-            tolerance = tolerance.astype(packing.real_dtype)
+            real = jax.tree.map(lambda v: jnp.asarray(v, packing.real_dtype), spread)
+            tolerance = Packing.of(real).pack(real)
     except (TypeError, ValueError) as error:
         shapes = jax.tree.map(jnp.shape, y0)
         raise ToleranceError(
@@ -190,13 +190,10 @@ def _check_tolerance_values(name: str, values: np.ndarray, packing: Packing) -> 
         )
 
 
-def check_some_tolerance(rtol: Array, atol: Array) -> None:
+def check_some_tolerance(rtol: PyTree, atol: PyTree) -> None:
     """**Raises:** `ToleranceError` if both tolerances are zero everywhere."""
-    if (
-        not is_traced((rtol, atol))
-        and not np.any(np.asarray(rtol))
-        and not np.any(np.asarray(atol))
-    ):
+    leaves = jax.tree.leaves((rtol, atol))
+    if leaves and not is_traced(leaves) and not any(np.any(leaf) for leaf in leaves):
         raise ToleranceError("rtol and atol are both zero: no step is that good; set one of them")
 
 
@@ -235,9 +232,9 @@ def positional_arguments(f: Callable) -> tuple[int, float] | None:
 def call_field(field: Callable, t: Array, y: PyTree, args: PyTree) -> PyTree:
     """Call a field of `(y)`, `(t, y)` or `(t, y, args)`, whichever it takes."""
     least, most = positional_arguments(field) or (3, 3)
-    if least <= 1:
-        return field(y)
-    return field(t, y, args) if most >= 3 else field(t, y)
+    if most == float("inf") or (least > 1 and most >= 3):
+        return field(t, y, args)
+    return field(y) if least <= 1 else field(t, y)
 
 
 def close_field(f: VectorField, ts: Array, y0: PyTree, args: PyTree, packing: Packing) -> Any:

@@ -35,12 +35,14 @@ def tqdm_class() -> Any:
 
 
 def report(t: Array, t0: Array, t1: Array) -> None:
-    """Move the bar to `t`, from inside a compiled loop; about a hundred calls per solve."""
+    """Move the bar to `t`, from inside a compiled loop; a call to the host for every step."""
     share = (t - t0) / jnp.where(t1 == t0, 1, t1 - t0)
     jax.debug.callback(_show, share, t)
 
 
 def _show(share: Any, t: Any) -> None:
+    if _bars and 100.0 * float(share) < _bars[0].n:
+        _bars.pop().close()  # of a solve that failed
     if not _bars:
         layout = "{l_bar}{bar}| t={postfix} [{elapsed}<{remaining}]"
         _bars.append(tqdm_class()(total=100.0, desc="solve", bar_format=layout, leave=True))

@@ -38,14 +38,13 @@ class Reading(NamedTuple):
 
     interpolate: Callable[..., Array]
     fn: Callable[[Array, Array], PyTree]
-    t_end: Array
 
     def __call__(
-        self, t: Array, step_t: Array, h: Array, y: Array, y1: Array, dense: Any
+        self, t: Array, last: Array, step_t: Array, h: Array, y: Array, y1: Array, dense: Any
     ) -> PyTree:
         """The value at `t` inside a step; at the last time it is that of `y1` to the bit."""
         inner = self.interpolate((t - step_t) / h, y, h, dense)
-        return self.fn(t, jnp.where(t == self.t_end, y1, inner))
+        return self.fn(t, jnp.where(last, y1, inner))
 
 
 class AtTimesState(NamedTuple):
@@ -81,14 +80,15 @@ class AtTimes(eqx.Module):
     def write(self, state: AtTimesState, step: Step) -> AtTimesState:
         """Write every time that the step has reached."""
         direction = step.direction
-        reached = direction * jnp.where(step.accept, step.t1, step.t)
+        reached = jnp.where(step.accept, direction * step.t1, -jnp.inf)
 
         def more(state: AtTimesState) -> Array:
             return direction * state.t <= reached
 
         def put(state: AtTimesState) -> AtTimesState:
             count, t, ordered, buffers = state
-            value = self.reading(t, step.t, step.h, step.y, step.y1, step.dense)
+            last = t == self.ts[-1]
+            value = self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense)
             buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
             following = self._time(count + 1, direction)
             ordered = ordered & (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
@@ -143,6 +143,13 @@ class EveryDense(eqx.Module):
         slopes = jnp.zeros((self.max_steps, self.slopes, *y0.shape), y0.dtype)
         return times.at[0].set(t0), times, states, slopes
 
+    def close(
+        self, state: tuple[Array, Array, Array, Array], count: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Forget the row that a rejected last step may have left: its `h` is zero again."""
+        t, h, y, dense = state
+        return t, jnp.where(jnp.arange(self.max_steps) < count, h, 0), y, dense
+
     def write(
         self, state: tuple[Array, Array, Array, Array], step: Step
     ) -> tuple[Array, Array, Array, Array]:
@@ -183,11 +190,6 @@ class Tracing(eqx.Module):
     rows: int = eqx.field(static=True)
     keep_carry: bool = eqx.field(static=True)
 
-    @property
-    def segment(self) -> int:
-        """The most steps between two kept states, a power of two."""
-        return 1 << (-(-self.max_steps // self.rows) - 1).bit_length()
-
     def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
         """Buffers of zeros."""
         times = jnp.zeros((self.max_steps,), t0.dtype)
@@ -214,6 +216,11 @@ class Tracing(eqx.Module):
             (step.y, carry),
         )
         return Trace(t, h, y, carry, thinning)
+
+
+def longest_segment(max_steps: int, rows: int) -> int:
+    """The most steps between two kept states of a thinned trace, a power of two."""
+    return 1 << (-(-max_steps // rows) - 1).bit_length()
 
 
 def _find_row(thinning: Thinning, index: Array) -> tuple[Array, Array, Thinning]:

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from .errors import OptionError, SolveError
+from .problem import Packing
 
 
 class Status(enum.IntEnum):
@@ -72,12 +73,14 @@ class DenseOutput(eqx.Module):
     dense: Array
     count: Array
     interpolate: Callable[..., Array]
-    unpack: Callable[[Array], Any] = eqx.field(static=True)
+    packing: Packing = eqx.field(static=True)
 
     def __call__(self, t: Array) -> PyTree:
         """The state at `t`, a scalar or an array of times, whose axes come first; NaN outside."""
         t = jnp.asarray(t, self.t.dtype)
-        return self.unpack(jax.vmap(self._at)(t.reshape(-1)).reshape(t.shape + self.y.shape[1:]))
+        return self.packing.unpack(
+            jax.vmap(self._at)(t.reshape(-1)).reshape(t.shape + self.y.shape[1:])
+        )
 
     def _at(self, t: Array) -> Array:
         sign = jnp.where(self.h[0] < 0, -1.0, 1.0).astype(t.dtype)
@@ -89,7 +92,7 @@ class DenseOutput(eqx.Module):
         value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
         slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(h))
         known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)
-        return jnp.where(known, value, jnp.nan)
+        return jnp.where(known, jnp.where(h == 0, self.y[index], value), jnp.nan)
 
 
 class Solution(eqx.Module):
@@ -122,6 +125,8 @@ class Solution(eqx.Module):
         """
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
+        if self.status.ndim:
+            raise OptionError("these are many solutions: call jax.vmap(lambda sol: sol(t))(sols)")
         return self.dense(t)
 
 

@@ -1,7 +1,8 @@
 """`solve`: check the problem, choose how to differentiate it, run."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -35,11 +36,13 @@ from .problem import (
     check_times,
     check_tolerance,
     close_field,
+    is_traced,
 )
 from .progress import find_meter
 from .record import missing
 from .solution import DenseOutput, Solution, Status, raise_on_failure
 from .stepping.explicit import ExplicitRungeKutta
+from .surroundings import Same, WithHash, surroundings
 
 
 def solve(
@@ -61,13 +64,13 @@ def solve(
 ) -> Solution:
     """Solve `dy/dt = f(t, y, args)` from `y(ts[0]) = y0`.
 
-    Works under `jit`, `vmap` and reverse-mode differentiation; gradients flow to `y0`, `args`,
-    `ts`, the arrays of `f` and those that `f` closes over.
+    Works under `jit`, `vmap` and reverse-mode differentiation of first order; gradients flow to
+    `y0`, `args`, `ts`, the arrays of `f` and those that `f` closes over.
 
     **Arguments:**
 
-    - `f`: the vector field; `t` is a scalar of the state's real dtype, `y` is like `y0`, and so
-      must be what is returned, in structure, shapes and dtypes.
+    - `f`: the vector field, without side effects. `t` is a scalar of the state's real dtype; `y`
+      is like `y0`, and so must be what is returned, in structure, shapes and dtypes.
     - `y0`: pytree of floating-point or complex arrays of any shapes.
     - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A
       pair `(t0, t1)` asks for the two ends.
@@ -84,8 +87,8 @@ def solve(
       whose values at `ts` are kept in the place of the states.
     - `sensitivity`: "discrete" or `jo.Discrete()`, "adjoint" or `jo.Continuous()`.
     - `max_steps`: the most steps to attempt.
-    - `throw`: outside `jit`, raise on failure. Under `jit` nothing is raised: what was not reached
-      is NaN, and `sol.status` says why.
+    - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: what was not
+      reached is NaN, and `sol.status` says why.
     - `progress`: show a bar in `t` (needs tqdm).
 
     **Returns:** a `Solution`.
@@ -96,20 +99,21 @@ def solve(
     check_callable(f)
     y0 = check_state(y0)
     packing = Packing.of(y0)
-    ts = check_times(ts, packing.time_dtype)
+    known_ts = None if is_traced(ts) else ts
+    times = check_times(ts, packing.time_dtype)
+    check_some_tolerance(rtol, atol)
     rtol = check_tolerance("rtol", rtol, packing, y0)
     atol = check_tolerance("atol", atol, packing, y0)
-    check_some_tolerance(rtol, atol)
     solver = find_solver(solver)
     check_dt(dt)
-    controller = find_controller(controller, solver, dt, ts)
+    controller = find_controller(controller, solver, dt, known_ts)
     tolerance = Tolerance(rtol, atol, norm_of(controller))
     first = array_dt(dt, controller, packing.time_dtype)
     meter = find_meter(progress)
     method = Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
-    run = _solve if _traced() else _solve_jitted
+    run = _solve if _traced() else _solve_alone
     solution = run(
-        f, y0, ts, arrays_of_args(args), method, check_save(save), find_sensitivity(sensitivity)
+        f, y0, times, arrays_of_args(args), method, check_save(save), find_sensitivity(sensitivity)
     )
     if throw:
         raise_on_failure(solution)
@@ -144,8 +148,17 @@ def _solve(
     return _solution(sensitivity.solve(problem, plan), problem, plan)
 
 
-# Under a jit of the caller's this one would trace the undifferentiated solve for nothing.
-_solve_jitted = eqx.filter_jit(_solve)
+def _solve_alone(f: VectorField, *rest: Any) -> Solution:
+    """Compile the solve; the caller's `jit`, where there is one, does so itself."""
+    reads = surroundings((f, rest))
+    if not isinstance(f, Hashable):
+        f = WithHash(f)
+    return _solve_jitted(reads, f, *rest)
+
+
+@eqx.filter_jit
+def _solve_jitted(reads: tuple[Same, ...], f: VectorField, *rest: Any) -> Solution:
+    return _solve(f, *rest)
 
 
 def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
@@ -154,7 +167,7 @@ def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
     if result.dense is not None:
         t, h, y, slopes = result.dense
         count, solver = result.stats.num_accepted, plan.method.solver
-        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, unpack)
+        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, plan.packing)
         ys = dense(problem.ts)
     elif problem.read is not None:
         ys = result.ys

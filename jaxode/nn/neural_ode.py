@@ -6,13 +6,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, Float, PyTree
 
 from ..control import Controller
 from ..errors import DataError, FieldError, OptionError
 from ..options import Sensitivity, check_max_steps, find_sensitivity, find_solver
-from ..problem import call_field
+from ..problem import call_field, is_traced
 from ..solution import Solution
 from ..solve import solve
 from ..stepping.explicit import ExplicitRungeKutta
@@ -81,8 +82,8 @@ class NeuralODE(eqx.Module):
         self.augment = augment
         self.solver = find_solver(solver)
         self.sensitivity = find_sensitivity(sensitivity)
-        self.controller = controller
-        self.rtol, self.atol, self.dt = rtol, atol, dt
+        self.controller = _plain(controller)
+        self.rtol, self.atol, self.dt = _plain((rtol, atol, dt))
         self.max_steps = check_max_steps(max_steps)
         self.throw, self.progress = throw, progress
 
@@ -161,6 +162,16 @@ class _OnBatch(eqx.Module):
             return call_field(self.field, t, y, args)
 
         return jax.vmap(one)(y) if self.batched else one(y)
+
+
+def _plain(settings: PyTree) -> Any:
+    """Known numbers as Python's own, which no optimiser takes for parameters."""
+
+    def plain(x: Any) -> Any:
+        known = isinstance(x, jax.Array | np.ndarray) and not is_traced(x)
+        return np.asarray(x).tolist() if known else x
+
+    return jax.tree.map(plain, settings)
 
 
 def _sample(x: Any) -> Array:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..control import Tolerance
+from ..control import Grid, Tolerance
 from ..errors import OptionError
-from ..forward import Plan, Problem, Result, packed_field, run
+from ..forward import Plan, Problem, Result, packed_field, reading, run
 from ..integrate import Method, Recorder, first_size, integrate
 from ..problem import Packing
 from ..solution import Status
@@ -25,8 +25,8 @@ class Continuous(eqx.Module):
     jumping at each saved time. Memory does not grow with the number of steps. The gradient is that
     of the differential equation, not of the computed solution: its error falls with the
     tolerances, and fields that contract strongly forwards blow up backwards; `Discrete` has
-    neither trouble. The parameters' part $g$ is kept out of the error norm. Works with values at
-    `ts` and with the state at the end.
+    neither trouble. A backward solve that fails leaves NaN as the gradient. The parameters' part
+    $g$ is kept out of the error norm. Works with values at `ts` and the state at the end.
 
     Source: Chen et al., Neural ordinary differential equations (2018), arXiv 1806.07366, appendix
     B; the norm: Kidger et al., "Hey, that's not an ODE" (2020), arXiv 2009.09457.
@@ -35,23 +35,23 @@ class Continuous(eqx.Module):
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the adjoint equation's.
 
-        **Raises:** `OptionError` for `save="steps"` and `save="dense"`.
+        **Raises:** `OptionError` for `save="steps"`, `save="dense"` and the controller `Grid`.
         """
         if plan.save not in ("ends", "ts"):
             raise OptionError(
                 f'sensitivity="adjoint" gives gradients of values at ts, not of save="{plan.save}";'
                 ' use save="ts" or sensitivity="discrete"'
             )
+        if isinstance(plan.method.controller, Grid):
+            raise OptionError(
+                'sensitivity="adjoint" cannot walk jo.Grid backwards; use jo.Fixed(dt), an '
+                'adaptive solver, or sensitivity="discrete"'
+            )
         if problem.read is None:
             return _continuous(problem, plan)
         # Values that a function reads off the states are differentiated outside the solve.
         states = _continuous(dataclasses.replace(problem, read=None), plan)
-
-        def read(t: Array, y: Array) -> PyTree:
-            return problem.read(
-                t.astype(plan.packing.real_dtype), plan.packing.unpack(y), problem.args
-            )  # pyright: ignore[reportOptionalCall]
-
+        read = reading(problem, plan).fn
         return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
 
 
@@ -111,7 +111,7 @@ class _Adjoint(eqx.Module):
         ts = self.problem.ts
         zero = _Augmented(ys[-1], ct_ys[-1], jax.tree.map(jnp.zeros_like, self.moving))
         packing = Packing.of(zero)
-        method = self.method(packing, ys[-1].size)
+        method = self.method(packing)
 
         def packed(t: Array, flat: Array) -> Array:
             slope = self.field(t.astype(ts.dtype), packing.unpack(flat))
@@ -132,7 +132,8 @@ class _Adjoint(eqx.Module):
             h = jnp.where(ts[j] == ts[j - 1], h, out.h)
             return j - 1, a_start, g, ct_ts, h, status
 
-        h = self.first_size(packed, method, packing.pack(zero))
+        # Each interval goes on with the last step size of the one before it.
+        h = first_size(method, packed, ts[-1], ts[0], packing.pack(zero))
         start = (jnp.int32(ts.shape[0] - 1), zero.a, zero.g, jnp.zeros_like(ts), h, jnp.int32(0))
         _, a, g, ct_ts, _, status = lax.while_loop(lambda s: s[0] > 0, one, start)
         good = status == Status.SUCCESS
@@ -143,14 +144,14 @@ class _Adjoint(eqx.Module):
         slope = packed_field(self.problem, self.plan)(t, y)
         return jnp.sum(ct * slope).real.astype(self.problem.ts.dtype)
 
-    def method(self, packing: Packing, size: int) -> Method:
+    def method(self, packing: Packing) -> Method:
         """The forward method, its error norm over state and adjoint alone."""
         method = self.plan.method
-        norm = method.tolerance.norm
-        parts = 2 * size
+        norm, shape, size = method.tolerance.norm, self.problem.y0.shape, self.problem.y0.size
 
         def seminorm(x: Array) -> Array:
-            return norm(x.reshape(-1)[:parts])
+            state, adjoint = x[:size].reshape(shape), x[size : 2 * size].reshape(shape)
+            return jnp.maximum(norm(state), norm(adjoint))
 
         def spread(tolerance: Array) -> Array:
             if tolerance.ndim == 0:
@@ -163,8 +164,3 @@ class _Adjoint(eqx.Module):
             spread(method.tolerance.rtol), spread(method.tolerance.atol), seminorm
         )
         return dataclasses.replace(method, tolerance=tolerance, progress=None)
-
-    def first_size(self, field: Any, method: Method, start: Array) -> Array:
-        """The first step of the first interval; each further one goes on with the last's."""
-        ts = self.problem.ts
-        return first_size(method, field, ts[-1], ts[0], start)

@@ -15,13 +15,11 @@ from ..forward import (
     Problem,
     Result,
     direction_of,
-    keeps_carry,
     packed_field,
     reading,
-    rows_that_fit,
     run,
 )
-from ..record import Trace, Tracing, put_row
+from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 
 
@@ -65,14 +63,28 @@ def _backward(
     return eqx.filter(replay.finish(end, num_accepted), perturbed)
 
 
+def rows_that_fit(y0: Array, max_steps: int) -> int:
+    """How many states a trace keeps: all of a small state's, else about the root of the steps."""
+    size = max(y0.size * jnp.dtype(y0.dtype).itemsize, 1)
+    if size * max_steps <= 2**20:
+        return max_steps
+    root = 1 << (max_steps - 1).bit_length() // 2
+    return min(max_steps, max(root, min(2**22 // size, 16 * root)))
+
+
+def keeps_carry(plan: Plan, rows: int) -> bool:
+    """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
+    return not plan.method.solver.one_step or rows >= plan.method.max_steps
+
+
 class _Back(NamedTuple):
-    """What the backward pass carries: cotangents, and how many saved times are still ahead."""
+    """What the backward pass carries: cotangents, and how many saved times are yet to be read."""
 
     y: Array
     carry: Any
     moving: PyTree
     ts: Array | None
-    ahead: Array
+    unread: Array
 
 
 class _Replay(eqx.Module):
@@ -110,7 +122,7 @@ class _Replay(eqx.Module):
             carry=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
             moving=jax.tree.map(jnp.zeros_like, self.moving),
             ts=jnp.zeros_like(self.problem.ts) if self.with_times else None,
-            ahead=jnp.int32(self.problem.ts.shape[0]),
+            unread=jnp.int32(self.problem.ts.shape[0]),
         )
 
     def steps(self, back: _Back, num_accepted: Array) -> _Back:
@@ -136,7 +148,7 @@ class _Replay(eqx.Module):
         trace, solver, field = self.trace, self.plan.method.solver, self.field()
         y, carry = jax.tree.map(lambda b: b[row], (trace.y, trace.carry))
         kept_carry = bool(jax.tree.leaves(trace.carry))
-        length = Tracing(self.plan.method.max_steps, trace.y.shape[0], kept_carry).segment
+        length = longest_segment(self.plan.method.max_steps, trace.y.shape[0])
         buffers = jax.tree.map(
             lambda x: jnp.zeros((length, *x.shape), x.dtype).at[0].set(x), (y, carry)
         )
@@ -225,18 +237,18 @@ class _Replay(eqx.Module):
 
         def passed(state: Any) -> Array:
             # The first step has written the repeats of the first time too, all but the first row.
-            ahead = state[0]
-            return (ahead > 1) & ((direction * (times[ahead - 1] - t) > 0) | (n == 0))
+            unread = state[0]
+            return (unread > 1) & ((direction * (times[unread - 1] - t) > 0) | (n == 0))
 
         def one(state: Any) -> Any:
-            ahead, totals, ts = state
-            j = ahead - 1
+            unread, totals, ts = state
+            j = unread - 1
             when = times[j], t, h
 
             def value(moving: PyTree, parts: Any, clock: Any) -> PyTree:
                 at, t_, h_ = when if clock is None else clock
                 problem = self.problem if moving is None else eqx.combine(moving, self.still)
-                return reading(problem, self.plan)(at, t_, h_, *parts)
+                return reading(problem, self.plan)(at, j == times.shape[0] - 1, t_, h_, *parts)
 
             _, pull = jax.vjp(value, moving, parts, None if clock is None else when)
             ct_moving, ct_parts, ct_when = pull(jax.tree.map(lambda c: c[j], self.ct_ys))
@@ -248,10 +260,10 @@ class _Replay(eqx.Module):
             return j, jax.tree.map(jnp.add, totals, more), ts
 
         start = (None if moving is None else back.moving, zeros, clock)
-        ahead, (ct_moving, ct_parts, ct_clock), ts = lax.while_loop(
-            passed, one, (back.ahead, start, back.ts)
+        unread, (ct_moving, ct_parts, ct_clock), ts = lax.while_loop(
+            passed, one, (back.unread, start, back.ts)
         )
-        back = back._replace(ahead=ahead, ts=ts)
+        back = back._replace(unread=unread, ts=ts)
         if ct_moving is not None:
             back = back._replace(moving=ct_moving)
         return back, (*ct_parts, ct_clock)
@@ -264,12 +276,14 @@ class _Replay(eqx.Module):
             return solver.init(self.field(moving), t, y), self.first_value(moving, y, t)
 
         (_, value), pull = jax.vjp(begin, self.moving, problem.y0, self.t0)
-        moving, y0, t0 = pull((back.carry, self.ct_first_value(value, back.ahead)))
+        moving, y0, t0 = pull((back.carry, self.ct_first_value(value, back.unread)))
         y0 = y0 + back.y
         moving = jax.tree.map(jnp.add, back.moving, moving)
         ct = self.cotangents
         if self.plan.save in ("ends", "steps") and ct.ys is not None:
             y0 = y0 + ct.ys[0]
+        if self.plan.save == "dense" and ct.dense is not None and ct.dense[2] is not None:
+            y0 = y0 + jnp.where(total == 0, ct.dense[2][0], 0)  # a solve over no time
         ts = None if back.ts is None else back.ts.at[0].add(t0) + self.times_returned(total)
         return dataclasses.replace(moving, y0=y0, ts=ts)
 
@@ -288,13 +302,13 @@ class _Replay(eqx.Module):
             return ()
         return reading(eqx.combine(moving, self.still), self.plan).fn(t, y)
 
-    def ct_first_value(self, value: PyTree, ahead: Array) -> PyTree:
+    def ct_first_value(self, value: PyTree, unread: Array) -> PyTree:
         """Its cotangent: that of the rows that no step has written, more than one of no step."""
         if self.plan.save != "ts":
             return ()
         if self.cotangents.ys is None:
             return jax.tree.map(jnp.zeros_like, value)
-        here = jnp.arange(self.problem.ts.shape[0]) < ahead
+        here = jnp.arange(self.problem.ts.shape[0]) < unread
         return jax.tree.map(
             lambda c: jnp.sum(c, axis=0, where=here.reshape((-1,) + (1,) * (c.ndim - 1))),
             self.ct_ys,
@@ -304,7 +318,7 @@ class _Replay(eqx.Module):
         """Whether dense output of the step that starts at `t` was read."""
         if self.plan.save == "ts":
             ts = self.problem.ts
-            return direction_of(ts) * (ts[jnp.maximum(back.ahead - 1, 0)] - t) > 0
+            return direction_of(ts) * (ts[jnp.maximum(back.unread - 1, 0)] - t) > 0
         return True if self.plan.save == "dense" else None
 
     def field(self, moving: PyTree = None) -> Callable[[Array, Array], Array]:
