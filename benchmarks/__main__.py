@@ -43,7 +43,8 @@ def header() -> str:
     return (
         f"# {device()}\n\n{today}, Python {platform.python_version()}, {versions}, float64.\n\n"
         "The peer is diffrax: one outer jit, `EQX_ON_ERROR=nan`, PIDController at its defaults. "
-        "Medians of runs taken in turn; the ratio is the peer's time over jaxode's.\n"
+        "JAX's asynchronous dispatch is off, for both. Medians of runs taken in turn; the ratio is "
+        "the peer's time over jaxode's.\n"
     )
 
 
@@ -56,6 +57,8 @@ def main() -> None:
     if unknown:
         parser.error(f"no benchmark called {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
     jax.config.update("jax_enable_x64", True)
+    # On one processor a second thread for the work only adds its scheduling to the times.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     parts = [header()]
     print(parts[0], flush=True)
     for name in names or NAMES:

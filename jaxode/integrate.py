@@ -80,8 +80,9 @@ def integrate(
     solver = method.solver
     shapes = jax.eval_shape(lambda t, y: solver.init(field, t, y), t0, y0)
     carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    h, memory = method.controller.start(jnp.ones_like(t0))
+    h, memory = method.controller.start(jnp.zeros_like(t0))
     zero = jnp.zeros((), jnp.int32)
+    # Step size and carry are blanks of the right shape, for `whole` to fill in.
     blank = _State(
         t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, zero, zero, open_record(carry)
     )

@@ -64,17 +64,19 @@ def _backward(
 
 
 def rows_that_fit(y0: Array, max_steps: int) -> int:
-    """How many states a trace keeps: all of a small state's, else about the root of the steps."""
+    """How many states a trace keeps: four megabytes of them, at least the root of the steps."""
     size = max(y0.size * jnp.dtype(y0.dtype).itemsize, 1)
-    if size * max_steps <= 2**20:
-        return max_steps
-    root = 1 << (max_steps - 1).bit_length() // 2
-    return min(max_steps, max(root, min(2**22 // size, 16 * root)))
+    return min(max_steps, max(_root(max_steps), 2**22 // size))
 
 
 def keeps_carry(plan: Plan, rows: int) -> bool:
     """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
-    return not plan.method.solver.one_step or rows >= plan.method.max_steps
+    max_steps = plan.method.max_steps
+    return not plan.method.solver.one_step or rows > _root(max_steps) or rows == max_steps
+
+
+def _root(max_steps: int) -> int:
+    return 1 << (max_steps - 1).bit_length() // 2
 
 
 class _Back(NamedTuple):
