@@ -134,14 +134,14 @@ def test_step_has_exactly_the_order_it_claims(name):
 @pytest.mark.parametrize("name", sorted(set(PAIRS) - {"Dopri8"}))
 def test_companion_has_exactly_the_order_it_claims(name):
     table = TABLEAUS[name]
-    companion = padded(table, np.subtract(table.b, table.error))
+    companion = padded(table, np.array(table.b) - np.array(table.error))
     assert reaches(table, companion) == table.embedded_order
 
 
 def test_both_companions_of_dopri8_and_the_order_of_their_blend():
     table = TABLEAUS["Dopri8"]
-    high = reaches(table, padded(table, np.subtract(table.b, table.error)))
-    low = reaches(table, padded(table, np.subtract(table.b, table.error_low)))
+    high = reaches(table, padded(table, np.array(table.b) - np.array(table.error)))
+    low = reaches(table, padded(table, np.array(table.b) - np.array(table.error_low)))
     assert (high, low) == (5, 3)
     assert table.embedded_order is not None
     # The blend e5^2 / |e3| falls as h^(2 (high + 1) - (low + 1)).
