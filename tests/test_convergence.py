@@ -69,17 +69,10 @@ def slope(steps, found):
 
 
 @pytest.mark.parametrize("name", SOLVER_NAMES)
-def test_order_of_convergence(name):
-    order = SOLVERS[name]().order
-    found = errors(name)[:, 0]
-    assert np.all(found > 1e-13)
-    assert abs(slope(STEPS[order], found) - order) < 0.1
-
-
-@pytest.mark.parametrize("name", SOLVER_NAMES)
-def test_order_of_dense_output(name):
+@pytest.mark.parametrize("column", [0, 1], ids=["step", "dense output"])
+def test_order_of_convergence(name, column):
     """Values inside the steps converge as those at their ends do."""
     order = SOLVERS[name]().order
-    found = errors(name)[:, 1]
+    found = errors(name)[:, column]
     assert np.all(found > 1e-13)
     assert abs(slope(STEPS[order], found) - order) < 0.1
