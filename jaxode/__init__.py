@@ -8,9 +8,11 @@ from .control import PID as PID
 from .control import Fixed as Fixed
 from .control import Grid as Grid
 from .control import I as I
+from .errors import BatchError as BatchError
 from .errors import DataError as DataError
 from .errors import FieldError as FieldError
 from .errors import OptionError as OptionError
+from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import SolveError as SolveError
 from .errors import StateError as StateError
 from .errors import TimesError as TimesError
@@ -25,6 +27,7 @@ from .solution import Solution as Solution
 from .solution import Stats as Stats
 from .solution import Status as Status
 from .solve import solve as solve
+from .solve_batch import solve_batch as solve_batch
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import Bosh3 as Bosh3
 from .stepping.solvers import Dopri5 as Dopri5

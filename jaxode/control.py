@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.core import Tracer
@@ -15,9 +16,9 @@ from .errors import OptionError, unknown_name
 Norm = Callable[[Array], Array]
 
 
-def mean_square(x: Array) -> Array:
-    """The mean of `|x|^2`, real."""
-    return jnp.mean(jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x)
+def mean_square(x: Array, axes: tuple[int, ...] | None = None) -> Array:
+    """The mean of `|x|^2` over `axes` or all of them, real."""
+    return jnp.mean(jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x, axes)
 
 
 def rms_norm(x: Array) -> Array:
@@ -34,11 +35,15 @@ NORMS: dict[str, Norm] = {"rms": rms_norm, "max": max_norm}
 
 
 class Tolerance(eqx.Module):
-    """What an error is measured against: `atol + rtol * |y|`, component by component."""
+    """What an error is measured against: `atol + rtol * |y|`, component by component.
+
+    `lanes`: the last axis of what is measured counts lanes, each with a norm of its own.
+    """
 
     rtol: Array
     atol: Array
     norm: Norm = eqx.field(static=True)
+    lanes: bool = eqx.field(static=True, default=False)
 
     def ratio(self, error: Array, y: Array) -> Array:
         """The norm of `error` in units of the tolerance at `y`."""
@@ -53,7 +58,14 @@ class Tolerance(eqx.Module):
         size = jnp.maximum(jnp.abs(y), jnp.abs(y1))
         scale = jnp.maximum(self.atol + self.rtol * size, jnp.finfo(size.dtype).tiny)
         scaled = error * (1 / scale)
-        return mean_square(scaled) if self.norm is rms_norm else self.norm(scaled) ** 2
+        if self.norm is rms_norm:
+            return mean_square(scaled, self.axes(scaled))
+        norm = jax.vmap(self.norm, in_axes=-1) if self.lanes else self.norm
+        return norm(scaled) ** 2
+
+    def axes(self, x: Array) -> tuple[int, ...]:
+        """The axes of `x` that a norm goes over."""
+        return tuple(range(x.ndim - self.lanes))
 
 
 class Decision(NamedTuple):
@@ -113,9 +125,9 @@ class PID(eqx.Module):
         return self.norm if callable(self.norm) else NORMS[self.norm]
 
     def start(self, h: Array) -> tuple[Array, Any]:
-        """The first step, bounded, and the controller's memory: the last two log errors."""
+        """The first step, bounded, and the controller's memory: the last two log errors, if used."""
         zero = jnp.zeros(h.shape, jnp.float32)
-        return self._bound(h), (zero, zero)
+        return self._bound(h), (zero, zero) if self.pcoeff or self.dcoeff else ()
 
     def judge(
         self, h: Array, square: Array, error_order: int, memory: Any, index: Array
@@ -191,13 +203,13 @@ class Fixed(eqx.Module):
 
     def start(self, h: Array) -> tuple[Array, Any]:
         """The step and no memory."""
-        return jnp.asarray(self.dt, h.dtype), ()
+        return jnp.full_like(h, self.dt), ()
 
     def judge(
         self, h: Array, square: Array, error_order: int, memory: Any, index: Array
     ) -> Decision:
         """Every step to a finite state is good."""
-        return Decision(jnp.isfinite(square), jnp.asarray(self.dt, h.dtype), memory)
+        return Decision(jnp.isfinite(square), jnp.full_like(h, self.dt), memory)
 
     def too_small(self, h: Array) -> Array | bool:
         """Never: the user chose the step."""

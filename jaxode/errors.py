@@ -24,6 +24,14 @@ class OptionError(ValueError):
     """An option has a value that does not exist or does not fit the others."""
 
 
+class BatchError(ValueError):
+    """The batch axes do not fit the arguments or each other, or there are no trajectories."""
+
+
+class OutOfMemoryError(MemoryError):
+    """What was asked for needs more memory than the machine has."""
+
+
 class DataError(ValueError):
     """Training data that do not fit together or hold values that are not finite."""
 

@@ -1,18 +1,20 @@
 """The solve itself, before anyone differentiates it: pick what to record, run the loop."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import PyTree
 
-from .integrate import Method, Outcome, Recorder, integrate
+from .integrate import Outcome, Recorder, integrate
 from .problem import Packing, pack_field
-from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing
-from .solution import Stats, Status
+from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
+from .solution import DenseOutput, Solution, Stats, Status
+from .trajectory import Method
 
 Save = Literal["ends", "ts", "steps", "dense"]
 
@@ -47,6 +49,11 @@ class Result(NamedTuple):
     stats: Stats
     status: Array
     dense: tuple[Array, Array, Array, Array] | None
+
+
+def without_gradient(method: Method) -> Method:
+    """The same, but nothing is differentiated by its numbers."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
 
 
 def packed_field(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:
@@ -115,10 +122,7 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
         at = AtTimes(ts, reading(problem, plan))
 
         def written(saved: AtTimesState, out: Outcome) -> Result:
-            # A time that was never passed lies outside the span, unless the span is empty.
-            missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
-            bad = ~saved.ordered | (missed & (out.status == Status.SUCCESS))
-            status = jnp.where(bad, jnp.int32(Status.BAD_TIMES), out.status)
+            status = times_status(out.status, saved.ordered, saved.count, ts)
             return _result(ts, saved.buffers, out._replace(status=status))
 
         return _Values(lambda: at.open(y0), at.write, at.inside, written)
@@ -140,5 +144,41 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
     )
 
 
+def times_status(status: Array, ordered: Array, count: Array, ts: Array) -> Array:
+    """The status, given whether times were passed in order and how many of `ts` were written."""
+    # A time that was never passed lies outside the span, unless the span is empty.
+    missed = (count < ts.shape[0]) & jnp.any(ts != ts[0])
+    bad = ~ordered | (missed & (status == Status.SUCCESS))
+    return jnp.where(bad, jnp.int32(Status.BAD_TIMES), status)
+
+
 def _result(ts: Array, ys: PyTree, out: Outcome) -> Result:
     return Result(ts, ys, out.y1, out.stats, out.status, None)
+
+
+def solution_of(result: Result, problem: Problem, plan: Plan) -> Solution:
+    """What the user is given."""
+    unpack = plan.packing.unpack
+    dense = None
+    if result.dense is not None:
+        t, h, y, slopes = result.dense
+        count, solver = result.stats.num_accepted, plan.method.solver
+        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, plan.packing)
+        ys = dense(problem.ts)
+    elif problem.read is not None:
+        ys = result.ys
+    else:
+        ys = unpack(result.ys)
+    # Times out of order cannot be refused under jit, so they get a status instead.
+    status = result.status
+    if plan.save in ("steps", "dense") and problem.ts.shape[0] > 2:
+        steps, direction = jnp.diff(problem.ts), direction_of(problem.ts)
+        ordered = jnp.all(jnp.where(direction == 0, steps == 0, steps * direction >= 0))
+        status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
+    good = status != Status.BAD_TIMES
+    if dense is not None:
+        dense = dataclasses.replace(dense, h=jnp.where(good, dense.h, jnp.nan))
+    ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))
+    # Times that are only handed back keep their gradient outside of the rule for the solve.
+    ts = result.ts if plan.save == "steps" else problem.ts
+    return Solution(ts, ys, y1, result.stats, status, dense)

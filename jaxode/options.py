@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .control import NORMS, PID, Controller, Fixed, Grid
+from .control import NORMS, PID, Controller, Fixed, Grid, Tolerance
 from .errors import OptionError, unknown_name
-from .problem import is_traced
+from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
 from .stepping.explicit import ExplicitRungeKutta
 from .stepping.solvers import SOLVERS
+from .trajectory import Method
 
 Sensitivity = Discrete | Continuous
 SENSITIVITIES: dict[str, type[Sensitivity]] = {
@@ -78,6 +79,29 @@ def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: An
     if isinstance(controller, Grid):
         _check_grid(controller, ts)
     return _traceable(controller)
+
+
+def find_method(
+    solver: Any,
+    controller: Any,
+    rtol: Array,
+    atol: Array,
+    dt: Any,
+    max_steps: Any,
+    ts: Any,
+    packing: Packing,
+    meter: Callable[..., None] | None = None,
+) -> Method:
+    """How to step, from the options; `ts` as for `find_controller`, the rest checked already.
+
+    **Raises:** `OptionError` where they do not go together.
+    """
+    solver = find_solver(solver)
+    check_dt(dt)
+    controller = find_controller(controller, solver, dt, ts)
+    tolerance = Tolerance(rtol, atol, norm_of(controller))
+    first = array_dt(dt, controller, packing.time_dtype)
+    return Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
 
 
 def _traceable(controller: Controller) -> Controller:

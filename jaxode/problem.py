@@ -190,6 +190,24 @@ def _check_tolerance_values(name: str, values: np.ndarray, packing: Packing) -> 
         )
 
 
+def check_tolerance_of_batch(
+    name: str, value: PyTree, mapped: PyTree, packing: Packing, y0: PyTree
+) -> Array:
+    """The same for a tolerance whose `mapped` leaves have a first axis of trajectories.
+
+    `y0` is the state of one of them. Where any leaf is mapped, so is the result.
+    """
+    leaves, flags = jax.tree.leaves(value), jax.tree.leaves(mapped)
+    if not any(flags):
+        return check_tolerance(name, value, packing, y0)
+    if not is_traced(value):
+        known = [np.asarray(leaf, np.float64).reshape(-1) for leaf in leaves]
+        _check_tolerance_values(name, np.concatenate(known), packing)
+    axes = jax.tree.map(lambda flag: 0 if flag else None, mapped)
+    pack = jax.vmap(lambda v: check_tolerance(name, v, packing, y0), in_axes=(axes,))
+    return pack(jax.tree.map(jnp.asarray, value))
+
+
 def check_some_tolerance(rtol: PyTree, atol: PyTree) -> None:
     """**Raises:** `ToleranceError` if both tolerances are zero everywhere."""
     leaves = jax.tree.leaves((rtol, atol))

@@ -1,31 +1,14 @@
 """`solve`: check the problem, choose how to differentiate it, run."""
 
-import dataclasses
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jax import Array, lax
-from jax.core import Tracer
+from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
-from .control import Controller, Tolerance
-from .forward import Plan, Problem, Result, direction_of
-from .integrate import Method
-from .options import (
-    SaveName,
-    Sensitivity,
-    array_dt,
-    check_dt,
-    check_max_steps,
-    check_save,
-    find_controller,
-    find_sensitivity,
-    find_solver,
-    norm_of,
-)
+from .control import Controller
+from .forward import Plan, Problem, solution_of, without_gradient
+from .options import SaveName, Sensitivity, check_save, find_method, find_sensitivity
 from .problem import (
     Packing,
     VectorField,
@@ -39,10 +22,10 @@ from .problem import (
     is_traced,
 )
 from .progress import find_meter
-from .record import missing
-from .solution import DenseOutput, Solution, Status, raise_on_failure
+from .solution import Solution, raise_on_failure
 from .stepping.explicit import ExplicitRungeKutta
-from .surroundings import Same, WithHash, surroundings
+from .surroundings import compiled
+from .trajectory import Method
 
 
 def solve(
@@ -104,25 +87,21 @@ def solve(
     check_some_tolerance(rtol, atol)
     rtol = check_tolerance("rtol", rtol, packing, y0)
     atol = check_tolerance("atol", atol, packing, y0)
-    solver = find_solver(solver)
-    check_dt(dt)
-    controller = find_controller(controller, solver, dt, known_ts)
-    tolerance = Tolerance(rtol, atol, norm_of(controller))
-    first = array_dt(dt, controller, packing.time_dtype)
     meter = find_meter(progress)
-    method = Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
-    run = _solve if _traced() else _solve_alone
-    solution = run(
-        f, y0, times, arrays_of_args(args), method, check_save(save), find_sensitivity(sensitivity)
+    method = find_method(solver, controller, rtol, atol, dt, max_steps, known_ts, packing, meter)
+    solution = compiled(
+        _solve,
+        f,
+        y0,
+        times,
+        arrays_of_args(args),
+        method,
+        check_save(save),
+        find_sensitivity(sensitivity),
     )
     if throw:
         raise_on_failure(solution)
     return solution
-
-
-def _traced() -> bool:
-    """Whether a `jit` around us already compiles what we do."""
-    return isinstance(jnp.zeros(()), Tracer)
 
 
 def _solve(
@@ -143,46 +122,6 @@ def _solve(
         save = "ends"
     field = close_field(f, ts, y0, args, packing)
     problem = Problem(field, packing.pack(y0), ts, args, read)
-    method = jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
+    method = without_gradient(method)
     plan = Plan(method, save, packing)  # pyright: ignore[reportArgumentType]
-    return _solution(sensitivity.solve(problem, plan), problem, plan)
-
-
-def _solve_alone(f: VectorField, *rest: Any) -> Solution:
-    """Compile the solve; the caller's `jit`, where there is one, does so itself."""
-    reads = surroundings((f, rest))
-    if not isinstance(f, Hashable):
-        f = WithHash(f)
-    return _solve_jitted(reads, f, *rest)
-
-
-@eqx.filter_jit
-def _solve_jitted(reads: tuple[Same, ...], f: VectorField, *rest: Any) -> Solution:
-    return _solve(f, *rest)
-
-
-def _solution(result: Result, problem: Problem, plan: Plan) -> Solution:
-    unpack = plan.packing.unpack
-    dense = None
-    if result.dense is not None:
-        t, h, y, slopes = result.dense
-        count, solver = result.stats.num_accepted, plan.method.solver
-        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, plan.packing)
-        ys = dense(problem.ts)
-    elif problem.read is not None:
-        ys = result.ys
-    else:
-        ys = unpack(result.ys)
-    # Times out of order cannot be refused under jit, so they get a status instead.
-    status = result.status
-    if plan.save in ("steps", "dense") and problem.ts.shape[0] > 2:
-        steps, direction = jnp.diff(problem.ts), direction_of(problem.ts)
-        ordered = jnp.all(jnp.where(direction == 0, steps == 0, steps * direction >= 0))
-        status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
-    good = status != Status.BAD_TIMES
-    if dense is not None:
-        dense = dataclasses.replace(dense, h=jnp.where(good, dense.h, jnp.nan))
-    ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))
-    # Times that are only handed back keep their gradient outside of the rule for the solve.
-    ts = result.ts if plan.save == "steps" else problem.ts
-    return Solution(ts, ys, y1, result.stats, status, dense)
+    return solution_of(sensitivity.solve(problem, plan), problem, plan)

@@ -3,14 +3,32 @@
 import functools
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 # Their functions read nothing that a user changes.
 _LIBRARIES = ("jax", "jaxlib", "equinox", "numpy", "optax", "lineax", "jaxode")
+
+
+def compiled(function: Callable, f: Callable, *rest: Any) -> Any:
+    """`function(f, *rest)`, compiled, unless the caller's `jit` does so already."""
+    if isinstance(jnp.zeros(()), Tracer):
+        return function(f, *rest)
+    reads = surroundings((f, rest))
+    if not isinstance(f, Hashable):
+        f = WithHash(f)
+    return _jitted(reads, function, f, *rest)
+
+
+@eqx.filter_jit
+def _jitted(reads: tuple["Same", ...], function: Callable, f: Callable, *rest: Any) -> Any:
+    return function(f, *rest)
 
 
 class Same:

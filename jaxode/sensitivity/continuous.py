@@ -12,9 +12,10 @@ from jaxtyping import PyTree
 from ..control import Grid, Tolerance
 from ..errors import OptionError
 from ..forward import Plan, Problem, Result, packed_field, reading, run
-from ..integrate import Method, Recorder, first_size, integrate
+from ..integrate import Recorder, integrate
 from ..problem import Packing
 from ..solution import Status
+from ..trajectory import Method, first_size
 
 
 class Continuous(eqx.Module):

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ..batch.lanes import Tile
+from ..batch.run import Ensemble
 from ..forward import (
     Plan,
     Problem,
@@ -21,6 +23,7 @@ from ..forward import (
 )
 from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
+from .discrete_batch import solve_in_lanes
 
 
 class Discrete(eqx.Module):
@@ -37,6 +40,10 @@ class Discrete(eqx.Module):
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the replay."""
         return _discrete(problem, plan)
+
+    def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
+        """Run all of `ensemble`; its gradient is the replay, in lanes."""
+        return solve_in_lanes(ensemble, tile)
 
 
 @eqx.filter_custom_vjp

@@ -1,0 +1,1 @@
+"""Many trajectories at once: lanes that step together, and a queue that refills them."""

@@ -1,0 +1,134 @@
+"""Batch axes at the door: which arrays are mapped, moved to the front, and counted."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ..errors import BatchError, TimesError
+from ..problem import check_times, is_traced
+
+_SHARED = object()  # None as a leaf: jax.tree takes None for an empty tree
+NAMES = ("y0", "ts", "args", "rtol", "atol")
+
+
+def axes_of(in_axes: Any) -> dict[str, Any]:
+    """The axes of `y0`, `ts`, `args`, `rtol` and `atol` by name.
+
+    **Raises:** `BatchError` unless `in_axes` is an integer or has three or five entries.
+    """
+    if isinstance(in_axes, int) and not isinstance(in_axes, bool):
+        in_axes = (in_axes,) * 3
+    if not isinstance(in_axes, tuple | list) or len(in_axes) not in (3, 5):
+        raise BatchError(
+            "in_axes must be an integer, or have three entries for (y0, ts, args), or five for "
+            f"(y0, ts, args, rtol, atol); got {in_axes!r}"
+        )
+    return dict(zip(NAMES, (*in_axes, None, None), strict=False))
+
+
+def move_axes(name: str, tree: PyTree, axes: Any) -> tuple[PyTree, PyTree]:
+    """`tree` with its mapped axes first, and which of its leaves are mapped.
+
+    `axes` is an axis, None, or a pytree of them whose structure is a prefix of `tree`.
+
+    **Raises:** `BatchError` where the two do not fit.
+    """
+    try:
+        marked = jax.tree.map(lambda a: _SHARED if a is None else a, axes, is_leaf=_is_none)
+        flat = jax.tree.leaves(jax.tree.broadcast(marked, tree))
+    except ValueError as error:
+        raise BatchError(
+            f"in_axes for {name} is {axes!r}, which does not fit its structure "
+            f"{jax.tree.structure(tree)}"
+        ) from error
+    paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    leaves = []
+    for (path, leaf), axis in zip(paths, flat, strict=True):
+        where = f"{name}{jax.tree_util.keystr(path)}"
+        if axis is _SHARED:
+            leaves.append(leaf)
+            continue
+        if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+            raise BatchError(f"in_axes for {where} must be an integer or None, got {axis!r}")
+        shape = np.shape(leaf)
+        if not -len(shape) <= axis < len(shape):
+            raise BatchError(f"in_axes maps axis {axis} of {where}, which has shape {shape}")
+        # numpy, where it will do: under jit jnp would make tracers of values that are known here
+        move = jnp.moveaxis if isinstance(leaf, jax.Array) else np.moveaxis
+        leaves.append(leaf if axis == 0 else move(leaf, axis, 0))
+    mapped = [axis is not _SHARED for axis in flat]
+    return jax.tree.unflatten(treedef, leaves), jax.tree.unflatten(treedef, mapped)
+
+
+def batch_size(trees: dict[str, PyTree], mapped: dict[str, PyTree]) -> int:
+    """How many trajectories the mapped arrays hold; their axes come first.
+
+    **Raises:** `BatchError` where nothing is mapped, sizes differ, or there are none.
+    """
+    sizes = {}
+    for name, tree in trees.items():
+        flags = jax.tree.leaves(mapped[name])
+        for (path, leaf), flag in zip(
+            jax.tree_util.tree_leaves_with_path(tree), flags, strict=True
+        ):
+            if flag:
+                sizes[f"{name}{jax.tree_util.keystr(path)}"] = np.shape(leaf)[0]
+    if not sizes:
+        raise BatchError("in_axes maps nothing: give an axis for y0, ts or args, or call jo.solve")
+    if len(set(sizes.values())) > 1:
+        shown = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        raise BatchError(f"mapped axes differ in their number of trajectories: {shown}")
+    size = next(iter(sizes.values()))
+    if size == 0:
+        raise BatchError("the batch is empty: its mapped axes have no entries")
+    return size
+
+
+def first_of_each(tree: PyTree, mapped: PyTree) -> PyTree:
+    """The part of the first trajectory."""
+    return jax.tree.map(lambda x, flag: x[0] if flag else x, tree, mapped)
+
+
+def times_of_batch(ts: Any, axes: Any) -> tuple[Any, Any]:
+    """`ts` as one array and its axis; a pair `(t0, t1)` may have an axis for each of the two."""
+    if not isinstance(axes, tuple | list):
+        return ts, axes
+    try:
+        columns = [move_axes("ts", t, axis)[0] for t, axis in zip(ts, axes, strict=True)]
+    except (TypeError, ValueError) as error:
+        raise BatchError(f"in_axes for ts is {axes!r}, which does not fit {ts!r}") from error
+    if all(axis is None for axis in axes):
+        return ts, None
+    space = jnp if is_traced(columns) else np
+    return space.stack(space.broadcast_arrays(*columns), axis=-1), 0
+
+
+def check_times_of_batch(ts: Any, mapped: bool, dtype: np.dtype) -> jax.Array:
+    """Times shared by all, shape `(times,)`, or of each, shape `(trajectories, times)`.
+
+    **Raises:** `TimesError`, with the trajectory that it is about.
+    """
+    if not mapped:
+        return check_times(ts, dtype)
+    if np.ndim(ts) != 2 or np.shape(ts)[1] < 2:
+        raise TimesError(
+            f"mapped ts must have shape (trajectories, times), at least two times, got "
+            f"{np.shape(ts)}"
+        )
+    if not is_traced(ts):
+        values = np.asarray(ts)
+        steps = np.diff(values, axis=1) * np.sign(values[:, -1:] - values[:, :1])
+        bad = ~np.all(np.isfinite(values), axis=1) | ~np.all(steps >= 0, axis=1)
+        for number in np.flatnonzero(bad | (values[:, 0] == values[:, -1])):
+            try:
+                check_times(values[number], dtype)
+            except TimesError as error:
+                raise TimesError(f"of trajectory {number}: {error}") from error
+    return jnp.asarray(ts, dtype)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

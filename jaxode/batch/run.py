@@ -1,0 +1,277 @@
+"""The forward run of a batch: what a lane carries, what it records, what comes out."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import PyTree
+
+from ..control import Tolerance
+from ..forward import (
+    Plan,
+    Problem,
+    Result,
+    Save,
+    direction_of,
+    packed_field,
+    reading,
+    times_status,
+)
+from ..record import Step
+from ..solution import Status
+from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
+from .lanes import State, Tile, Work
+from .saving import AtTimes, EveryDense, EveryStep, Reader
+
+
+class Ensemble(eqx.Module):
+    """Many problems of one form.
+
+    `own` holds what each trajectory has for itself, an array's first axis being the trajectories;
+    `shared` all the rest. Both are `(Problem, Plan)`, None in the places that the other fills.
+    """
+
+    own: tuple[Problem, Plan]
+    shared: tuple[Problem, Plan]
+
+    def one(self, rows: PyTree) -> tuple[Problem, Plan]:
+        """The problem of one trajectory, from its rows of `own`."""
+        return eqx.combine(rows, self.shared)
+
+    def ts(self, rows: PyTree) -> Array:
+        """The times of a trajectory."""
+        own = rows[0].ts
+        return self.shared[0].ts if own is None else own
+
+    @property
+    def count(self) -> int:
+        """How many trajectories."""
+        return self.own[0].y0.shape[0]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan, for what is static in it: solver, packing, `save`."""
+        return self.shared[1]
+
+
+class Lane(NamedTuple):
+    """One trajectory in its lane, or many in theirs.
+
+    `rows`: its own of the problem, but for `y0` and `ts`. `t1` and `direction` are None where all
+    share them.
+    """
+
+    rows: tuple[Problem, Plan]
+    t1: Array | None
+    direction: Array | None
+    moving: Moving
+    reader: Reader | tuple[()]
+
+
+class Turn(NamedTuple):
+    """What a tile did in one turn, for those who trace it: lanes before it, and their steps."""
+
+    numbers: Array
+    lanes: Lane
+    steps: Step
+
+
+Trace = Callable[[Any, Turn], Any]
+
+
+class Run(eqx.Module):
+    """The parts of a batch's forward run, over one ensemble and one tile."""
+
+    ensemble: Ensemble
+    tile: Tile
+    saving: bool = eqx.field(static=True, default=True)
+
+    @property
+    def save(self) -> Save:
+        return self.ensemble.plan.save if self.saving else "ends"
+
+    def work(self, trace: Trace | None = None) -> Work:
+        """What the lanes do; the record is `(saved, traced)`."""
+
+        def advance(numbers: Array, lanes: Lane, record: Any) -> tuple[Lane, Any]:
+            saved, traced = record
+            after, steps = self.attempt(lanes)
+            steps = steps._replace(accept=steps.accept & (numbers < self.ensemble.count))
+            if trace is not None:
+                traced = trace(traced, Turn(numbers, lanes, steps))
+            reader, saved = self.write(numbers, lanes, steps, saved)
+            return after._replace(reader=reader), (saved, traced)
+
+        return Work(self.ensemble.count, _idle, self.load, self.over, self.result, advance)
+
+    def load(self, number: Array) -> Lane:
+        """A trajectory at its start."""
+        rows = jax.tree.map(
+            lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), self.ensemble.own
+        )
+        problem, plan = self.ensemble.one(rows)
+        ts, direction = problem.ts, direction_of(problem.ts)
+        field = packed_field(problem, plan)
+        moving = begin(plan.method, field, problem.y0, ts[0], ts[-1])
+        kept = dataclasses.replace(rows[0], y0=None, ts=None), rows[1]
+        reader = self.at_times().reader(number, direction) if self.save == "ts" else ()
+        span = (None, None) if rows[0].ts is None else (ts[-1], direction)
+        return Lane(kept, *span, moving, reader)
+
+    def span(self, lanes: Lane) -> tuple[Array, Array]:
+        """The last time and the direction, of each lane or of all."""
+        if lanes.t1 is not None:
+            return lanes.t1, lanes.direction
+        ts = self.ensemble.shared[0].ts
+        return ts[-1], direction_of(ts)
+
+    def over(self, lanes: Lane) -> Array:
+        """Which trajectories have ended."""
+        t1, direction = self.span(lanes)
+        return ~under_way(self.ensemble.plan.method, lanes.moving, direction, t1)
+
+    def result(self, lane: Lane) -> tuple[Moving, Any]:
+        """What is kept of a trajectory that has ended."""
+        kept = lane.moving._replace(t_low=(), carry=(), h=(), memory=())
+        return kept, lane.reader
+
+    def attempt(self, lanes: Lane) -> tuple[Lane, Step]:
+        """A step of every lane."""
+        inside = self.inside(lanes)
+        # The extra stages of a dense output are computed for all lanes where one needs them.
+        anyone = inside if inside is None or inside is True else jnp.any(inside)
+        method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes)
+        t1, direction = self.span(lanes)
+        moving, steps = attempt(method, field, lanes.moving, direction, t1, lambda _: anyone)
+        if inside is not None:
+            before = lanes.moving.num_inside
+            moving = moving._replace(num_inside=jax.tree.map(lambda n: n + inside, before))
+        steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
+        return lanes._replace(moving=moving), steps
+
+    def field(self, lanes: Lane) -> Callable[[Array, Array], Array]:
+        """The field on lanes, `(t, y)` of shapes `(lanes,)` and `(..., lanes)`."""
+
+        def one(rows: PyTree, t: Array, y: Array) -> Array:
+            return packed_field(*self.ensemble.one(rows))(t, y)
+
+        many = jax.vmap(one, in_axes=-1, out_axes=-1)
+        # The state of a stage enters every component of its slope: computed once, not in each.
+        return lambda t, y: many(lanes.rows, t, lax.optimization_barrier(y))
+
+    def inside(self, lanes: Lane) -> Array | bool | None:
+        """Which lanes will read inside their next step; True where it does not matter."""
+        if self.save == "dense":
+            return True
+        if self.save != "ts":
+            return None
+        if not self.ensemble.plan.method.solver.evaluations[2]:
+            return True
+
+        t1, direction = self.span(lanes)
+        return direction * (lanes.reader.t - step_end(lanes.moving, direction, t1)) < 0
+
+    def write(self, numbers: Array, lanes: Lane, steps: Step, saved: Any) -> tuple[Any, Any]:
+        """Record the steps: the readers after it, and what is saved."""
+        if self.save == "ends":
+            return lanes.reader, saved
+        if self.save != "ts":
+            return lanes.reader, self.every().write(saved, numbers, steps)
+
+        t1, _ = self.span(lanes)
+
+        def read(reader: Reader) -> PyTree:
+            return values_in_lanes(self.ensemble, lanes.rows, reader.t, reader.t == t1, steps)
+
+        return self.at_times().write(read, lanes.reader, numbers, steps, saved)
+
+    def open(self) -> Any:
+        """What is saved before the first step."""
+        own = self.ensemble.own
+        if self.save == "ends":
+            return ()
+        if self.save == "ts":
+            return self.at_times().open(first_values(self.ensemble))
+        t0 = jax.vmap(lambda rows: self.ensemble.ts(rows)[0])(own)
+        return self.every().open(t0, own[0].y0)
+
+    def at_times(self) -> AtTimes:
+        own = self.ensemble.own[0].ts
+        return AtTimes(self.ensemble.shared[0].ts if own is None else own, self.tile)
+
+    def every(self) -> EveryStep | EveryDense:
+        method = self.ensemble.plan.method
+        if self.save == "steps":
+            return EveryStep(method.max_steps, self.tile)
+        return EveryDense(method.max_steps, len(method.solver.dense_rows), self.tile)
+
+    def close(self, state: State) -> Result:
+        """The results, trajectory by trajectory."""
+        (saved, _), ended = state.record, state.results
+
+        def one(rows: PyTree, ended: Any, saved: Any) -> Result:
+            (moving, reader), ts = ended, self.ensemble.ts(rows)
+            _, plan = self.ensemble.one(rows)
+            end = judged(moving, jnp.sign(ts[-1] - ts[0]) * (ts[-1] - moving.t))
+            status, stats = end.status, stats_of(plan.method, end)
+            y0 = rows[0].y0
+            if self.save == "ends":
+                return Result(None, jnp.stack([y0, end.y]), end.y, stats, status, None)
+            if self.save == "ts":
+                status = times_status(status, reader.ordered, reader.count, ts)
+                return Result(None, saved, end.y, stats, status, None)
+            if self.save == "steps":
+                return Result(saved[0], saved[1], end.y, stats, status, None)
+            return Result(None, None, end.y, stats, status, saved)
+
+        return jax.vmap(one)(self.ensemble.own, ended, saved)
+
+
+def first_values(ensemble: Ensemble) -> PyTree:
+    """What is saved at the first time of each trajectory, its axis first."""
+
+    def one(rows: PyTree) -> PyTree:
+        problem, plan = ensemble.one(rows)
+        return reading(problem, plan).fn(problem.ts[0], problem.y0)
+
+    return jax.vmap(one)(ensemble.own)
+
+
+def values_in_lanes(ensemble: Ensemble, rows: PyTree, t: Array, last: Array, steps: Step) -> PyTree:
+    """What is saved at `t` inside the lanes' steps."""
+
+    def value(rows: PyTree, t: Array, y: Array) -> PyTree:
+        return reading(*ensemble.one(rows)).fn(t, y)
+
+    interpolate = ensemble.plan.method.solver.interpolate
+    inner = interpolate((t - steps.t) / steps.h, steps.y, steps.h, steps.dense)
+    y = jnp.where(last, steps.y1, inner)
+    return y if ensemble.shared[0].read is None else jax.vmap(value, -1, -1)(rows, t, y)
+
+
+def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
+    """The method, its tolerances laid out for lanes."""
+    method, tolerance = ensemble.plan.method, rows[1].method.tolerance
+
+    def spread(own: Array | None, shared: Array | None) -> Array | None:
+        # One of the two is None; a tolerance by component has the state's shape before its lanes.
+        return own if shared is None else shared[..., None] if shared.ndim else shared
+
+    parts = [
+        spread(*pair)
+        for pair in zip(
+            (tolerance.rtol, tolerance.atol),
+            (method.tolerance.rtol, method.tolerance.atol),
+            strict=True,
+        )
+    ]
+    return dataclasses.replace(method, tolerance=Tolerance(*parts, method.tolerance.norm, True))
+
+
+def _idle(lanes: Lane) -> Lane:
+    status = jnp.full_like(lanes.moving.status, Status.MAX_STEPS)
+    return lanes._replace(moving=lanes.moving._replace(status=status))

@@ -1,0 +1,180 @@
+"""`solve_batch`: many trajectories of one field, each with steps of its own."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import ArrayLike, PyTree
+
+from .batch.axes import (
+    NAMES,
+    axes_of,
+    batch_size,
+    check_times_of_batch,
+    first_of_each,
+    move_axes,
+    times_of_batch,
+)
+from .batch.run import Ensemble
+from .batch.width import choose_tile
+from .control import Controller
+from .forward import Plan, Problem, Result, packed_field, solution_of, without_gradient
+from .options import SaveName, Sensitivity, check_save, find_method, find_sensitivity
+from .problem import (
+    Packing,
+    VectorField,
+    arrays_of_args,
+    check_callable,
+    check_some_tolerance,
+    check_state,
+    check_tolerance_of_batch,
+    close_field,
+    is_traced,
+)
+from .solution import Solution, raise_on_failure
+from .stepping.explicit import ExplicitRungeKutta
+from .surroundings import compiled
+from .trajectory import Method
+
+
+def solve_batch(
+    f: VectorField,
+    y0: PyTree,
+    ts: Any,
+    args: PyTree = None,
+    *,
+    in_axes: Any = (0, None, None),
+    solver: str | ExplicitRungeKutta = "tsit5",
+    rtol: ArrayLike = 1e-4,
+    atol: PyTree = 1e-6,
+    dt: ArrayLike | None = None,
+    controller: Controller | None = None,
+    save: SaveName | Callable[[Array, PyTree, PyTree], PyTree] = "ts",
+    sensitivity: str | Sensitivity = "discrete",
+    max_steps: int = 4096,
+    throw: bool = False,
+    progress: bool | None = None,
+    lanes: int | None = None,
+) -> Solution:
+    """Solve `dy/dt = f(t, y, args)` for many trajectories, each with its own steps.
+
+    Every trajectory ends with the values, the status and the counts of its own `solve`, to
+    rounding; none waits for another, and one that fails leaves the rest as they are. A gradient
+    by what they share is summed over them inside the solve.
+
+    **Arguments:** as of `solve`, but for
+
+    - `f`: the vector field of one trajectory, shared by all.
+    - `y0`, `ts`, `args`: those of all trajectories, or shared ones.
+    - `in_axes`: which axis of `y0`, `ts` and `args` counts the trajectories, as in `jax.vmap`: an
+      integer, None for what is shared, or a pytree of these. Two entries more give the axes of
+      `rtol` and `atol`.
+    - `throw`: outside `jit` and `vmap`, raise if any trajectory fails. By default a trajectory that
+      fails is NaN from there on, and `sols.status` says why.
+    - `progress`: show a bar of the trajectories that are done (needs tqdm).
+    - `lanes`: how many trajectories step together; None to choose by state, field and backend.
+
+    **Returns:** a `Solution` whose arrays have a first axis of trajectories: `ys` is
+    `(trajectories, times, ...)`, `status` is `(trajectories,)`. `ts` alone has it only where the
+    times were mapped. `sols(t)` with `save="dense"` works as for one.
+
+    **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` for more than the machine
+    holds, and what `solve` raises.
+    """
+    check_callable(f)
+    axes = axes_of(in_axes)
+    ts, axes["ts"] = times_of_batch(ts, axes["ts"])
+    given = {"y0": check_state(y0), "ts": ts, "args": args, "rtol": rtol, "atol": atol}
+    trees, mapped = {}, {}
+    for name, tree in given.items():
+        whole = name == "ts" and axes[name] is None  # a pair of times is no pytree of axes
+        moved = (tree, False) if whole else move_axes(name, tree, axes[name])
+        trees[name], mapped[name] = moved
+    sizes = {name: tree for name, tree in trees.items() if name != "ts" or mapped["ts"]}
+    count = batch_size(sizes, mapped)
+    trees["y0"] = jax.tree.map(
+        lambda x, flag: x if flag else jnp.broadcast_to(x, (count, *x.shape)),
+        trees["y0"],
+        mapped["y0"],
+    )
+    one = jax.tree.map(lambda x: x[0], trees["y0"])
+    packing = Packing.of(one)
+    times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
+    check_some_tolerance(rtol, atol)
+    tolerances = [
+        check_tolerance_of_batch(name, trees[name], mapped[name], packing, one)
+        for name in ("rtol", "atol")
+    ]
+    known = None if is_traced(ts) or mapped["ts"] else ts
+    method = find_method(solver, controller, *tolerances, dt, max_steps, known, packing)
+    parts = _Parts(
+        trees["y0"], times, arrays_of_args(trees["args"]), method, check_save(save), lanes
+    )
+    flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
+    solution = compiled(_solve_batch, f, parts, flags, find_sensitivity(sensitivity))
+    if throw:
+        raise_on_failure(solution)
+    return solution
+
+
+class _Parts(NamedTuple):
+    """The arguments after their checks; mapped arrays have their trajectories first."""
+
+    y0: PyTree
+    ts: Array
+    args: PyTree
+    method: Method
+    save: str | Callable
+    lanes: int | None
+
+
+def _solve_batch(
+    f: VectorField, parts: _Parts, mapped: tuple[bool, PyTree, list[bool]], sensitivity: Sensitivity
+) -> Solution:
+    own_ts, own_args, own_tolerances = mapped
+    count = jax.tree.leaves(parts.y0)[0].shape[0]
+    y0, args = jax.tree.map(lambda x: x[0], parts.y0), first_of_each(parts.args, own_args)
+    ts = parts.ts[0] if own_ts else parts.ts
+    packing, save, read = Packing.of(y0), parts.save, None
+    if callable(save):
+        read = eqx.filter_closure_convert(save, ts[0].astype(packing.real_dtype), y0, args)
+        save = "ts"
+    elif save == "ts" and ts.shape[0] == 2:
+        save = "ends"
+    field = close_field(f, ts, y0, args, packing)
+    plan = Plan(without_gradient(parts.method), save, packing)
+    problem = Problem(field, jax.vmap(packing.pack)(parts.y0), parts.ts, parts.args, read)
+    flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
+    ensemble = Ensemble(*eqx.partition((problem, plan), flags))
+
+    one, plan = ensemble.one(jax.tree.map(lambda x: x[0], ensemble.own))
+    tile = choose_tile(packed_field(one, plan), ts[0], one.y0, count, parts.lanes)
+    result = sensitivity.solve_batch(ensemble, tile)
+    return _solution(result, ensemble)
+
+
+def _flags(
+    problem: Problem, plan: Plan, ts: bool, args: PyTree, tolerances: list[bool]
+) -> tuple[Problem, Plan]:
+    """Which leaves each trajectory has for itself."""
+    none = jax.tree.map(lambda _: False, (problem, plan))
+    own_problem = dataclasses.replace(none[0], y0=True, ts=ts, args=args)
+    own_plan = eqx.tree_at(
+        lambda p: (p.method.tolerance.rtol, p.method.tolerance.atol), none[1], tuple(tolerances)
+    )
+    return own_problem, own_plan
+
+
+def _solution(result: Result, ensemble: Ensemble) -> Solution:
+    def one(rows: PyTree, result: Result) -> Solution:
+        return solution_of(result, *ensemble.one(rows))
+
+    solution = eqx.filter_vmap(one)(ensemble.own, result)
+    shared = ensemble.shared[0].ts
+    if shared is None or ensemble.plan.save == "steps":
+        return solution
+    return dataclasses.replace(solution, ts=shared)

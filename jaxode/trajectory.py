@@ -1,0 +1,195 @@
+"""One trajectory under way: how it begins, attempts a step, and is judged at its end.
+
+All of it is arithmetic without loops; the loops call it and know no more of solvers and controllers
+than this. `attempt` serves one trajectory or lanes of many: then times, counts and decisions are
+vectors, and the last axis of every state is its lanes.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from .control import Controller, Tolerance, first_step
+from .record import Step
+from .solution import Stats, Status
+from .stepping.explicit import ExplicitRungeKutta
+
+Field = Callable[[Array, Array], Array]
+
+
+class Method(eqx.Module):
+    """How a problem is stepped: everything but the problem itself."""
+
+    solver: ExplicitRungeKutta
+    controller: Controller
+    tolerance: Tolerance
+    dt: Array | None
+    max_steps: int = eqx.field(static=True)
+    progress: Callable[..., None] | None = eqx.field(static=True, default=None)
+
+
+class Moving(NamedTuple):
+    """Where a trajectory is, and what its next step starts from.
+
+    `num_inside` counts the dense outputs read inside steps, where the solver has stages for them.
+    """
+
+    t: Array
+    t_low: Array  # what rounding took from t
+    y: Array
+    carry: Any
+    h: Array  # the next step's size, positive
+    memory: Any
+    num_steps: Array
+    num_accepted: Array
+    num_inside: Array | tuple[()]
+    status: Array
+
+
+def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Moving:
+    """The trajectory at its first time, its first step chosen."""
+    carry = method.solver.init(field, t0, y0)
+    slope = carry if method.solver.evaluations[0] else None
+    h, memory = method.controller.start(first_size(method, field, t0, t1, y0, slope))
+    zero = jnp.zeros((), jnp.int32)
+    num_inside = zero if method.solver.evaluations[2] else ()
+    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_inside, zero)
+
+
+def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
+    """Whether there is another step to attempt."""
+    going = direction * (t1 - s.t) > 0
+    return going & (s.status == Status.SUCCESS) & (s.num_steps < method.max_steps)
+
+
+def attempt(
+    method: Method,
+    field: Field,
+    s: Moving,
+    direction: Array,
+    t1: Array,
+    look: Callable[[Array], Array | bool | None] = lambda t_new: None,
+) -> tuple[Moving, Step]:
+    """Attempt a step towards `t1`: the trajectory after it, and the step.
+
+    `look(t_new)` says whether dense output inside the step to `t_new` will be read: None for
+    never, else a boolean.
+    """
+    size, longest, t_new, t_low = _aim(s, direction, t1)
+    h = direction * size
+    inside = look(t_new)
+    looks = False if inside is None else inside
+
+    y1, error, dense, carry1 = method.solver.step(field, s.t, s.y, h, s.carry, inside)
+    square = _square(method, error, s.y, y1)
+    decision = method.controller.judge(
+        size, square, method.solver.error_order or 1, s.memory, s.num_accepted
+    )
+    accept = decision.accept
+    after = Moving(
+        t=jnp.where(accept, t_new, s.t),
+        t_low=jnp.where(accept, t_low, s.t_low),
+        y=jnp.where(accept, y1, s.y),
+        carry=_where(accept, carry1, s.carry),
+        h=decision.h,
+        memory=decision.memory,
+        num_steps=s.num_steps + 1,
+        num_accepted=s.num_accepted + accept,
+        num_inside=jax.tree.map(lambda count: count + looks, s.num_inside),
+        status=_status(method, s.t, longest, size, decision.h, accept, square),
+    )
+    step = Step(s.t, h, t_new, direction, s.y, y1, dense, s.carry, s.num_accepted, accept)
+    return after, step
+
+
+def step_end(s: Moving, direction: Array, t1: Array) -> Array:
+    """The time at which the next step ends, if it is accepted."""
+    return _aim(s, direction, t1)[2]
+
+
+def _aim(s: Moving, direction: Array, t1: Array) -> tuple[Array, Array, Array, Array]:
+    """The next step's size, the size that would be drawn out to `t1`, and the time after it."""
+    remaining = direction * ((t1 - s.t) - s.t_low)
+    longest = remaining - 8 * jnp.finfo(s.t.dtype).eps * (jnp.abs(s.t) + remaining)
+    last = s.h >= longest
+    size = jnp.where(last, remaining, s.h)
+    t_new, t_low = _add(s.t, s.t_low, direction * size)
+    return size, longest, jnp.where(last, t1, t_new), jnp.where(last, 0, t_low)
+
+
+def _add(t: Array, low: Array, h: Array) -> tuple[Array, Array]:
+    """Kahan's sum: `t + h` and what its rounding left over, so that long solves do not drift."""
+    step = h + low
+    total = t + step
+    return total, step - (total - t)
+
+
+def _square(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
+    """The squared error in units of the tolerance; of a fixed step, zero if `y1` is finite."""
+    if method.controller.adaptive and error is not None:
+        return method.tolerance.square(error, y, y1)
+    return jnp.where(jnp.all(jnp.isfinite(y1), method.tolerance.axes(y1)), 0.0, jnp.inf)
+
+
+def _status(
+    method: Method,
+    t: Array,
+    longest: Array,
+    size: Array,
+    proposed: Array,
+    accept: Array,
+    square: Array,
+) -> Array:
+    finite, eps = jnp.isfinite(square), jnp.finfo(t.dtype).eps
+    if not method.controller.adaptive:
+        return jnp.where(finite, Status.SUCCESS, Status.NOT_FINITE).astype(jnp.int32)
+    finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * longest)
+    # A step of `longest` is drawn out to the last time, and so would only be tried again.
+    again = (proposed <= finest) | (proposed >= longest) | method.controller.too_small(size)
+    stuck = ~accept & again
+    reason = jnp.where(finite, Status.STEP_UNDERFLOW, Status.NOT_FINITE)
+    return jnp.where(stuck, reason, Status.SUCCESS).astype(jnp.int32)
+
+
+def judged(end: Moving, remaining: Array) -> Moving:
+    """The trajectory after its loop: its final status, and NaN unless that is `SUCCESS`."""
+    short = jnp.where(jnp.isnan(remaining), Status.BAD_TIMES, Status.MAX_STEPS).astype(jnp.int32)
+    status = jnp.where((end.status == Status.SUCCESS) & ~(remaining <= 0), short, end.status)
+    broken = (status == Status.SUCCESS) & ~jnp.all(jnp.isfinite(end.y))
+    status = jnp.where(broken, jnp.int32(Status.NOT_FINITE), status)
+    return end._replace(status=status, y=jnp.where(status == Status.SUCCESS, end.y, jnp.nan))
+
+
+def stats_of(method: Method, end: Moving) -> Stats:
+    """The counts of a trajectory that has ended."""
+    first, each, extra = method.solver.evaluations
+    if method.controller.adaptive and method.dt is None:
+        first = 2  # of the first step's choice, which shares the slope at the start
+    return Stats(
+        num_steps=end.num_steps,
+        num_accepted=end.num_accepted,
+        num_rejected=end.num_steps - end.num_accepted,
+        num_evaluations=first + each * end.num_steps + (extra * end.num_inside if extra else 0),
+        t_reached=end.t,
+    )
+
+
+def first_size(
+    method: Method, field: Field, t0: Array, t1: Array, y0: Array, slope: Array | None = None
+) -> Array:
+    """The size of the first step: what the user gave, else Hairer's choice."""
+    if method.dt is not None:
+        return jnp.abs(method.dt).astype(t0.dtype)
+    if not method.controller.adaptive:
+        return jnp.ones_like(t0)
+    slope = field(t0, y0) if slope is None else slope
+    order = method.solver.error_order or 1
+    return first_step(field, t0, y0, slope, t1 - t0, order, method.tolerance)
+
+
+def _where(accept: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
