@@ -48,6 +48,12 @@ class Ensemble(eqx.Module):
         return self.shared[0].ts if own is None else own
 
     @property
+    def all_times(self) -> Array:
+        """The times, shape `(times,)` or `(trajectories, times)`."""
+        own = self.own[0].ts
+        return self.shared[0].ts if own is None else own
+
+    @property
     def count(self) -> int:
         """How many trajectories."""
         return self.own[0].y0.shape[0]
@@ -92,6 +98,7 @@ class Run(eqx.Module):
 
     @property
     def save(self) -> Save:
+        """What is recorded."""
         return self.ensemble.plan.save if self.saving else "ends"
 
     def work(self, trace: Trace | None = None) -> Work:
@@ -144,7 +151,7 @@ class Run(eqx.Module):
         inside = self.inside(lanes)
         # The extra stages of a dense output are computed for all lanes where one needs them.
         anyone = inside if inside is None or inside is True else jnp.any(inside)
-        method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes)
+        method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
         t1, direction = self.span(lanes)
         moving, steps = attempt(method, field, lanes.moving, direction, t1, lambda _: anyone)
         if inside is not None:
@@ -153,7 +160,7 @@ class Run(eqx.Module):
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(moving=moving), steps
 
-    def field(self, lanes: Lane) -> Callable[[Array, Array], Array]:
+    def field(self, lane_rows: PyTree) -> Callable[[Array, Array], Array]:
         """The field on lanes, `(t, y)` of shapes `(lanes,)` and `(..., lanes)`."""
 
         def one(rows: PyTree, t: Array, y: Array) -> Array:
@@ -161,7 +168,7 @@ class Run(eqx.Module):
 
         many = jax.vmap(one, in_axes=-1, out_axes=-1)
         # The state of a stage enters every component of its slope: computed once, not in each.
-        return lambda t, y: many(lanes.rows, t, lax.optimization_barrier(y))
+        return lambda t, y: many(lane_rows, t, lax.optimization_barrier(y))
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""
@@ -200,10 +207,11 @@ class Run(eqx.Module):
         return self.every().open(t0, own[0].y0)
 
     def at_times(self) -> AtTimes:
-        own = self.ensemble.own[0].ts
-        return AtTimes(self.ensemble.shared[0].ts if own is None else own, self.tile)
+        """Recorder of values at the times."""
+        return AtTimes(self.ensemble.all_times, self.tile)
 
     def every(self) -> EveryStep | EveryDense:
+        """Recorder of all steps."""
         method = self.ensemble.plan.method
         if self.save == "steps":
             return EveryStep(method.max_steps, self.tile)

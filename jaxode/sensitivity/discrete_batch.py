@@ -1,11 +1,498 @@
-"""The discrete adjoint of a batch: the replay of `discrete.py`, in lanes."""
+"""The discrete adjoint of a batch: its log replayed backwards, all lanes of a turn with one vjp.
+
+What the trajectories share has one cotangent, which is summed over the lanes inside each vjp; what
+each has for itself is carried in its lane, and written when the replay comes to its first step.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import PyTree
 
 from ..batch import lanes as tiles
-from ..batch.lanes import Tile
-from ..batch.run import Ensemble, Run
-from ..forward import Result
+from ..batch.lanes import Tile, first_of
+from ..batch.log import Log, Logger, Row
+from ..batch.run import Ensemble, Run, values_in_lanes
+from ..forward import Result, direction_of, packed_field, reading
+from ..record import Step
+from ..solution import Status
 
 
 def solve_in_lanes(ensemble: Ensemble, tile: Tile) -> Result:
+    """Run all of `ensemble`; its gradient is the replay."""
+    return _discrete(ensemble, tile)
+
+
+@eqx.filter_custom_vjp
+def _discrete(ensemble: Ensemble, tile: Tile) -> Result:
     run = Run(ensemble, tile)
     return run.close(tiles.run(run.work(), tile, (run.open(), None)))
+
+
+@_discrete.def_fwd
+def _forward(perturbed: PyTree, ensemble: Ensemble, tile: Tile) -> tuple[Result, Any]:
+    result, log = Logger.of(ensemble, tile).run()
+    # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
+    return result, (log, result.status, result.stats.num_accepted, perturbed)
+
+
+@_discrete.def_bwd
+def _backward(
+    residuals: Any, cotangents: Result, _: PyTree, ensemble: Ensemble, tile: Tile
+) -> PyTree:
+    log, status, num_accepted, perturbed = residuals
+    replay = _Replay.of(perturbed, ensemble, tile, cotangents, status == Status.SUCCESS)
+    return replay.finish(replay.log(log), num_accepted, perturbed)
+
+
+class _Lane(NamedTuple):
+    """The cotangents of a trajectory on its way back, and its own part of the problem.
+
+    `unread` counts the saved times whose cotangents are yet to come in; `t0` and `t1` are the
+    cotangents of its first and last time, `fresh` tells that its last step has not come.
+    """
+
+    y: Array
+    carry: Any
+    own: PyTree
+    unread: Array
+    t0: Array | tuple[()]
+    t1: Array | tuple[()]
+    fresh: Array
+    rows: PyTree
+
+
+class _Back(NamedTuple):
+    """Lanes, the trajectories in them, what is summed, and what is known by trajectory.
+
+    `times`: cotangents of the times that values were saved at.
+    """
+
+    numbers: Array
+    lanes: _Lane
+    shared: PyTree
+    results: _Lane
+    times: Array | tuple[()]
+
+
+class _Replay(eqx.Module):
+    """The backward pass. `own` and `shared` hold the arrays that are differentiated."""
+
+    own: PyTree
+    shared: PyTree
+    ensemble: Ensemble
+    tile: Tile
+    cotangents: Result
+    good: Array
+    with_times: bool = eqx.field(static=True)
+
+    @classmethod
+    def of(
+        cls, perturbed: PyTree, ensemble: Ensemble, tile: Tile, cotangents: Result, good: Array
+    ) -> "_Replay":
+        with_times = bool(perturbed.own[0].ts) or bool(perturbed.shared[0].ts)
+        own = eqx.filter(ensemble.own, _without(perturbed.own, y0=False, ts=False))
+        shared = eqx.filter(ensemble.shared, _without(perturbed.shared, ts=False))
+        safe = _safe(ensemble, good)
+        return cls(own, shared, safe, tile, cotangents, good, with_times)
+
+    def log(self, log: Log) -> _Back:
+        """Replay every turn, the last first."""
+        logger = Logger.of(self.ensemble, self.tile)
+
+        def segment(state: tuple[Array, Row, _Back]) -> tuple[Array, Row, _Back]:
+            number, rows, back = state
+            rows, count = logger.again(log._replace(rows=rows), number)
+
+            def one(state: tuple[Array, _Back]) -> tuple[Array, _Back]:
+                n = state[0] - 1
+                return n, self.turn(state[1], jax.tree.map(lambda b: b[n], rows))
+
+            back = lax.while_loop(lambda s: s[0] > 0, one, (count, back))[1]
+            return number - 1, rows, back
+
+        start = log.segments - 1, log.rows, self.start()
+        return lax.while_loop(lambda s: s[0] >= 0, segment, start)[2]
+
+    def start(self) -> _Back:
+        """Blank lanes, and results as of trajectories that take no step."""
+        count, ensemble = self.ensemble.count, self.ensemble
+        results = jax.vmap(self.load)(jnp.arange(count, dtype=jnp.int32))
+        # A last row takes what blank lanes write.
+        results = jax.tree.map(
+            lambda x: jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)]),
+            results._replace(rows=None),
+        )
+        lanes = self.tile.zeros(jax.eval_shape(self.load, jax.ShapeDtypeStruct((), jnp.int32)))
+        numbers = jnp.full((self.tile.width,), count, jnp.int32)
+        shared = jax.tree.map(jnp.zeros_like, self.shared)
+        times = jnp.zeros((count, ensemble.all_times.shape[-1]), ensemble.all_times.dtype)
+        return _Back(numbers, lanes, shared, results, times if self.with_times else ())
+
+    def load(self, number: Array) -> _Lane:
+        """A trajectory at its last time."""
+        ensemble = self.ensemble
+        rows = jax.tree.map(
+            lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), ensemble.own
+        )
+        problem, plan = ensemble.one(rows)
+        carry = jax.eval_shape(
+            lambda: plan.method.solver.init(packed_field(problem, plan), problem.ts[0], problem.y0)
+        )
+        ct = self.cotangents
+        y = jnp.zeros_like(problem.y0) if ct.y1 is None else ct.y1[number]
+        if ensemble.plan.save == "ends" and ct.ys is not None:
+            y = y + ct.ys[number, 1]
+        zero = jnp.zeros((), ensemble.all_times.dtype) if self.with_times else ()
+        return _Lane(
+            y,
+            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
+            jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.own),
+            jnp.int32(ensemble.all_times.shape[-1]),
+            zero,
+            zero,
+            jnp.asarray(True),
+            (dataclasses.replace(rows[0], y0=None, ts=None), rows[1]),
+        )
+
+    def exchange(self, back: _Back, numbers: Array) -> _Back:
+        """Write the trajectories whose first step is behind us, and load those of `numbers`."""
+        known = jnp.concatenate([self.good, jnp.zeros((1,), bool)])
+
+        def due(back: _Back) -> Array:
+            return (numbers != back.numbers) & known[numbers]
+
+        def all_lanes(mask: Array, back: _Back) -> _Back:
+            results = self.tile.put(
+                back.results, mask, (back.numbers,), back.lanes._replace(rows=None)
+            )
+            loaded = jax.vmap(self.load, out_axes=-1)(jnp.minimum(numbers, self.ensemble.count - 1))
+            lanes = jax.tree.map(lambda a, b: jnp.where(mask, a, b), loaded, back.lanes)
+            new = jnp.where(mask, numbers, back.numbers)
+            return back._replace(numbers=new, lanes=lanes, results=results)
+
+        def one_lane(lane: Array, back: _Back) -> _Back:
+            only = jnp.arange(self.tile.width) == lane
+            kept = back.lanes._replace(rows=None)
+            results = self.tile.put(back.results, only, (back.numbers,), kept)
+            lanes = self.tile.with_lane(back.lanes, lane, self.load(numbers[lane]))
+            new = jnp.where(only, numbers, back.numbers)
+            return back._replace(numbers=new, lanes=lanes, results=results)
+
+        if self.tile.wide:
+            step, found, look = all_lanes, jnp.any, due
+        else:
+            step, look = one_lane, lambda back: first_of(due(back))
+            found = lambda lane: lane < self.tile.width  # noqa: E731
+
+        def again(state: tuple[Any, _Back]) -> tuple[Any, _Back]:
+            back = step(*state)
+            return look(back), back
+
+        return lax.while_loop(lambda s: found(s[0]), again, (look(back), back))[1]
+
+    def turn(self, back: _Back, row: Row) -> _Back:
+        """Pull the cotangents of one turn's lanes back over their steps."""
+        back = self.exchange(back, row.numbers)
+        solver, lanes = self.ensemble.plan.method.solver, back.lanes
+        # A lane that holds another trajectory than its row is one whose cotangents stay.
+        active = (row.numbers == back.numbers) & (row.h != 0)
+        row, rows = self.sane(row, lanes.rows, row.numbers == back.numbers)
+        inside = self.inside(back, row, active)
+
+        def advance(shared: PyTree, own: PyTree, y: Array, carry: Any, clock: Any) -> Any:
+            t, h = (row.t, row.h) if clock is None else clock
+            field = self.field(shared, own, rows)
+            y1, _, dense, carry1 = solver.step(field, t, y, h, carry, inside)
+            return y1, dense, carry1
+
+        clock = (row.t, row.h) if self.with_times else None
+        (y1, dense, _), pull = jax.vjp(
+            advance, self.shared, self.own_of(rows), row.y, row.carry, clock
+        )
+        steps = Step(
+            row.t, jnp.where(active, row.h, 1), None, None, row.y, y1, dense, None, None, None
+        )
+        back, (ct_y, ct_y1, ct_dense, ct_clock) = self.values(back, row, rows, steps, active)
+        end = jnp.where(active, back.lanes.y, 0) + ct_y1
+        carry = jax.tree.map(lambda c: jnp.where(active, c, 0), back.lanes.carry)
+        shared, own, y, carry, ct_step = pull((end, ct_dense, carry))
+        lanes = back.lanes
+        lanes = lanes._replace(
+            y=jnp.where(active, y + ct_y, lanes.y),
+            carry=jax.tree.map(lambda a, b: jnp.where(active, a, b), carry, lanes.carry),
+            own=jax.tree.map(jnp.add, lanes.own, own),
+            fresh=lanes.fresh & ~active,
+            **self.clock(back.lanes, ct_clock, ct_step, active),
+        )
+        return back._replace(lanes=lanes, shared=jax.tree.map(jnp.add, back.shared, shared))
+
+    def clock(self, lanes: _Lane, ct_clock: Any, ct_step: Any, active: Array) -> dict[str, Array]:
+        """Cotangents of the first and last time, with those of a step's start and size."""
+        if not self.with_times:
+            return {}
+        ct_t, ct_h = jax.tree.map(jnp.add, ct_clock, ct_step)
+        ct_t, ct_h = jnp.where(active, ct_t, 0), jnp.where(active & lanes.fresh, ct_h, 0)
+        # Every step starts later if t0 does; the last alone is as long as the rest leaves it.
+        return {"t0": lanes.t0 + ct_t - ct_h, "t1": lanes.t1 + ct_h}
+
+    def sane(self, row: Row, rows: PyTree, present: Array) -> tuple[Row, PyTree]:
+        """The row with a harmless trajectory's start in the lanes that are not `present`.
+
+        Their cotangents are zero, but zero times NaN is NaN, in every sum over lanes.
+        """
+        (problem, plan), first = self.reference()
+        carry = plan.method.solver.init(packed_field(problem, plan), problem.ts[0], problem.y0)
+        lane = jax.tree.map(
+            lambda a, b: jnp.where(present, a, b[..., None]),
+            (row.t, row.y, row.carry, rows),
+            (problem.ts[0], problem.y0, carry, first),
+        )
+        t, y, carry, rows = lane
+        return row._replace(t=t, y=y, carry=carry, h=jnp.where(present, row.h, 0)), rows
+
+    def reference(self) -> tuple[tuple[Any, Any], PyTree]:
+        """A trajectory that went well, and its rows without state and times."""
+        rows = jax.tree.map(lambda x: x[jnp.argmax(self.good)], self.ensemble.own)
+        return self.ensemble.one(rows), (dataclasses.replace(rows[0], y0=None, ts=None), rows[1])
+
+    def values(
+        self, back: _Back, row: Row, rows: PyTree, steps: Step, active: Array
+    ) -> tuple[_Back, tuple[Array, Array, Any, Any]]:
+        """Cotangents of what was saved of the steps: to their starts, ends, slopes and clocks."""
+        zeros = jax.tree.map(jnp.zeros_like, (row.y, steps.y1, steps.dense))
+        clock = (jnp.zeros_like(row.t), jnp.zeros_like(row.h)) if self.with_times else None
+        ct, save = self.cotangents, self.ensemble.plan.save
+        number = jnp.minimum(row.numbers, self.ensemble.count - 1)
+
+        def of(part: Array, place: Array) -> Array:
+            return jnp.where(active, jnp.moveaxis(part[number, place], 0, -1), 0)
+
+        if save == "steps" and ct.ys is not None:
+            return back, (zeros[0], of(ct.ys, row.index + 1), zeros[2], clock)
+        if save == "dense" and ct.dense is not None:
+            none = (jnp.zeros_like(row.t), jnp.zeros_like(row.h), zeros[0], jnp.stack(zeros[2]))
+            ct_t, ct_h, ct_y, ct_slopes = (
+                zero if part is None else of(part, row.index)
+                for part, zero in zip(ct.dense, none, strict=True)
+            )
+            return back, (ct_y, zeros[1], tuple(ct_slopes), (ct_t, ct_h) if clock else None)
+        if save == "ts" and ct.ys is not None:
+            return self.values_at_times(back, row, rows, steps, active, (zeros, clock))
+        return back, (*zeros, clock)
+
+    def values_at_times(
+        self, back: _Back, row: Row, rows: PyTree, steps: Step, active: Array, zeros: Any
+    ) -> tuple[_Back, tuple[Array, Array, Any, Any]]:
+        """The same for the times that the steps passed, the last first."""
+        number = jnp.minimum(row.numbers, self.ensemble.count - 1)
+        first, last, direction = self.span(number)
+
+        def passed(unread: Array) -> Array:
+            at = self.time(number, unread)
+            # A first step has written the repeats of the first time too, all but the first row.
+            more = (direction * (at - row.t) > 0) | (row.t == first)
+            return active & (unread > 1) & more
+
+        def one(state: Any) -> Any:
+            mask, unread, (shared, own, parts, clock), times = state
+            at = self.time(number, unread)
+
+            def value(shared: PyTree, own: PyTree, parts: Any, clock: Any) -> PyTree:
+                when, t, h = (at, steps.t, steps.h) if clock is None else clock
+                y, y1, dense = parts
+                step = steps._replace(t=t, h=h, y=y, y1=y1, dense=dense)
+                ensemble, lanes = self.with_moving(shared, own, rows)
+                return values_in_lanes(ensemble, lanes, when, unread == self.times, step)
+
+            parts_now = row.y, steps.y1, steps.dense
+            clock_now = (at, steps.t, steps.h) if self.with_times else None
+            _, pull = jax.vjp(value, self.shared, self.own_of(rows), parts_now, clock_now)
+            ct = jax.tree.map(
+                lambda c: jnp.where(mask, jnp.moveaxis(c[number, unread - 1], 0, -1), 0),
+                self.ct_ys,
+            )
+            *more, ct_when = pull(ct)
+            if self.with_times:
+                times = self.tile.put(times, mask, (number, unread - 1), ct_when[0])
+                ct_when = ct_when[1:]
+            totals = jax.tree.map(jnp.add, (shared, own, parts, clock), (*more, ct_when))
+            unread = jnp.where(mask, unread - 1, unread)
+            return passed(unread), unread, totals, times
+
+        (zero_parts, zero_clock), unread = zeros, back.lanes.unread
+        start = (
+            passed(unread),
+            unread,
+            (back.shared, back.lanes.own, zero_parts, zero_clock),
+            back.times,
+        )
+        _, unread, (shared, own, parts, clock), times = lax.while_loop(
+            lambda s: jnp.any(s[0]), one, start
+        )
+        lanes = back.lanes._replace(unread=unread, own=own)
+        back = back._replace(lanes=lanes, shared=shared, times=times)
+        return back, (*parts, clock)
+
+    def inside(self, back: _Back, row: Row, active: Array) -> Array | bool | None:
+        """Whether dense output of a step was read."""
+        save = self.ensemble.plan.save
+        if save != "ts":
+            return True if save == "dense" else None
+        if not self.ensemble.plan.method.solver.evaluations[2]:
+            return True
+        number = jnp.minimum(row.numbers, self.ensemble.count - 1)
+        _, _, direction = self.span(number)
+        at = self.time(number, jnp.maximum(back.lanes.unread, 1))
+        return jnp.any(active & (direction * (at - row.t) > 0))
+
+    def finish(self, back: _Back, num_accepted: Array, perturbed: PyTree) -> PyTree:
+        """The cotangent of the ensemble, from those at the first times."""
+        lanes = back.lanes._replace(rows=None)
+        ended = jax.tree.map(
+            lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.rows(lanes)
+        )
+        solver, own = self.ensemble.plan.method.solver, self.ensemble.own
+        t0 = jax.vmap(lambda rows: self.ensemble.ts(rows)[0])(own)
+
+        def begin(shared: PyTree, moving: PyTree, y: Array, t: Array) -> Any:
+            def one(moving: PyTree, rows: PyTree, y: Array, t: Array) -> Any:
+                ensemble, rows = self.with_moving(shared, moving, rows)
+                problem, plan = ensemble.one(rows)
+                carry = solver.init(packed_field(problem, plan), t, y)
+                value = reading(problem, plan).fn(t, y) if plan.save == "ts" else ()
+                return carry, value
+
+            return jax.vmap(one)(moving, own, y, t)
+
+        (_, value), pull = jax.vjp(begin, self.shared, self.own, own[0].y0, t0)
+        shared, moving, y0, ct_t0 = pull((ended.carry, self.ct_first(value, ended.unread)))
+        shared, moving = jax.tree.map(jnp.add, (back.shared, ended.own), (shared, moving))
+        y0 = y0 + ended.y + self.ct_start(num_accepted)
+        ts = self.ct_ts(back, ended, ct_t0, num_accepted) if self.with_times else None
+        own_ct, shared_ct = self.marked(moving, y0, ts, shared)
+        return Ensemble(eqx.filter(own_ct, perturbed.own), eqx.filter(shared_ct, perturbed.shared))
+
+    def marked(self, moving: PyTree, y0: Array, ts: Any, shared: PyTree) -> tuple[PyTree, PyTree]:
+        """NaN for what failed: its own cotangents, and the shared ones if it has any to give."""
+        bad = ~self.good
+
+        def nan(x: Array) -> Array:
+            return jnp.where(bad.reshape((-1,) + (1,) * (x.ndim - 1)), jnp.nan, x)
+
+        asked = jnp.zeros_like(bad)
+        for ct in jax.tree.leaves((self.cotangents.ys, self.cotangents.y1, self.cotangents.dense)):
+            asked = asked | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
+        spoiled = jnp.any(bad & asked)
+        shared = jax.tree.map(lambda x: jnp.where(spoiled, jnp.nan, x), shared)
+        own = jax.tree.map(nan, dataclasses.replace(moving[0], y0=y0)), jax.tree.map(nan, moving[1])
+        if ts is None:
+            return own, shared
+        if self.ensemble.own[0].ts is not None:
+            return (dataclasses.replace(own[0], ts=nan(ts)), own[1]), shared
+        ts = jnp.where(spoiled, jnp.nan, jnp.sum(jnp.where(bad[:, None], 0, ts), axis=0))
+        return own, (dataclasses.replace(shared[0], ts=ts), shared[1])
+
+    def ct_start(self, num_accepted: Array) -> Array | float:
+        """Cotangent of the first states as they were saved."""
+        ct, save = self.cotangents, self.ensemble.plan.save
+        if save in ("ends", "steps") and ct.ys is not None:
+            return ct.ys[:, 0]
+        if save == "dense" and ct.dense is not None and ct.dense[2] is not None:
+            none = (num_accepted == 0).reshape((-1,) + (1,) * (ct.dense[2].ndim - 2))
+            return jnp.where(none, ct.dense[2][:, 0], 0)  # a solve over no time
+        return 0.0
+
+    def ct_first(self, value: PyTree, unread: Array) -> PyTree:
+        """Cotangent of the value at the first time: of the rows that no step has written."""
+        if self.ensemble.plan.save != "ts":
+            return ()
+        here = (jnp.arange(self.times) < unread[:, None]) & self.good[:, None]
+        return jax.tree.map(
+            lambda c: jnp.sum(c, axis=1, where=here.reshape(here.shape + (1,) * (c.ndim - 2))),
+            self.ct_ys_like(value),
+        )
+
+    def ct_ts(self, back: _Back, ended: _Lane, ct_t0: Array, num_accepted: Array) -> Array:
+        """Cotangents of the times of each trajectory."""
+        ts = back.times.at[:, 0].add(ended.t0 + ct_t0).at[:, -1].add(ended.t1)
+        if self.ensemble.plan.save != "steps" or self.cotangents.ts is None:
+            return ts
+        returned = jax.vmap(times_returned, in_axes=(0, 0, None))
+        return ts + returned(self.cotangents.ts, num_accepted, self.times)
+
+    def with_moving(self, shared: PyTree, own: PyTree, rows: PyTree) -> tuple[Ensemble, PyTree]:
+        """The ensemble and rows, with differentiated arrays in the place of its own."""
+        ensemble = Ensemble(self.ensemble.own, eqx.combine(shared, self.ensemble.shared))
+        return ensemble, eqx.combine(own, rows)
+
+    def field(self, shared: PyTree, own: PyTree, rows: PyTree) -> Callable[[Array, Array], Array]:
+        """The field on lanes."""
+        ensemble, rows = self.with_moving(shared, own, rows)
+        return Run(ensemble, self.tile).field(rows)
+
+    def own_of(self, rows: PyTree) -> PyTree:
+        """What is differentiated of the lanes' own rows."""
+        return eqx.filter(rows, jax.tree.map(lambda x: x is not None, self.own, is_leaf=_is_none))
+
+    def span(self, number: Array) -> tuple[Array, Array, Array]:
+        """First time, last time and direction of the trajectories."""
+        ts = self.ensemble.all_times
+        if ts.ndim == 1:
+            return ts[0], ts[-1], direction_of(ts)
+        first, last = ts[number, 0], ts[number, -1]
+        return first, last, jnp.sign(last - first)
+
+    def time(self, number: Array, unread: Array) -> Array:
+        """The last of the `unread` times."""
+        ts = self.ensemble.all_times
+        return ts[unread - 1] if ts.ndim == 1 else ts[number, unread - 1]
+
+    @property
+    def times(self) -> int:
+        return self.ensemble.all_times.shape[-1]
+
+    @property
+    def ct_ys(self) -> PyTree:
+        return self.cotangents.ys
+
+    def ct_ys_like(self, value: PyTree) -> PyTree:
+        """Cotangents of the saved values, zeros where there are none."""
+        return jax.tree.map(
+            lambda c, v: (
+                jnp.zeros((v.shape[0], self.times, *v.shape[1:]), v.dtype) if c is None else c
+            ),
+            self.cotangents.ys,
+            value,
+            is_leaf=_is_none,
+        )
+
+
+def times_returned(ct: Array, total: Array, times: int) -> Array:
+    """Cotangent of `ts` through the times of steps: all but the last move with the first."""
+    zeros, rows = jnp.zeros((times,), ct.dtype), jnp.arange(ct.shape[0])
+    first = jnp.sum(ct, where=(rows < total) | (rows == 0))
+    return zeros.at[0].add(first).at[-1].add(jnp.where(total > 0, ct[total], 0))
+
+
+def _safe(ensemble: Ensemble, good: Array) -> Ensemble:
+    """The ensemble with a trajectory that went well in the place of those that failed."""
+    first = jnp.argmax(good)
+
+    def fill(x: Array) -> Array:
+        return jnp.where(good.reshape((-1,) + (1,) * (x.ndim - 1)), x, x[first])
+
+    return Ensemble(jax.tree.map(fill, ensemble.own), ensemble.shared)
+
+
+def _without(parts: PyTree, **fields: Any) -> PyTree:
+    return dataclasses.replace(parts[0], **fields), parts[1]
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

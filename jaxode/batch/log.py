@@ -1,0 +1,155 @@
+"""The log of a batch's run, turn by turn, for those who go through it backwards.
+
+A turn's row holds every lane's step. There are rows for one segment of turns; each segment begins
+with a snapshot of the lanes, from which its rows can be written again. A run of one segment, the
+usual one of a few steps, needs no second writing.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import PyTree
+
+from ..forward import Result
+from ..record import put_row
+from . import lanes as tiles
+from .lanes import State, Tile
+from .run import Ensemble, Lane, Run, Turn
+
+# Bytes of the rows of one segment, where the root of the number of turns does not ask for more.
+SEGMENT_BYTES = 2**22
+
+
+class Row(NamedTuple):
+    """One turn: the trajectory in each lane, and its step; `h` is zero unless it was accepted.
+
+    `index` counts the accepted steps before it, where a save mode asks.
+    """
+
+    numbers: Array
+    t: Array
+    h: Array
+    y: Array
+    carry: Any
+    index: Array | tuple[()]
+
+
+class Snapshot(NamedTuple):
+    """The queue and its lanes before a segment."""
+
+    queue: Array
+    left: Array
+    numbers: Array
+    lanes: Lane
+
+
+class Log(NamedTuple):
+    """The rows of the last segment, how many of them, and the snapshots of all segments."""
+
+    rows: Row
+    count: Array
+    snapshots: Snapshot
+    segments: Array
+
+
+class Logger(eqx.Module):
+    """Writes a log, and writes the rows of a segment again."""
+
+    ensemble: Ensemble
+    tile: Tile
+    length: int = eqx.field(static=True)  # rows
+    most: int = eqx.field(static=True)  # segments
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, tile: Tile) -> "Logger":
+        """With as many rows as fit, at least the root of the most turns there can be."""
+        rounds = -(-ensemble.count // tile.width) + (tile.width < ensemble.count)
+        turns = ensemble.plan.method.max_steps * rounds + 1
+        logger = cls(ensemble, tile, 1, 1)
+        row = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(logger._shape()))
+        length = min(turns, max(SEGMENT_BYTES // row, math.isqrt(turns) + 1))
+        return cls(ensemble, tile, length, -(-turns // length))
+
+    def run(self) -> tuple[Result, Log]:
+        """The forward run, with its log."""
+        run = Run(self.ensemble, self.tile)
+        work = run.work(self._write)
+        blank = self._shape()
+        rows = jax.tree.map(lambda x: jnp.zeros((self.length, *x.shape), x.dtype), blank)
+        zero = jnp.int32(0)
+        start = tiles.start(work, self.tile, (run.open(), (zero, rows)))
+        snapshot = _snapshot(start)
+        snapshots = jax.tree.map(lambda x: jnp.zeros((self.most, *x.shape), x.dtype), snapshot)
+
+        def segment(carry: tuple[Array, Snapshot, State]) -> tuple[Array, Snapshot, State]:
+            number, snapshots, state = carry
+            snapshots = jax.tree.map(
+                lambda b, v: put_row(b, v, number), snapshots, _snapshot(state)
+            )
+            saved, (_, rows) = state.record
+            state = state._replace(record=(saved, (zero, rows)))
+            return number + 1, snapshots, self._fill(work, state)
+
+        segments, snapshots, end = lax.while_loop(
+            lambda c: c[2].left > 0, segment, (zero, snapshots, start)
+        )
+        count, rows = end.record[1]
+        return run.close(end), Log(rows, count, snapshots, segments)
+
+    def again(self, log: Log, segment: Array) -> tuple[Row, Array]:
+        """The rows of a segment and their number; of the last one they are still there."""
+        known = segment == log.segments - 1
+        if self.most == 1:
+            return log.rows, log.count
+        run = Run(self.ensemble, self.tile, saving=False)
+        work = run.work(self._write)._replace(result=lambda lane: ())
+        queue, left, numbers, lanes = jax.tree.map(lambda b: b[segment], log.snapshots)
+        written = jnp.where(known, self.length, 0).astype(jnp.int32)
+        record = ((), (written, log.rows))
+        state = State(queue, left, numbers, lanes, (), record, jnp.int32(0))
+        state = self._fill(work, state)
+        return state.record[1][1], jnp.where(known, log.count, state.record[1][0])
+
+    def _fill(self, work: tiles.Work, state: State) -> State:
+        def room(state: State) -> Array:
+            return (state.left > 0) & (state.record[1][0] < self.length)
+
+        return lax.while_loop(room, lambda s: tiles.turn(work, self.tile, s), state)
+
+    def _write(self, record: tuple[Array, Row], turn: Turn) -> tuple[Array, Row]:
+        count, rows = record
+        row = self._row(turn)
+        return count + 1, jax.tree.map(lambda b, v: put_row(b, v, count), rows, row)
+
+    def _row(self, turn: Turn) -> Row:
+        steps = turn.steps
+        indexed = self.ensemble.plan.save in ("steps", "dense")
+        return Row(
+            turn.numbers,
+            steps.t,
+            jnp.where(steps.accept, steps.h, 0),
+            steps.y,
+            steps.carry,
+            steps.index if indexed else (),
+        )
+
+    def _shape(self) -> PyTree:
+        """A row's shapes."""
+
+        def row() -> Row:
+            run = Run(self.ensemble, self.tile)
+            work = run.work()
+            state = tiles.start(work, self.tile, (run.open(), None))
+            _, steps = run.attempt(state.lanes)
+            return self._row(Turn(state.numbers, state.lanes, steps))
+
+        return jax.eval_shape(row)
+
+
+def _snapshot(state: State) -> Snapshot:
+    lanes = state.lanes._replace(reader=())
+    return Snapshot(state.queue, state.left, state.numbers, lanes)
