@@ -125,7 +125,7 @@ class PID(eqx.Module):
         return self.norm if callable(self.norm) else NORMS[self.norm]
 
     def start(self, h: Array) -> tuple[Array, Any]:
-        """The first step, bounded, and the controller's memory: the last two log errors, if used."""
+        """The first step, bounded, and the memory: the last two log errors, where they are used."""
         zero = jnp.zeros(h.shape, jnp.float32)
         return self._bound(h), (zero, zero) if self.pcoeff or self.dcoeff else ()
 

@@ -122,7 +122,9 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
         at = AtTimes(ts, reading(problem, plan))
 
         def written(saved: AtTimesState, out: Outcome) -> Result:
-            status = times_status(out.status, saved.ordered, saved.count, ts)
+            # A time that was never passed lies outside the span, unless the span is empty.
+            missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
+            status = times_status(out.status, saved.ordered, missed)
             return _result(ts, saved.buffers, out._replace(status=status))
 
         return _Values(lambda: at.open(y0), at.write, at.inside, written)
@@ -144,10 +146,8 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
     )
 
 
-def times_status(status: Array, ordered: Array, count: Array, ts: Array) -> Array:
-    """The status, given whether times were passed in order and how many of `ts` were written."""
-    # A time that was never passed lies outside the span, unless the span is empty.
-    missed = (count < ts.shape[0]) & jnp.any(ts != ts[0])
+def times_status(status: Array, ordered: Array, missed: Array) -> Array:
+    """The status, given whether times were passed in order, and whether one never was."""
     bad = ~ordered | (missed & (status == Status.SUCCESS))
     return jnp.where(bad, jnp.int32(Status.BAD_TIMES), status)
 

@@ -164,17 +164,22 @@ def judged(end: Moving, remaining: Array) -> Moving:
     return end._replace(status=status, y=jnp.where(status == Status.SUCCESS, end.y, jnp.nan))
 
 
-def stats_of(method: Method, end: Moving) -> Stats:
-    """The counts of a trajectory that has ended."""
+def stats_of(
+    method: Method, num_steps: Array, num_accepted: Array, num_inside: Any, t_reached: Array
+) -> Stats:
+    """The counts of trajectories that have ended."""
     first, each, extra = method.solver.evaluations
+    insides = sum(extra * count for count in jax.tree.leaves(num_inside))
     if method.controller.adaptive and method.dt is None:
         first = 2  # of the first step's choice, which shares the slope at the start
     return Stats(
-        num_steps=end.num_steps,
-        num_accepted=end.num_accepted,
-        num_rejected=end.num_steps - end.num_accepted,
-        num_evaluations=first + each * end.num_steps + (extra * end.num_inside if extra else 0),
-        t_reached=end.t,
+        num_steps=num_steps,
+        num_accepted=num_accepted,
+        num_rejected=num_steps - num_accepted,
+        num_evaluations=first
+        + each * num_steps
+        + sum(extra * n for n in jax.tree.leaves(num_inside)),
+        t_reached=t_reached,
     )
 
 

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ..fuse import in_one_piece
+
 
 class Tile(eqx.Module):
     """The shape of a tile: how many lanes, and whether it is wide."""
@@ -143,11 +145,16 @@ def turn(work: Work, tile: Tile, state: State) -> State:
     return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
 
 
-def run(work: Work, tile: Tile, record: Any) -> State:
-    """Every trajectory from start to end."""
-    return lax.while_loop(
-        lambda s: s.left > 0, lambda s: turn(work, tile, s), start(work, tile, record)
-    )
+def run(work: Work, tile: Tile, record: Any) -> tuple[PyTree, Any]:
+    """Every trajectory from start to end: the results and the record."""
+
+    def whole(state: tuple[PyTree, Any]) -> tuple[PyTree, Any]:
+        first = start(work, tile, state[1])._replace(results=state[0])
+        end = lax.while_loop(lambda s: s.left > 0, lambda s: turn(work, tile, s), first)
+        return end.results, end.record
+
+    blank = start(work, tile, record)
+    return in_one_piece(whole, (blank.results, record))
 
 
 def _refill(work: Work, tile: Tile, state: State) -> State:

@@ -24,7 +24,7 @@ from ..forward import (
 from ..record import Step
 from ..solution import Status
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
-from .lanes import State, Tile, Work
+from .lanes import Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
 
 
@@ -141,10 +141,16 @@ class Run(eqx.Module):
         t1, direction = self.span(lanes)
         return ~under_way(self.ensemble.plan.method, lanes.moving, direction, t1)
 
-    def result(self, lane: Lane) -> tuple[Moving, Any]:
-        """What is kept of a trajectory that has ended."""
-        kept = lane.moving._replace(t_low=(), carry=(), h=(), memory=())
-        return kept, lane.reader
+    def result(self, lane: Lane) -> tuple[Array, Array, Array]:
+        """The state at a trajectory's end, the time reached, and status and counts."""
+        t1, direction = self.span(lane)
+        end = judged(lane.moving, direction * (t1 - lane.moving.t))
+        status = end.status
+        if self.save == "ts":
+            missed = lane.reader.count < self.ensemble.all_times.shape[-1]
+            status = times_status(status, lane.reader.ordered, missed)
+        counts = status, end.num_steps, end.num_accepted, *jax.tree.leaves(end.num_inside)
+        return end.y, end.t, jnp.stack(counts)
 
     def attempt(self, lanes: Lane) -> tuple[Lane, Step]:
         """A step of every lane."""
@@ -217,26 +223,19 @@ class Run(eqx.Module):
             return EveryStep(method.max_steps, self.tile)
         return EveryDense(method.max_steps, len(method.solver.dense_rows), self.tile)
 
-    def close(self, state: State) -> Result:
+    def close(self, results: Any, record: Any) -> Result:
         """The results, trajectory by trajectory."""
-        (saved, _), ended = state.record, state.results
-
-        def one(rows: PyTree, ended: Any, saved: Any) -> Result:
-            (moving, reader), ts = ended, self.ensemble.ts(rows)
-            _, plan = self.ensemble.one(rows)
-            end = judged(moving, jnp.sign(ts[-1] - ts[0]) * (ts[-1] - moving.t))
-            status, stats = end.status, stats_of(plan.method, end)
-            y0 = rows[0].y0
-            if self.save == "ends":
-                return Result(None, jnp.stack([y0, end.y]), end.y, stats, status, None)
-            if self.save == "ts":
-                status = times_status(status, reader.ordered, reader.count, ts)
-                return Result(None, saved, end.y, stats, status, None)
-            if self.save == "steps":
-                return Result(saved[0], saved[1], end.y, stats, status, None)
-            return Result(None, None, end.y, stats, status, saved)
-
-        return jax.vmap(one)(self.ensemble.own, ended, saved)
+        (y1, t, counts), (saved, _) = results, record
+        status, num_steps, num_accepted, *num_inside = jnp.moveaxis(counts, 1, 0)
+        stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_inside, t)
+        if self.save == "ends":
+            ys = jnp.stack([self.ensemble.own[0].y0, y1], axis=1)
+            return Result(None, ys, y1, stats, status, None)
+        if self.save == "ts":
+            return Result(None, saved, y1, stats, status, None)
+        if self.save == "steps":
+            return Result(*saved, y1, stats, status, None)
+        return Result(None, None, y1, stats, status, saved)
 
 
 def first_values(ensemble: Ensemble) -> PyTree:

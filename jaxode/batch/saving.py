@@ -47,8 +47,10 @@ class AtTimes(eqx.Module):
 
     def reader(self, number: Array, direction: Array) -> Reader:
         """A trajectory's reader after its first time."""
-        one = jnp.int32(1)
-        return Reader(one, self.time(number, one, direction), jnp.asarray(True))
+        ts = self.ts if self.ts.ndim == 1 else self.ts[number]
+        # Of a span that is empty all times were written at its start.
+        count = jnp.where(jnp.any(ts != ts[0]), 1, ts.shape[0]).astype(jnp.int32)
+        return Reader(count, self.time(number, count, direction), jnp.asarray(True))
 
     def time(self, number: Array, count: Array, direction: Array) -> Array:
         """The time after `count` written ones; after all of them, one that is never reached."""
