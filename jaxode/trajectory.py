@@ -176,9 +176,7 @@ def stats_of(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
-        num_evaluations=first
-        + each * num_steps
-        + sum(extra * n for n in jax.tree.leaves(num_inside)),
+        num_evaluations=first + each * num_steps + insides,
         t_reached=t_reached,
     )
 

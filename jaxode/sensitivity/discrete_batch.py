@@ -21,6 +21,7 @@ from ..batch.run import Ensemble, Run, values_in_lanes
 from ..forward import Result, direction_of, packed_field, reading
 from ..record import Step
 from ..solution import Status
+from .batch import cotangent, safe, spoiled, without
 
 
 def solve_in_lanes(ensemble: Ensemble, tile: Tile) -> Result:
@@ -96,10 +97,9 @@ class _Replay(eqx.Module):
         cls, perturbed: PyTree, ensemble: Ensemble, tile: Tile, cotangents: Result, good: Array
     ) -> "_Replay":
         with_times = bool(perturbed.own[0].ts) or bool(perturbed.shared[0].ts)
-        own = eqx.filter(ensemble.own, _without(perturbed.own, y0=False, ts=False))
-        shared = eqx.filter(ensemble.shared, _without(perturbed.shared, ts=False))
-        safe = _safe(ensemble, good)
-        return cls(own, shared, safe, tile, cotangents, good, with_times)
+        own = eqx.filter(ensemble.own, without(perturbed.own, y0=False, ts=False))
+        shared = eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
+        return cls(own, shared, safe(ensemble, good), tile, cotangents, good, with_times)
 
     def log(self, log: Log) -> _Back:
         """Replay every turn, the last first."""
@@ -291,7 +291,7 @@ class _Replay(eqx.Module):
     ) -> tuple[_Back, tuple[Array, Array, Any, Any]]:
         """The same for the times that the steps passed, the last first."""
         number = jnp.minimum(row.numbers, self.ensemble.count - 1)
-        first, last, direction = self.span(number)
+        first, direction = self.span(number)
 
         def passed(unread: Array) -> Array:
             at = self.time(number, unread)
@@ -347,7 +347,7 @@ class _Replay(eqx.Module):
         if not self.ensemble.plan.method.solver.evaluations[2]:
             return True
         number = jnp.minimum(row.numbers, self.ensemble.count - 1)
-        _, _, direction = self.span(number)
+        _, direction = self.span(number)
         at = self.time(number, jnp.maximum(back.lanes.unread, 1))
         return jnp.any(active & (direction * (at - row.t) > 0))
 
@@ -375,28 +375,9 @@ class _Replay(eqx.Module):
         shared, moving = jax.tree.map(jnp.add, (back.shared, ended.own), (shared, moving))
         y0 = y0 + ended.y + self.ct_start(num_accepted)
         ts = self.ct_ts(back, ended, ct_t0, num_accepted) if self.with_times else None
-        own_ct, shared_ct = self.marked(moving, y0, ts, shared)
-        return Ensemble(eqx.filter(own_ct, perturbed.own), eqx.filter(shared_ct, perturbed.shared))
-
-    def marked(self, moving: PyTree, y0: Array, ts: Any, shared: PyTree) -> tuple[PyTree, PyTree]:
-        """NaN for what failed: its own cotangents, and the shared ones if it has any to give."""
-        bad = ~self.good
-
-        def nan(x: Array) -> Array:
-            return jnp.where(bad.reshape((-1,) + (1,) * (x.ndim - 1)), jnp.nan, x)
-
-        asked = jnp.zeros_like(bad)
-        for ct in jax.tree.leaves((self.cotangents.ys, self.cotangents.y1, self.cotangents.dense)):
-            asked = asked | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
-        spoiled = jnp.any(bad & asked)
-        shared = jax.tree.map(lambda x: jnp.where(spoiled, jnp.nan, x), shared)
-        own = jax.tree.map(nan, dataclasses.replace(moving[0], y0=y0)), jax.tree.map(nan, moving[1])
-        if ts is None:
-            return own, shared
-        if self.ensemble.own[0].ts is not None:
-            return (dataclasses.replace(own[0], ts=nan(ts)), own[1]), shared
-        ts = jnp.where(spoiled, jnp.nan, jnp.sum(jnp.where(bad[:, None], 0, ts), axis=0))
-        return own, (dataclasses.replace(shared[0], ts=ts), shared[1])
+        lost = spoiled(self.cotangents, self.good)
+        ct = cotangent(self.ensemble, moving, shared, y0, ts, self.good, lost)
+        return eqx.filter(ct, perturbed)
 
     def ct_start(self, num_accepted: Array) -> Array | float:
         """Cotangent of the first states as they were saved."""
@@ -440,13 +421,12 @@ class _Replay(eqx.Module):
         """What is differentiated of the lanes' own rows."""
         return eqx.filter(rows, jax.tree.map(lambda x: x is not None, self.own, is_leaf=_is_none))
 
-    def span(self, number: Array) -> tuple[Array, Array, Array]:
-        """First time, last time and direction of the trajectories."""
+    def span(self, number: Array) -> tuple[Array, Array]:
+        """First time and direction of the trajectories."""
         ts = self.ensemble.all_times
         if ts.ndim == 1:
-            return ts[0], ts[-1], direction_of(ts)
-        first, last = ts[number, 0], ts[number, -1]
-        return first, last, jnp.sign(last - first)
+            return ts[0], direction_of(ts)
+        return ts[number, 0], jnp.sign(ts[number, -1] - ts[number, 0])
 
     def time(self, number: Array, unread: Array) -> Array:
         """The last of the `unread` times."""
@@ -478,20 +458,6 @@ def times_returned(ct: Array, total: Array, times: int) -> Array:
     zeros, rows = jnp.zeros((times,), ct.dtype), jnp.arange(ct.shape[0])
     first = jnp.sum(ct, where=(rows < total) | (rows == 0))
     return zeros.at[0].add(first).at[-1].add(jnp.where(total > 0, ct[total], 0))
-
-
-def _safe(ensemble: Ensemble, good: Array) -> Ensemble:
-    """The ensemble with a trajectory that went well in the place of those that failed."""
-    first = jnp.argmax(good)
-
-    def fill(x: Array) -> Array:
-        return jnp.where(good.reshape((-1,) + (1,) * (x.ndim - 1)), x, x[first])
-
-    return Ensemble(jax.tree.map(fill, ensemble.own), ensemble.shared)
-
-
-def _without(parts: PyTree, **fields: Any) -> PyTree:
-    return dataclasses.replace(parts[0], **fields), parts[1]
 
 
 def _is_none(x: Any) -> bool:
