@@ -138,11 +138,26 @@ def start(work: Work, tile: Tile, record: Any) -> State:
     return State(zero, left, numbers, work.idle(tile.zeros(lane)), results, record, zero)
 
 
-def turn(work: Work, tile: Tile, state: State) -> State:
-    """Refill the lanes that are over, then step them all."""
-    state = _refill(work, tile, state)
-    lanes, record = work.advance(state.numbers, state.lanes, state.record)
-    return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
+def go(
+    work: Work, tile: Tile, state: State, room: Callable[[State], Array | bool] = lambda _: True
+) -> State:
+    """Refill and step the lanes, until nothing is left or there is no `room` for a turn."""
+
+    def unfinished(state: State) -> Array:
+        return (state.left > 0) & room(state)
+
+    def free(state: State) -> Array:
+        return work.over(state.lanes) & (state.numbers < work.count)
+
+    def step(state: State) -> State:
+        lanes, record = work.advance(state.numbers, state.lanes, state.record)
+        return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
+
+    def phase(state: State) -> State:
+        state = _refill(work, tile, free, state)
+        return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(free(s)), step, state)
+
+    return lax.while_loop(unfinished, phase, state)
 
 
 def run(work: Work, tile: Tile, record: Any) -> tuple[PyTree, Any]:
@@ -150,28 +165,26 @@ def run(work: Work, tile: Tile, record: Any) -> tuple[PyTree, Any]:
 
     def whole(state: tuple[PyTree, Any]) -> tuple[PyTree, Any]:
         first = start(work, tile, state[1])._replace(results=state[0])
-        end = lax.while_loop(lambda s: s.left > 0, lambda s: turn(work, tile, s), first)
+        end = go(work, tile, first)
         return end.results, end.record
 
     blank = start(work, tile, record)
     return in_one_piece(whole, (blank.results, record))
 
 
-def _refill(work: Work, tile: Tile, state: State) -> State:
+def _refill(work: Work, tile: Tile, free: Callable[[State], Array], state: State) -> State:
+    """Replace every trajectory that is over by one from the queue, while there are any."""
     refill = _refill_all if tile.wide else _refill_one
-
-    def free(state: State) -> Array:
-        return work.over(state.lanes) & (state.numbers < work.count)
-
-    def again(carry: tuple[Any, State]) -> tuple[Any, State]:
-        state = refill(work, tile, *carry)
-        return look(state), state
 
     def look(state: State) -> Any:
         return free(state) if tile.wide else first_of(free(state))
 
     def found(carry: tuple[Any, State]) -> Array:
         return jnp.any(carry[0]) if tile.wide else carry[0] < tile.width
+
+    def again(carry: tuple[Any, State]) -> tuple[Any, State]:
+        state = refill(work, tile, *carry)
+        return look(state), state
 
     return lax.while_loop(found, again, (look(state), state))[1]
 

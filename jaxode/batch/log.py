@@ -115,10 +115,7 @@ class Logger(eqx.Module):
         return state.record[1][1], jnp.where(known, log.count, state.record[1][0])
 
     def _fill(self, work: tiles.Work, state: State) -> State:
-        def room(state: State) -> Array:
-            return (state.left > 0) & (state.record[1][0] < self.length)
-
-        return lax.while_loop(room, lambda s: tiles.turn(work, self.tile, s), state)
+        return tiles.go(work, self.tile, state, lambda s: s.record[1][0] < self.length)
 
     def _write(self, record: tuple[Array, Row], turn: Turn) -> tuple[Array, Row]:
         count, rows = record
