@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import PyTree
 
+from .closure import close
 from .errors import FieldError, StateError, TimesError, ToleranceError, ToleranceWarning
 
 VectorField = Callable[[Array, PyTree, PyTree], PyTree]
@@ -255,15 +255,14 @@ def call_field(field: Callable, t: Array, y: PyTree, args: PyTree) -> PyTree:
     return field(y) if least <= 1 else field(t, y)
 
 
-def close_field(f: VectorField, ts: Array, y0: PyTree, args: PyTree, packing: Packing) -> Any:
+def close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
     """`f` with every array it closes over as a leaf, after comparing its output with `y0`.
 
     **Raises:** `FieldError` where structure, shape or dtype of `f(t, y, args)` differ from `y0`.
     """
-    t = ts[0].astype(packing.real_dtype)
+    t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
-        closed = eqx.filter_closure_convert(f, t, y0, args)
-        output = eqx.filter_eval_shape(closed, t, y0, args)
+        closed, output = close(f, t, y0, args)
     except TypeError as error:
         raise FieldError(
             f"calling {_name(f)}(t, y, args) on shapes y: {_shapes(y0)} failed: {error}"

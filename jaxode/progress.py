@@ -1,11 +1,11 @@
-"""The progress bar of one solve, in t."""
+"""Progress bars: of one solve in t, of a batch in trajectories."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from .errors import OptionError
 
@@ -23,6 +23,11 @@ def find_meter(progress: bool | None) -> Callable[..., None] | None:
         raise OptionError(f"progress must be True or False, got {progress!r}")
     tqdm_class()
     return report
+
+
+def find_counter(progress: bool | None) -> Callable[..., None] | None:
+    """The same for a batch, whose bar counts trajectories."""
+    return None if find_meter(progress) is None else report_done
 
 
 def tqdm_class() -> Any:
@@ -50,5 +55,27 @@ def _show(share: Any, t: Any) -> None:
     bar.postfix = f" {float(t):.4g}"
     bar.update(max(0.0, 100.0 * float(share) - bar.n))
     if share >= 1.0:
+        bar.close()
+        _bars.clear()
+
+
+def report_done(before: Array, now: Array, count: int) -> None:
+    """Move a batch's bar to `now` trajectories; a call to the host for every hundredth."""
+    hundredth = -(-count // 100)
+    lax.cond(
+        now // hundredth > before // hundredth,
+        lambda: jax.debug.callback(_show_done, now, count),
+        lambda: None,
+    )
+
+
+def _show_done(done: Any, count: int) -> None:
+    if _bars and int(done) < _bars[0].n:
+        _bars.pop().close()
+    if not _bars:
+        _bars.append(tqdm_class()(total=int(count), desc="solve_batch", unit=" trajectories"))
+    bar = _bars[0]
+    bar.update(int(done) - bar.n)
+    if int(done) == int(count):
         bar.close()
         _bars.clear()

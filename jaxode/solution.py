@@ -7,6 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 from jaxtyping import PyTree
@@ -55,6 +56,8 @@ class Stats(eqx.Module):
     - `num_steps`: attempted; `num_accepted` and `num_rejected` sum to it.
     - `num_evaluations`: calls of the vector field, forward solve only.
     - `t_reached`: the last time an accepted step ended at.
+    - `useful_share`: of a batch, the share of its lanes' steps that trajectories took, a scalar;
+      else None.
     """
 
     num_steps: Array
@@ -62,6 +65,7 @@ class Stats(eqx.Module):
     num_rejected: Array
     num_evaluations: Array
     t_reached: Array
+    useful_share: Array | None = None
 
 
 class DenseOutput(eqx.Module):
@@ -121,23 +125,35 @@ class Solution(eqx.Module):
     def __call__(self, t: Any) -> PyTree:
         """The state at `t`, a scalar or an array of times inside the solve.
 
+        Of many solutions their axes come first.
+
         **Raises:** `OptionError` unless the solve was made with `save="dense"`.
         """
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
-        if self.status.ndim:
-            raise OptionError("these are many solutions: call jax.vmap(lambda sol: sol(t))(sols)")
-        return self.dense(t)
+        at = DenseOutput.__call__
+        for _ in range(self.status.ndim):
+            at = eqx.filter_vmap(at, in_axes=(eqx.if_array(0), None))
+        return at(self.dense, jnp.asarray(t))
 
 
 def raise_on_failure(solution: Solution) -> None:
     """Raise `SolveError` if the status is known here, outside any `jit`, and is a failure."""
     status, stats = lax.stop_gradient((solution.status, solution.stats))
-    if isinstance(status, Tracer) or status.ndim:
+    if isinstance(status, Tracer):
         return
-    if int(status) != Status.SUCCESS:
-        found = Status(int(status))
-        raise SolveError(
-            f"{found.name}: at t = {float(stats.t_reached):.6g} after {int(stats.num_steps)} steps "
-            f"{found.message}. (throw=False returns the solution as far as it got.)"
-        )
+    failed = np.flatnonzero(np.asarray(status))
+    if failed.size == 0:
+        return
+    first = () if status.ndim == 0 else np.unravel_index(failed[0], status.shape)
+    found = Status(int(status[first]))
+    who = (
+        ""
+        if status.ndim == 0
+        else (f"{failed.size} of {status.size} trajectories failed, the first number {failed[0]}: ")
+    )
+    raise SolveError(
+        f"{who}{found.name}: at t = {float(stats.t_reached[first]):.6g} after "
+        f"{int(stats.num_steps[first])} steps {found.message}. (throw=False returns the solution "
+        "as far as it got.)"
+    )

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-import equinox as eqx
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
+from .closure import close
 from .control import Controller
 from .forward import Plan, Problem, solution_of, without_gradient
 from .options import SaveName, Sensitivity, check_save, find_method, find_sensitivity
@@ -116,11 +116,11 @@ def _solve(
     packing = Packing.of(y0)
     read = None
     if callable(save):
-        read = eqx.filter_closure_convert(save, ts[0].astype(packing.real_dtype), y0, args)
+        read, _ = close(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
     elif save == "ts" and ts.shape[0] == 2:
         save = "ends"
-    field = close_field(f, ts, y0, args, packing)
+    field = close_field(f, y0, args, packing)
     problem = Problem(field, packing.pack(y0), ts, args, read)
     method = without_gradient(method)
     plan = Plan(method, save, packing)  # pyright: ignore[reportArgumentType]

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import NamedSharding
 from jaxtyping import ArrayLike, PyTree
 
 from .batch.axes import (
@@ -15,12 +16,14 @@ from .batch.axes import (
     axes_of,
     batch_size,
     check_times_of_batch,
-    first_of_each,
     move_axes,
+    shape_of_one,
     times_of_batch,
 )
 from .batch.run import Ensemble
-from .batch.width import choose_tile
+from .batch.sharding import find_sharding, over_devices, spread_out
+from .batch.width import check_lanes, choose_tile
+from .closure import close
 from .control import Controller
 from .forward import Plan, Problem, Result, packed_field, solution_of, without_gradient
 from .options import SaveName, Sensitivity, check_save, find_method, find_sensitivity
@@ -35,6 +38,7 @@ from .problem import (
     close_field,
     is_traced,
 )
+from .progress import find_counter
 from .solution import Solution, raise_on_failure
 from .stepping.explicit import ExplicitRungeKutta
 from .surroundings import compiled
@@ -59,6 +63,7 @@ def solve_batch(
     throw: bool = False,
     progress: bool | None = None,
     lanes: int | None = None,
+    sharding: NamedSharding | None = None,
 ) -> Solution:
     """Solve `dy/dt = f(t, y, args)` for many trajectories, each with its own steps.
 
@@ -77,6 +82,8 @@ def solve_batch(
       fails is NaN from there on, and `sols.status` says why.
     - `progress`: show a bar of the trajectories that are done (needs tqdm).
     - `lanes`: how many trajectories step together; None to choose by state, field and backend.
+    - `sharding`: spreads the trajectories over devices, `NamedSharding(mesh, PartitionSpec(axis))`;
+      by default as the first mapped array is spread. Each device runs its share by itself.
 
     **Returns:** a `Solution` whose arrays have a first axis of trajectories: `ys` is
     `(trajectories, times, ...)`, `status` is `(trajectories,)`. `ts` alone has it only where the
@@ -101,7 +108,7 @@ def solve_batch(
         trees["y0"],
         mapped["y0"],
     )
-    one = jax.tree.map(lambda x: x[0], trees["y0"])
+    one = jax.tree.map(shape_of_one, trees["y0"])
     packing = Packing.of(one)
     times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
     check_some_tolerance(rtol, atol)
@@ -110,12 +117,13 @@ def solve_batch(
         for name in ("rtol", "atol")
     ]
     known = None if is_traced(ts) or mapped["ts"] else ts
-    method = find_method(solver, controller, *tolerances, dt, max_steps, known, packing)
-    parts = _Parts(
-        trees["y0"], times, arrays_of_args(trees["args"]), method, check_save(save), lanes
-    )
+    meter = find_counter(progress)
+    method = find_method(solver, controller, *tolerances, dt, max_steps, known, packing, meter)
+    args = arrays_of_args(trees["args"])
+    parts = _Parts(trees["y0"], times, args, method, check_save(save), check_lanes(lanes))
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
-    solution = compiled(_solve_batch, f, parts, flags, find_sensitivity(sensitivity))
+    spread = find_sharding(sharding, jax.tree.leaves(given))
+    solution = compiled(_solve_batch, f, parts, flags, find_sensitivity(sensitivity), spread)
     if throw:
         raise_on_failure(solution)
     return solution
@@ -133,27 +141,39 @@ class _Parts(NamedTuple):
 
 
 def _solve_batch(
-    f: VectorField, parts: _Parts, mapped: tuple[bool, PyTree, list[bool]], sensitivity: Sensitivity
+    f: VectorField,
+    parts: _Parts,
+    mapped: tuple[bool, PyTree, list[bool]],
+    sensitivity: Sensitivity,
+    sharding: NamedSharding | None,
 ) -> Solution:
     own_ts, own_args, own_tolerances = mapped
-    count = jax.tree.leaves(parts.y0)[0].shape[0]
-    y0, args = jax.tree.map(lambda x: x[0], parts.y0), first_of_each(parts.args, own_args)
-    ts = parts.ts[0] if own_ts else parts.ts
+    y0 = jax.tree.map(shape_of_one, parts.y0)
+    args = jax.tree.map(lambda x, own: shape_of_one(x) if own else x, parts.args, own_args)
+    number = parts.ts.shape[-1]
     packing, save, read = Packing.of(y0), parts.save, None
     if callable(save):
-        read = eqx.filter_closure_convert(save, ts[0].astype(packing.real_dtype), y0, args)
+        read, _ = close(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
-    elif save == "ts" and ts.shape[0] == 2:
+    elif save == "ts" and number == 2:
         save = "ends"
-    field = close_field(f, ts, y0, args, packing)
+    field = close_field(f, y0, args, packing)
     plan = Plan(without_gradient(parts.method), save, packing)
     problem = Problem(field, jax.vmap(packing.pack)(parts.y0), parts.ts, parts.args, read)
     flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
     ensemble = Ensemble(*eqx.partition((problem, plan), flags))
 
-    one, plan = ensemble.one(jax.tree.map(lambda x: x[0], ensemble.own))
-    tile = choose_tile(packed_field(one, plan), ts[0], one.y0, count, parts.lanes)
-    result = sensitivity.solve_batch(ensemble, tile)
+    def run(own: PyTree, shared: PyTree) -> Result:
+        local = Ensemble(own, shared)
+        one, plan = local.one(jax.tree.map(lambda x: x[0], own))
+        tile = choose_tile(packed_field(one, plan), one.ts[0], one.y0, local.count, parts.lanes)
+        return sensitivity.solve_batch(local, tile)
+
+    if sharding is None:
+        result = run(ensemble.own, ensemble.shared)
+    else:
+        ensemble = Ensemble(spread_out(ensemble.own, sharding), ensemble.shared)
+        result = over_devices(run, ensemble.own, ensemble.shared, sharding)
     return _solution(result, ensemble)
 
 
@@ -174,6 +194,10 @@ def _solution(result: Result, ensemble: Ensemble) -> Solution:
         return solution_of(result, *ensemble.one(rows))
 
     solution = eqx.filter_vmap(one)(ensemble.own, result)
+    share = jnp.mean(solution.stats.useful_share)  # each device's, in the place of each trajectory
+    solution = dataclasses.replace(
+        solution, stats=dataclasses.replace(solution.stats, useful_share=share)
+    )
     shared = ensemble.shared[0].ts
     if shared is None or ensemble.plan.save == "steps":
         return solution

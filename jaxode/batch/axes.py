@@ -87,9 +87,9 @@ def batch_size(trees: dict[str, PyTree], mapped: dict[str, PyTree]) -> int:
     return size
 
 
-def first_of_each(tree: PyTree, mapped: PyTree) -> PyTree:
-    """The part of the first trajectory."""
-    return jax.tree.map(lambda x, flag: x[0] if flag else x, tree, mapped)
+def shape_of_one(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of one trajectory's part of an array, whose axis comes first."""
+    return jax.ShapeDtypeStruct(np.shape(x)[1:], jnp.result_type(x))
 
 
 def times_of_batch(ts: Any, axes: Any) -> tuple[Any, Any]:

@@ -100,6 +100,7 @@ class Work(NamedTuple):
     - `result(lane)`: what is kept of it at its end.
     - `advance(numbers, lanes, record)`: one step of all lanes of the tile; `numbers` says which
       trajectory is in a lane, `count` where there is none.
+    - `meter(before, now, count)`: told how many trajectories are done after each refill.
     """
 
     count: int
@@ -108,6 +109,7 @@ class Work(NamedTuple):
     over: Callable[[PyTree], Array]
     result: Callable[[PyTree], PyTree]
     advance: Callable[[Array, PyTree, Any], tuple[PyTree, Any]]
+    meter: Callable[[Array, Array, int], None] | None = None
 
 
 class State(NamedTuple):
@@ -117,6 +119,14 @@ class State(NamedTuple):
     left: Array  # trajectories whose results are not written, and blank lanes
     numbers: Array
     lanes: PyTree
+    results: PyTree
+    record: Any
+    turns: Array
+
+
+class Ended(NamedTuple):
+    """What a tile leaves behind: results by trajectory, records, the turns it took."""
+
     results: PyTree
     record: Any
     turns: Array
@@ -143,6 +153,8 @@ def go(
 ) -> State:
     """Refill and step the lanes, until nothing is left or there is no `room` for a turn."""
 
+    total = work.count + tile.width
+
     def unfinished(state: State) -> Array:
         return (state.left > 0) & room(state)
 
@@ -154,22 +166,28 @@ def go(
         return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
 
     def phase(state: State) -> State:
-        state = _refill(work, tile, free, state)
+        before, state = state.left, _refill(work, tile, free, state)
+        if work.meter is not None:
+            done = [jnp.minimum(total - left, work.count) for left in (before, state.left)]
+            work.meter(*done, work.count)
         return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(free(s)), step, state)
 
     return lax.while_loop(unfinished, phase, state)
 
 
-def run(work: Work, tile: Tile, record: Any) -> tuple[PyTree, Any]:
-    """Every trajectory from start to end: the results and the record."""
+def run(work: Work, tile: Tile, record: Any) -> Ended:
+    """Every trajectory from start to end."""
 
-    def whole(state: tuple[PyTree, Any]) -> tuple[PyTree, Any]:
-        first = start(work, tile, state[1])._replace(results=state[0])
-        end = go(work, tile, first)
-        return end.results, end.record
+    def whole(state: Ended) -> Ended:
+        first = start(work, tile, state.record)._replace(results=state.results)
+        return ended(go(work, tile, first))
 
-    blank = start(work, tile, record)
-    return in_one_piece(whole, (blank.results, record))
+    return in_one_piece(whole, ended(start(work, tile, record)))
+
+
+def ended(state: State) -> Ended:
+    """What a tile leaves behind."""
+    return Ended(state.results, state.record, state.turns)
 
 
 def _refill(work: Work, tile: Tile, free: Callable[[State], Array], state: State) -> State:

@@ -98,7 +98,7 @@ class Logger(eqx.Module):
             lambda c: c[2].left > 0, segment, (zero, snapshots, start)
         )
         count, rows = end.record[1]
-        return run.close(end.results, end.record), Log(rows, count, snapshots, segments)
+        return run.close(tiles.ended(end)), Log(rows, count, snapshots, segments)
 
     def again(self, log: Log, segment: Array) -> tuple[Row, Array]:
         """The rows of a segment and their number; of the last one they are still there."""

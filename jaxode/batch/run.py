@@ -24,7 +24,7 @@ from ..forward import (
 from ..record import Step
 from ..solution import Status
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
-from .lanes import Tile, Work
+from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
 
 
@@ -113,7 +113,8 @@ class Run(eqx.Module):
             reader, saved = self.write(numbers, lanes, steps, saved)
             return after._replace(reader=reader), (saved, traced)
 
-        return Work(self.ensemble.count, _idle, self.load, self.over, self.result, advance)
+        meter = self.ensemble.plan.method.progress if self.saving else None
+        return Work(self.ensemble.count, _idle, self.load, self.over, self.result, advance, meter)
 
     def load(self, number: Array) -> Lane:
         """A trajectory at its start."""
@@ -223,11 +224,13 @@ class Run(eqx.Module):
             return EveryStep(method.max_steps, self.tile)
         return EveryDense(method.max_steps, len(method.solver.dense_rows), self.tile)
 
-    def close(self, results: Any, record: Any) -> Result:
+    def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""
-        (y1, t, counts), (saved, _) = results, record
+        (y1, t, counts), (saved, _), turns = ended
         status, num_steps, num_accepted, *num_inside = jnp.moveaxis(counts, 1, 0)
         stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_inside, t)
+        share = jnp.sum(num_steps) / jnp.maximum(turns * self.tile.width, 1).astype(t.dtype)
+        stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
         if self.save == "ends":
             ys = jnp.stack([self.ensemble.own[0].y0, y1], axis=1)
             return Result(None, ys, y1, stats, status, None)

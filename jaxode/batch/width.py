@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from ..errors import OptionError
 from .lanes import Tile
 
 # What XLA will not put inside the native function that it makes of a small loop on a CPU.
@@ -17,6 +18,15 @@ _NATIVE_BYTES, _NATIVE_LANES = 2**15, 64
 # Bytes of a field's intermediate values that stay in a processor's cache.
 _CACHE_BYTES = 2**17
 _ACCELERATOR_LANES = 2**14
+
+
+def check_lanes(lanes: Any) -> int | None:
+    """**Raises:** `OptionError` unless `lanes` is None or a positive integer."""
+    if lanes is None:
+        return None
+    if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer) or lanes < 1:
+        raise OptionError(f"lanes must be a positive integer or None, got {lanes!r}")
+    return int(lanes)
 
 
 def choose_tile(

@@ -1,5 +1,6 @@
 """A network, or any field, as a layer of continuous depth."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..options import Sensitivity, check_max_steps, find_sensitivity, find_solve
 from ..problem import call_field, is_traced
 from ..solution import Solution
 from ..solve import solve
+from ..solve_batch import solve_batch
 from ..stepping.explicit import ExplicitRungeKutta
 
 
@@ -25,7 +27,7 @@ class NeuralODE(eqx.Module):
     **Arguments:**
 
     - `field`: a network or function of `(y)`, `(t, y)` or `(t, y, args)` for one sample; its
-      output has the shape of `y`. Of a batch all samples share one step size.
+      output has the shape of `y`. Each sample of a batch takes steps of its own.
     - `t0`, `t1`: the span of depth.
     - `augment`: this many zeros are appended to the first axis of each sample (its features or
       channels) before the solve; `field` then works on the longer sample, and longer samples are
@@ -105,7 +107,10 @@ class NeuralODE(eqx.Module):
         return solution.y1 if ts is None else solution.ys
 
     def solve(self, x: Array, ts: ArrayLike | None = None, args: PyTree = None) -> Solution:
-        """The whole `Solution` from `x`: its `ys`, `stats` and `status`. Shapes as in a call."""
+        """The whole `Solution` from `x`: its `ys`, `stats` and `status`.
+
+        `ys` is shaped as in a call; of a batch `stats` and `status` have an axis of samples.
+        """
         return self._run(
             self._augmented(_sample(x)), (self.t0, self.t1) if ts is None else ts, args
         )
@@ -126,22 +131,23 @@ class NeuralODE(eqx.Module):
         return jnp.concatenate([x, jnp.zeros(shape, x.dtype)], axis)
 
     def _run(self, y0: Array, ts: Any, args: PyTree) -> Solution:
+        options = {
+            "solver": self.solver,
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "dt": self.dt,
+            "controller": self.controller,
+            "sensitivity": self.sensitivity,
+            "max_steps": self.max_steps,
+            "throw": self.throw,
+            "progress": self.progress,
+        }
+        field = _OfSample(self.field)
         try:
-            return solve(
-                _OnBatch(self.field, y0.ndim > 1),
-                y0,
-                ts,
-                args,
-                solver=self.solver,
-                rtol=self.rtol,
-                atol=self.atol,
-                dt=self.dt,
-                controller=self.controller,
-                sensitivity=self.sensitivity,
-                max_steps=self.max_steps,
-                throw=self.throw,
-                progress=self.progress,
-            )
+            if y0.ndim == 1:
+                return solve(field, y0, ts, args, **options)
+            solution = solve_batch(field, y0, ts, args, **options)
+            return dataclasses.replace(solution, ys=jnp.moveaxis(solution.ys, 1, 0))
         except FieldError as error:
             size = y0.shape[min(1, y0.ndim - 1)]
             error.add_note(
@@ -151,17 +157,13 @@ class NeuralODE(eqx.Module):
             raise
 
 
-class _OnBatch(eqx.Module):
-    """A field of one sample, mapped over a batch where there is one."""
+class _OfSample(eqx.Module):
+    """A field of `(y)`, `(t, y)` or `(t, y, args)` as one of all three."""
 
     field: Callable[..., Array]
-    batched: bool = eqx.field(static=True)
 
     def __call__(self, t: Array, y: Array, args: PyTree) -> Array:
-        def one(y: Array) -> Array:
-            return call_field(self.field, t, y, args)
-
-        return jax.vmap(one)(y) if self.batched else one(y)
+        return call_field(self.field, t, y, args)
 
 
 def _plain(settings: PyTree) -> Any:

@@ -46,13 +46,13 @@ def solve_in_lanes(ensemble: Ensemble, tile: Tile) -> Result:
 @eqx.filter_custom_vjp
 def _continuous(ensemble: Ensemble, tile: Tile) -> Result:
     run = Run(ensemble, tile)
-    return run.close(*tiles.run(run.work(), tile, (run.open(), None)))
+    return run.close(tiles.run(run.work(), tile, (run.open(), None)))
 
 
 @_continuous.def_fwd
 def _forward(perturbed: PyTree, ensemble: Ensemble, tile: Tile) -> tuple[Result, Any]:
     run = Run(ensemble, tile)
-    result = run.close(*tiles.run(run.work(), tile, (run.open(), None)))
+    result = run.close(tiles.run(run.work(), tile, (run.open(), None)))
     return result, (result.ys, result.status, perturbed)
 
 
@@ -108,7 +108,8 @@ class _Walk(eqx.Module):
         work = Work(
             self.ensemble.count, lambda lanes: lanes, self.load, self.over, self.result, self.turn
         )
-        return tiles.run(work, self.tile, jax.tree.map(jnp.zeros_like, self.shared))
+        results, total, _ = tiles.run(work, self.tile, jax.tree.map(jnp.zeros_like, self.shared))
+        return results, total
 
     def adjoint(self, rows: PyTree) -> tuple[Adjoint, Packing]:
         """The adjoint equation of a trajectory, and the packing of its state."""

@@ -32,7 +32,7 @@ def solve_in_lanes(ensemble: Ensemble, tile: Tile) -> Result:
 @eqx.filter_custom_vjp
 def _discrete(ensemble: Ensemble, tile: Tile) -> Result:
     run = Run(ensemble, tile)
-    return run.close(*tiles.run(run.work(), tile, (run.open(), None)))
+    return run.close(tiles.run(run.work(), tile, (run.open(), None)))
 
 
 @_discrete.def_fwd

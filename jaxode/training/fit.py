@@ -29,9 +29,9 @@ class Log:
     """What happened in a `fit`.
 
     `history` maps a name to one value per step, shape `(steps,)`: "loss", the metric's name,
-    "evaluations" and "rejected" (of the forward solve, where known), and what the loss returned
-    besides. `compile_seconds`: the first step's excess over the others; `ms_per_step`: the median
-    of the others.
+    "evaluations" and "rejected" (of the forward solve, where known; the mean over the samples), and
+    what the loss returned besides. `compile_seconds`: the first step's excess over the others;
+    `ms_per_step`: the median of the others.
     """
 
     history: dict[str, np.ndarray]
@@ -195,7 +195,7 @@ def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict
 def _predict(model: PyTree, x: Array) -> tuple[Array, dict]:
     if isinstance(model, NeuralODE):
         solution = model.solve(x)
-        return solution.y1, {"stats": solution.stats, "status": solution.status}
+        return solution.y1, {"stats": solution.stats, "status": jnp.max(solution.status)}
     return (model(x) if getattr(model, "batched", False) else jax.vmap(model)(x)), {}
 
 
@@ -213,7 +213,9 @@ def _check_target(loss: Loss, prediction: Array, y: Array) -> None:
 def _flatten_stats(extra: dict) -> dict:
     stats = extra.pop("stats", None)
     if isinstance(stats, Stats):
-        extra["evaluations"], extra["rejected"] = stats.num_evaluations, stats.num_rejected
+        # of a batch, per sample
+        extra["evaluations"] = jnp.mean(stats.num_evaluations)
+        extra["rejected"] = jnp.mean(stats.num_rejected)
     return extra
 
 
