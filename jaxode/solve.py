@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
