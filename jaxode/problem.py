@@ -45,6 +45,11 @@ class Packing:
         return np.dtype(jnp.result_type(*self.dtypes))
 
     @property
+    def size(self) -> int:
+        """How many components the packed array has."""
+        return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes)
+
+    @property
     def time_dtype(self) -> np.dtype:
         """The dtype of times: real, at least float32, as fine as the state."""
         return np.dtype(jnp.promote_types(jnp.finfo(self.dtype).dtype, jnp.float32))

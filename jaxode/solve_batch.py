@@ -15,11 +15,13 @@ from .batch.axes import (
     NAMES,
     axes_of,
     batch_size,
+    check_not_empty,
     check_times_of_batch,
     move_axes,
     shape_of_one,
     times_of_batch,
 )
+from .batch.memory import bytes_of_saved, refuse_too_much
 from .batch.run import Ensemble
 from .batch.sharding import find_sharding, over_devices, spread_out
 from .batch.width import check_lanes, choose_tile
@@ -94,6 +96,7 @@ def solve_batch(
     """
     check_callable(f)
     axes = axes_of(in_axes)
+    check_not_empty(y0)
     ts, axes["ts"] = times_of_batch(ts, axes["ts"])
     given = {"y0": check_state(y0), "ts": ts, "args": args, "rtol": rtol, "atol": atol}
     trees, mapped = {}, {}
@@ -122,6 +125,7 @@ def solve_batch(
     args = arrays_of_args(trees["args"])
     parts = _Parts(trees["y0"], times, args, method, check_save(save), check_lanes(lanes))
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
+    _refuse_too_much(parts, mapped["args"], packing, count)
     spread = find_sharding(sharding, jax.tree.leaves(given))
     solution = compiled(_solve_batch, f, parts, flags, find_sensitivity(sensitivity), spread)
     if throw:
@@ -138,6 +142,19 @@ class _Parts(NamedTuple):
     method: Method
     save: str | Callable
     lanes: int | None
+
+
+def _refuse_too_much(parts: _Parts, own_args: PyTree, packing: Packing, count: int) -> None:
+    """**Raises:** `OutOfMemoryError` if the machine cannot hold what is asked for."""
+    save, read = parts.save, None
+    if callable(save):
+        y0 = jax.tree.map(shape_of_one, parts.y0)
+        args = jax.tree.map(lambda x, own: shape_of_one(x) if own else x, parts.args, own_args)
+        t = jax.ShapeDtypeStruct((), packing.real_dtype)
+        read = eqx.filter_eval_shape(save, t, y0, args)
+    saved = bytes_of_saved(save, packing, parts.method, parts.ts.shape[-1], read)
+    ends = 2 * packing.size * packing.dtype.itemsize
+    refuse_too_much({"saved values": saved, "first and last states": ends}, count)
 
 
 def _solve_batch(

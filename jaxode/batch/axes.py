@@ -87,6 +87,14 @@ def batch_size(trees: dict[str, PyTree], mapped: dict[str, PyTree]) -> int:
     return size
 
 
+def check_not_empty(y0: PyTree) -> None:
+    """**Raises:** `BatchError` for an array without entries."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(y0):
+        if 0 in np.shape(leaf):
+            where = f"y0{jax.tree_util.keystr(path)}"
+            raise BatchError(f"the batch is empty: {where} has shape {np.shape(leaf)}")
+
+
 def shape_of_one(x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype of one trajectory's part of an array, whose axis comes first."""
     return jax.ShapeDtypeStruct(np.shape(x)[1:], jnp.result_type(x))

@@ -1,10 +1,35 @@
 """What a batch needs in memory, against what the machine has."""
 
+import math
 import os
+from collections.abc import Callable
 
 import jax
+from jaxtyping import PyTree
 
 from ..errors import OutOfMemoryError
+from ..problem import Packing
+from ..trajectory import Method
+
+
+def bytes_of_saved(
+    save: str | Callable,
+    packing: Packing,
+    method: Method,
+    times: int,
+    read: PyTree,
+) -> int:
+    """What one trajectory saves; `read` holds the shapes of a save function's values."""
+    max_steps, slopes = method.max_steps, len(method.solver.dense_rows)
+    state = packing.size * packing.dtype.itemsize
+    time = packing.time_dtype.itemsize
+    if save == "steps":
+        return (max_steps + 1) * (state + time)
+    if save == "dense":
+        return max_steps * (2 * time + (1 + slopes) * state) + times * state
+    if save == "ts":
+        return times * state
+    return times * sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(read))
 
 
 def refuse_too_much(rows: dict[str, int], count: int) -> None:
@@ -20,8 +45,8 @@ def refuse_too_much(rows: dict[str, int], count: int) -> None:
         return
     shown = ", ".join(f"{name} {_size(count * size)}" for name, size in rows.items())
     raise OutOfMemoryError(
-        f"{count} trajectories need {_size(needed)} ({shown}), and the machine has "
-        f"{_size(available)}: save fewer times, save a function of the state, or solve in parts"
+        f"{count} trajectories need {needed} bytes, {_size(needed)} ({shown}), and the machine has "
+        f"{_size(available)}: save fewer times or a function of the state, or solve in parts"
     )
 
 
@@ -38,11 +63,7 @@ def memory_of_machine() -> int | None:
 
 
 def _size(number: int) -> str:
-    value = float(number)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            break
-        value /= 1024
-    else:
-        unit = "TiB"
-    return f"{number} bytes" if unit == "bytes" else f"{value:.1f} {unit} ({number} bytes)"
+    value, units = float(number), ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f"{value:.1f} {units[0]}" if number >= 1024 else f"{number} bytes"

@@ -79,22 +79,22 @@ def over_devices(
         out_specs=spread,
         check_vma=False,
     )(
-        _place(jax.tree.map(fill, own_arrays), sharding, spread),
-        _place(shared_arrays, sharding, whole),
+        place(jax.tree.map(fill, own_arrays), sharding, spread),
+        place(shared_arrays, sharding, whole),
     )
     if not missing:
         return results
-    return jax.tree.map(lambda x: x[:count], _place(results, sharding, whole))
+    return jax.tree.map(lambda x: x[:count], place(results, sharding, whole))
 
 
 def spread_out(own: PyTree, sharding: NamedSharding) -> PyTree:
     """`own` with its first axis over the devices, where they divide it."""
     count = jax.tree.leaves(own)[0].shape[0]
     spread = PartitionSpec(axes_of_mesh(sharding))
-    return own if count % devices_of(sharding) else _place(own, sharding, spread)
+    return own if count % devices_of(sharding) else place(own, sharding, spread)
 
 
-def _place(tree: PyTree, sharding: NamedSharding, spec: PartitionSpec) -> PyTree:
+def place(tree: PyTree, sharding: NamedSharding, spec: PartitionSpec) -> PyTree:
     """`tree` as `spec` says, on a mesh of explicit axes; on another, JAX does so by itself."""
     explicit = AxisType.Explicit in sharding.mesh.axis_types
     arrays, rest = eqx.partition(tree, eqx.is_array)

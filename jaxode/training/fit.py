@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
 from ..errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
@@ -19,6 +20,7 @@ from ..nn import NeuralODE
 from ..problem import positional_arguments
 from ..progress import tqdm_class
 from ..solution import Stats, Status
+from .devices import over_devices
 from .losses import LOSSES, METRICS
 
 Loss = Callable[..., Any]
@@ -64,6 +66,7 @@ def fit(
     key: Array | None = None,
     progress: bool | None = None,
     label: str = "fit",
+    sharding: NamedSharding | None = None,
 ) -> tuple[Any, Log]:
     """Train `model` on `data`.
 
@@ -80,6 +83,9 @@ def fit(
       beside the cross entropy.
     - `key`: for the batches and the loss; `jax.random.key(0)` if None.
     - `progress`: show a bar; by default if tqdm is installed. `label`: its title.
+    - `sharding`: spreads each batch over devices, `NamedSharding(mesh, PartitionSpec(axis))`: every
+      device computes loss and gradient of its samples, and the means over the devices are used. So
+      the loss must be a mean over samples, and the devices must divide the batch.
 
     **Returns:** the trained model and a `Log`. A step whose loss or gradient is not finite changes
     nothing and ends the training.
@@ -102,7 +108,10 @@ def fit(
     if loss == "cross_entropy":
         _check_labels(model, data)
     objective = _objective(loss, metric)
-    step = _make_step(objective, optimizer, batch_size, size)
+    value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
+    if sharding is not None:
+        value_and_grad = over_devices(value_and_grad, sharding, batch_size or size)
+    step = _make_step(value_and_grad, optimizer, batch_size, size)
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
     data = jax.tree.map(jnp.asarray, data)
     key = jax.random.key(0) if key is None else key
@@ -220,7 +229,10 @@ def _flatten_stats(extra: dict) -> dict:
 
 
 def _make_step(
-    objective: Callable, optimizer: optax.GradientTransformation, batch_size: int | None, size: int
+    value_and_grad: Callable,
+    optimizer: optax.GradientTransformation,
+    batch_size: int | None,
+    size: int,
 ) -> Callable:
     @eqx.filter_jit
     def step(model: PyTree, state: PyTree, data: PyTree, key: Array) -> tuple:
@@ -229,9 +241,7 @@ def _make_step(
         if batch_size is not None:
             rows = jax.random.choice(batch_key, size, (batch_size,), replace=False)
             batch = jax.tree.map(lambda x: x[rows], data)
-        (value, extra), gradient = eqx.filter_value_and_grad(objective, has_aux=True)(
-            model, batch, loss_key
-        )
+        (value, extra), gradient = value_and_grad(model, batch, loss_key)
         good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         params = eqx.filter(model, eqx.is_inexact_array)
         updates, new_state = optimizer.update(gradient, state, params)
