@@ -132,20 +132,24 @@ class Ended(NamedTuple):
     turns: Array
 
 
-def start(work: Work, tile: Tile, record: Any) -> State:
-    """The tile before its first turn.
+def lane_shapes(work: Work) -> PyTree:
+    """The shapes of one lane."""
+    return jax.eval_shape(work.load, jax.ShapeDtypeStruct((), jnp.int32))
+
+
+def start(work: Work, tile: Tile, record: Any, shapes: PyTree) -> State:
+    """The tile before its first turn, with lanes of `shapes`.
 
     Its lanes are blank and over, and bear the numbers that they will load first: so the loop has
     no special case for its beginning, and what a blank lane writes is overwritten.
     """
-    lane = jax.eval_shape(work.load, jax.ShapeDtypeStruct((), jnp.int32))
     results = jax.tree.map(
-        lambda x: jnp.zeros((work.count, *x.shape), x.dtype), jax.eval_shape(work.result, lane)
+        lambda x: jnp.zeros((work.count, *x.shape), x.dtype), jax.eval_shape(work.result, shapes)
     )
     zero = jnp.zeros((), jnp.int32)
     numbers = jnp.arange(tile.width, dtype=jnp.int32)
     left = jnp.int32(work.count + tile.width)
-    return State(zero, left, numbers, work.idle(tile.zeros(lane)), results, record, zero)
+    return State(zero, left, numbers, work.idle(tile.zeros(shapes)), results, record, zero)
 
 
 def go(
@@ -178,11 +182,13 @@ def go(
 def run(work: Work, tile: Tile, record: Any) -> Ended:
     """Every trajectory from start to end."""
 
+    shapes = lane_shapes(work)
+
     def whole(state: Ended) -> Ended:
-        first = start(work, tile, state.record)._replace(results=state.results)
+        first = start(work, tile, state.record, shapes)._replace(results=state.results)
         return ended(go(work, tile, first))
 
-    return in_one_piece(whole, ended(start(work, tile, record)))
+    return in_one_piece(whole, ended(start(work, tile, record, shapes)))
 
 
 def ended(state: State) -> Ended:

@@ -15,6 +15,7 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..forward import Result
+from ..fuse import in_one_piece
 from ..record import put_row
 from . import lanes as tiles
 from .lanes import State, Tile
@@ -69,21 +70,39 @@ class Logger(eqx.Module):
         """With as many rows as fit, at least the root of the most turns there can be."""
         rounds = -(-ensemble.count // tile.width) + (tile.width < ensemble.count)
         turns = ensemble.plan.method.max_steps * rounds + 1
-        logger = cls(ensemble, tile, 1, 1)
-        row = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(logger._shape()))
-        length = min(turns, max(SEGMENT_BYTES // row, math.isqrt(turns) + 1))
+        lane = jax.eval_shape(Run(ensemble, tile).load, jax.ShapeDtypeStruct((), jnp.int32))
+        kept = jax.tree.leaves((lane.moving.y, lane.moving.carry, lane.moving.t, lane.moving.h))
+        size = tile.width * sum(x.size * x.dtype.itemsize for x in kept)
+        length = min(turns, max(SEGMENT_BYTES // size, math.isqrt(turns) + 1))
         return cls(ensemble, tile, length, -(-turns // length))
+
+    @classmethod
+    def like(cls, log: Log, ensemble: Ensemble, tile: Tile) -> "Logger":
+        """The one that wrote `log`."""
+        return cls(ensemble, tile, log.rows.t.shape[0], log.snapshots.queue.shape[0])
 
     def run(self) -> tuple[Result, Log]:
         """The forward run, with its log."""
         run = Run(self.ensemble, self.tile)
-        work = run.work(self._write)
-        blank = self._shape()
-        rows = jax.tree.map(lambda x: jnp.zeros((self.length, *x.shape), x.dtype), blank)
-        zero = jnp.int32(0)
-        start = tiles.start(work, self.tile, (run.open(), (zero, rows)))
-        snapshot = _snapshot(start)
-        snapshots = jax.tree.map(lambda x: jnp.zeros((self.most, *x.shape), x.dtype), snapshot)
+        work, zero = run.work(self._write), jnp.int32(0)
+        shapes = tiles.lane_shapes(work)
+        start = tiles.start(work, self.tile, run.open(), shapes)
+
+        def blank(length: int, tree: PyTree) -> PyTree:
+            return jax.tree.map(lambda x: jnp.zeros((length, *x.shape), x.dtype), tree)
+
+        rows = blank(self.length, self._row_of(start))
+        snapshots = blank(self.most, _snapshot(start))
+
+        def whole(state: tuple[tiles.Ended, Log]) -> tuple[tiles.Ended, Log]:
+            ended, log = state
+            first = tiles.start(work, self.tile, (ended.record, (zero, log.rows)), shapes)
+            first = first._replace(results=ended.results)
+            state = zero, log.snapshots, first
+            segments, snapshots, end = lax.while_loop(lambda c: c[2].left > 0, segment, state)
+            saved, (count, rows) = end.record
+            ended = tiles.ended(end)._replace(record=saved)
+            return ended, Log(rows, count, snapshots, segments)
 
         def segment(carry: tuple[Array, Snapshot, State]) -> tuple[Array, Snapshot, State]:
             number, snapshots, state = carry
@@ -91,14 +110,14 @@ class Logger(eqx.Module):
                 lambda b, v: put_row(b, v, number), snapshots, _snapshot(state)
             )
             saved, (_, rows) = state.record
-            state = state._replace(record=(saved, (zero, rows)))
-            return number + 1, snapshots, self._fill(work, state)
+            return (
+                number + 1,
+                snapshots,
+                self._fill(work, state._replace(record=(saved, (zero, rows)))),
+            )
 
-        segments, snapshots, end = lax.while_loop(
-            lambda c: c[2].left > 0, segment, (zero, snapshots, start)
-        )
-        count, rows = end.record[1]
-        return run.close(tiles.ended(end)), Log(rows, count, snapshots, segments)
+        ended, log = in_one_piece(whole, (tiles.ended(start), Log(rows, zero, snapshots, zero)))
+        return run.close(ended._replace(record=(ended.record, None))), log
 
     def again(self, log: Log, segment: Array) -> tuple[Row, Array]:
         """The rows of a segment and their number; of the last one they are still there."""
@@ -134,17 +153,11 @@ class Logger(eqx.Module):
             steps.index if indexed else (),
         )
 
-    def _shape(self) -> PyTree:
+    def _row_of(self, state: State) -> Row:
         """A row's shapes."""
-
-        def row() -> Row:
-            run = Run(self.ensemble, self.tile)
-            work = run.work()
-            state = tiles.start(work, self.tile, (run.open(), None))
-            _, steps = run.attempt(state.lanes)
-            return self._row(Turn(state.numbers, state.lanes, steps))
-
-        return jax.eval_shape(row)
+        moving, indexed = state.lanes.moving, self.ensemble.plan.save in ("steps", "dense")
+        index = moving.num_accepted if indexed else ()
+        return Row(state.numbers, moving.t, moving.h, moving.y, moving.carry, index)
 
 
 def _snapshot(state: State) -> Snapshot:

@@ -19,6 +19,7 @@ from ..batch.lanes import Tile, first_of
 from ..batch.log import Log, Logger, Row
 from ..batch.run import Ensemble, Run, values_in_lanes
 from ..forward import Result, direction_of, packed_field, reading
+from ..fuse import in_one_piece
 from ..record import Step
 from ..solution import Status
 from .batch import cotangent, safe, spoiled, without
@@ -47,7 +48,9 @@ def _backward(
     residuals: Any, cotangents: Result, _: PyTree, ensemble: Ensemble, tile: Tile
 ) -> PyTree:
     log, status, num_accepted, perturbed = residuals
-    replay = _Replay.of(perturbed, ensemble, tile, cotangents, status == Status.SUCCESS)
+    carry = jax.tree.map(lambda x: x[0], log.rows.carry)
+    good = status == Status.SUCCESS
+    replay = _Replay.of(perturbed, ensemble, tile, cotangents, good, carry)
     return replay.finish(replay.log(log), num_accepted, perturbed)
 
 
@@ -90,20 +93,34 @@ class _Replay(eqx.Module):
     tile: Tile
     cotangents: Result
     good: Array
+    end: Array  # cotangents of the last states
+    carry: PyTree  # zeros like the solver's carry of one trajectory
     with_times: bool = eqx.field(static=True)
 
     @classmethod
     def of(
-        cls, perturbed: PyTree, ensemble: Ensemble, tile: Tile, cotangents: Result, good: Array
+        cls,
+        perturbed: PyTree,
+        ensemble: Ensemble,
+        tile: Tile,
+        cotangents: Result,
+        good: Array,
+        carry: PyTree,
     ) -> "_Replay":
+        """The pass for these cotangents; `carry` is like the solver's carry of a tile."""
         with_times = bool(perturbed.own[0].ts) or bool(perturbed.shared[0].ts)
         own = eqx.filter(ensemble.own, without(perturbed.own, y0=False, ts=False))
         shared = eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
-        return cls(own, shared, safe(ensemble, good), tile, cotangents, good, with_times)
+        end = jnp.zeros_like(ensemble.own[0].y0) if cotangents.y1 is None else cotangents.y1
+        if ensemble.plan.save == "ends" and cotangents.ys is not None:
+            end = end + cotangents.ys[:, 1]
+        carry = jax.tree.map(lambda x: jnp.zeros(x.shape[:-1], x.dtype), carry)
+        ensemble = safe(ensemble, good)
+        return cls(own, shared, ensemble, tile, cotangents, good, end, carry, with_times)
 
     def log(self, log: Log) -> _Back:
         """Replay every turn, the last first."""
-        logger = Logger.of(self.ensemble, self.tile)
+        logger = Logger.like(log, self.ensemble, self.tile)
 
         def segment(state: tuple[Array, Row, _Back]) -> tuple[Array, Row, _Back]:
             number, rows, back = state
@@ -116,48 +133,51 @@ class _Replay(eqx.Module):
             back = lax.while_loop(lambda s: s[0] > 0, one, (count, back))[1]
             return number - 1, rows, back
 
-        start = log.segments - 1, log.rows, self.start()
-        return lax.while_loop(lambda s: s[0] >= 0, segment, start)[2]
+        def whole(back: _Back) -> _Back:
+            start = log.segments - 1, log.rows, self.blank()._replace(results=back.results)
+            return lax.while_loop(lambda s: s[0] >= 0, segment, start)[2]
 
-    def start(self) -> _Back:
+        return in_one_piece(whole, self.blank())
+
+    def blank(self) -> _Back:
         """Blank lanes, and results as of trajectories that take no step."""
-        count, ensemble = self.ensemble.count, self.ensemble
-        results = jax.vmap(self.load)(jnp.arange(count, dtype=jnp.int32))
+        count, width = self.ensemble.count, self.tile.width
+        ts = self.ensemble.all_times
+        loaded = jax.eval_shape(self.load, jax.ShapeDtypeStruct((), jnp.int32))
         # A last row takes what blank lanes write.
         results = jax.tree.map(
-            lambda x: jnp.concatenate([x, jnp.zeros((1, *x.shape[1:]), x.dtype)]),
-            results._replace(rows=None),
+            lambda x: jnp.zeros((count + 1, *x.shape), x.dtype), loaded._replace(rows=None)
         )
-        lanes = self.tile.zeros(jax.eval_shape(self.load, jax.ShapeDtypeStruct((), jnp.int32)))
-        numbers = jnp.full((self.tile.width,), count, jnp.int32)
-        shared = jax.tree.map(jnp.zeros_like, self.shared)
-        times = jnp.zeros((count, ensemble.all_times.shape[-1]), ensemble.all_times.dtype)
-        return _Back(numbers, lanes, shared, results, times if self.with_times else ())
+        results = results._replace(
+            y=jnp.concatenate([self.end, jnp.zeros_like(self.end[:1])]),
+            unread=jnp.full_like(results.unread, ts.shape[-1]),
+        )
+        return _Back(
+            jnp.full((width,), count, jnp.int32),
+            self.tile.zeros(loaded),
+            jax.tree.map(jnp.zeros_like, self.shared),
+            results,
+            jnp.zeros((count, ts.shape[-1]), ts.dtype) if self.with_times else (),
+        )
 
     def load(self, number: Array) -> _Lane:
         """A trajectory at its last time."""
-        ensemble = self.ensemble
-        rows = jax.tree.map(
-            lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), ensemble.own
-        )
-        problem, plan = ensemble.one(rows)
-        carry = jax.eval_shape(
-            lambda: plan.method.solver.init(packed_field(problem, plan), problem.ts[0], problem.y0)
-        )
-        ct = self.cotangents
-        y = jnp.zeros_like(problem.y0) if ct.y1 is None else ct.y1[number]
-        if ensemble.plan.save == "ends" and ct.ys is not None:
-            y = y + ct.ys[number, 1]
-        zero = jnp.zeros((), ensemble.all_times.dtype) if self.with_times else ()
+
+        def take(x: Array) -> Array:
+            return lax.dynamic_index_in_dim(x, number, keepdims=False)
+
+        rows = jax.tree.map(take, without(self.ensemble.own, y0=None, ts=None))
+        ts = self.ensemble.all_times
+        zero = jnp.zeros((), ts.dtype) if self.with_times else ()
         return _Lane(
-            y,
-            jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
+            take(self.end),
+            self.carry,
             jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.own),
-            jnp.int32(ensemble.all_times.shape[-1]),
+            jnp.int32(ts.shape[-1]),
             zero,
             zero,
             jnp.asarray(True),
-            (dataclasses.replace(rows[0], y0=None, ts=None), rows[1]),
+            rows,
         )
 
     def exchange(self, back: _Back, numbers: Array) -> _Back:
