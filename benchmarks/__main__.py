@@ -22,7 +22,16 @@ import jaxode
 
 from .timing import table
 
-NAMES = ("lorenz", "lotka_volterra", "neural_ode", "adjoint_memory")
+NAMES = (
+    "lorenz",
+    "lotka_volterra",
+    "neural_ode",
+    "adjoint_memory",
+    "ensembles",
+    "neural_batch",
+    "batch_scaling",
+    "two_devices",
+)
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -42,9 +51,9 @@ def header() -> str:
     today = datetime.datetime.now(datetime.UTC).date()
     return (
         f"# {device()}\n\n{today}, Python {platform.python_version()}, {versions}, float64.\n\n"
-        "The peer is diffrax: one outer jit, `EQX_ON_ERROR=nan`, PIDController at its defaults. "
-        "JAX's asynchronous dispatch is off, for both. Medians of runs taken in turn; the ratio is "
-        "the peer's time over jaxode's.\n"
+        "The peer is diffrax unless a row names another: one outer jit, `EQX_ON_ERROR=nan`, "
+        "PIDController at its defaults. JAX's asynchronous dispatch is off, for both. Medians of "
+        "runs taken in turn; the ratio is the peer's time over jaxode's.\n"
     )
 
 

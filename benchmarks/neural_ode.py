@@ -65,7 +65,7 @@ def rows() -> list[Row]:
         repeats=51,
     )
     exact = ours(PARAMS, 1e-10, 1e-12)[1]
-    errors = [_distance(f(PARAMS, RTOL, ATOL)[1], exact) for f in (ours, peer)]
+    errors = [distance(f(PARAMS, RTOL, ATOL)[1], exact) for f in (ours, peer)]
     steps = f"{int(stats.num_accepted)} steps, {int(stats.num_rejected)} rejected"
     found = [Row("value and gradient", mine, theirs, ">= 1.2", errors[0], errors[1], steps)]
     share = f"{mine / least:.2f}x the bare loop"
@@ -79,6 +79,7 @@ def rows() -> list[Row]:
     return found
 
 
-def _distance(a: PyTree, b: PyTree) -> float:
+def distance(a: PyTree, b: PyTree) -> float:
+    """The norm of the difference over that of `b`."""
     flat_a, flat_b = (jnp.concatenate([x.ravel() for x in jax.tree.leaves(t)]) for t in (a, b))
     return float(jnp.linalg.norm(flat_a - flat_b) / jnp.linalg.norm(flat_b))

@@ -43,7 +43,7 @@ class Plan(eqx.Module):
 class Result(NamedTuple):
     """Values as arrays: `ys` packed, or what `read` returns; `dense` holds the recorded steps."""
 
-    ts: Array
+    ts: Any
     ys: PyTree
     y1: Array
     stats: Stats

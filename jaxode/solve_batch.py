@@ -115,13 +115,13 @@ def solve_batch(
     packing = Packing.of(one)
     times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
     check_some_tolerance(rtol, atol)
-    tolerances = [
+    rtol, atol = (
         check_tolerance_of_batch(name, trees[name], mapped[name], packing, one)
         for name in ("rtol", "atol")
-    ]
+    )
     known = None if is_traced(ts) or mapped["ts"] else ts
     meter = find_counter(progress)
-    method = find_method(solver, controller, *tolerances, dt, max_steps, known, packing, meter)
+    method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
     args = arrays_of_args(trees["args"])
     parts = _Parts(trees["y0"], times, args, method, check_save(save), check_lanes(lanes))
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
@@ -175,7 +175,7 @@ def _solve_batch(
     elif save == "ts" and number == 2:
         save = "ends"
     field = close_field(f, y0, args, packing)
-    plan = Plan(without_gradient(parts.method), save, packing)
+    plan = Plan(without_gradient(parts.method), save, packing)  # pyright: ignore[reportArgumentType]
     problem = Problem(field, jax.vmap(packing.pack)(parts.y0), parts.ts, parts.args, read)
     flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
     ensemble = Ensemble(*eqx.partition((problem, plan), flags))

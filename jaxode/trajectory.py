@@ -46,7 +46,7 @@ class Moving(NamedTuple):
     memory: Any
     num_steps: Array
     num_accepted: Array
-    num_inside: Array | tuple[()]
+    num_inside: Any
     status: Array
 
 

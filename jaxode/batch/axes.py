@@ -58,7 +58,7 @@ def move_axes(name: str, tree: PyTree, axes: Any) -> tuple[PyTree, PyTree]:
             raise BatchError(f"in_axes maps axis {axis} of {where}, which has shape {shape}")
         # numpy, where it will do: under jit jnp would make tracers of values that are known here
         move = jnp.moveaxis if isinstance(leaf, jax.Array) else np.moveaxis
-        leaves.append(leaf if axis == 0 else move(leaf, axis, 0))
+        leaves.append(leaf if axis == 0 else move(leaf, int(axis), 0))  # pyright: ignore[reportArgumentType]
     mapped = [axis is not _SHARED for axis in flat]
     return jax.tree.unflatten(treedef, leaves), jax.tree.unflatten(treedef, mapped)
 

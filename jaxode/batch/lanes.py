@@ -173,7 +173,7 @@ def go(
         before, state = state.left, _refill(work, tile, free, state)
         if work.meter is not None:
             done = [jnp.minimum(total - left, work.count) for left in (before, state.left)]
-            work.meter(*done, work.count)
+            work.meter(done[0], done[1], work.count)
         return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(free(s)), step, state)
 
     return lax.while_loop(unfinished, phase, state)

@@ -36,7 +36,7 @@ class Row(NamedTuple):
     h: Array
     y: Array
     carry: Any
-    index: Array | tuple[()]
+    index: Any
 
 
 class Snapshot(NamedTuple):
@@ -98,8 +98,8 @@ class Logger(eqx.Module):
             ended, log = state
             first = tiles.start(work, self.tile, (ended.record, (zero, log.rows)), shapes)
             first = first._replace(results=ended.results)
-            state = zero, log.snapshots, first
-            segments, snapshots, end = lax.while_loop(lambda c: c[2].left > 0, segment, state)
+            begun = zero, log.snapshots, first
+            segments, snapshots, end = lax.while_loop(lambda c: c[2].left > 0, segment, begun)
             saved, (count, rows) = end.record
             ended = tiles.ended(end)._replace(record=saved)
             return ended, Log(rows, count, snapshots, segments)

@@ -58,8 +58,8 @@ def memory_of_machine() -> int | None:
             return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         except (AttributeError, OSError, ValueError):
             return None
-    limits = [(d.memory_stats() or {}).get("bytes_limit") for d in devices]
-    return None if None in limits else sum(limits)
+    limits = [(d.memory_stats() or {}).get("bytes_limit", 0) for d in devices]
+    return sum(limits) if all(limits) else None
 
 
 def _size(number: int) -> str:

@@ -72,10 +72,10 @@ class Lane(NamedTuple):
     """
 
     rows: tuple[Problem, Plan]
-    t1: Array | None
-    direction: Array | None
+    t1: Any
+    direction: Any
     moving: Moving
-    reader: Reader | tuple[()]
+    reader: Any
 
 
 class Turn(NamedTuple):
@@ -237,7 +237,7 @@ class Run(eqx.Module):
         if self.save == "ts":
             return Result(None, saved, y1, stats, status, None)
         if self.save == "steps":
-            return Result(*saved, y1, stats, status, None)
+            return Result(saved[0], saved[1], y1, stats, status, None)
         return Result(None, None, y1, stats, status, saved)
 
 
@@ -267,19 +267,14 @@ def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
     """The method, its tolerances laid out for lanes."""
     method, tolerance = ensemble.plan.method, rows[1].method.tolerance
 
-    def spread(own: Array | None, shared: Array | None) -> Array | None:
+    def spread(own: Any, shared: Any) -> Array:
         # One of the two is None; a tolerance by component has the state's shape before its lanes.
         return own if shared is None else shared[..., None] if shared.ndim else shared
 
-    parts = [
-        spread(*pair)
-        for pair in zip(
-            (tolerance.rtol, tolerance.atol),
-            (method.tolerance.rtol, method.tolerance.atol),
-            strict=True,
-        )
-    ]
-    return dataclasses.replace(method, tolerance=Tolerance(*parts, method.tolerance.norm, True))
+    rtol = spread(tolerance.rtol, method.tolerance.rtol)
+    atol = spread(tolerance.atol, method.tolerance.atol)
+    spread_out = Tolerance(rtol, atol, method.tolerance.norm, lanes=True)
+    return dataclasses.replace(method, tolerance=spread_out)
 
 
 def _idle(lanes: Lane) -> Lane:

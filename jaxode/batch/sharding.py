@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
@@ -19,7 +20,7 @@ def find_sharding(sharding: Any, leaves: list[Any]) -> NamedSharding | None:
     **Raises:** `OptionError` unless it is a `NamedSharding` whose first entry names mesh axes.
     """
     if sharding is None:
-        found = [getattr(x, "sharding", None) for x in leaves if not isinstance(x, jax.core.Tracer)]
+        found = [getattr(x, "sharding", None) for x in leaves if not isinstance(x, Tracer)]
         several = [s for s in found if isinstance(s, NamedSharding) and axes_of_mesh(s)]
         return several[0] if several else None
     if not isinstance(sharding, NamedSharding):

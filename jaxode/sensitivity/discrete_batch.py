@@ -65,8 +65,8 @@ class _Lane(NamedTuple):
     carry: Any
     own: PyTree
     unread: Array
-    t0: Array | tuple[()]
-    t1: Array | tuple[()]
+    t0: Any
+    t1: Any
     fresh: Array
     rows: PyTree
 
@@ -81,7 +81,7 @@ class _Back(NamedTuple):
     lanes: _Lane
     shared: PyTree
     results: _Lane
-    times: Array | tuple[()]
+    times: Any
 
 
 class _Replay(eqx.Module):
@@ -235,9 +235,8 @@ class _Replay(eqx.Module):
         (y1, dense, _), pull = jax.vjp(
             advance, self.shared, self.own_of(rows), row.y, row.carry, clock
         )
-        steps = Step(
-            row.t, jnp.where(active, row.h, 1), None, None, row.y, y1, dense, None, None, None
-        )
+        h = jnp.where(active, row.h, 1)  # what is read between the others is not used
+        steps = Step(row.t, h, row.t, h, row.y, y1, dense, row.carry, row.numbers, active)
         back, (ct_y, ct_y1, ct_dense, ct_clock) = self.values(back, row, rows, steps, active)
         end = jnp.where(active, back.lanes.y, 0) + ct_y1
         carry = jax.tree.map(lambda c: jnp.where(active, c, 0), back.lanes.carry)

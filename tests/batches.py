@@ -1,0 +1,61 @@
+"""Batches in a tile of either kind, and what they are compared with: single solves."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import jaxode as jo
+
+MODULE = sys.modules["jaxode.solve_batch"]
+LOG = sys.modules["jaxode.batch.log"]
+
+
+def in_tile(wide: bool, function: Callable, *inputs: Any, segment: int | None = None) -> Callable:
+    """`function`, compiled afresh for `inputs`, its batches in a wide tile or in a narrow one.
+
+    `segment`: bytes of the log that are kept at once.
+    """
+    real, tiles = MODULE.choose_tile, []
+
+    def choose(*given: Any) -> Any:
+        tiles.append(dataclasses.replace(real(*given), wide=wide))
+        return tiles[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MODULE, "choose_tile", choose)
+        if segment is not None:
+            patch.setattr(LOG, "SEGMENT_BYTES", segment)
+        compiled = jax.jit(lambda *x: function(*x)).lower(*inputs).compile()
+    assert tiles
+    return compiled
+
+
+def one_by_one(function: Callable, in_axes: Any, *inputs: Any) -> Any:
+    """`function` of one trajectory after another; `in_axes` as jax.vmap reads them."""
+    rows = jax.vmap(lambda *x: x, in_axes)(*inputs)
+    return jax.jit(lambda rows: jax.lax.map(lambda row: function(*row), rows))(rows)
+
+
+def outcome(sol: jo.Solution) -> tuple[Any, ...]:
+    """What is compared of a solve; how well lanes are used is of batches alone."""
+    return sol.ys, sol.y1, sol.status, dataclasses.replace(sol.stats, useful_share=None)
+
+
+def assert_same(got: Any, expected: Any, rtol: float = 1e-12) -> None:
+    """Equal in structure, shape and dtype; counts to the bit, values to rounding."""
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert one.shape == two.shape
+        assert one.dtype == two.dtype
+        exact = np.issubdtype(one.dtype, np.integer)
+        np.testing.assert_allclose(one, two, rtol=0 if exact else rtol, atol=0 if exact else rtol)
+
+
+def assert_bits(got: Any, expected: Any) -> None:
+    """Equal to the bit."""
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
