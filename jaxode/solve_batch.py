@@ -96,7 +96,7 @@ def solve_batch(
     """
     check_callable(f)
     axes = axes_of(in_axes)
-    check_not_empty(y0)
+    check_not_empty(y0, axes["y0"])
     ts, axes["ts"] = times_of_batch(ts, axes["ts"])
     given = {"y0": check_state(y0), "ts": ts, "args": args, "rtol": rtol, "atol": atol}
     trees, mapped = {}, {}

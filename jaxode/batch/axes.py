@@ -87,12 +87,17 @@ def batch_size(trees: dict[str, PyTree], mapped: dict[str, PyTree]) -> int:
     return size
 
 
-def check_not_empty(y0: PyTree) -> None:
-    """**Raises:** `BatchError` for an array without entries."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(y0):
-        if 0 in np.shape(leaf):
-            where = f"y0{jax.tree_util.keystr(path)}"
-            raise BatchError(f"the batch is empty: {where} has shape {np.shape(leaf)}")
+def check_not_empty(y0: PyTree, axes: Any) -> None:
+    """**Raises:** `BatchError` if a mapped axis of `y0` has no entries."""
+    moved, mapped = move_axes("y0", y0, axes)
+    flags = jax.tree.leaves(mapped)
+    leaves = jax.tree_util.tree_leaves_with_path(moved)
+    for (path, leaf), flag in zip(leaves, flags, strict=True):
+        if flag and np.shape(leaf)[0] == 0:
+            raise BatchError(
+                f"the batch is empty: y0{jax.tree_util.keystr(path)} has no trajectories on its "
+                "mapped axis"
+            )
 
 
 def shape_of_one(x: Any) -> jax.ShapeDtypeStruct:
@@ -103,7 +108,11 @@ def shape_of_one(x: Any) -> jax.ShapeDtypeStruct:
 def times_of_batch(ts: Any, axes: Any) -> tuple[Any, Any]:
     """`ts` as one array and its axis; a pair `(t0, t1)` may have an axis for each of the two."""
     if not isinstance(axes, tuple | list):
-        return ts, axes
+        if axes is None or not isinstance(ts, tuple | list):
+            return ts, axes
+        if not any(isinstance(t, jax.Array | np.ndarray) for t in ts):
+            return np.asarray(ts), axes
+        axes = (axes,) * len(ts)
     try:
         columns = [move_axes("ts", t, axis)[0] for t, axis in zip(ts, axes, strict=True)]
     except (TypeError, ValueError) as error:
@@ -126,6 +135,9 @@ def check_times_of_batch(ts: Any, mapped: bool, dtype: np.dtype) -> jax.Array:
             f"mapped ts must have shape (trajectories, times), at least two times, got "
             f"{np.shape(ts)}"
         )
+    dtype_given = jnp.result_type(ts)
+    if dtype_given.kind not in "iu" and not jnp.issubdtype(dtype_given, jnp.floating):
+        raise TimesError(f"ts must hold real numbers, got dtype {dtype_given}")
     if not is_traced(ts):
         values = np.asarray(ts)
         steps = np.diff(values, axis=1) * np.sign(values[:, -1:] - values[:, :1])

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from ..errors import OutOfMemoryError
@@ -29,7 +31,8 @@ def bytes_of_saved(
         return max_steps * (2 * time + (1 + slopes) * state) + times * state
     if save == "ts":
         return times * state
-    return times * sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(read))
+    values = [jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(read)]
+    return times * sum(math.prod(x.shape) * x.dtype.itemsize for x in values)
 
 
 def refuse_too_much(rows: dict[str, int], count: int) -> None:

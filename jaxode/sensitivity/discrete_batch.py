@@ -89,7 +89,8 @@ class _Replay(eqx.Module):
 
     own: PyTree
     shared: PyTree
-    ensemble: Ensemble
+    ensemble: Ensemble  # what failed replaced, see `safe`
+    as_run: Ensemble
     tile: Tile
     cotangents: Result
     good: Array
@@ -115,12 +116,13 @@ class _Replay(eqx.Module):
         if ensemble.plan.save == "ends" and cotangents.ys is not None:
             end = end + cotangents.ys[:, 1]
         carry = jax.tree.map(lambda x: jnp.zeros(x.shape[:-1], x.dtype), carry)
-        ensemble = safe(ensemble, good)
-        return cls(own, shared, ensemble, tile, cotangents, good, end, carry, with_times)
+        calm = safe(ensemble, good)
+        return cls(own, shared, calm, ensemble, tile, cotangents, good, end, carry, with_times)
 
     def log(self, log: Log) -> _Back:
         """Replay every turn, the last first."""
-        logger = Logger.like(log, self.ensemble, self.tile)
+        # Written again with the failures that there were: they took their turns.
+        logger = Logger.like(log, self.as_run, self.tile)
 
         def segment(state: tuple[Array, Row, _Back]) -> tuple[Array, Row, _Back]:
             number, rows, back = state
