@@ -6,7 +6,7 @@ each has for itself is carried in its lane, and written when the replay comes to
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..batch import lanes as tiles
-from ..batch.lanes import Tile, first_of
+from ..batch.lanes import Tile
 from ..batch.log import Log, Logger, Row
 from ..batch.run import Ensemble, Run, values_in_lanes
 from ..forward import Result, direction_of, packed_field, reading
@@ -23,6 +23,7 @@ from ..fuse import in_one_piece
 from ..record import Step
 from ..solution import Status
 from .batch import cotangent, safe, spoiled, without
+from .returning import Back, Lane, Returning
 
 
 def solve_in_lanes(ensemble: Ensemble, tile: Tile) -> Result:
@@ -48,180 +49,61 @@ def _backward(
     residuals: Any, cotangents: Result, _: PyTree, ensemble: Ensemble, tile: Tile
 ) -> PyTree:
     log, status, num_accepted, perturbed = residuals
-    carry = jax.tree.map(lambda x: x[0], log.rows.carry)
-    good = status == Status.SUCCESS
-    replay = _Replay.of(perturbed, ensemble, tile, cotangents, good, carry)
+    residuals = log, status == Status.SUCCESS
+    replay = _Replay.of(perturbed, ensemble, tile, cotangents, residuals)
     return replay.finish(replay.log(log), num_accepted, perturbed)
 
 
-class _Lane(NamedTuple):
-    """The cotangents of a trajectory on its way back, and its own part of the problem.
-
-    `unread` counts the saved times whose cotangents are yet to come in; `t0` and `t1` are the
-    cotangents of its first and last time, `fresh` tells that its last step has not come.
-    """
-
-    y: Array
-    carry: Any
-    own: PyTree
-    unread: Array
-    t0: Any
-    t1: Any
-    fresh: Array
-    rows: PyTree
-
-
-class _Back(NamedTuple):
-    """Lanes, the trajectories in them, what is summed, and what is known by trajectory.
-
-    `times`: cotangents of the times that values were saved at.
-    """
-
-    numbers: Array
-    lanes: _Lane
-    shared: PyTree
-    results: _Lane
-    times: Any
-
-
 class _Replay(eqx.Module):
-    """The backward pass. `own` and `shared` hold the arrays that are differentiated."""
+    """The backward pass; `as_run` is the ensemble with the failures that there were."""
 
-    own: PyTree
-    shared: PyTree
-    ensemble: Ensemble  # what failed replaced, see `safe`
+    lanes: Returning
     as_run: Ensemble
-    tile: Tile
     cotangents: Result
-    good: Array
-    end: Array  # cotangents of the last states
-    carry: PyTree  # zeros like the solver's carry of one trajectory
-    with_times: bool = eqx.field(static=True)
 
     @classmethod
     def of(
-        cls,
-        perturbed: PyTree,
-        ensemble: Ensemble,
-        tile: Tile,
-        cotangents: Result,
-        good: Array,
-        carry: PyTree,
+        cls, perturbed: PyTree, ensemble: Ensemble, tile: Tile, cotangents: Result, residuals: Any
     ) -> "_Replay":
-        """The pass for these cotangents; `carry` is like the solver's carry of a tile."""
+        """The pass for these cotangents; `residuals` are the log and what went well."""
+        log, good = residuals
         with_times = bool(perturbed.own[0].ts) or bool(perturbed.shared[0].ts)
         own = eqx.filter(ensemble.own, without(perturbed.own, y0=False, ts=False))
         shared = eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
         end = jnp.zeros_like(ensemble.own[0].y0) if cotangents.y1 is None else cotangents.y1
         if ensemble.plan.save == "ends" and cotangents.ys is not None:
             end = end + cotangents.ys[:, 1]
-        carry = jax.tree.map(lambda x: jnp.zeros(x.shape[:-1], x.dtype), carry)
+        carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:-1], x.dtype), log.rows.carry)
         calm = safe(ensemble, good)
-        return cls(own, shared, calm, ensemble, tile, cotangents, good, end, carry, with_times)
+        lanes = Returning(own, shared, calm, tile, good, end, carry, with_times)
+        return cls(lanes, ensemble, cotangents)
 
-    def log(self, log: Log) -> _Back:
+    def log(self, log: Log) -> Back:
         """Replay every turn, the last first."""
         # Written again with the failures that there were: they took their turns.
-        logger = Logger.like(log, self.as_run, self.tile)
+        logger = Logger.like(log, self.as_run, self.lanes.tile)
 
-        def segment(state: tuple[Array, Row, _Back]) -> tuple[Array, Row, _Back]:
+        def segment(state: tuple[Array, Row, Back]) -> tuple[Array, Row, Back]:
             number, rows, back = state
             rows, count = logger.again(log._replace(rows=rows), number)
 
-            def one(state: tuple[Array, _Back]) -> tuple[Array, _Back]:
+            def one(state: tuple[Array, Back]) -> tuple[Array, Back]:
                 n = state[0] - 1
                 return n, self.turn(state[1], jax.tree.map(lambda b: b[n], rows))
 
             back = lax.while_loop(lambda s: s[0] > 0, one, (count, back))[1]
             return number - 1, rows, back
 
-        def whole(back: _Back) -> _Back:
-            start = log.segments - 1, log.rows, self.blank()._replace(results=back.results)
+        def whole(back: Back) -> Back:
+            start = log.segments - 1, log.rows, self.lanes.blank()._replace(results=back.results)
             return lax.while_loop(lambda s: s[0] >= 0, segment, start)[2]
 
-        return in_one_piece(whole, self.blank())
+        return in_one_piece(whole, self.lanes.blank())
 
-    def blank(self) -> _Back:
-        """Blank lanes, and results as of trajectories that take no step."""
-        count, width = self.ensemble.count, self.tile.width
-        ts = self.ensemble.all_times
-        loaded = jax.eval_shape(self.load, jax.ShapeDtypeStruct((), jnp.int32))
-        # A last row takes what blank lanes write.
-        results = jax.tree.map(
-            lambda x: jnp.zeros((count + 1, *x.shape), x.dtype), loaded._replace(rows=None)
-        )
-        results = results._replace(
-            y=jnp.concatenate([self.end, jnp.zeros_like(self.end[:1])]),
-            unread=jnp.full_like(results.unread, ts.shape[-1]),
-        )
-        return _Back(
-            jnp.full((width,), count, jnp.int32),
-            self.tile.zeros(loaded),
-            jax.tree.map(jnp.zeros_like, self.shared),
-            results,
-            jnp.zeros((count, ts.shape[-1]), ts.dtype) if self.with_times else (),
-        )
-
-    def load(self, number: Array) -> _Lane:
-        """A trajectory at its last time."""
-
-        def take(x: Array) -> Array:
-            return lax.dynamic_index_in_dim(x, number, keepdims=False)
-
-        rows = jax.tree.map(take, without(self.ensemble.own, y0=None, ts=None))
-        ts = self.ensemble.all_times
-        zero = jnp.zeros((), ts.dtype) if self.with_times else ()
-        return _Lane(
-            take(self.end),
-            self.carry,
-            jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.own),
-            jnp.int32(ts.shape[-1]),
-            zero,
-            zero,
-            jnp.asarray(True),
-            rows,
-        )
-
-    def exchange(self, back: _Back, numbers: Array) -> _Back:
-        """Write the trajectories whose first step is behind us, and load those of `numbers`."""
-        known = jnp.concatenate([self.good, jnp.zeros((1,), bool)])
-
-        def due(back: _Back) -> Array:
-            return (numbers != back.numbers) & known[numbers]
-
-        def all_lanes(mask: Array, back: _Back) -> _Back:
-            results = self.tile.put(
-                back.results, mask, (back.numbers,), back.lanes._replace(rows=None)
-            )
-            loaded = jax.vmap(self.load, out_axes=-1)(jnp.minimum(numbers, self.ensemble.count - 1))
-            lanes = jax.tree.map(lambda a, b: jnp.where(mask, a, b), loaded, back.lanes)
-            new = jnp.where(mask, numbers, back.numbers)
-            return back._replace(numbers=new, lanes=lanes, results=results)
-
-        def one_lane(lane: Array, back: _Back) -> _Back:
-            only = jnp.arange(self.tile.width) == lane
-            kept = back.lanes._replace(rows=None)
-            results = self.tile.put(back.results, only, (back.numbers,), kept)
-            lanes = self.tile.with_lane(back.lanes, lane, self.load(numbers[lane]))
-            new = jnp.where(only, numbers, back.numbers)
-            return back._replace(numbers=new, lanes=lanes, results=results)
-
-        if self.tile.wide:
-            step, found, look = all_lanes, jnp.any, due
-        else:
-            step, look = one_lane, lambda back: first_of(due(back))
-            found = lambda lane: lane < self.tile.width  # noqa: E731
-
-        def again(state: tuple[Any, _Back]) -> tuple[Any, _Back]:
-            back = step(*state)
-            return look(back), back
-
-        return lax.while_loop(lambda s: found(s[0]), again, (look(back), back))[1]
-
-    def turn(self, back: _Back, row: Row) -> _Back:
+    def turn(self, back: Back, row: Row) -> Back:
         """Pull the cotangents of one turn's lanes back over their steps."""
-        back = self.exchange(back, row.numbers)
-        solver, lanes = self.ensemble.plan.method.solver, back.lanes
+        back = self.lanes.exchange(back, row.numbers)
+        solver, lanes = self.lanes.ensemble.plan.method.solver, back.lanes
         # A lane that holds another trajectory than its row is one whose cotangents stay.
         active = (row.numbers == back.numbers) & (row.h != 0)
         row, rows = self.sane(row, lanes.rows, row.numbers == back.numbers)
@@ -233,9 +115,9 @@ class _Replay(eqx.Module):
             y1, _, dense, carry1 = solver.step(field, t, y, h, carry, inside)
             return y1, dense, carry1
 
-        clock = (row.t, row.h) if self.with_times else None
+        clock = (row.t, row.h) if self.lanes.with_times else None
         (y1, dense, _), pull = jax.vjp(
-            advance, self.shared, self.own_of(rows), row.y, row.carry, clock
+            advance, self.lanes.shared, self.own_of(rows), row.y, row.carry, clock
         )
         h = jnp.where(active, row.h, 1)  # what is read between the others is not used
         steps = Step(row.t, h, row.t, h, row.y, y1, dense, row.carry, row.numbers, active)
@@ -253,9 +135,9 @@ class _Replay(eqx.Module):
         )
         return back._replace(lanes=lanes, shared=jax.tree.map(jnp.add, back.shared, shared))
 
-    def clock(self, lanes: _Lane, ct_clock: Any, ct_step: Any, active: Array) -> dict[str, Array]:
+    def clock(self, lanes: Lane, ct_clock: Any, ct_step: Any, active: Array) -> dict[str, Array]:
         """Cotangents of the first and last time, with those of a step's start and size."""
-        if not self.with_times:
+        if not self.lanes.with_times:
             return {}
         ct_t, ct_h = jax.tree.map(jnp.add, ct_clock, ct_step)
         ct_t, ct_h = jnp.where(active, ct_t, 0), jnp.where(active & lanes.fresh, ct_h, 0)
@@ -279,17 +161,20 @@ class _Replay(eqx.Module):
 
     def reference(self) -> tuple[tuple[Any, Any], PyTree]:
         """A trajectory that went well, and its rows without state and times."""
-        rows = jax.tree.map(lambda x: x[jnp.argmax(self.good)], self.ensemble.own)
-        return self.ensemble.one(rows), (dataclasses.replace(rows[0], y0=None, ts=None), rows[1])
+        rows = jax.tree.map(lambda x: x[jnp.argmax(self.lanes.good)], self.lanes.ensemble.own)
+        return self.lanes.ensemble.one(rows), (
+            dataclasses.replace(rows[0], y0=None, ts=None),
+            rows[1],
+        )
 
     def values(
-        self, back: _Back, row: Row, rows: PyTree, steps: Step, active: Array
-    ) -> tuple[_Back, tuple[Array, Array, Any, Any]]:
+        self, back: Back, row: Row, rows: PyTree, steps: Step, active: Array
+    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
         """Cotangents of what was saved of the steps: to their starts, ends, slopes and clocks."""
         zeros = jax.tree.map(jnp.zeros_like, (row.y, steps.y1, steps.dense))
-        clock = (jnp.zeros_like(row.t), jnp.zeros_like(row.h)) if self.with_times else None
-        ct, save = self.cotangents, self.ensemble.plan.save
-        number = jnp.minimum(row.numbers, self.ensemble.count - 1)
+        clock = (jnp.zeros_like(row.t), jnp.zeros_like(row.h)) if self.lanes.with_times else None
+        ct, save = self.cotangents, self.lanes.ensemble.plan.save
+        number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
 
         def of(part: Array, place: Array) -> Array:
             return jnp.where(active, jnp.moveaxis(part[number, place], 0, -1), 0)
@@ -308,10 +193,10 @@ class _Replay(eqx.Module):
         return back, (*zeros, clock)
 
     def values_at_times(
-        self, back: _Back, row: Row, rows: PyTree, steps: Step, active: Array, zeros: Any
-    ) -> tuple[_Back, tuple[Array, Array, Any, Any]]:
+        self, back: Back, row: Row, rows: PyTree, steps: Step, active: Array, zeros: Any
+    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
         """The same for the times that the steps passed, the last first."""
-        number = jnp.minimum(row.numbers, self.ensemble.count - 1)
+        number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
         first, direction = self.span(number)
 
         def passed(unread: Array) -> Array:
@@ -332,15 +217,15 @@ class _Replay(eqx.Module):
                 return values_in_lanes(ensemble, lanes, when, unread == self.times, step)
 
             parts_now = row.y, steps.y1, steps.dense
-            clock_now = (at, steps.t, steps.h) if self.with_times else None
-            _, pull = jax.vjp(value, self.shared, self.own_of(rows), parts_now, clock_now)
+            clock_now = (at, steps.t, steps.h) if self.lanes.with_times else None
+            _, pull = jax.vjp(value, self.lanes.shared, self.own_of(rows), parts_now, clock_now)
             ct = jax.tree.map(
                 lambda c: jnp.where(mask, jnp.moveaxis(c[number, unread - 1], 0, -1), 0),
                 self.ct_ys,
             )
             *more, ct_when = pull(ct)
-            if self.with_times:
-                times = self.tile.put(times, mask, (number, unread - 1), ct_when[0])
+            if self.lanes.with_times:
+                times = self.lanes.tile.put(times, mask, (number, unread - 1), ct_when[0])
                 ct_when = ct_when[1:]
             totals = jax.tree.map(jnp.add, (shared, own, parts, clock), (*more, ct_when))
             unread = jnp.where(mask, unread - 1, unread)
@@ -360,26 +245,23 @@ class _Replay(eqx.Module):
         back = back._replace(lanes=lanes, shared=shared, times=times)
         return back, (*parts, clock)
 
-    def inside(self, back: _Back, row: Row, active: Array) -> Array | bool | None:
+    def inside(self, back: Back, row: Row, active: Array) -> Array | bool | None:
         """Whether dense output of a step was read."""
-        save = self.ensemble.plan.save
+        save = self.lanes.ensemble.plan.save
         if save != "ts":
             return True if save == "dense" else None
-        if not self.ensemble.plan.method.solver.evaluations[2]:
+        if not self.lanes.ensemble.plan.method.solver.evaluations[2]:
             return True
-        number = jnp.minimum(row.numbers, self.ensemble.count - 1)
+        number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
         _, direction = self.span(number)
         at = self.time(number, jnp.maximum(back.lanes.unread, 1))
         return jnp.any(active & (direction * (at - row.t) > 0))
 
-    def finish(self, back: _Back, num_accepted: Array, perturbed: PyTree) -> PyTree:
+    def finish(self, back: Back, num_accepted: Array, perturbed: PyTree) -> PyTree:
         """The cotangent of the ensemble, from those at the first times."""
-        lanes = back.lanes._replace(rows=None)
-        ended = jax.tree.map(
-            lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.rows(lanes)
-        )
-        solver, own = self.ensemble.plan.method.solver, self.ensemble.own
-        t0 = jax.vmap(lambda rows: self.ensemble.ts(rows)[0])(own)
+        ended = self.lanes.results(back)
+        solver, own = self.lanes.ensemble.plan.method.solver, self.lanes.ensemble.own
+        t0 = jax.vmap(lambda rows: self.lanes.ensemble.ts(rows)[0])(own)
 
         def begin(shared: PyTree, moving: PyTree, y: Array, t: Array) -> Any:
             def one(moving: PyTree, rows: PyTree, y: Array, t: Array) -> Any:
@@ -391,18 +273,18 @@ class _Replay(eqx.Module):
 
             return jax.vmap(one)(moving, own, y, t)
 
-        (_, value), pull = jax.vjp(begin, self.shared, self.own, own[0].y0, t0)
+        (_, value), pull = jax.vjp(begin, self.lanes.shared, self.lanes.own, own[0].y0, t0)
         shared, moving, y0, ct_t0 = pull((ended.carry, self.ct_first(value, ended.unread)))
         shared, moving = jax.tree.map(jnp.add, (back.shared, ended.own), (shared, moving))
         y0 = y0 + ended.y + self.ct_start(num_accepted)
-        ts = self.ct_ts(back, ended, ct_t0, num_accepted) if self.with_times else None
-        lost = spoiled(self.cotangents, self.good)
-        ct = cotangent(self.ensemble, moving, shared, y0, ts, self.good, lost)
+        ts = self.ct_ts(back, ended, ct_t0, num_accepted) if self.lanes.with_times else None
+        lost = spoiled(self.cotangents, self.lanes.good)
+        ct = cotangent(self.lanes.ensemble, moving, shared, y0, ts, self.lanes.good, lost)
         return eqx.filter(ct, perturbed)
 
     def ct_start(self, num_accepted: Array) -> Array | float:
         """Cotangent of the first states as they were saved."""
-        ct, save = self.cotangents, self.ensemble.plan.save
+        ct, save = self.cotangents, self.lanes.ensemble.plan.save
         if save in ("ends", "steps") and ct.ys is not None:
             return ct.ys[:, 0]
         if save == "dense" and ct.dense is not None and ct.dense[2] is not None:
@@ -412,51 +294,55 @@ class _Replay(eqx.Module):
 
     def ct_first(self, value: PyTree, unread: Array) -> PyTree:
         """Cotangent of the value at the first time: of the rows that no step has written."""
-        if self.ensemble.plan.save != "ts":
+        if self.lanes.ensemble.plan.save != "ts":
             return ()
-        here = (jnp.arange(self.times) < unread[:, None]) & self.good[:, None]
+        here = (jnp.arange(self.times) < unread[:, None]) & self.lanes.good[:, None]
         return jax.tree.map(
             lambda c: jnp.sum(c, axis=1, where=here.reshape(here.shape + (1,) * (c.ndim - 2))),
             self.ct_ys_like(value),
         )
 
-    def ct_ts(self, back: _Back, ended: _Lane, ct_t0: Array, num_accepted: Array) -> Array:
+    def ct_ts(self, back: Back, ended: Lane, ct_t0: Array, num_accepted: Array) -> Array:
         """Cotangents of the times of each trajectory."""
         ts = back.times.at[:, 0].add(ended.t0 + ct_t0).at[:, -1].add(ended.t1)
-        if self.ensemble.plan.save != "steps" or self.cotangents.ts is None:
+        if self.lanes.ensemble.plan.save != "steps" or self.cotangents.ts is None:
             return ts
         returned = jax.vmap(times_returned, in_axes=(0, 0, None))
         return ts + returned(self.cotangents.ts, num_accepted, self.times)
 
     def with_moving(self, shared: PyTree, own: PyTree, rows: PyTree) -> tuple[Ensemble, PyTree]:
         """The ensemble and rows, with differentiated arrays in the place of its own."""
-        ensemble = Ensemble(self.ensemble.own, eqx.combine(shared, self.ensemble.shared))
+        ensemble = Ensemble(
+            self.lanes.ensemble.own, eqx.combine(shared, self.lanes.ensemble.shared)
+        )
         return ensemble, eqx.combine(own, rows)
 
     def field(self, shared: PyTree, own: PyTree, rows: PyTree) -> Callable[[Array, Array], Array]:
         """The field on lanes."""
         ensemble, rows = self.with_moving(shared, own, rows)
-        return Run(ensemble, self.tile).field(rows)
+        return Run(ensemble, self.lanes.tile).field(rows)
 
     def own_of(self, rows: PyTree) -> PyTree:
         """What is differentiated of the lanes' own rows."""
-        return eqx.filter(rows, jax.tree.map(lambda x: x is not None, self.own, is_leaf=_is_none))
+        return eqx.filter(
+            rows, jax.tree.map(lambda x: x is not None, self.lanes.own, is_leaf=_is_none)
+        )
 
     def span(self, number: Array) -> tuple[Array, Array]:
         """First time and direction of the trajectories."""
-        ts = self.ensemble.all_times
+        ts = self.lanes.ensemble.all_times
         if ts.ndim == 1:
             return ts[0], direction_of(ts)
         return ts[number, 0], jnp.sign(ts[number, -1] - ts[number, 0])
 
     def time(self, number: Array, unread: Array) -> Array:
         """The last of the `unread` times."""
-        ts = self.ensemble.all_times
+        ts = self.lanes.ensemble.all_times
         return ts[unread - 1] if ts.ndim == 1 else ts[number, unread - 1]
 
     @property
     def times(self) -> int:
-        return self.ensemble.all_times.shape[-1]
+        return self.lanes.ensemble.all_times.shape[-1]
 
     @property
     def ct_ys(self) -> PyTree:
