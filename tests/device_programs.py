@@ -3,9 +3,7 @@
 `python device_programs.py FILE NAME [NUMBER PORT]` runs the program NAME.
 """
 
-import functools
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -19,19 +17,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import jaxode as jo
 
-TS = np.array([0.2, 0.5, 0.9, 1.4])
-MAPS_K = {"k": 0, "push": None}
-# Seven of the trajectories need more steps.
-FEW_STEPS = 110
+TS, AXES = np.array([0.2, 0.5, 0.9, 1.4]), (0, None, {"k": 0, "push": None})
+OPTIONS = {"in_axes": AXES, "solver": "bosh3", "rtol": 1e-7, "atol": 1e-9}
 
 
 def spread(kind: str) -> NamedSharding:
     """All devices, on a mesh whose axis is of this kind."""
-    devices = jax.devices()
-    if kind == "auto":
-        mesh = Mesh(np.array(devices), ("batch",))
-    else:
-        mesh = jax.make_mesh((len(devices),), ("batch",))
+    devices, axes = np.array(jax.devices()), ("batch",)
+    mesh = Mesh(devices, axes) if kind == "auto" else jax.make_mesh((devices.size,), axes)
     assert mesh.axis_types[0].name.lower() == kind
     return NamedSharding(mesh, PartitionSpec("batch"))
 
@@ -48,8 +41,7 @@ def point(count: int) -> dict[str, jax.Array]:
 
 def solved(p: Any, **options: Any) -> Any:
     args = {"k": p["k"], "push": p["push"]}
-    given = {"solver": "bosh3", "rtol": 1e-7, "atol": 1e-9, **options}
-    return outcome(jo.solve_batch(pull, p["y0"], TS, args, in_axes=(0, None, MAPS_K), **given))
+    return outcome(jo.solve_batch(pull, p["y0"], TS, args, **OPTIONS, **options))
 
 
 def gradient(p: Any, **options: Any) -> tuple[Any, str]:
@@ -69,20 +61,21 @@ def collectives(compiled: Any) -> str:
 
 
 def forward() -> dict[str, Any]:
-    solve = functools.partial(solved, max_steps=FEW_STEPS)
-    auto = spread("auto")
+    def solve(p: Any, **options: Any) -> Any:
+        return solved(p, max_steps=110, **options)  # too few for seven of the trajectories
+
+    auto, explicit = spread("auto"), spread("explicit")
     one = jax.jit(lambda p: solve(p, sharding=auto)).lower(point(16)).compile()
-    sharded = point(16) | {"y0": jax.device_put(point(16)["y0"], auto)}
     results = {
         "auto 16": one(point(16)),
-        "given 16": solve(sharded),
-        "explicit 16": solve(point(16), sharding=spread("explicit")),
+        "given 16": solve(point(16) | {"y0": jax.device_put(point(16)["y0"], auto)}),
+        "explicit 16": solve(point(16), sharding=explicit),
     }
     return results | {
         "rows": [x.sharding.shard_shape(x.shape)[0] for x in jax.tree.leaves(results)],
         "one device": solve(point(19)),
         "auto 19": solve(point(19), sharding=auto),
-        "explicit 19": solve(point(19), sharding=spread("explicit")),
+        "explicit 19": solve(point(19), sharding=explicit),
         "collectives": collectives(one),
     }
 
@@ -100,52 +93,43 @@ def gradients() -> dict[str, Any]:
 def training() -> dict[str, Any]:
     x = jax.random.normal(jax.random.key(0), (16, 2))
     network = eqx.nn.MLP(2, 2, 8, 1, activation=jnp.tanh, key=jax.random.key(1))
-    adaptive = jo.NeuralODE(network, solver="bosh3")
-    fixed = jo.NeuralODE(network, solver="midpoint", dt=0.25)
-    options = {"optimizer": optax.sgd(0.1), "steps": 3, "progress": False}
+    adaptive, fixed = (jo.NeuralODE(network, solver=s, dt=0.25) for s in ("bosh3", "midpoint"))
 
     def history(model: jo.NeuralODE, size: int, **more: Any) -> dict[str, np.ndarray]:
-        return jo.fit(model, (x[:size], jnp.sin(x[:size])), **options, **more)[1].history
+        data, optimizer = (x[:size], jnp.sin(x[:size])), optax.sgd(0.1)
+        return jo.fit(model, data, steps=3, optimizer=optimizer, progress=False, **more)[1].history
 
     results: dict[str, Any] = {}
     for kind, model, batch_size in (("auto", adaptive, None), ("explicit", fixed, 8)):
-        more = {"batch_size": batch_size}
-        results[f"{kind}, one device"] = history(model, 16, **more)
-        results[kind] = history(model, 16, **more, sharding=spread(kind))
-    for name, size, batch_size in (("all", 12, None), ("a batch", 16, 12)):
+        for name, sharding in ((f"{kind}, one device", None), (kind, spread(kind))):
+            results[name] = history(model, 16, batch_size=batch_size, sharding=sharding)
+    for size, batch_size in ((12, None), (16, 12)):
         try:
             history(fixed, size, batch_size=batch_size, sharding=spread("auto"))
         except jo.DataError as error:
-            results[f"{name} refused"] = str(error)
+            results[f"{size} samples"] = str(error)
     return results
 
 
 def process(number: str, port: str) -> dict[str, Any]:
     """One of two processes, each with one device and half of the trajectories."""
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=int(number))
-    own = spread("auto")
-    shared = NamedSharding(own.mesh, PartitionSpec())
-    p, rows = point(16), slice(8 * int(number), 8 * int(number) + 8)
-    both = jax.tree.map(
-        jax.make_array_from_process_local_data,
-        {"y0": own, "k": own, "push": shared},
-        {"y0": p["y0"][rows], "k": p["k"][rows], "push": p["push"]},
-    )
-    together, names = gradient(both, sharding=own)
-    alone, _ = gradient(p)
+    own, p, rows = spread("auto"), point(16), slice(8 * int(number), 8 * int(number) + 8)
+    shardings = {"y0": own, "k": own, "push": NamedSharding(own.mesh, PartitionSpec())}
+    local = {"y0": p["y0"][rows], "k": p["k"][rows], "push": p["push"]}
+    both = jax.tree.map(jax.make_array_from_process_local_data, shardings, local)
+    (together, names), (alone, _) = gradient(both, sharding=own), gradient(p)
     shards = jax.tree.map(lambda x: x.addressable_shards[0], together)
     return {
         "together": [shard.data for shard in jax.tree.leaves(shards)],
         "alone": jax.tree.map(lambda x, shard: x[shard.index], alone, shards),
-        "rows": together[0]["y0"].addressable_shards[0].data.shape[0],
         "collectives": names,
     }
 
 
 def main(file: str, name: str, *rest: str) -> None:
     jax.config.update("jax_enable_x64", True)
-    programs: list[Callable] = [forward, gradients, training, process]
-    results = {p.__name__: p for p in programs}[name](*rest)
+    results = globals()[name](*rest)
     arrays: dict[str, Any] = {
         f"{name}/{i}": np.asarray(leaf)
         for name, tree in results.items()

@@ -134,8 +134,8 @@ def differences(function, point, step=1e-3):
 CASES = {
     "ends": Case("ends", "midpoint", "ends"),
     "ts": Case("ts", "rk4", "own"),
-    "function": Case("function", "midpoint", "odd"),
-    "steps": Case("steps", "midpoint", "own"),
+    "function": Case("function", "euler", "odd"),
+    "steps": Case("steps", "euler", "own"),
     "dense": Case("dense", "midpoint", "shared"),
     "adaptive": Case("ts", "tsit5", "shared"),
 }

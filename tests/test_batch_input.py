@@ -225,6 +225,6 @@ def test_more_than_the_machine_holds_is_refused_with_the_bytes():
 
 
 def test_dense_output_that_was_not_asked_for():
-    sols = jo.solve_batch(decay, Y0, TS)
+    sols = jax.eval_shape(lambda: jo.solve_batch(decay, Y0, TS))
     with pytest.raises(jo.OptionError, match=r"sol\(t\) needs dense output"):
         sols(0.5)
