@@ -22,7 +22,7 @@ from .lanes import State, Tile
 from .run import Ensemble, Lane, Run, Turn
 
 # Bytes of the rows of one segment, where the root of the number of turns does not ask for more.
-SEGMENT_BYTES = 2**22
+SEGMENT_BYTES = 2**20
 
 
 class Row(NamedTuple):

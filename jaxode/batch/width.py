@@ -16,7 +16,7 @@ _OUTSIDE = ("dot_general", "conv_general", "scatter", "callback", "custom_call",
 # Bytes of state in a tile up to which that function is made, and lanes that fill its vectors.
 _NATIVE_BYTES, _NATIVE_LANES = 2**15, 64
 # Bytes of a field's intermediate values that stay in a processor's cache.
-_CACHE_BYTES = 2**17
+_CACHE_BYTES = 2**18
 _ACCELERATOR_LANES = 2**14
 
 

@@ -1,7 +1,8 @@
 """The continuous adjoint of a batch: its adjoint equations solved backwards, in lanes.
 
 What each trajectory has for itself is part of its lane's adjoint equation. The integral for what
-they share is no state of any lane: each accepted step adds its part, summed over the lanes.
+they share is no state of any lane: each accepted step adds its part by quadrature, summed over the
+lanes.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import PyTree
 
@@ -162,12 +164,19 @@ class _Walk(eqx.Module):
 
         field = self.in_lanes(adjoint, lanes.rows)
         method = self.method(lanes.rows)
-        moving, steps = attempt(method, field, lanes.moving, lanes.direction, lanes.target)
+        moving, steps = attempt(
+            method, field, lanes.moving, lanes.direction, lanes.target, lambda _: self.looks
+        )
         accept = steps.accept & (numbers < self.ensemble.count)
-        if jax.tree.leaves(self.shared):
+        if self.looks:
             part = self.integral(accept, lanes.rows, steps)
             total = jax.tree.map(jnp.add, total, part)
         return lanes._replace(moving=moving), total
+
+    @property
+    def looks(self) -> bool | None:
+        """Whether the steps' dense output is read: for the shared integral."""
+        return True if jax.tree.leaves(self.shared) else None
 
     def jump(self, lanes: _Lane) -> _Lane:
         """Where a lane stands at a saved time, add its cotangent and aim at the time before it."""
@@ -199,42 +208,41 @@ class _Walk(eqx.Module):
         return lax.while_loop(lambda lanes: jnp.any(due(lanes)), again, lanes)
 
     def integral(self, accept: Array, rows: PyTree, steps: Step) -> PyTree:
-        """What the accepted steps add to the cotangent of what is shared.
+        """What the accepted steps add to the cotangent of what is shared: `-a df/dtheta` over h.
 
-        A component `q' = -a f` is stepped beside the state; only `f` in it is differentiated. The
-        other lanes take a step of no length from a state that is harmless.
+        By Gauss quadrature, at nodes inside the step where its dense output is read. The other
+        lanes take a step of no length from a state that is harmless.
         """
         first = jax.tree.map(lambda x: x[0], self.ensemble.own)
         calm, t0 = without(first, y0=None, ts=None), self.ensemble.ts(first)[0]
-        adjoint, packing = self.adjoint(calm)
-        zero = jax.tree.map(jnp.zeros_like, adjoint.moving)
-        state = packing.pack(Augmented(self.ys[0, 0], jnp.zeros_like(self.ys[0, 0]), zero))
-        rows, t, y = jax.tree.map(
-            lambda a, b: jnp.where(accept, a, b[..., None]),
-            (rows, steps.t, steps.y),
-            (calm, t0, state),
+        solver, (_, packing) = self.ensemble.plan.method.solver, self.adjoint(calm)
+        nodes, weights = np.polynomial.legendre.leggauss(solver.order // 2 + 1)
+        times, states, sizes = [], [], []
+        for node, weight in zip(0.5 * (1 + nodes), 0.5 * weights, strict=True):
+            theta = jnp.full_like(steps.t, node)
+            times.append(steps.t + theta * steps.h)
+            states.append(solver.interpolate(theta, steps.y, steps.h, steps.dense))
+            sizes.append(weight * steps.h)
+
+        def side_by_side(x: list[Array]) -> Array:
+            return jnp.concatenate(x, axis=-1)
+
+        accept = side_by_side([accept] * len(nodes))
+        rows = jax.tree.map(lambda x: side_by_side([x] * len(nodes)), rows)
+        size = side_by_side(sizes).astype(jnp.finfo(packing.dtype).dtype)
+        y, a, _ = jax.vmap(packing.unpack, -1, -1)(side_by_side(states))
+        rows, t, y, a = jax.tree.map(
+            lambda at, b: jnp.where(accept, at, b[..., None]),
+            (rows, side_by_side(times), y, a),
+            (calm, t0, self.ys[0, 0], jnp.zeros_like(self.ys[0, 0])),
         )
-        h = jnp.where(accept, steps.h, 0)
-        solver = self.ensemble.plan.method.solver
 
         def added(shared: PyTree) -> Array:
-            def beside(rows: PyTree) -> Callable[[Array, Array], Array]:
-                (adjoint, packing), (problem, plan) = self.adjoint(rows), self.ensemble.one(rows)
-                problem, plan = eqx.combine(shared, (problem, plan))
+            def slope(rows: PyTree) -> Callable[[Array, Array], Array]:
+                return packed_field(*eqx.combine(shared, self.ensemble.one(rows)))
 
-                def field(t: Array, y: Array) -> Array:
-                    state = packing.unpack(y[:-1])
-                    slope = packed_field(problem, plan)(t, state.y)
-                    rest = lax.stop_gradient(packing.pack(adjoint.field(t, state)))
-                    q = -jnp.sum(state.a * slope)
-                    return jnp.append(rest.astype(y.dtype), q.real.astype(y.dtype))
-
-                return field
-
-            field = self.in_lanes(beside, rows)
-            start = jnp.concatenate([y, jnp.zeros_like(y[:1])])
-            end, *_ = solver.step(field, t, start, h, solver.init(field, t, start), None)
-            return jnp.sum(end[-1].real)
+            part = a * self.in_lanes(slope, rows)(t, y)
+            return -jnp.sum(jnp.where(accept, size, 0) * part).real
 
         return jax.grad(added)(self.shared)
 
