@@ -39,6 +39,9 @@ from .stepping.solvers import HeunEuler as HeunEuler
 from .stepping.solvers import Midpoint as Midpoint
 from .stepping.solvers import Ralston as Ralston
 from .stepping.solvers import RK4ThreeEighths as RK4ThreeEighths
+from .stepping.solvers import Rodas4 as Rodas4
+from .stepping.solvers import Rodas5P as Rodas5P
+from .stepping.solvers import Rosenbrock23 as Rosenbrock23
 from .stepping.solvers import Tsit5 as Tsit5
 from .stepping.solvers import Vern7 as Vern7
 from .training import Log as Log

@@ -90,6 +90,9 @@ class PID(eqx.Module):
       step shrinks and grows.
     - `dtmin`: smaller steps end the solve with `Status.STEP_UNDERFLOW`. `dtmax`: largest step.
     - `norm`: "rms", "max" or a function from an array to a scalar.
+    - `factor_max_first`: the most the first accepted step grows, where that differs: its size was a
+      guess. `dead_band`: factors in it leave the step as it is, which spares an implicit solver a
+      factorisation.
 
     **Raises:** `OptionError` for a factor on the wrong side of one, or an unknown norm.
 
@@ -106,6 +109,8 @@ class PID(eqx.Module):
     dtmin: ArrayLike | None = None
     dtmax: ArrayLike | None = None
     norm: str | Norm = eqx.field(static=True, default="rms")
+    factor_max_first: float | None = eqx.field(static=True, default=None)
+    dead_band: tuple[float, float] | None = eqx.field(static=True, default=None)
     adaptive = True
 
     def __check_init__(self) -> None:
@@ -130,9 +135,18 @@ class PID(eqx.Module):
         return self._bound(h), (zero, zero) if self.pcoeff or self.dcoeff else ()
 
     def judge(
-        self, h: Array, square: Array, error_order: int, memory: Any, index: Array
+        self,
+        h: Array,
+        square: Array,
+        error_order: int,
+        memory: Any,
+        index: Array,
+        factor: Array | None = None,
     ) -> Decision:
-        """Accept or reject a step of size `h > 0`, and propose the next size."""
+        """Accept or reject step `index` of size `h > 0`, and propose the next size.
+
+        `factor`: what the solver proposes of itself, for a step that is accepted.
+        """
         now = 0.5 * _log2(square)
         accept = square <= 1.0
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
@@ -142,9 +156,15 @@ class PID(eqx.Module):
             exponent = exponent - (p + 2 * d) * last + d * before
             exponent = jnp.clip(exponent, -100.0, 100.0)
             memory = (jnp.where(accept, now, last), jnp.where(accept, last, before))
-        factor = self.safety * _exp2(exponent / -error_order)
-        most = jnp.where(accept, self.factor_max, self.safety)
-        factor = jnp.clip(factor, self.factor_min, most)
+        own = self.safety * _exp2(exponent / -error_order)
+        factor = own if factor is None else jnp.where(accept, factor.astype(own.dtype), own)
+        most = self.factor_max
+        if self.factor_max_first is not None:
+            most = jnp.where(index == 0, self.factor_max_first, most)
+        factor = jnp.clip(factor, self.factor_min, jnp.where(accept, most, self.safety))
+        if self.dead_band is not None:
+            low, high = self.dead_band
+            factor = jnp.where(accept & (factor >= low) & (factor <= high), 1.0, factor)
         return Decision(accept, self._bound(h * factor.astype(h.dtype)), memory)
 
     def too_small(self, h: Array) -> Array | bool:
@@ -206,7 +226,13 @@ class Fixed(eqx.Module):
         return jnp.full_like(h, self.dt), ()
 
     def judge(
-        self, h: Array, square: Array, error_order: int, memory: Any, index: Array
+        self,
+        h: Array,
+        square: Array,
+        error_order: int,
+        memory: Any,
+        index: Array,
+        factor: Array | None = None,
     ) -> Decision:
         """Every step to a finite state is good."""
         return Decision(jnp.isfinite(square), jnp.full_like(h, self.dt), memory)
@@ -231,7 +257,13 @@ class Grid(eqx.Module):
         return self._gap(h, jnp.zeros((), jnp.int32)), ()
 
     def judge(
-        self, h: Array, square: Array, error_order: int, memory: Any, index: Array
+        self,
+        h: Array,
+        square: Array,
+        error_order: int,
+        memory: Any,
+        index: Array,
+        factor: Array | None = None,
     ) -> Decision:
         """Every step to a finite state is good; the next is the gap after step `index`."""
         return Decision(jnp.isfinite(square), self._gap(h, index + 1), memory)

@@ -135,7 +135,7 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
             return _result(*every.close(saved, out.stats.num_accepted), out)
 
         return _Values(lambda: every.open(ts[0], y0), every.write, None, steps)
-    dense = EveryDense(plan.method.max_steps, len(plan.method.solver.dense_rows))
+    dense = EveryDense(plan.method.max_steps, plan.method.solver.num_dense)
     return _Values(
         lambda: dense.open(ts[0], y0),
         dense.write,

@@ -14,7 +14,7 @@ from .errors import OptionError, unknown_name
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
-from .stepping.explicit import ExplicitRungeKutta
+from .stepping.solver import Solver
 from .stepping.solvers import SOLVERS
 from .trajectory import Method
 
@@ -28,13 +28,13 @@ SENSITIVITIES: dict[str, type[Sensitivity]] = {
 SaveName = Literal["ts", "steps", "dense"]
 
 
-def find_solver(solver: Any) -> ExplicitRungeKutta:
+def find_solver(solver: Any) -> Solver:
     """The solver by name or object.
 
     **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or anything
     else.
     """
-    return _find("solver", solver, SOLVERS, ExplicitRungeKutta, "jo.Tsit5()")
+    return _find("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
 
 
 def find_sensitivity(sensitivity: Any) -> Sensitivity:
@@ -42,7 +42,7 @@ def find_sensitivity(sensitivity: Any) -> Sensitivity:
     return _find("sensitivity", sensitivity, SENSITIVITIES, Sensitivity, "jo.Discrete()")
 
 
-def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: Any) -> Controller:
+def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Controller:
     """The controller to use with `solver`: the given one, else PID or steps of `dt`.
 
     `ts` are the times of the solve, or None where they are not known yet.
@@ -52,7 +52,7 @@ def find_controller(controller: Any, solver: ExplicitRungeKutta, dt: Any, ts: An
     name, adaptive = type(solver).__name__, solver.error_order is not None
     if controller is None:
         if adaptive:
-            return PID()
+            return solver.controller()
         if dt is None:
             raise OptionError(
                 f"{name} takes fixed steps: give dt=, or controller=jo.Grid(times), or a solver "

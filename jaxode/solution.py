@@ -24,6 +24,9 @@ class Status(enum.IntEnum):
     STEP_UNDERFLOW = 2
     NOT_FINITE = 3
     BAD_TIMES = 4
+    SINGULAR = 5
+    BAD_JACOBIAN = 6
+    NOT_CONVERGED = 7
 
     @property
     def message(self) -> str:
@@ -45,6 +48,18 @@ _MESSAGES = {
     Status.NOT_FINITE: (
         "the vector field or the state became NaN or infinite: check the field at this time and "
         "state, or take smaller steps"
+    ),
+    Status.SINGULAR: (
+        "the matrix of an implicit step is singular, however small the step: check the mass "
+        "matrix, or whether the algebraic equations determine their unknowns (index 1)"
+    ),
+    Status.BAD_JACOBIAN: (
+        "the Jacobian of the vector field became NaN or infinite: check its derivatives at this "
+        "time and state, for example those of sqrt, log and powers at zero"
+    ),
+    Status.NOT_CONVERGED: (
+        "Newton's iteration for an implicit step did not converge, however small the step: check "
+        "that jac= is the derivative of the field, loosen rtol and atol, or use float64"
     ),
     Status.BAD_TIMES: "ts is not monotone or holds NaN: give times that only increase or decrease",
 }

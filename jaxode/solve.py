@@ -24,7 +24,7 @@ from .problem import (
 )
 from .progress import find_meter
 from .solution import Solution, raise_on_failure
-from .stepping.explicit import ExplicitRungeKutta
+from .stepping.solver import Solver
 from .surroundings import compiled
 from .trajectory import Method
 
@@ -35,7 +35,7 @@ def solve(
     ts: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike],
     args: PyTree = None,
     *,
-    solver: str | ExplicitRungeKutta = "tsit5",
+    solver: str | Solver = "tsit5",
     rtol: ArrayLike = 1e-4,
     atol: PyTree = 1e-6,
     dt: ArrayLike | None = None,

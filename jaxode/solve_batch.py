@@ -42,7 +42,7 @@ from .problem import (
 )
 from .progress import find_counter
 from .solution import Solution, raise_on_failure
-from .stepping.explicit import ExplicitRungeKutta
+from .stepping.solver import Solver
 from .surroundings import compiled
 from .trajectory import Method
 
@@ -54,7 +54,7 @@ def solve_batch(
     args: PyTree = None,
     *,
     in_axes: Any = (0, None, None),
-    solver: str | ExplicitRungeKutta = "tsit5",
+    solver: str | Solver = "tsit5",
     rtol: ArrayLike = 1e-4,
     atol: PyTree = 1e-6,
     dt: ArrayLike | None = None,

@@ -16,7 +16,7 @@ from jax import Array
 from .control import Controller, Tolerance, first_step
 from .record import Step
 from .solution import Stats, Status
-from .stepping.explicit import ExplicitRungeKutta
+from .stepping.solver import Solver
 
 Field = Callable[[Array, Array], Array]
 
@@ -24,12 +24,17 @@ Field = Callable[[Array, Array], Array]
 class Method(eqx.Module):
     """How a problem is stepped: everything but the problem itself."""
 
-    solver: ExplicitRungeKutta
+    solver: Solver
     controller: Controller
     tolerance: Tolerance
     dt: Array | None
     max_steps: int = eqx.field(static=True)
     progress: Callable[..., None] | None = eqx.field(static=True, default=None)
+
+    @property
+    def stepper(self) -> Solver:
+        """The solver, told of the tolerance."""
+        return self.solver.within(self.tolerance)
 
 
 class Moving(NamedTuple):
@@ -52,11 +57,11 @@ class Moving(NamedTuple):
 
 def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Moving:
     """The trajectory at its first time, its first step chosen."""
-    carry = method.solver.init(field, t0, y0)
-    slope = carry if method.solver.evaluations[0] else None
-    h, memory = method.controller.start(first_size(method, field, t0, t1, y0, slope))
+    carry = method.stepper.init(field, t0, y0)
+    size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
+    h, memory = method.controller.start(size)
     zero = jnp.zeros((), jnp.int32)
-    num_inside = zero if method.solver.evaluations[2] else ()
+    num_inside = zero if method.solver.evaluations.inside else ()
     return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_inside, zero)
 
 
@@ -84,25 +89,28 @@ def attempt(
     inside = look(t_new)
     looks = False if inside is None else inside
 
-    y1, error, dense, carry1 = method.solver.step(field, s.t, s.y, h, s.carry, inside)
-    square = _square(method, error, s.y, y1)
+    stepped = method.stepper.step(field, s.t, s.y, h, s.carry, inside)
+    y1, trouble = stepped.y1, stepped.trouble
+    square = _square(method, stepped.error, s.y, y1)
+    if trouble is not None:
+        square = jnp.where(trouble == Status.SUCCESS, square, jnp.inf)
     decision = method.controller.judge(
-        size, square, method.solver.error_order or 1, s.memory, s.num_accepted
+        size, square, method.solver.error_order or 1, s.memory, s.num_accepted, stepped.factor
     )
     accept = decision.accept
     after = Moving(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
         y=jnp.where(accept, y1, s.y),
-        carry=_where(accept, carry1, s.carry),
+        carry=_where(accept, stepped.carry, s.carry),
         h=decision.h,
         memory=decision.memory,
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         num_inside=jax.tree.map(lambda count: count + looks, s.num_inside),
-        status=_status(method, s.t, longest, size, decision.h, accept, square),
+        status=_status(method, s.t, longest, size, decision.h, accept, square, trouble),
     )
-    step = Step(s.t, h, t_new, direction, s.y, y1, dense, s.carry, s.num_accepted, accept)
+    step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
     return after, step
 
 
@@ -143,16 +151,19 @@ def _status(
     proposed: Array,
     accept: Array,
     square: Array,
+    trouble: Array | None,
 ) -> Array:
     finite, eps = jnp.isfinite(square), jnp.finfo(t.dtype).eps
+    failure = jnp.where(finite, Status.STEP_UNDERFLOW, Status.NOT_FINITE)
+    if trouble is not None:
+        failure = jnp.where(trouble == Status.SUCCESS, failure, trouble)
     if not method.controller.adaptive:
-        return jnp.where(finite, Status.SUCCESS, Status.NOT_FINITE).astype(jnp.int32)
+        return jnp.where(finite, Status.SUCCESS, failure).astype(jnp.int32)
     finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * longest)
     # A step of `longest` is drawn out to the last time, and so would only be tried again.
     again = (proposed <= finest) | (proposed >= longest) | method.controller.too_small(size)
     stuck = ~accept & again
-    reason = jnp.where(finite, Status.STEP_UNDERFLOW, Status.NOT_FINITE)
-    return jnp.where(stuck, reason, Status.SUCCESS).astype(jnp.int32)
+    return jnp.where(stuck, failure, Status.SUCCESS).astype(jnp.int32)
 
 
 def judged(end: Moving, remaining: Array) -> Moving:

@@ -22,6 +22,12 @@ STEPS = {
     8: (16, 19, 23, 27, 32),
 }
 
+STEPS_OF = {"rodas4": (724, 1024, 1448)}  # two terms of its error cancel on fewer
+
+
+def steps_of(name):
+    return STEPS_OF.get(name) or STEPS[SOLVERS[name]().order]
+
 
 def field(t, y, args):
     """A point that runs around a circle faster the further out it is, at a moving pace."""
@@ -61,7 +67,7 @@ def errors(name):
         gaps = jnp.max(jnp.abs(sol.ys - solution(inside)), axis=-1)
         return gaps[-1], jnp.max(gaps)
 
-    return np.array([run(span / steps) for steps in STEPS[SOLVERS[name]().order]])
+    return np.array([run(span / steps) for steps in steps_of(name)])
 
 
 def slope(steps, found):
@@ -75,4 +81,4 @@ def test_order_of_convergence(name, column):
     order = SOLVERS[name]().order
     found = errors(name)[:, column]
     assert np.all(found > 1e-13)
-    assert abs(slope(STEPS[order], found) - order) < 0.1
+    assert abs(slope(steps_of(name), found) - order) < 0.1

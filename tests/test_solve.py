@@ -78,7 +78,8 @@ def test_dense_output_of_no_time_knows_its_one_time():
 def test_backwards_in_time_follows_the_closed_form(name):
     ts = jnp.linspace(1.0, -1.0, 6)
     step: dict[str, Any] = {"dt": 1e-3} if name not in ADAPTIVE else {"rtol": 1e-6, "atol": 1e-9}
-    expected_error = {"euler": 3e-3, "fehlberg2": 3e-4}.get(name, 1e-5)
+    loose = {"euler": 3e-3, "fehlberg2": 3e-4, "rosenbrock23": 1e-4}
+    expected_error = loose.get(name, 1e-5)
     sol = jo.solve(decay, Y0, ts, solver=name, **step, max_steps=100_000)
     expected = jnp.exp(1.0 - ts)[:, None] * Y0
     np.testing.assert_allclose(sol.ys, expected, rtol=expected_error)

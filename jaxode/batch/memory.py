@@ -22,7 +22,7 @@ def bytes_of_saved(
     read: PyTree,
 ) -> int:
     """What one trajectory saves; `read` holds the shapes of a save function's values."""
-    max_steps, slopes = method.max_steps, len(method.solver.dense_rows)
+    max_steps, slopes = method.max_steps, method.solver.num_dense
     state = packing.size * packing.dtype.itemsize
     time = packing.time_dtype.itemsize
     if save == "steps":

@@ -183,7 +183,7 @@ class Run(eqx.Module):
             return True
         if self.save != "ts":
             return None
-        if not self.ensemble.plan.method.solver.evaluations[2]:
+        if not self.ensemble.plan.method.solver.evaluations.inside:
             return True
 
         t1, direction = self.span(lanes)
@@ -222,7 +222,7 @@ class Run(eqx.Module):
         method = self.ensemble.plan.method
         if self.save == "steps":
             return EveryStep(method.max_steps, self.tile)
-        return EveryDense(method.max_steps, len(method.solver.dense_rows), self.tile)
+        return EveryDense(method.max_steps, method.solver.num_dense, self.tile)
 
     def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""

@@ -18,7 +18,7 @@ from ..problem import call_field, is_traced
 from ..solution import Solution
 from ..solve import solve
 from ..solve_batch import solve_batch
-from ..stepping.explicit import ExplicitRungeKutta
+from ..stepping.solver import Solver
 
 
 class NeuralODE(eqx.Module):
@@ -45,7 +45,7 @@ class NeuralODE(eqx.Module):
     t0: float = eqx.field(static=True)
     t1: float = eqx.field(static=True)
     augment: int = eqx.field(static=True)
-    solver: ExplicitRungeKutta
+    solver: Solver
     sensitivity: Sensitivity
     controller: Controller | None
     rtol: ArrayLike
@@ -63,7 +63,7 @@ class NeuralODE(eqx.Module):
         t0: float = 0.0,
         t1: float = 1.0,
         augment: int = 0,
-        solver: str | ExplicitRungeKutta = "tsit5",
+        solver: str | Solver = "tsit5",
         sensitivity: str | Sensitivity = "discrete",
         rtol: ArrayLike = 1e-4,
         atol: ArrayLike = 1e-6,

@@ -192,7 +192,7 @@ class _Walk(eqx.Module):
             _, a, g = packing.unpack(moving.y)
             state = Augmented(self.ys[lane.number, place], a + self.ct_ys[lane.number, place], g)
             y, t = packing.pack(state), self.time(lane.number, place)
-            carry = self.ensemble.plan.method.solver.init(adjoint.packed(packing), t, y)
+            carry = adjoint.method(packing).stepper.init(adjoint.packed(packing), t, y)
             moving = moving._replace(
                 t=t, t_low=jnp.zeros_like(t), y=y, carry=carry, num_steps=jnp.int32(0)
             )

@@ -125,7 +125,7 @@ class _Replay(eqx.Module):
         y = jnp.zeros_like(y0) if ct.y1 is None else ct.y1
         if self.plan.save == "ends" and ct.ys is not None:
             y = y + ct.ys[1]
-        carry = jax.eval_shape(lambda: self.plan.method.solver.init(self.field(), self.t0, y0))
+        carry = jax.eval_shape(lambda: self.plan.method.stepper.init(self.field(), self.t0, y0))
         return _Back(
             y=jnp.where(status == Status.SUCCESS, y, jnp.nan),
             carry=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
@@ -154,7 +154,7 @@ class _Replay(eqx.Module):
 
     def rebuild(self, row: Array, begin: Array, end: Array) -> tuple[Array, Any]:
         """The states of the steps `begin` to `end`, from the one that was kept."""
-        trace, solver, field = self.trace, self.plan.method.solver, self.field()
+        trace, solver, field = self.trace, self.plan.method.stepper, self.field()
         y, carry = jax.tree.map(lambda b: b[row], (trace.y, trace.carry))
         kept_carry = bool(jax.tree.leaves(trace.carry))
         length = longest_segment(self.plan.method.max_steps, trace.y.shape[0])
@@ -166,7 +166,8 @@ class _Replay(eqx.Module):
 
         def again(state: tuple) -> tuple:
             n, y, carry, buffers = state
-            y, _, _, carry = solver.step(field, trace.t[n], y, trace.h[n], carry, None)
+            stepped = solver.step(field, trace.t[n], y, trace.h[n], carry, None)
+            y, carry = stepped.y1, stepped.carry
             kept = (y, carry if kept_carry else ())
             buffers = jax.tree.map(lambda b, v: put_row(b, v, n + 1 - begin), buffers, kept)
             return n + 1, y, carry, buffers
@@ -189,15 +190,15 @@ class _Replay(eqx.Module):
     def step(self, back: _Back, n: Array, y: Array, carry: Any, total: Array) -> _Back:
         """Pull the cotangents at the end of step `n` back to its start."""
         t, h = self.trace.t[n], self.trace.h[n]
-        solver = self.plan.method.solver
-        if solver.evaluations[0] and not jax.tree.leaves(carry):
+        solver = self.plan.method.stepper
+        if not jax.tree.leaves(carry):
             carry = solver.init(self.field(), t, y)
 
         def advance(moving: PyTree, y: Array, carry: Any, clock: Any) -> Any:
             t_, h_ = (t, h) if clock is None else clock
             inside = self.inside(back, t)
-            y1, _, dense, carry1 = solver.step(self.field(moving), t_, y, h_, carry, inside)
-            return y1, dense, carry1
+            stepped = solver.step(self.field(moving), t_, y, h_, carry, inside)
+            return stepped.y1, stepped.dense, stepped.carry
 
         clock = (t, h) if self.with_times else None
         (y1, dense, _), pull = jax.vjp(advance, self.moving, y, carry, clock)
@@ -279,7 +280,7 @@ class _Replay(eqx.Module):
 
     def finish(self, back: _Back, total: Array) -> PyTree:
         """The cotangent of the problem, from those at its first time."""
-        solver, problem = self.plan.method.solver, self.problem
+        solver, problem = self.plan.method.stepper, self.problem
 
         def begin(moving: PyTree, y: Array, t: Array) -> Any:
             return solver.init(self.field(moving), t, y), self.first_value(moving, y, t)

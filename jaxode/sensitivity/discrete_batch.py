@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 from ..batch import lanes as tiles
 from ..batch.lanes import Tile
 from ..batch.log import Log, Logger, Row
-from ..batch.run import Ensemble, Run, values_in_lanes
+from ..batch.run import Ensemble, Run, method_in_lanes, values_in_lanes
 from ..forward import Result, direction_of, packed_field, reading
 from ..fuse import in_one_piece
 from ..record import Step
@@ -103,17 +103,18 @@ class _Replay(eqx.Module):
     def turn(self, back: Back, row: Row) -> Back:
         """Pull the cotangents of one turn's lanes back over their steps."""
         back = self.lanes.exchange(back, row.numbers)
-        solver, lanes = self.lanes.ensemble.plan.method.solver, back.lanes
+        lanes = back.lanes
         # A lane that holds another trajectory than its row is one whose cotangents stay.
         active = (row.numbers == back.numbers) & (row.h != 0)
         row, rows = self.sane(row, lanes.rows, row.numbers == back.numbers)
         inside = self.inside(back, row, active)
+        solver = method_in_lanes(self.lanes.ensemble, rows).stepper
 
         def advance(shared: PyTree, own: PyTree, y: Array, carry: Any, clock: Any) -> Any:
             t, h = (row.t, row.h) if clock is None else clock
             field = self.field(shared, own, rows)
-            y1, _, dense, carry1 = solver.step(field, t, y, h, carry, inside)
-            return y1, dense, carry1
+            stepped = solver.step(field, t, y, h, carry, inside)
+            return stepped.y1, stepped.dense, stepped.carry
 
         clock = (row.t, row.h) if self.lanes.with_times else None
         (y1, dense, _), pull = jax.vjp(
@@ -150,7 +151,7 @@ class _Replay(eqx.Module):
         Their cotangents are zero, but zero times NaN is NaN, in every sum over lanes.
         """
         (problem, plan), first = self.reference()
-        carry = plan.method.solver.init(packed_field(problem, plan), problem.ts[0], problem.y0)
+        carry = plan.method.stepper.init(packed_field(problem, plan), problem.ts[0], problem.y0)
         lane = jax.tree.map(
             lambda a, b: jnp.where(present, a, b[..., None]),
             (row.t, row.y, row.carry, rows),
@@ -250,7 +251,7 @@ class _Replay(eqx.Module):
         save = self.lanes.ensemble.plan.save
         if save != "ts":
             return True if save == "dense" else None
-        if not self.lanes.ensemble.plan.method.solver.evaluations[2]:
+        if not self.lanes.ensemble.plan.method.solver.evaluations.inside:
             return True
         number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
         _, direction = self.span(number)
@@ -260,14 +261,14 @@ class _Replay(eqx.Module):
     def finish(self, back: Back, num_accepted: Array, perturbed: PyTree) -> PyTree:
         """The cotangent of the ensemble, from those at the first times."""
         ended = self.lanes.results(back)
-        solver, own = self.lanes.ensemble.plan.method.solver, self.lanes.ensemble.own
+        own = self.lanes.ensemble.own
         t0 = jax.vmap(lambda rows: self.lanes.ensemble.ts(rows)[0])(own)
 
         def begin(shared: PyTree, moving: PyTree, y: Array, t: Array) -> Any:
             def one(moving: PyTree, rows: PyTree, y: Array, t: Array) -> Any:
                 ensemble, rows = self.with_moving(shared, moving, rows)
                 problem, plan = ensemble.one(rows)
-                carry = solver.init(packed_field(problem, plan), t, y)
+                carry = plan.method.stepper.init(packed_field(problem, plan), t, y)
                 value = reading(problem, plan).fn(t, y) if plan.save == "ts" else ()
                 return carry, value
 

@@ -2,44 +2,37 @@
 
 import functools
 import operator
-from collections.abc import Callable
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .solver import Evaluations, Field, Solver, Stepped
 from .tableau import ButcherTableau
 
-Field = Callable[[Array, Array], Array]
 
-
-class ExplicitRungeKutta(eqx.Module):
-    """An explicit Runge-Kutta solver: `tableau` is its whole difference from the others.
-
-    The methods below are the step protocol, all that the loop knows of a solver. The state `y` is
-    one array; `t` and `h` are scalars, or vectors over the last axis of `y`, its lanes.
-    """
+class ExplicitRungeKutta(Solver):
+    """An explicit Runge-Kutta solver: `tableau` is its whole difference from the others."""
 
     tableau: ClassVar[ButcherTableau]
-    one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
 
     @property
     def order(self) -> int:
-        """Order of convergence of the step."""
         return self.tableau.order
 
     @property
     def error_order(self) -> int | None:
-        """The power of `h` with which the error estimate falls, or `None` without an estimate."""
         embedded = self.tableau.embedded_order
         return None if embedded is None else embedded + 1
 
     @property
-    def evaluations(self) -> tuple[int, int, int]:
-        """Field evaluations of `init`, of one step, and of dense output inside a step."""
+    def evaluations(self) -> Evaluations:
         first = int(self.tableau.first_same_as_last)
-        return first, self.tableau.stages - first, self.tableau.extra_stages
+        return Evaluations(first, self.tableau.stages - first, self.tableau.extra_stages)
+
+    @property
+    def num_dense(self) -> int:
+        return len(self.dense_rows)
 
     @property
     def dense_rows(self) -> tuple[tuple[float, ...], ...]:
@@ -47,18 +40,14 @@ class ExplicitRungeKutta(eqx.Module):
         return tuple(row for row in self.tableau.dense if any(row))
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
-        """What the first step is handed: the slope at its start, or nothing."""
         return field(t, y) if self.tableau.first_same_as_last else ()
+
+    def slope(self, carry: Any) -> Array | None:
+        return carry if self.tableau.first_same_as_last else None
 
     def step(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> tuple[Array, Array | None, tuple[Array, ...] | None, Any]:
-        """One step from `(t, y)` over `h`, which is negative backwards in time.
-
-        `inside` asks for dense output: `None` for none, else whether a time inside the step will
-        be looked at (only then the extra stages are computed). Returns the new state, the error
-        estimate or `None`, the slopes that `interpolate` reads or `None`, and the next carry.
-        """
+    ) -> Stepped:
         table = self.tableau
         scale = h.astype(jnp.finfo(y.dtype).dtype)
         slopes = [carry if table.first_same_as_last else field(t, y)]
@@ -70,10 +59,9 @@ class ExplicitRungeKutta(eqx.Module):
         y1 = end if table.first_same_as_last else _reach(y, scale, table.b, slopes)
         carry1 = slopes[-1] if table.first_same_as_last else ()
         dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
-        return y1, self._error(scale, slopes), dense, carry1
+        return Stepped(y1, self._error(scale, slopes), dense, carry1)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        """The state at the fraction `theta` of a step that began at `y`; shape of `y`."""
         real = jnp.finfo(y.dtype).dtype
         weights = [_polynomial(row, theta).astype(real) for row in self.dense_rows]
         terms = [weight * slope for weight, slope in zip(weights, dense, strict=True)]

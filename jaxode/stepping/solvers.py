@@ -3,10 +3,13 @@
 from typing import ClassVar
 
 from .explicit import ExplicitRungeKutta
+from .rosenbrock import Rosenbrock
+from .solver import Solver
 from .tableau import ButcherTableau
-from .tableaus import low_order
+from .tableaus import low_order, rosenbrock
 from .tableaus.dopri5 import DOPRI5
 from .tableaus.dopri8 import DOPRI8
+from .tableaus.rosenbrock import RosenbrockTableau
 from .tableaus.tsit5 import TSIT5
 from .tableaus.vern7 import VERN7
 
@@ -89,8 +92,26 @@ class Vern7(ExplicitRungeKutta):
     tableau: ClassVar[ButcherTableau] = VERN7
 
 
+class Rosenbrock23(Rosenbrock):
+    """The 2(3) pair of Shampine and Reichelt, L-stable, for loose tolerances. Dense: order 2."""
+
+    tableau: ClassVar[RosenbrockTableau] = rosenbrock.ROSENBROCK23
+
+
+class Rodas4(Rosenbrock):
+    """The 4(3) pair of Hairer and Wanner, stiffly accurate. Dense output: order 3."""
+
+    tableau: ClassVar[RosenbrockTableau] = rosenbrock.RODAS4
+
+
+class Rodas5P(Rosenbrock):
+    """Steinebach's 5(4) pair, stiffly accurate: the default for stiff problems. Dense: order 4."""
+
+    tableau: ClassVar[RosenbrockTableau] = rosenbrock.RODAS5P
+
+
 # The first name of a solver is its own; the others are what torchdiffeq, torchdyn and SciPy say.
-SOLVERS: dict[str, type[ExplicitRungeKutta]] = {
+SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,
     "midpoint": Midpoint,
     "heun": Heun,
@@ -104,6 +125,9 @@ SOLVERS: dict[str, type[ExplicitRungeKutta]] = {
     "dopri5": Dopri5,
     "dopri8": Dopri8,
     "vern7": Vern7,
+    "rosenbrock23": Rosenbrock23,
+    "rodas4": Rodas4,
+    "rodas5p": Rodas5P,
     "heun2": Heun,
     "adaptive_heun": HeunEuler,
     "rk23": Bosh3,

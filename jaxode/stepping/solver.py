@@ -1,0 +1,99 @@
+"""What every solver is to the loop: the step protocol."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+from jax import Array
+
+from ..control import PID, Controller, Tolerance
+
+Field = Callable[[Array, Array], Array]
+
+
+class Evaluations(NamedTuple):
+    """Field evaluations of `init`, of one step, and of dense output inside a step."""
+
+    first: int
+    each: int
+    inside: int
+
+
+class Stepped(NamedTuple):
+    """What a step returns.
+
+    - `y1`: the state at its end. `error`: the estimate of its error, or None without one.
+    - `dense`: what `interpolate` reads, or None where it was not asked for.
+    - `carry`: what the next step is handed if this one is accepted.
+    - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
+      can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
+    """
+
+    y1: Array
+    error: Array | None
+    dense: tuple[Array, ...] | None
+    carry: Any
+    trouble: Array | None = None
+    factor: Array | None = None
+
+
+class Solver(eqx.Module):
+    """The step protocol, all that the loop knows of a solver.
+
+    The state `y` is one array; `t` and `h` are scalars, or vectors over the last axis of `y`, its
+    lanes.
+    """
+
+    one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
+    implicit: ClassVar[bool] = False  # solves systems of equations
+
+    @property
+    @abc.abstractmethod
+    def order(self) -> int:
+        """Order of convergence of the step."""
+
+    @property
+    @abc.abstractmethod
+    def error_order(self) -> int | None:
+        """The power of `h` with which the error estimate falls, or `None` without an estimate."""
+
+    @property
+    @abc.abstractmethod
+    def evaluations(self) -> Evaluations:
+        """How often the field is called, Jacobians not counted."""
+
+    @property
+    @abc.abstractmethod
+    def num_dense(self) -> int:
+        """How many arrays `interpolate` reads."""
+
+    def within(self, tolerance: Tolerance) -> "Solver":
+        """The solver for this tolerance, where it asks for one."""
+        return self
+
+    def controller(self) -> Controller:
+        """The controller that suits its error estimate."""
+        return PID()
+
+    def init(self, field: Field, t: Array, y: Array) -> Any:
+        """What the first step is handed."""
+        return ()
+
+    def slope(self, carry: Any) -> Array | None:
+        """The field at the start of a step, if its carry knows it."""
+        return None
+
+    @abc.abstractmethod
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        """One step from `(t, y)` over `h`, which is negative backwards in time.
+
+        `inside` asks for dense output: `None` for none, else whether a time inside the step will
+        be looked at (only then the extra stages are computed).
+        """
+
+    @abc.abstractmethod
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        """The state at the fraction `theta` of a step that began at `y`; shape of `y`."""
