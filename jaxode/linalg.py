@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# Up to this many components an inverse is made in the loop's own native function; beyond it, LAPACK
-# factorises. Up to the second figure the elimination is written out.
-_INLINE, _WRITTEN_OUT = 32, 4
+# Up to this many components, of one system and of lanes, an inverse is made in the loop's own
+# native function; beyond it, LAPACK factorises. Up to the last, the elimination is written out.
+INLINE, INLINE_LANES, _WRITTEN_OUT = 32, 8, 4
 
 
 def product(a: Array, x: Array) -> Array:
@@ -47,7 +47,7 @@ def solver_of(a: Array) -> Callable[[Array], Array]:
 
 def _factors(a: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Solutions of `a x = b` and of the transposed system."""
-    if a.shape[0] <= _INLINE:
+    if a.shape[0] <= (INLINE if a.ndim == 2 else INLINE_LANES):
         inverse = inverse_of(a)
         return lambda b: product(inverse, b), lambda b: transposed_product(inverse, b)
     if a.ndim == 2:

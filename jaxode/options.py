@@ -9,11 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .closure import Closed, close
 from .control import NORMS, PID, Controller, Fixed, Grid, Tolerance
-from .errors import OptionError, unknown_name
+from .errors import FieldError, OptionError, StateError, unknown_name
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
+from .stepping.algebraic import Algebraic, algebraic_part
+from .stepping.implicit import Implicit
 from .stepping.solver import Solver
 from .stepping.solvers import SOLVERS
 from .trajectory import Method
@@ -97,11 +100,69 @@ def find_method(
     **Raises:** `OptionError` where they do not go together.
     """
     solver = find_solver(solver)
+    check_implicit(solver, packing)
     check_dt(dt)
     controller = find_controller(controller, solver, dt, ts)
     tolerance = Tolerance(rtol, atol, norm_of(controller))
     first = array_dt(dt, controller, packing.time_dtype)
     return Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
+
+
+def check_implicit(solver: Solver, packing: Packing) -> None:
+    """Refuse what an implicit solver cannot do, before anything is traced.
+
+    **Raises:** `OptionError` for a mass matrix of the wrong shape, or a `jac` that is no function;
+    `StateError` for a complex state.
+    """
+    if not solver.implicit:
+        return
+    name = type(solver).__name__
+    if np.issubdtype(packing.dtype, np.complexfloating):
+        raise StateError(
+            f"{name} takes real states: give the real and imaginary parts as two arrays"
+        )
+    if not isinstance(solver, Implicit):
+        return
+    if solver.jac is not None and not callable(solver.jac):
+        raise OptionError(f"jac of {name} must be a function (t, y, args), got {solver.jac!r}")
+    if solver.mass is not None and np.shape(solver.mass) != (packing.size,) * 2:
+        raise OptionError(
+            f"mass of {name} has shape {np.shape(solver.mass)} where a state of {packing.size} "
+            f"components needs {(packing.size,) * 2}"
+        )
+    known = None if is_traced(solver.mass) else solver.mass
+    if known is not None and not np.all(np.isfinite(np.asarray(known, float))):
+        raise OptionError(f"mass of {name} must be finite, got {known!r}")
+
+
+def find_algebraic(solver: Solver) -> Algebraic | None:
+    """What a singular mass matrix leaves of algebraic equations; None where there are none.
+
+    A mass matrix that is traced is taken for regular, or `y0` for consistent.
+    """
+    mass = getattr(solver, "mass", None)
+    return None if mass is None or is_traced(mass) else algebraic_part(mass)
+
+
+def close_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> Closed | None:
+    """The solver's `jac` with every array that it closes over as a leaf.
+
+    **Raises:** `FieldError` where it does not return an `(n, n)` array of real numbers.
+    """
+    jac = getattr(solver, "jac", None)
+    if jac is None:
+        return None
+    t = jax.ShapeDtypeStruct((), packing.real_dtype)
+    try:
+        closed, output = close(lambda t, y, args: jnp.asarray(jac(t, y, args)), t, y0, args)
+    except TypeError as error:
+        raise FieldError(f"calling jac(t, y, args) failed: {error}") from error
+    if output.shape != (packing.size,) * 2 or not jnp.issubdtype(output.dtype, jnp.floating):
+        raise FieldError(
+            f"jac(t, y, args) is {output.dtype}{list(output.shape)} where a state of "
+            f"{packing.size} components needs a real array of shape {(packing.size,) * 2}"
+        )
+    return closed
 
 
 def _traceable(controller: Controller) -> Controller:

@@ -18,11 +18,13 @@ from ..forward import (
     Save,
     direction_of,
     packed_field,
+    packed_jacobian,
     reading,
     times_status,
 )
 from ..record import Step
 from ..solution import Status
+from ..stepping.solver import WithJacobian
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
 from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
@@ -174,8 +176,19 @@ class Run(eqx.Module):
             return packed_field(*self.ensemble.one(rows))(t, y)
 
         many = jax.vmap(one, in_axes=-1, out_axes=-1)
-        # The state of a stage enters every component of its slope: computed once, not in each.
-        return lambda t, y: many(lane_rows, t, lax.optimization_barrier(y))
+
+        def field(t: Array, y: Array) -> Array:
+            # The state of a stage enters every component of its slope: computed once, not in each.
+            return many(lane_rows, t, lax.optimization_barrier(y))
+
+        if self.ensemble.shared[0].jac is None:
+            return field
+
+        def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
+            return packed_jacobian(*self.ensemble.one(rows))(t, y)
+
+        matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
+        return WithJacobian(field, lambda t, y: matrices(lane_rows, t, y))
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""

@@ -7,10 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import ArrayLike
 
 from .. import linalg
 from ..solution import Status
-from .solver import Field, Solver
+from .solver import Field, Solver, WithJacobian
 
 
 class Linearised(NamedTuple):
@@ -24,15 +25,25 @@ class Linearised(NamedTuple):
 class Implicit(Solver):
     """A solver of systems `(shift M - J) x = b`.
 
+    - `jac`: the Jacobian of the field, `(t, y, args)` to `(n, n)` with `df_i / dy_j` in row `i`;
+      by default it is made by forward-mode differentiation. A state of other shape than `(n,)`
+      is laid end to end, leaf by leaf.
+    - `mass`: the constant matrix `M` of `M y' = f(t, y)`, shape `(n, n)`; the identity by default.
+      It may be singular, if the algebraic equations determine their unknowns (index 1).
+
     Inside, a state is a vector `(n,)`, or `(n, lanes)`.
     """
 
     implicit: ClassVar[bool] = True
 
-    mass: Array | None = eqx.field(default=None, kw_only=True)
+    jac: Callable[..., Array] | None = eqx.field(default=None, kw_only=True, static=True)
+    mass: ArrayLike | None = eqx.field(default=None, kw_only=True)
 
     def linearised(self, field: Field, t: Array, y: Array) -> Linearised:
         """The field around `(t, y)`."""
+        if isinstance(field, WithJacobian):
+            slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
+            return Linearised(slope, slope_t, jnp.swapaxes(field.jacobian(t, y), 0, 1))
         slope, linear = jax.linearize(field, t, y)
         basis = jnp.eye(y.shape[0], dtype=y.dtype)
         basis = basis.reshape(basis.shape + (1,) * t.ndim) * jnp.ones_like(y)
@@ -71,4 +82,6 @@ def flattened(field: Field, like: Array) -> Field:
     def flat(t: Array, y: Array) -> Array:
         return field(t, y.reshape(like.shape)).reshape(y.shape)
 
-    return flat
+    if not isinstance(field, WithJacobian):
+        return flat
+    return WithJacobian(flat, lambda t, y: field.jacobian(t, y.reshape(like.shape)))

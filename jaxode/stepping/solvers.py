@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from .auto import Switching
 from .explicit import ExplicitRungeKutta
 from .rosenbrock import Rosenbrock
 from .solver import Solver
@@ -110,6 +111,17 @@ class Rodas5P(Rosenbrock):
     tableau: ClassVar[RosenbrockTableau] = rosenbrock.RODAS5P
 
 
+class Auto(Switching):
+    """Tsit5 until its steps are bound by stability, then Rodas5P, and back. Dense output: quartic.
+
+    For a problem of which it is not known whether it is stiff.
+    """
+
+    explicit: ClassVar[ExplicitRungeKutta] = Tsit5()
+    stiff: ClassVar[Rosenbrock] = Rodas5P()
+    reach: ClassVar[float] = 3.5068
+
+
 # The first name of a solver is its own; the others are what torchdiffeq, torchdyn and SciPy say.
 SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,
@@ -128,6 +140,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "rosenbrock23": Rosenbrock23,
     "rodas4": Rodas4,
     "rodas5p": Rodas5P,
+    "auto": Auto,
     "heun2": Heun,
     "adaptive_heun": HeunEuler,
     "rk23": Bosh3,
