@@ -19,6 +19,8 @@ from .errors import TimesError as TimesError
 from .errors import ToleranceError as ToleranceError
 from .errors import ToleranceWarning as ToleranceWarning
 from .errors import TrainingWarning as TrainingWarning
+from .linalg import Banded as Banded
+from .linalg import Dense as Dense
 from .nn import NeuralODE as NeuralODE
 from .odeint import odeint as odeint
 from .sensitivity.continuous import Continuous as Continuous

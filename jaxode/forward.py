@@ -11,11 +11,11 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from .integrate import Outcome, Recorder, integrate
+from .linalg import WithJacobian
 from .problem import Packing, pack_field
 from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
 from .solution import DenseOutput, Solution, Stats, Status
 from .stepping.algebraic import Algebraic, consistent
-from .stepping.solver import WithJacobian
 from .trajectory import Method
 
 Save = Literal["ends", "ts", "steps", "dense"]

@@ -125,6 +125,7 @@ def check_implicit(solver: Solver, packing: Packing) -> None:
         return
     if solver.jac is not None and not callable(solver.jac):
         raise OptionError(f"jac of {name} must be a function (t, y, args), got {solver.jac!r}")
+    solver.linear_solver.check(packing.size)
     if solver.mass is not None and np.shape(solver.mass) != (packing.size,) * 2:
         raise OptionError(
             f"mass of {name} has shape {np.shape(solver.mass)} where a state of {packing.size} "

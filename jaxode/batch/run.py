@@ -22,9 +22,9 @@ from ..forward import (
     reading,
     times_status,
 )
+from ..linalg import WithJacobian
 from ..record import Step
 from ..solution import Status
-from ..stepping.solver import WithJacobian
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
 from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader

@@ -21,9 +21,9 @@ from ..forward import (
     reading,
     run,
 )
+from ..linalg import WithJacobian
 from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
-from ..stepping.solver import WithJacobian
 from .discrete_batch import solve_in_lanes
 
 

@@ -12,17 +12,6 @@ from ..control import PID, Controller, Tolerance
 Field = Callable[[Array, Array], Array]
 
 
-class WithJacobian(NamedTuple):
-    """A field, and its Jacobian as the user gives it: `(t, y)` to `(n, n)`, or `(n, n, lanes)`."""
-
-    field: Field
-    jacobian: Field
-
-    def __call__(self, t: Array, y: Array) -> Array:
-        """The field."""
-        return self.field(t, y)
-
-
 class Evaluations(NamedTuple):
     """Field evaluations of `init`, of one step, and of dense output inside a step."""
 
