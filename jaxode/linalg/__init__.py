@@ -11,3 +11,5 @@ from .dense import transposed_product as transposed_product
 from .linear_solver import Linearised as Linearised
 from .linear_solver import LinearSolver as LinearSolver
 from .linear_solver import WithJacobian as WithJacobian
+from .sparse import Sparse as Sparse
+from .sparse import sparsity as sparsity

@@ -57,7 +57,7 @@ class Banded(LinearSolver):
         n = y.shape[0]
         colours = np.arange(n) % self.width
         found = pushed_forward(field, t, y, np.arange(self.width)[:, None] == colours)
-        rows, inside = self._rows(n)
+        rows, inside = self.rows(n)
         bands = found.jacobian[colours[None], rows]
         return found._replace(jacobian=jnp.where(_spread(inside, bands), bands, 0))
 
@@ -84,14 +84,14 @@ class Banded(LinearSolver):
 
     def bands_of(self, matrix: Array) -> Array:
         """The bands of a matrix `(n, n)`, or `(n, n, lanes)`."""
-        rows, inside = self._rows(matrix.shape[0])
+        rows, inside = self.rows(matrix.shape[0])
         bands = matrix[rows, np.arange(matrix.shape[0])[None]]
         return jnp.where(_spread(inside, bands), bands, 0)
 
     def transposed(self, bands: Array) -> Array:
         """The bands of the transpose, as `Banded(upper, lower)` has them."""
         n = bands.shape[1]
-        rows, inside = Banded(self.upper, self.lower)._rows(n)
+        rows, inside = Banded(self.upper, self.lower).rows(n)
         # Entry (i, j) of the transpose is (j, i): in row j - i + upper, column i.
         found = bands[np.arange(n)[None] - rows + self.upper, rows]
         return jnp.where(_spread(inside, found), found, 0)
@@ -139,7 +139,7 @@ class Banded(LinearSolver):
         x = product(factors.inverse, parts)
         return x.swapaxes(0, 1).reshape(size * count, *b.shape[1:])[: b.shape[0]]
 
-    def _rows(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The row of every entry of the bands, and whether there is one."""
         rows = np.arange(n)[None] + np.arange(-self.upper, self.lower + 1)[:, None]
         return np.clip(rows, 0, n - 1), (rows >= 0) & (rows < n)
