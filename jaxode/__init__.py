@@ -21,6 +21,7 @@ from .errors import ToleranceWarning as ToleranceWarning
 from .errors import TrainingWarning as TrainingWarning
 from .linalg import Banded as Banded
 from .linalg import Dense as Dense
+from .linalg import Krylov as Krylov
 from .linalg import Sparse as Sparse
 from .linalg import sparsity as sparsity
 from .nn import NeuralODE as NeuralODE

@@ -5,7 +5,7 @@ A state is a vector `(n,)`, or `(n, lanes)`; `t` and `shift` are scalars, or `(l
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -41,6 +41,8 @@ class Linearised(NamedTuple):
 
 class LinearSolver(eqx.Module):
     """How Jacobians are made and the systems of implicit steps solved."""
+
+    iterative: ClassVar[bool] = False  # a system can be left unsolved though it is not singular
 
     @abc.abstractmethod
     def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:

@@ -53,10 +53,11 @@ class Implicit(Solver):
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
         lanes = result.shape[1:]
-        sums = [jnp.sum(x.reshape(-1, *lanes), 0) for x in jax.tree.leaves(jacobian)]
+        arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
+        sums = [jnp.sum(x.reshape(-1, *lanes), 0) for x in arrays]
         bad = ~jnp.isfinite(sum(sums, jnp.zeros(lanes)))
-        singular = ~jnp.isfinite(jnp.sum(result, 0))
-        status = jnp.where(singular, Status.SINGULAR, Status.SUCCESS)
+        reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
+        status = jnp.where(jnp.isfinite(jnp.sum(result, 0)), Status.SUCCESS, reason)
         return jnp.where(bad, Status.BAD_JACOBIAN, status).astype(jnp.int32)
 
 
