@@ -56,7 +56,7 @@ def without_gradient(method: Method) -> Method:
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
 
 
-def packed_field(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:
+def packed_field(problem: Problem, plan: Plan) -> Callable[..., Array]:
     """The problem's field on packed states."""
     return pack_field(problem.field, problem.args, plan.packing)
 

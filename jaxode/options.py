@@ -94,9 +94,11 @@ def find_method(
 ) -> Method:
     """How to step, from the options; `ts` as for `find_controller`, the rest checked already.
 
-    **Raises:** `OptionError` where they do not go together.
+    **Raises:** `OptionError` where they do not go together; `StateError` where the solver cannot
+    step such a state.
     """
     solver = find_solver(solver)
+    solver.check(packing)
     check_dt(dt)
     controller = find_controller(controller, solver, dt, ts)
     tolerance = Tolerance(rtol, atol, norm_of(controller))

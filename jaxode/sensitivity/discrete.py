@@ -331,12 +331,12 @@ class _Replay(eqx.Module):
             return direction_of(ts) * (ts[jnp.maximum(back.unread - 1, 0)] - t) > 0
         return True if self.plan.save == "dense" else None
 
-    def field(self, moving: PyTree = None) -> Callable[[Array, Array], Array]:
+    def field(self, moving: PyTree = None) -> Callable[..., Array]:
         """The field on packed states, with `moving` in the place of the problem's own arrays."""
         problem = self.problem if moving is None else eqx.combine(moving, self.still)
         field = packed_field(problem, self.plan)
         # The state of a stage enters its slope and its cotangents: computed once, not in each.
-        return lambda t, y: field(t, lax.optimization_barrier(y))
+        return lambda t, y, *half: field(t, lax.optimization_barrier(y), *half)
 
     @property
     def t0(self) -> Array:
