@@ -77,7 +77,8 @@ def test_banded_systems_and_their_derivatives(n, lower, upper, lanes):
 
 def test_columns_of_one_colour_share_no_row():
     pattern = rng.uniform(size=(40, 40)) < 0.1
-    colours = np.array(colours_of(*np.nonzero(pattern), 40))
+    rows, columns = np.nonzero(pattern)
+    colours = np.array(colours_of(rows, columns, 40))
     for colour in range(colours.max() + 1):
         assert pattern[:, colours == colour].sum(axis=1).max(initial=0) <= 1
 
@@ -98,7 +99,7 @@ def diffusion(t, y, rate):
 
 GRID = jnp.arange(1, 21) / 21
 START = jnp.concatenate([1 + jnp.sin(2 * jnp.pi * GRID), jnp.full(20, 3.0)])
-OPTIONS = {"controller": jo.Fixed(0.05)}
+OPTIONS: dict[str, Any] = {"controller": jo.Fixed(0.05)}
 
 
 def end(rate, linear_solver):
@@ -171,7 +172,7 @@ def test_a_preconditioner_spares_iterations():
     ("make", "words"),
     [
         (lambda: jo.Banded(-1, 1), "lower of Banded"),
-        (lambda: jo.Banded(1, 1.5), "upper of Banded"),
+        (lambda: jo.Banded(1, 1.5), "upper of Banded"),  # pyright: ignore[reportArgumentType]
         (lambda: jo.Sparse(np.ones((3, 4))), r"\(3, 4\)"),
         (lambda: jo.Krylov("gmress"), "gmres"),
         (lambda: jo.Krylov(rtol=0.0), "rtol of Krylov"),

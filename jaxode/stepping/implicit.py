@@ -6,10 +6,13 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike
 
+from ..errors import OptionError, StateError
 from ..linalg import Dense, Linearised, LinearSolver, WithJacobian, product
+from ..problem import Packing, is_traced
 from ..solution import Status
 from .solver import Field, Solver
 
@@ -33,6 +36,27 @@ class Implicit(Solver):
     jac: Callable[..., Array] | None = eqx.field(default=None, kw_only=True, static=True)
     mass: ArrayLike | None = eqx.field(default=None, kw_only=True)
     linear_solver: LinearSolver = eqx.field(default=Dense(), kw_only=True)
+
+    def check(self, packing: Packing) -> None:
+        """Refuse what it cannot step.
+
+        **Raises:** `StateError` for a complex state; `OptionError` for a mass matrix or a pattern
+        of the wrong shape, or a `jac` that is no function.
+        """
+        name, shape = type(self).__name__, (packing.size,) * 2
+        refuse_complex(name, packing)
+        self.linear_solver.check(packing.size)
+        if self.jac is not None and not callable(self.jac):
+            raise OptionError(f"jac of {name} must be a function (t, y, args), got {self.jac!r}")
+        if self.mass is None:
+            return
+        if np.shape(self.mass) != shape:
+            raise OptionError(
+                f"mass of {name} has shape {np.shape(self.mass)} where a state of {packing.size} "
+                f"components needs {shape}"
+            )
+        if not is_traced(self.mass) and not np.all(np.isfinite(np.asarray(self.mass, float))):
+            raise OptionError(f"mass of {name} must be finite, got {self.mass!r}")
 
     def linearised(self, field: Field, t: Array, y: Array) -> Linearised:
         """The field around `(t, y)`."""
@@ -59,6 +83,14 @@ class Implicit(Solver):
         reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
         status = jnp.where(jnp.isfinite(jnp.sum(result, 0)), Status.SUCCESS, reason)
         return jnp.where(bad, Status.BAD_JACOBIAN, status).astype(jnp.int32)
+
+
+def refuse_complex(name: str, packing: Packing) -> None:
+    """**Raises:** `StateError` for a complex state, which has no Jacobian of its own size."""
+    if np.issubdtype(packing.dtype, np.complexfloating):
+        raise StateError(
+            f"{name} takes real states: give the real and imaginary parts as two arrays"
+        )
 
 
 def flattened(field: Field, like: Array) -> Field:
