@@ -30,6 +30,8 @@ NAMES = (
     "ensembles",
     "neural_batch",
     "batch_scaling",
+    "stiff",
+    "stiff_batch",
     "two_devices",
 )
 RESULTS = pathlib.Path(__file__).parent / "results"
