@@ -6,6 +6,7 @@ floats; their own Jacobians by differences. SciPy's LSODA is called through `ode
 compiled, several times as fast as by `solve_ivp`.
 """
 
+import functools
 from collections.abc import Callable
 from functools import partial
 from importlib import util
@@ -26,6 +27,7 @@ Run = Callable[[float], Any]
 NAMES = ("diffrax Kvaerno5", "CVODE", "SciPy LSODA", "SciPy Radau", "SciPy BDF")
 
 
+@functools.cache
 def runs(problem: Stiff) -> dict[str, Run]:
     """The end state of `problem` by each peer that is installed."""
     makers = (diffrax_run, cvode_run, lsoda_run, *(partial(scipy_run, m) for m in ("Radau", "BDF")))

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+import jaxode as jo
 from jaxode.stepping.solvers import SOLVERS
 
 from .batches import (
@@ -19,7 +20,6 @@ from .batches import (
     make,
     make_gradient,
     median_share,
-    useful_share,
 )
 from .peers_stiff import diffrax_ends
 from .stiff_problems import POLLU, ROBER, Stiff
@@ -45,9 +45,9 @@ class Reached(NamedTuple):
 
 def rows() -> list[Row]:
     rober, pollu = spread(ROBER, 1024), spread(POLLU, 256)
-    solver, rtols, found = end_states("1,024 ROBER", ROBER, rober, ">= 100", repeats=3)
+    solver, rtols, found = end_states("1,024 ROBER", ROBER, rober, ">= 100")
     gradients = gradient_row("1,024 ROBER, value and gradient", solver, rtols, rober, ROBER)
-    return [found, gradients, end_states("256 POLLU", POLLU, pollu, ">= 20", repeats=3)[2]]
+    return [found, gradients, end_states("256 POLLU", POLLU, pollu, ">= 20")[2]]
 
 
 def spread(problem: Stiff, count: int) -> Ensemble:
@@ -58,11 +58,12 @@ def spread(problem: Stiff, count: int) -> Ensemble:
     return Ensemble(problem.field, args, y0, jnp.array([0.0, problem.t1]), 0.0, 0.0)
 
 
-def our_ends(solver: str) -> Callable[..., Array]:
-    def ends(f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any) -> Array:
-        return batch(f, args, y0, ts, rtol, atol, solver=solver, max_steps=16384).y1
+def ours(solver: str) -> Callable[..., jo.Solution]:
+    return partial(batch, solver=solver, max_steps=16384)
 
-    return ends
+
+def our_ends(solver: str) -> Callable[..., Array]:
+    return lambda *inputs: ours(solver)(*inputs).y1
 
 
 def at(ensemble: Ensemble, problem: Stiff, rtol: float) -> Ensemble:
@@ -75,29 +76,31 @@ def worst(found: Array, exact: Array) -> float:
 
 
 def end_states(
-    work: str, problem: Stiff, ensemble: Ensemble, target: str, repeats: int
+    work: str, problem: Stiff, ensemble: Ensemble, target: str
 ) -> tuple[str, tuple[float, float], Row]:
     """The fastest of our solvers, its and diffrax's tolerance, and the row of both."""
-    exact = make(our_ends("rodas5p"), at(ensemble, problem, 1e-11))
-    error = partial(worst, exact=exact[0](*exact[1]))
+    solves = {n: jax.jit(partial(ours(n), ensemble.field)) for n in OURS if n in SOLVERS}
+    exact = solves["rodas5p"](*at(ensemble, problem, 1e-11).inputs).y1
 
     def reached(ends: Callable) -> Reached:
-        function = make(ends, ensemble)[0]
-        return loosest(lambda rtol: function(*at(ensemble, problem, rtol).inputs), error)
+        run = lambda rtol: ends(*at(ensemble, problem, rtol).inputs)  # noqa: E731
+        return loosest(run, partial(worst, exact=exact))
 
-    ours = {name: reached(our_ends(name)) for name in OURS if name in SOLVERS}
-    solver, mine = min(ours.items(), key=lambda item: item[1].time)
-    theirs = reached(diffrax_ends)
+    found = {
+        name: reached(lambda *inputs, solve=solve: solve(*inputs).y1)
+        for name, solve in solves.items()
+    }
+    solver, mine = min(found.items(), key=lambda item: (item[1].error > ERROR, item[1].time))
+    theirs = reached(make(diffrax_ends, ensemble)[0])
     times = run_times(
-        lambda: mine.run(mine.rtol), lambda: theirs.run(theirs.rtol), repeats=repeats
+        lambda: mine.run(mine.rtol), lambda: theirs.run(theirs.rtol), repeats=3, turn=200.0
     )
-    sols = batch(*at(ensemble, problem, mine.rtol), solver=solver)
-    lockstep = lockstep_share(sols.stats.num_steps)
+    stats = solves[solver](*at(ensemble, problem, mine.rtol).inputs).stats
     note = (
         f"{solver}, rtol {mine.rtol:.0e}; diffrax's {theirs.rtol:.0e}; useful share "
-        f"{useful_share(sols):.2f}, in lockstep {lockstep:.2f}"
+        f"{float(stats.useful_share):.2f}, in lockstep {lockstep_share(stats.num_steps):.2f}"
     )
-    row = Row(work, *times, target, mine.error, theirs.error, note)
+    row = Row(work, times[0], times[1], target, mine.error, theirs.error, note)
     return solver, (mine.rtol, theirs.rtol), row
 
 
@@ -129,8 +132,8 @@ def gradient_row(
     def run() -> None:
         found.append(jax.block_until_ready(other(*other_inputs))[1])
 
-    times = run_times(lambda: mine(*inputs), run, repeats=1)
-    errors = [
-        median_share(gradient * ensemble.args, exact) for gradient in (mine(*inputs)[1], found[-1])
-    ]
-    return Row(work, *times, ">= 50", *errors, f"{solver}; errors relative, by the logarithms")
+    times = run_times(lambda: mine(*inputs), run, repeats=1, turn=1000.0)
+    gradients = mine(*inputs)[1], found[-1]
+    errors = [median_share(gradient * ensemble.args, exact) for gradient in gradients]
+    note = f"{solver}; errors relative, by the logarithms"
+    return Row(work, times[0], times[1], ">= 50", errors[0], errors[1], note)
