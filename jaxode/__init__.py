@@ -29,6 +29,7 @@ from .solution import Status as Status
 from .solve import solve as solve
 from .solve_batch import solve_batch as solve_batch
 from .stepping.solvers import RK4 as RK4
+from .stepping.solvers import TRBDF2 as TRBDF2
 from .stepping.solvers import Bosh3 as Bosh3
 from .stepping.solvers import Dopri5 as Dopri5
 from .stepping.solvers import Dopri8 as Dopri8
@@ -36,12 +37,16 @@ from .stepping.solvers import Euler as Euler
 from .stepping.solvers import Fehlberg2 as Fehlberg2
 from .stepping.solvers import Heun as Heun
 from .stepping.solvers import HeunEuler as HeunEuler
+from .stepping.solvers import KenCarp4 as KenCarp4
+from .stepping.solvers import Kvaerno3 as Kvaerno3
+from .stepping.solvers import Kvaerno5 as Kvaerno5
 from .stepping.solvers import Midpoint as Midpoint
 from .stepping.solvers import Ralston as Ralston
 from .stepping.solvers import RK4ThreeEighths as RK4ThreeEighths
 from .stepping.solvers import Rodas4 as Rodas4
 from .stepping.solvers import Rodas5P as Rodas5P
 from .stepping.solvers import Rosenbrock23 as Rosenbrock23
+from .stepping.solvers import Trapezoid as Trapezoid
 from .stepping.solvers import Tsit5 as Tsit5
 from .stepping.solvers import Vern7 as Vern7
 from .training import Log as Log

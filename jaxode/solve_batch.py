@@ -28,12 +28,12 @@ from .batch.width import check_lanes, choose_tile
 from .closure import close
 from .control import Controller
 from .forward import Plan, Problem, Result, packed_field, solution_of, without_gradient
-from .options import SaveName, Sensitivity, check_save, find_method, find_sensitivity
+from .options import SaveName, Sensitivity, check_save, check_split, find_method, find_sensitivity
 from .problem import (
     Packing,
     VectorField,
     arrays_of_args,
-    check_callable,
+    check_field,
     check_some_tolerance,
     check_state,
     check_tolerance_of_batch,
@@ -48,7 +48,7 @@ from .trajectory import Method
 
 
 def solve_batch(
-    f: VectorField,
+    f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree,
     ts: Any,
     args: PyTree = None,
@@ -94,7 +94,7 @@ def solve_batch(
     **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` for more than the machine
     holds, and what `solve` raises.
     """
-    check_callable(f)
+    f = check_field(f)
     axes = axes_of(in_axes)
     check_not_empty(y0, axes["y0"])
     ts, axes["ts"] = times_of_batch(ts, axes["ts"])
@@ -122,6 +122,7 @@ def solve_batch(
     known = None if is_traced(ts) or mapped["ts"] else ts
     meter = find_counter(progress)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
+    check_split(f, method.solver)
     args = arrays_of_args(trees["args"])
     parts = _Parts(trees["y0"], times, args, method, check_save(save), check_lanes(lanes))
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]

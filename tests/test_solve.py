@@ -78,7 +78,7 @@ def test_dense_output_of_no_time_knows_its_one_time():
 def test_backwards_in_time_follows_the_closed_form(name):
     ts = jnp.linspace(1.0, -1.0, 6)
     step: dict[str, Any] = {"dt": 1e-3} if name not in ADAPTIVE else {"rtol": 1e-6, "atol": 1e-9}
-    loose = {"euler": 3e-3, "fehlberg2": 3e-4, "rosenbrock23": 1e-4}
+    loose = {"euler": 3e-3, "fehlberg2": 3e-4, "rosenbrock23": 1e-4, "trbdf2": 3e-5}
     expected_error = loose.get(name, 1e-5)
     sol = jo.solve(decay, Y0, ts, solver=name, **step, max_steps=100_000)
     expected = jnp.exp(1.0 - ts)[:, None] * Y0
@@ -87,9 +87,8 @@ def test_backwards_in_time_follows_the_closed_form(name):
 
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_reversed_times_return_to_the_start(name):
-    tight: dict[str, Any] = (
-        TIGHT if name not in ("heun_euler", "fehlberg2") else {"rtol": 1e-7, "atol": 1e-8}
-    )
+    low = name in ("heun_euler", "fehlberg2", "trbdf2")
+    tight: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-8} if low else TIGHT
     there = jo.solve(lotka_volterra, Y0, (0.0, 2.0), solver=name, max_steps=100_000, **tight)
     back = jo.solve(lotka_volterra, there.y1, (2.0, 0.0), solver=name, max_steps=100_000, **tight)
     np.testing.assert_allclose(back.y1, Y0, rtol=100 * tight["rtol"])

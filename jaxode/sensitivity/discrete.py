@@ -23,6 +23,7 @@ from ..forward import (
 )
 from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
+from ..split import by_parts
 from .discrete_batch import solve_in_lanes
 
 
@@ -336,7 +337,7 @@ class _Replay(eqx.Module):
         problem = self.problem if moving is None else eqx.combine(moving, self.still)
         field = packed_field(problem, self.plan)
         # The state of a stage enters its slope and its cotangents: computed once, not in each.
-        return lambda t, y: field(t, lax.optimization_barrier(y))
+        return by_parts(lambda part: lambda t, y: part(t, lax.optimization_barrier(y)), field)
 
     @property
     def t0(self) -> Array:

@@ -1,5 +1,7 @@
 """What implicit solvers share: Jacobians, mass matrices, and the systems made of them."""
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -45,10 +47,19 @@ class Implicit(Solver):
 
     def system(self, jacobian: Any, shift: Array) -> Callable[[Array], Array]:
         """`b -> x` with `(shift M - J) x = b`, factorised once; `shift` per lane."""
+        matrix = shift * self.matrix(jacobian, shift) - jacobian
+        return linalg.solver_of(lax.optimization_barrier(matrix))
+
+    def scaled_system(self, jacobian: Any, size: Array) -> Callable[[Array], Array]:
+        """`b -> x` with `(M - size J) x = b`, factorised once; `size` per lane, zero too."""
+        matrix = self.matrix(jacobian, size) - size * jacobian
+        return linalg.solver_of(lax.optimization_barrier(matrix))
+
+    def matrix(self, jacobian: Any, size: Array) -> Array:
+        """`M` by columns, like `jacobian`; with an axis for the lanes of `size` if it has them."""
         n = jacobian.shape[0]
         mass = jnp.eye(n) if self.mass is None else jnp.asarray(self.mass).T
-        mass = mass.astype(jacobian.dtype).reshape((n, n) + (1,) * shift.ndim)
-        return linalg.solver_of(lax.optimization_barrier(shift * mass - jacobian))
+        return mass.astype(jacobian.dtype).reshape((n, n) + (1,) * size.ndim)
 
     def mass_times(self, x: Array) -> Array:
         """`M x`."""
@@ -56,6 +67,11 @@ class Implicit(Solver):
             return x
         mass = jnp.asarray(self.mass, x.dtype).T
         return linalg.product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        """`y` and the polynomial without constant whose coefficients are `dense`."""
+        theta = theta.astype(y.dtype)
+        return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
@@ -72,3 +88,9 @@ def flattened(field: Field, like: Array) -> Field:
         return field(t, y.reshape(like.shape)).reshape(y.shape)
 
     return flat
+
+
+def combined(row: tuple[float, ...], stages: list[Array]) -> Array:
+    """The sum of `row * stages`."""
+    terms = [a * u for a, u in zip(row, stages, strict=False) if a != 0.0]
+    return functools.reduce(operator.add, terms)
