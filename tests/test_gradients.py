@@ -17,6 +17,10 @@ CASES = [
     ("bosh3", "ts"),
     ("euler", "ts"),
     ("midpoint", "steps"),
+    ("kvaerno5", "dense"),
+    ("kencarp4", "ts"),
+    ("trbdf2", "steps"),
+    ("trapezoid", "function"),
 ]
 
 
@@ -59,7 +63,8 @@ def check(loss, p, tolerance, step=1e-3):
 @pytest.mark.parametrize(("name", "mode"), CASES)
 def test_fixed_steps_have_the_exact_gradient(name, mode):
     """Seven steps of 0.17 and one cut short, so that no perturbation changes their number."""
-    step = {"dt": 0.17} if name in ("euler", "midpoint", "rk4") else {"controller": jo.Fixed(0.17)}
+    fixed = name in ("euler", "midpoint", "rk4", "trapezoid")
+    step = {"dt": 0.17} if fixed else {"controller": jo.Fixed(0.17)}
     p = point()
     if mode == "ends":
         p["ts"] = p["ts"][jnp.array([0, -1])]

@@ -158,7 +158,9 @@ class _Replay(eqx.Module):
             (problem.ts[0], problem.y0, carry, first),
         )
         t, y, carry, rows = lane
-        return row._replace(t=t, y=y, carry=carry, h=jnp.where(present, row.h, 0)), rows
+        # A short step instead of none: implicit solvers divide by it.
+        h = jnp.where(present & (row.h != 0), row.h, jnp.finfo(row.h.dtype).eps ** 2)
+        return row._replace(t=t, y=y, carry=carry, h=h), rows
 
     def reference(self) -> tuple[tuple[Any, Any], PyTree]:
         """A trajectory that went well, and its rows without state and times."""
