@@ -33,14 +33,19 @@ class Method(eqx.Module):
 
     @property
     def stepper(self) -> Solver:
-        """The solver, told of the tolerance."""
-        return self.solver.within(self.tolerance)
+        """The solver, told of the tolerance if there is one: fixed steps take no notice of it."""
+        return self.solver.within(self.tolerance if self.controller.adaptive else None)
+
+    @property
+    def counts_more(self) -> bool:
+        """Whether field evaluations differ from step to step."""
+        return bool(self.solver.iterates or self.solver.evaluations.inside)
 
 
 class Moving(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
-    `num_inside` counts the dense outputs read inside steps, where the solver has stages for them.
+    `num_more` counts the field evaluations that not every step makes, where there are any.
     """
 
     t: Array
@@ -51,7 +56,7 @@ class Moving(NamedTuple):
     memory: Any
     num_steps: Array
     num_accepted: Array
-    num_inside: Any
+    num_more: Any
     status: Array
 
 
@@ -61,8 +66,8 @@ def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Movi
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
     h, memory = method.controller.start(size)
     zero = jnp.zeros((), jnp.int32)
-    num_inside = zero if method.solver.evaluations.inside else ()
-    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_inside, zero)
+    num_more = zero if method.counts_more else ()
+    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_more, zero)
 
 
 def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
@@ -87,9 +92,10 @@ def attempt(
     size, longest, t_new, t_low = _aim(s, direction, t1)
     h = direction * size
     inside = look(t_new)
-    looks = False if inside is None else inside
 
     stepped = method.stepper.step(field, s.t, s.y, h, s.carry, inside)
+    looks = False if inside is None else inside
+    more = stepped.iterations + looks * method.solver.evaluations.inside
     y1, trouble = stepped.y1, stepped.trouble
     square = _square(method, stepped.error, s.y, y1)
     if trouble is not None:
@@ -107,7 +113,7 @@ def attempt(
         memory=decision.memory,
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        num_inside=jax.tree.map(lambda count: count + looks, s.num_inside),
+        num_more=jax.tree.map(lambda count: count + more, s.num_more),
         status=_status(method, s.t, longest, size, decision.h, accept, square, trouble),
     )
     step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
@@ -176,18 +182,17 @@ def judged(end: Moving, remaining: Array) -> Moving:
 
 
 def stats_of(
-    method: Method, num_steps: Array, num_accepted: Array, num_inside: Any, t_reached: Array
+    method: Method, num_steps: Array, num_accepted: Array, num_more: Any, t_reached: Array
 ) -> Stats:
     """The counts of trajectories that have ended."""
-    first, each, extra = method.solver.evaluations
-    insides = sum(extra * count for count in jax.tree.leaves(num_inside))
+    first, each, _ = method.solver.evaluations
     if method.controller.adaptive and method.dt is None:
         first = 2  # of the first step's choice, which shares the slope at the start
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
-        num_evaluations=first + each * num_steps + insides,
+        num_evaluations=first + each * num_steps + sum(jax.tree.leaves(num_more)),
         t_reached=t_reached,
     )
 

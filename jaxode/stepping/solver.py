@@ -14,7 +14,10 @@ Field = Callable[..., Array]  # field(t, y), or field(t, y, half): see `Packing.
 
 
 class Evaluations(NamedTuple):
-    """Field evaluations of `init`, of one step, and of dense output inside a step."""
+    """Field evaluations of `init`, of one step, and of dense output inside a step.
+
+    Of a solver that iterates, `each` leaves out what a step counts itself.
+    """
 
     first: int
     each: int
@@ -29,6 +32,7 @@ class Stepped(NamedTuple):
     - `carry`: what the next step is handed if this one is accepted.
     - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
+    - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
     """
 
     y1: Array
@@ -37,6 +41,7 @@ class Stepped(NamedTuple):
     carry: Any
     trouble: Array | None = None
     factor: Array | None = None
+    iterations: Array | int = 0
 
 
 class Solver(eqx.Module):
@@ -49,6 +54,8 @@ class Solver(eqx.Module):
     one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
     partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
+    iterates: ClassVar[bool] = False  # its steps count field evaluations themselves
+    splits: ClassVar[bool] = False  # takes a field in two parts
 
     @property
     @abc.abstractmethod
@@ -74,8 +81,8 @@ class Solver(eqx.Module):
         """Refuse a state that it cannot step. **Raises:** `StateError`."""
         return
 
-    def within(self, tolerance: Tolerance) -> "Solver":
-        """The solver for this tolerance, where it asks for one."""
+    def within(self, tolerance: Tolerance | None) -> "Solver":
+        """The solver for this tolerance, None for fixed steps; for those that ask for one."""
         return self
 
     def controller(self) -> Controller:
