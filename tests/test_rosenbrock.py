@@ -100,6 +100,11 @@ def test_a_jacobian_that_is_given_is_used_and_differentiated():
     np.testing.assert_allclose(value(RATES, with_jac), value(RATES, without), rtol=1e-12)
     gradients = [jax.grad(value)(RATES, solver) for solver in (with_jac, without)]
     np.testing.assert_allclose(*gradients, rtol=1e-9)
+    axes = (None, None, 0)
+    sols = jo.solve_batch(
+        robertson, START, (0.0, 1e3), RATES[None], in_axes=axes, solver=with_jac, **TIGHT
+    )
+    np.testing.assert_allclose(sols.y1[0, 0], value(RATES, without), rtol=1e-12)
     zero = jo.solve(
         robertson,
         START,

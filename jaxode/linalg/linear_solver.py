@@ -20,12 +20,12 @@ Solve = Callable[[Array], Array]
 class WithJacobian(NamedTuple):
     """A field, and its Jacobian as the user gives it: `(t, y)` to `(n, n)`, or `(n, n, lanes)`."""
 
-    field: Field
+    field: Callable[..., Array]
     jacobian: Field
 
-    def __call__(self, t: Array, y: Array) -> Array:
+    def __call__(self, *inputs: Any) -> Array:
         """The field."""
-        return self.field(t, y)
+        return self.field(*inputs)
 
 
 class Linearised(NamedTuple):
