@@ -11,11 +11,11 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from .integrate import Outcome, Recorder, integrate
+from .linalg import WithJacobian
 from .problem import Packing, pack_field
 from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
 from .solution import DenseOutput, Solution, Stats, Status
 from .stepping.algebraic import Algebraic, consistent
-from .stepping.solver import WithJacobian
 from .trajectory import Method
 
 Save = Literal["ends", "ts", "steps", "dense"]
@@ -60,7 +60,7 @@ def without_gradient(method: Method) -> Method:
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
 
 
-def packed_field(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:
+def packed_field(problem: Problem, plan: Plan) -> Callable[..., Array]:
     """The problem's field on packed states, with its Jacobian where that is given."""
     field = pack_field(problem.field, problem.args, plan.packing)
     return field if problem.jac is None else WithJacobian(field, packed_jacobian(problem, plan))

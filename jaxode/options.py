@@ -11,12 +11,11 @@ from jax import Array
 
 from .closure import Closed, close
 from .control import NORMS, PID, Controller, Fixed, Grid, Tolerance
-from .errors import FieldError, OptionError, StateError, unknown_name
+from .errors import FieldError, OptionError, unknown_name
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
 from .stepping.algebraic import Algebraic, algebraic_part
-from .stepping.implicit import Implicit
 from .stepping.solver import Solver
 from .stepping.solvers import SOLVERS
 from .trajectory import Method
@@ -97,42 +96,16 @@ def find_method(
 ) -> Method:
     """How to step, from the options; `ts` as for `find_controller`, the rest checked already.
 
-    **Raises:** `OptionError` where they do not go together.
+    **Raises:** `OptionError` where they do not go together; `StateError` where the solver cannot
+    step such a state.
     """
     solver = find_solver(solver)
-    check_implicit(solver, packing)
+    solver.check(packing)
     check_dt(dt)
     controller = find_controller(controller, solver, dt, ts)
     tolerance = Tolerance(rtol, atol, norm_of(controller))
     first = array_dt(dt, controller, packing.time_dtype)
     return Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
-
-
-def check_implicit(solver: Solver, packing: Packing) -> None:
-    """Refuse what an implicit solver cannot do, before anything is traced.
-
-    **Raises:** `OptionError` for a mass matrix of the wrong shape, or a `jac` that is no function;
-    `StateError` for a complex state.
-    """
-    if not solver.implicit:
-        return
-    name = type(solver).__name__
-    if np.issubdtype(packing.dtype, np.complexfloating):
-        raise StateError(
-            f"{name} takes real states: give the real and imaginary parts as two arrays"
-        )
-    if not isinstance(solver, Implicit):
-        return
-    if solver.jac is not None and not callable(solver.jac):
-        raise OptionError(f"jac of {name} must be a function (t, y, args), got {solver.jac!r}")
-    if solver.mass is not None and np.shape(solver.mass) != (packing.size,) * 2:
-        raise OptionError(
-            f"mass of {name} has shape {np.shape(solver.mass)} where a state of {packing.size} "
-            f"components needs {(packing.size,) * 2}"
-        )
-    known = None if is_traced(solver.mass) else solver.mass
-    if known is not None and not np.all(np.isfinite(np.asarray(known, float))):
-        raise OptionError(f"mass of {name} must be finite, got {known!r}")
 
 
 def find_algebraic(solver: Solver) -> Algebraic | None:

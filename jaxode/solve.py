@@ -69,7 +69,10 @@ def solve(
       pair `(t0, t1)` asks for the two ends.
     - `args`: any pytree, handed to `f`.
     - `solver`: a name or an object: "euler", "midpoint", "heun", "ralston", "rk4", "rk4_38",
-      "heun_euler", "fehlberg2", "bosh3", "tsit5", "dopri5", "dopri8", "vern7".
+      "heun_euler", "fehlberg2", "bosh3", "tsit5", "dopri5", "dopri8", "vern7". Of stiff problems:
+      "rosenbrock23", "rodas4", "rodas5p", and "auto", which switches. Of pairs (q, p):
+      "semi_implicit_euler", "stormer_verlet", "yoshida4", "yoshida6", "mclachlan4" (symplectic),
+      and for q'' = a(t, q) "nystrom4", "dprkn6".
     - `rtol`, `atol`: a step is accepted where its error is at most `atol + rtol * |y|`. `atol` may
       be a pytree like `y0`. Both are traced: changing them never recompiles. The defaults suit
       float32.

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .. import linalg
 from ..control import Tolerance
+from ..linalg import solver_of
 from .solver import Field
 
 _MOST = 50
@@ -51,7 +51,7 @@ def consistent(
     def step(residual: Any, z: Array) -> Array:
         value, linear = jax.linearize(residual, z)
         columns = jax.vmap(linear)(jnp.eye(z.size, dtype=z.dtype))
-        return -linalg.solver_of(columns)(value)
+        return -solver_of(columns)(value)
 
     def newton(residual: Any, z: Array) -> Array:
         def unfinished(loop: tuple[Array, Array, Array]) -> Array:
@@ -71,7 +71,7 @@ def consistent(
 
     def linear_solve(linear: Any, b: Array) -> Array:
         columns = jax.vmap(linear)(jnp.eye(b.size, dtype=b.dtype))
-        return linalg.solver_of(columns)(b)
+        return solver_of(columns)(b)
 
     zero = jnp.zeros((unknowns.shape[1],), y.dtype)
     z = lax.custom_root(residual, zero, newton, linear_solve)

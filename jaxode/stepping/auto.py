@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..control import PID, Controller, mean_square
+from ..problem import Packing
 from .explicit import ExplicitRungeKutta
 from .rosenbrock import Rosenbrock, combined
 from .solver import Evaluations, Field, Solver, Stepped
@@ -59,6 +60,9 @@ class Switching(Solver):
 
     def controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
+
+    def check(self, packing: Packing) -> None:
+        self.stiff.check(packing)
 
     def init(self, field: Field, t: Array, y: Array) -> Carry:
         zero = jnp.zeros(t.shape, jnp.finfo(y.dtype).dtype)

@@ -8,19 +8,9 @@ import equinox as eqx
 from jax import Array
 
 from ..control import PID, Controller, Tolerance
+from ..problem import Packing
 
-Field = Callable[[Array, Array], Array]
-
-
-class WithJacobian(NamedTuple):
-    """A field, and its Jacobian as the user gives it: `(t, y)` to `(n, n)`, or `(n, n, lanes)`."""
-
-    field: Field
-    jacobian: Field
-
-    def __call__(self, t: Array, y: Array) -> Array:
-        """The field."""
-        return self.field(t, y)
+Field = Callable[..., Array]  # field(t, y), or field(t, y, half): see `Packing.pack`
 
 
 class Evaluations(NamedTuple):
@@ -58,6 +48,7 @@ class Solver(eqx.Module):
 
     one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
+    partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
 
     @property
     @abc.abstractmethod
@@ -78,6 +69,10 @@ class Solver(eqx.Module):
     @abc.abstractmethod
     def num_dense(self) -> int:
         """How many arrays `interpolate` reads."""
+
+    def check(self, packing: Packing) -> None:
+        """Refuse a state that it cannot step. **Raises:** `StateError`."""
+        return
 
     def within(self, tolerance: Tolerance) -> "Solver":
         """The solver for this tolerance, where it asks for one."""
