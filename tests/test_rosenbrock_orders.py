@@ -143,21 +143,21 @@ def errors(solver, mass):
 @pytest.mark.parametrize("kind", MASSES)
 @pytest.mark.parametrize("solver", [jo.Rodas4, jo.Rodas5P])
 def test_order_with_a_mass_matrix(solver, kind):
-    """The order of an equation without one, of dense output too."""
+    """That of an equation without one; dense output of algebraic unknowns has an order less."""
     found = errors(solver(mass=MASSES[kind]), jnp.array(MASSES[kind]))
     slopes = -np.polyfit(np.log(COUNTS), np.log(found), 1)[0]
-    np.testing.assert_allclose(slopes, solver().order, atol=0.25)
+    order = solver().order
+    np.testing.assert_allclose(slopes, [order, order - (kind != "regular")], atol=0.4)
 
 
 @pytest.mark.parametrize("solver", [jo.Rosenbrock23, jo.Rodas4, jo.Rodas5P])
 def test_a_regular_mass_matrix_is_its_inverse_times_the_field(solver):
     """In every step: the stages are the same but for rounding."""
     mass = jnp.array(MASSES["regular"])
-    options = {"rtol": 1e-7, "atol": 1e-9}
-    with_mass = jo.solve(forced, exact(0.0), (0.0, 1.6), mass, solver=solver(mass=mass), **options)
+    start, steps = (exact(0.0), (0.0, 1.6), mass), jo.Fixed(0.05)
+    with_mass = jo.solve(forced, *start, solver=solver(mass=mass), controller=steps)
     without = jo.solve(
         lambda t, u, mass: jnp.linalg.solve(mass, forced(t, u, mass)),
-        exact(0.0), (0.0, 1.6), mass, solver=solver(), **options,
+        *start, solver=solver(), controller=steps,
     )  # fmt: skip
-    assert with_mass.stats.num_steps == without.stats.num_steps
     np.testing.assert_allclose(with_mass.y1, without.y1, rtol=1e-11)

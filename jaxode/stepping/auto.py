@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..control import PID, Controller, Tolerance
+from ..control import PID, Controller, Tolerance, mean_square
 from ..problem import Packing
 from .explicit import ExplicitRungeKutta
 from .rosenbrock import Rosenbrock, combined
@@ -47,7 +47,8 @@ class Switching(Solver):
     iterates: ClassVar[bool] = True
     one_step: ClassVar[bool] = False
 
-    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)  # that of the solve
+    # That of the solve; steps of a fixed size have none.
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     @property
     def order(self) -> int:
@@ -65,7 +66,7 @@ class Switching(Solver):
     def num_dense(self) -> int:
         return self.stiff.num_dense
 
-    def within(self, tolerance: Tolerance) -> "Switching":
+    def within(self, tolerance: Tolerance | None) -> "Switching":
         return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
@@ -116,8 +117,10 @@ class Switching(Solver):
         """An explicit step, and whether it is a vote for the implicit solver."""
         step = self.explicit.step_and_stages
         stepped, slopes, points = step(field, t, y, h, carry.slope, None)
-        assert self.tolerance is not None
-        size = partial(self.tolerance.square, y=y, y1=stepped.y1)
+        if self.tolerance is None:
+            size = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
+        else:
+            size = partial(self.tolerance.square, y=y, y1=stepped.y1)
         rise, run = (size(x[-1] - x[-2]) for x in (slopes, points))
         reach = jnp.abs(h).astype(run.dtype) * jnp.sqrt(rise / jnp.where(run > 0, run, 1))
         dense = None if inside is None else self._powers(slopes, h.astype(run.dtype))
