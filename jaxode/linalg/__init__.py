@@ -4,6 +4,7 @@ from .banded import Banded as Banded
 from .dense import INLINE as INLINE
 from .dense import INLINE_LANES as INLINE_LANES
 from .dense import Dense as Dense
+from .dense import first_axis_sum as first_axis_sum
 from .dense import inverse_of as inverse_of
 from .dense import product as product
 from .dense import solver_of as solver_of

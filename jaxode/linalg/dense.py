@@ -60,6 +60,11 @@ def transposed_product(a: Array, x: Array) -> Array:
     return _total(lambda i: _at(a, i, 1) * _at(x, i), x.shape[0])
 
 
+def first_axis_sum(x: Array) -> Array:
+    """The sum over the first axis, lane beside lane."""
+    return _total(lambda i: _at(x, i), x.shape[0])
+
+
 def _at(x: Array, k: Array | int, axis: int = 0) -> Array:
     return lax.dynamic_index_in_dim(x, k, axis, keepdims=False)
 

@@ -13,7 +13,7 @@ from jax import Array, lax
 from jaxtyping import ArrayLike
 
 from ..errors import OptionError, StateError
-from ..linalg import Dense, Linearised, LinearSolver, WithJacobian, product
+from ..linalg import Dense, Linearised, LinearSolver, WithJacobian, first_axis_sum, product
 from ..problem import Packing, is_traced
 from ..solution import Status
 from .solver import Field, Solver
@@ -89,18 +89,18 @@ class Implicit(Solver):
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
-        finite = jnp.isfinite(functools.reduce(operator.add, result))
+        lanes = result.shape[1:]
 
-        def reason() -> Array:
-            arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
-            sums = [jnp.sum(x.reshape(-1, *result.shape[1:]), 0) for x in arrays]
-            bad = ~jnp.isfinite(functools.reduce(operator.add, sums, jnp.zeros(finite.shape)))
-            other = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
-            return jnp.where(bad, Status.BAD_JACOBIAN, other).astype(jnp.int32)
+        def finite(x: Array) -> Array:
+            x = lax.stop_gradient(x)
+            x = first_axis_sum(x) if lanes and x.ndim > 2 else x
+            return jnp.isfinite(jnp.sum(x.reshape(-1, *lanes), 0))
 
-        # To look at the whole Jacobian would take as long as to solve with it.
-        success = jnp.full(finite.shape, Status.SUCCESS, jnp.int32)
-        return jnp.where(finite, success, lax.cond(jnp.all(finite), lambda: success, reason))
+        arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
+        good = functools.reduce(operator.and_, map(finite, arrays), jnp.full(lanes, True))
+        reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
+        status = jnp.where(finite(result), Status.SUCCESS, reason)
+        return jnp.where(good, status, Status.BAD_JACOBIAN).astype(jnp.int32)
 
 
 def refuse_complex(name: str, packing: Packing) -> None:
