@@ -35,12 +35,17 @@ from .stepping.solvers import Dopri5 as Dopri5
 from .stepping.solvers import Dopri8 as Dopri8
 from .stepping.solvers import Euler as Euler
 from .stepping.solvers import Fehlberg2 as Fehlberg2
+from .stepping.solvers import GaussLegendre4 as GaussLegendre4
+from .stepping.solvers import GaussLegendre6 as GaussLegendre6
 from .stepping.solvers import Heun as Heun
 from .stepping.solvers import HeunEuler as HeunEuler
+from .stepping.solvers import ImplicitEuler as ImplicitEuler
+from .stepping.solvers import ImplicitMidpoint as ImplicitMidpoint
 from .stepping.solvers import KenCarp4 as KenCarp4
 from .stepping.solvers import Kvaerno3 as Kvaerno3
 from .stepping.solvers import Kvaerno5 as Kvaerno5
 from .stepping.solvers import Midpoint as Midpoint
+from .stepping.solvers import RadauIIA5 as RadauIIA5
 from .stepping.solvers import Ralston as Ralston
 from .stepping.solvers import RK4ThreeEighths as RK4ThreeEighths
 from .stepping.solvers import Rodas4 as Rodas4

@@ -14,6 +14,7 @@ from jaxode.stepping.solvers import SOLVERS
 
 NAMES = sorted({solver.__name__: name for name, solver in reversed(SOLVERS.items())}.values())
 ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
+LOOSE = {"euler": 2e-2, "fehlberg2": 5e-3, "implicit_euler": 5e-3}  # at the default tolerances
 TIGHT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
 Y0 = jnp.array([1.0, 1.0])
 
@@ -79,13 +80,14 @@ def test_backwards_in_time_follows_the_closed_form(name):
     ts = jnp.linspace(1.0, -1.0, 6)
     step: dict[str, Any] = {"dt": 1e-3} if name not in ADAPTIVE else {"rtol": 1e-6, "atol": 1e-9}
     loose = {"euler": 3e-3, "fehlberg2": 3e-4, "rosenbrock23": 1e-4, "trbdf2": 3e-5}
+    loose |= {"implicit_euler": 3e-3}
     expected_error = loose.get(name, 1e-5)
     sol = jo.solve(decay, Y0, ts, solver=name, **step, max_steps=100_000)
     expected = jnp.exp(1.0 - ts)[:, None] * Y0
     np.testing.assert_allclose(sol.ys, expected, rtol=expected_error)
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("name", sorted(set(ADAPTIVE) - {"implicit_euler"}))
 def test_reversed_times_return_to_the_start(name):
     low = name in ("heun_euler", "fehlberg2", "trbdf2")
     tight: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-8} if low else TIGHT
@@ -163,9 +165,7 @@ def test_float32_stays_float32_though_float64_is_enabled(name):
     ts = jnp.linspace(0.0, 1.0, 4)
     sol = jo.solve(field, y0, ts, rate, solver=name, save="dense", **step_of(name))
     assert sol.ys.dtype == sol.y1.dtype == sol.ts.dtype == jnp.float32
-    np.testing.assert_allclose(
-        sol.y1, np.exp(-0.5), rtol={"euler": 2e-2, "fehlberg2": 5e-3}.get(name, 1e-3)
-    )
+    np.testing.assert_allclose(sol.y1, np.exp(-0.5), rtol=LOOSE.get(name, 1e-3))
     assert sol(0.3).dtype == jnp.float32
 
 

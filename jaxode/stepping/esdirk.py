@@ -13,7 +13,7 @@ from jax import Array, lax
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
 from ..split import Split
-from .implicit import Implicit, flattened
+from .implicit import Implicit, flattened, weighted
 from .newton import Measure, Newton, Progress, no_progress
 from .solver import Evaluations, Field, Stepped
 from .tableaus.esdirk import EsdirkTableau, ImexTableau
@@ -127,7 +127,7 @@ class Esdirk(Implicit):
         first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(carry))
         rest = jnp.zeros((table.stages - 1, *start.shape), start.dtype)
         slopes = tuple(jnp.concatenate([k, rest]) for k in first)
-        state = slopes, start, no_progress(size, self.trouble_of(jacobian, start))
+        state = slopes, start, no_progress(size, self.trouble_of(jacobian))
         (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
         return _Stages(slopes, last, solve, progress)
 
@@ -161,9 +161,3 @@ class _Stages(NamedTuple):
     last: Array
     solve: Callable[[Array], Array]
     progress: Progress
-
-
-def weighted(row: Any, slopes: Array) -> Array:
-    """The sum of `row * slopes`, over the first axis."""
-    row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
-    return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)

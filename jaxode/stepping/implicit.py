@@ -73,10 +73,10 @@ class Implicit(Solver):
         theta = theta.astype(y.dtype)
         return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
 
-    def trouble_of(self, jacobian: Any, result: Array) -> Array:
+    def trouble_of(self, jacobian: Any, result: Array | None = None) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
         bad = ~jnp.isfinite(jnp.sum(jacobian, (0, 1)))
-        singular = ~jnp.isfinite(jnp.sum(result, 0))
+        singular = False if result is None else ~jnp.isfinite(jnp.sum(result, 0))
         status = jnp.where(singular, Status.SINGULAR, Status.SUCCESS)
         return jnp.where(bad, Status.BAD_JACOBIAN, status).astype(jnp.int32)
 
@@ -94,3 +94,9 @@ def combined(row: tuple[float, ...], stages: list[Array]) -> Array:
     """The sum of `row * stages`."""
     terms = [a * u for a, u in zip(row, stages, strict=False) if a != 0.0]
     return functools.reduce(operator.add, terms)
+
+
+def weighted(row: Any, slopes: Array) -> Array:
+    """The sum of `row * slopes`, over the first axis."""
+    row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
+    return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)
