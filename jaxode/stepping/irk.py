@@ -77,9 +77,7 @@ class Collocation(Implicit):
                 defects.append(filtered(size * flat(t + h, y1) - self.mass_times(slope)))
                 count = count + 1
             dense = tuple(p.reshape(y.shape) for p in self._corrected(powers, defects))
-        return Stepped(
-            y1.reshape(y.shape), error, dense, carry, progress.trouble, iterations=count
-        )
+        return Stepped(y1.reshape(y.shape), error, dense, carry, progress.trouble, iterations=count)
 
     def _increments(
         self, flat: Field, t: Array, start: Array, h: Array, jacobian: Array, y: Array

@@ -184,9 +184,7 @@ def _radau5() -> CollocationTableau:
 
 
 IMPLICIT_EULER = _collocation(order=1, c=(1.0,), A=((1.0,),), b=(1.0,), gamma0=1.0, adaptive=True)
-IMPLICIT_MIDPOINT = _collocation(
-    order=2, c=(0.5,), A=((0.5,),), b=(1.0,), gamma0=0.5
-)
+IMPLICIT_MIDPOINT = _collocation(order=2, c=(0.5,), A=((0.5,),), b=(1.0,), gamma0=0.5)
 GAUSS_LEGENDRE4 = _gauss4()
 GAUSS_LEGENDRE6 = _gauss6()
 RADAU_IIA5 = _radau5()
