@@ -18,9 +18,11 @@ from ..forward import (
     Save,
     direction_of,
     packed_field,
+    packed_jacobian,
     reading,
     times_status,
 )
+from ..linalg import WithJacobian
 from ..record import Step
 from ..solution import Status
 from ..split import Split
@@ -168,20 +170,33 @@ class Run(eqx.Module):
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(moving=moving), steps
 
-    def field(self, lane_rows: PyTree) -> Callable[[Array, Array], Array]:
+    def field(self, lane_rows: PyTree) -> Callable[..., Array]:
         """The field on lanes, `(t, y)` of shapes `(lanes,)` and `(..., lanes)`."""
 
-        def in_lanes(pick: Callable[[Any], Callable]) -> Callable[[Array, Array], Array]:
-            def one(rows: PyTree, t: Array, y: Array) -> Array:
-                return pick(packed_field(*self.ensemble.one(rows)))(t, y)
+        def in_lanes(pick: Callable[[Any], Callable]) -> Callable[..., Array]:
+            def many(t: Array, y: Array, half: int | None = None) -> Array:
+                def one(rows: PyTree, t: Array, y: Array) -> Array:
+                    return pick(packed_field(*self.ensemble.one(rows)))(t, y, half)
 
-            many = jax.vmap(one, in_axes=-1, out_axes=-1)
-            # The state of a stage enters every component of its slope: computed once, not in each.
-            return lambda t, y: many(lane_rows, t, lax.optimization_barrier(y))
+                # The state of a stage enters each component of its slope: computed once, not there.
+                y = lax.optimization_barrier(y)
+                return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
+
+            return many
+
+        def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
+            return packed_jacobian(*self.ensemble.one(rows))(t, y)
+
+        def with_jacobian(field: Callable[..., Array]) -> Callable[..., Array]:
+            if self.ensemble.shared[0].jac is None:
+                return field
+            matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
+            return WithJacobian(field, lambda t, y: matrices(lane_rows, t, y))
 
         if isinstance(self.ensemble.shared[0].field, Split):
-            return Split(in_lanes(lambda f: f.stiff), in_lanes(lambda f: f.other))
-        return in_lanes(lambda f: f)
+            stiff, other = in_lanes(lambda f: f.stiff), in_lanes(lambda f: f.other)
+            return Split(with_jacobian(stiff), other)
+        return with_jacobian(in_lanes(lambda f: f))
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""

@@ -21,6 +21,7 @@ from ..forward import (
     reading,
     run,
 )
+from ..linalg import WithJacobian
 from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from ..split import by_parts
@@ -332,12 +333,19 @@ class _Replay(eqx.Module):
             return direction_of(ts) * (ts[jnp.maximum(back.unread - 1, 0)] - t) > 0
         return True if self.plan.save == "dense" else None
 
-    def field(self, moving: PyTree = None) -> Callable[[Array, Array], Array]:
+    def field(self, moving: PyTree = None) -> Callable[..., Array]:
         """The field on packed states, with `moving` in the place of the problem's own arrays."""
         problem = self.problem if moving is None else eqx.combine(moving, self.still)
         field = packed_field(problem, self.plan)
+
         # The state of a stage enters its slope and its cotangents: computed once, not in each.
-        return by_parts(lambda part: lambda t, y: part(t, lax.optimization_barrier(y)), field)
+        def once(part: Callable) -> Callable:
+            def at(t: Array, y: Array, *half: int) -> Array:
+                return part(t, lax.optimization_barrier(y), *half)
+
+            return WithJacobian(at, part.jacobian) if isinstance(part, WithJacobian) else at
+
+        return by_parts(once, field)
 
     @property
     def t0(self) -> Array:

@@ -320,7 +320,7 @@ class _Replay(eqx.Module):
         )
         return ensemble, eqx.combine(own, rows)
 
-    def field(self, shared: PyTree, own: PyTree, rows: PyTree) -> Callable[[Array, Array], Array]:
+    def field(self, shared: PyTree, own: PyTree, rows: PyTree) -> Callable[..., Array]:
         """The field on lanes."""
         ensemble, rows = self.with_moving(shared, own, rows)
         return Run(ensemble, self.lanes.tile).field(rows)

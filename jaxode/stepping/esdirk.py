@@ -13,7 +13,7 @@ from jax import Array, lax
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
 from ..split import Split
-from .implicit import Implicit, flattened, weighted
+from .implicit import Implicit, flattened, still, weighted
 from .newton import Measure, Newton, Progress, no_progress
 from .solver import Evaluations, Field, Stepped
 from .tableaus.esdirk import EsdirkTableau, ImexTableau
@@ -36,7 +36,7 @@ class Esdirk(Implicit):
         if self.mass is not None:
             raise OptionError(
                 f"{type(self).__name__} has an explicit first stage and takes no mass matrix: use "
-                "a Rosenbrock or BDF solver, or RadauIIA5"
+                "a Rosenbrock solver"
             )
 
     @property
@@ -102,7 +102,7 @@ class Esdirk(Implicit):
         parts = (field.stiff, field.other) if isinstance(field, Split) else (field,)
         stiff, *other = (flattened(part, y) for part in parts)
         # Nothing is differentiated by the matrix of the iteration.
-        jacobian = lax.stop_gradient(self.linearised(stiff, t, start).jacobian)
+        jacobian = still(self.linearised(stiff, t, start).jacobian)
         solve = self.scaled_system(jacobian, table.gamma * size)
         newton = Newton(solve, Measure(self.tolerance, y, size))
 
@@ -127,7 +127,7 @@ class Esdirk(Implicit):
         first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(carry))
         rest = jnp.zeros((table.stages - 1, *start.shape), start.dtype)
         slopes = tuple(jnp.concatenate([k, rest]) for k in first)
-        state = slopes, start, no_progress(size, self.trouble_of(jacobian))
+        state = slopes, start, no_progress(size, self.trouble_of(jacobian, start))
         (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
         return _Stages(slopes, last, solve, progress)
 

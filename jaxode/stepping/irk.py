@@ -10,25 +10,37 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .. import linalg
 from ..control import PID, Controller, Tolerance
-from .implicit import Implicit, flattened, weighted
-from .newton import Measure, Newton, Progress, no_progress
+from ..errors import OptionError
+from ..linalg import Dense, solver_of
+from .implicit import Implicit, flattened, still, weighted
+from .newton import Measure, Newton, no_progress
 from .solver import Evaluations, Field, Stepped
-from .tableaus.irk import CollocationTableau
+from .tableaus.irk import Block, CollocationTableau
+
+Solve = Callable[[Array], Array]
 
 
 class Collocation(Implicit):
     """A collocation solver: `tableau` is its whole difference from the others.
 
     All stages of a step are one system. Its unknowns are the increments of the state up to each
-    stage; its iteration has the Jacobian at the start of the step and one matrix.
+    stage. Newton's iteration has the Jacobian at the start of the step, and falls into systems of
+    one and of two states, after Hairer and Wanner II, IV.8.
     """
 
     tableau: ClassVar[CollocationTableau]
     iterates: ClassVar[bool] = True
 
     tolerance: Tolerance | None = None
+
+    def __check_init__(self) -> None:
+        if self.tableau.stages > 1 and not isinstance(self.linear_solver, Dense):
+            raise OptionError(
+                f"{type(self).__name__} has stages that are solved together and takes "
+                f"linear_solver=Dense() alone, got {self.linear_solver!r}: use an ESDIRK or a "
+                "Rosenbrock solver"
+            )
 
     @property
     def order(self) -> int:
@@ -59,19 +71,27 @@ class Collocation(Implicit):
         table, size = self.tableau, h.astype(y.dtype)
         flat, start = flattened(field, y), y.reshape(-1, *t.shape)
         around = self.linearised(flat, t, start)
-        z, progress = self._increments(flat, t, start, h, around.jacobian, y)
+        if inside is None:
+            around = still(around)  # dense output alone is differentiated by it
+        filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
+        residual = self._residual(flat, t, start, h)
+        newton = Newton(
+            self._correction(around.jacobian, size, filtered),
+            Measure(self.tolerance, y, jnp.ones_like(size)),
+            table.stages,
+        )
+        none = jnp.zeros((table.stages * start.shape[0], *t.shape), y.dtype)
+        begin = no_progress(size, self.trouble_of(still(around.jacobian), none))
+        z, progress = newton.solve(residual, none, begin)
+        z = z.reshape(table.stages, *start.shape)
         powers = [weighted(column, z) for column in zip(*table.increments, strict=True)]
         last = z[-1] if table.stiffly_accurate else functools.reduce(operator.add, powers)
         y1, count = lax.optimization_barrier(start + last), progress.count
-        if inside is None:
-            around = lax.stop_gradient(around)  # dense output alone is differentiated by it
-        filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
-        defect = filtered(size * around.slope - self.mass_times(powers[0]))
         error, dense = None, None
+        defects = [filtered(size * around.slope - self.mass_times(powers[0]))]
         if table.embedded_order is not None:
-            error = (table.gamma0 * defect).reshape(y.shape)
+            error = (table.gamma0 * defects[0]).reshape(y.shape)
         if inside is not None:
-            defects = [defect]
             if len(table.corrections) == 2:
                 slope = functools.reduce(operator.add, (i * p for i, p in enumerate(powers, 1)))
                 defects.append(filtered(size * flat(t + h, y1) - self.mass_times(slope)))
@@ -79,19 +99,37 @@ class Collocation(Implicit):
             dense = tuple(p.reshape(y.shape) for p in self._corrected(powers, defects))
         return Stepped(y1.reshape(y.shape), error, dense, carry, progress.trouble, iterations=count)
 
-    def _increments(
-        self, flat: Field, t: Array, start: Array, h: Array, jacobian: Array, y: Array
-    ) -> tuple[Array, Progress]:
-        """The increments of all stages, `(stages, n)` or `(stages, n, lanes)`."""
-        size, stages = h.astype(y.dtype), self.tableau.stages
-        # Nothing is differentiated by the matrix of the iteration.
-        jacobian = lax.stop_gradient(jacobian)
-        measure = Measure(self.tolerance, y, jnp.ones_like(size))
-        newton = Newton(self._whole_system(jacobian, size), measure, stages)
-        none = jnp.zeros((stages * start.shape[0], *t.shape), y.dtype)
-        begin = no_progress(size, self.trouble_of(jacobian))
-        z, progress = newton.solve(self._residual(flat, t, start, h), none, begin)
-        return z.reshape(stages, *start.shape), progress
+    def _correction(self, jacobian: Any, size: Array, filtered: Solve) -> Solve:
+        r"""`b -> x` with the derivative of the residual, by that Jacobian, times `x` being `b`.
+
+        With $A^{-1} T = T \Lambda$ that is $x = T w$ and $(\Lambda \otimes M - h I \otimes J) w =
+        \Lambda T^{-1} b$. `filtered` solves for the real eigenvalue.
+        """
+        s, systems = self.tableau.stages, []
+        for block in self.tableau.blocks:
+            real = len(block.matrix) == 1
+            systems.append((block, filtered if real else self._paired(jacobian, size, block)))
+
+        def correct(b: Array) -> Array:
+            b = b.reshape(s, -1, *size.shape)
+            parts = []
+            for block, solve in systems:
+                known = _mixed(block.project, b)
+                w = solve(known.reshape(-1, *size.shape))
+                parts.append(_mixed(block.basis, w.reshape(known.shape)))
+            return functools.reduce(operator.add, parts).reshape(-1, *size.shape)
+
+        return correct
+
+    def _paired(self, jacobian: Array, size: Array, block: Block) -> Solve:
+        """The system of two states that a pair of complex eigenvalues has."""
+        n, wide = jacobian.shape[0], (2, 1, 2, 1) + (1,) * size.ndim
+        mass = jnp.eye(n) if self.mass is None else jnp.asarray(self.mass).T
+        mass = mass.astype(jacobian.dtype).reshape((n, n) + (1,) * size.ndim)
+        by_columns = jnp.array(block.matrix, jacobian.dtype).T.reshape(wide)
+        one = jnp.eye(2, dtype=jacobian.dtype).reshape(wide)
+        whole = by_columns * mass[None, :, None] - one * (size * jacobian)[None, :, None]
+        return solver_of(lax.optimization_barrier(whole.reshape(2 * n, 2 * n, *size.shape)))
 
     def _corrected(self, powers: list[Array], defects: list[Array]) -> list[Array]:
         """The coefficients of the collocation polynomial with its slopes at the ends put right."""
@@ -103,24 +141,19 @@ class Collocation(Implicit):
 
     def _residual(self, flat: Field, t: Array, y: Array, h: Array) -> Callable[[Array], Array]:
         """`M z_i - h sum_j A_ij f(t + c_j h, y + z_j)`, stage after stage in one vector."""
-        A = jnp.array(self.tableau.A, jnp.finfo(y.dtype).dtype)
+        stages = self.tableau.stages
         times = jax.vmap(lambda c: t + c.astype(h.dtype) * h)(jnp.array(self.tableau.c))
 
         def residual(z: Array) -> Array:
-            z = z.reshape(len(A), *y.shape)
+            z = z.reshape(stages, *y.shape)
             slopes = lax.optimization_barrier(jax.vmap(flat)(times, y + z))
-            sums = jax.vmap(weighted, (0, None))(A, slopes)
+            sums = _mixed(self.tableau.A, slopes)
             return (jax.vmap(self.mass_times)(z) - h.astype(y.dtype) * sums).reshape(-1, *t.shape)
 
         return residual
 
-    def _whole_system(self, jacobian: Array, size: Array) -> Callable[[Array], Array]:
-        """`b -> x` with the Jacobian of that residual times `x` equal to `b`."""
-        s, n = self.tableau.stages, jacobian.shape[0]
-        wide = (s, 1, s, 1) + (1,) * size.ndim
-        A = jnp.array(self.tableau.A, jacobian.dtype).T.reshape(wide)
-        one = jnp.eye(s, dtype=jacobian.dtype).reshape(wide)
-        mass = self.matrix(jacobian, size)
-        whole = one * mass[None, :, None] - size * A * jacobian[None, :, None]
-        shape = (s * n, s * n, *size.shape)
-        return linalg.solver_of(lax.optimization_barrier(whole.reshape(shape)))
+
+def _mixed(rows: Any, parts: Array) -> Array:
+    """The matrix `rows` times `parts`, along the first axis."""
+    rows = jnp.array(rows, jnp.finfo(parts.dtype).dtype)
+    return jax.vmap(weighted, (0, None))(rows, parts)

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .. import linalg
 from ..control import Tolerance
+from ..linalg import solver_of
 from ..solution import Status
 
 # What is left of the error, in units of the tolerance, and the most iterations that may take: with
@@ -138,4 +138,4 @@ def _solve_exactly(linear: Callable[[Array], Array], b: Array) -> Array:
     """The `x` with `linear(x) = b`, by its matrix."""
     n, lanes = b.shape[0], b.ndim - 1
     basis = jnp.eye(n, dtype=b.dtype).reshape((n, n) + (1,) * lanes) * jnp.ones_like(b)
-    return linalg.solver_of(lax.optimization_barrier(jax.vmap(linear)(basis)))(b)
+    return solver_of(lax.optimization_barrier(jax.vmap(linear)(basis)))(b)

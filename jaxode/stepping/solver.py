@@ -8,8 +8,9 @@ import equinox as eqx
 from jax import Array
 
 from ..control import PID, Controller, Tolerance
+from ..problem import Packing
 
-Field = Callable[[Array, Array], Array]
+Field = Callable[..., Array]  # field(t, y), or field(t, y, half): see `Packing.pack`
 
 
 class Evaluations(NamedTuple):
@@ -52,6 +53,7 @@ class Solver(eqx.Module):
 
     one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
+    partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
     iterates: ClassVar[bool] = False  # its steps count field evaluations themselves
     splits: ClassVar[bool] = False  # takes a field in two parts
 
@@ -74,6 +76,10 @@ class Solver(eqx.Module):
     @abc.abstractmethod
     def num_dense(self) -> int:
         """How many arrays `interpolate` reads."""
+
+    def check(self, packing: Packing) -> None:
+        """Refuse a state that it cannot step. **Raises:** `StateError`."""
+        return
 
     def within(self, tolerance: Tolerance | None) -> "Solver":
         """The solver for this tolerance, None for fixed steps; for those that ask for one."""

@@ -7,8 +7,26 @@ Integration (2006), section II.1.
 
 import dataclasses
 import math
+from typing import Any, NamedTuple
+
+import numpy as np
 
 Row = tuple[float, ...]
+
+
+class Block(NamedTuple):
+    r"""A part of $A^{-1} = T \Lambda T^{-1}$: of $\Lambda$, of the columns of $T$, of
+    $\Lambda T^{-1}$. That of the real eigenvalue is divided by it: its system has the matrix
+    $M - h \gamma_0 J$.
+    """
+
+    matrix: tuple[Row, ...]
+    basis: tuple[Row, ...]
+    project: tuple[Row, ...]
+
+
+def _rows(matrix: np.ndarray) -> tuple[Row, ...]:
+    return tuple(tuple(row) for row in matrix.tolist())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +101,22 @@ class CollocationTableau:
         ends = (0,) if self.stiffly_accurate else (0, len(nodes) - 1)
         slopes = [_lagrange(nodes, i) for i in ends if self.stages > 1]
         return tuple(tuple(x / (j + 1) for j, x in enumerate(p)) for p in slopes)
+
+    @property
+    def blocks(self) -> "tuple[Block, ...]":
+        r"""$A^{-1} = T \Lambda T^{-1}$ by its real eigenvalue, and its pair of complex ones."""
+        eigen: Any = np.linalg.eig(np.linalg.inv(np.array(self.A)))
+        values, vectors = eigen.eigenvalues, eigen.eigenvectors
+        chosen = [i for i in range(self.stages) if values[i].imag >= 0]
+        parts = [np.stack([vectors[:, i].real, vectors[:, i].imag], 1) for i in chosen]
+        parts = [p if values[i].imag else p[:, :1] for i, p in zip(chosen, parts, strict=True)]
+        inverse, blocks, first = np.linalg.inv(np.concatenate(parts, axis=1)), [], 0
+        for i, part in zip(chosen, parts, strict=True):
+            a, b, size = values[i].real, values[i].imag, part.shape[1]
+            rows, first = inverse[first : first + size], first + size
+            matrix = np.array([[a, b], [-b, a]] if size == 2 else [[1.0]])
+            blocks.append(Block(_rows(matrix), _rows(part), _rows(matrix @ rows)))
+        return tuple(blocks)
 
     @property
     def stiffly_accurate(self) -> bool:
