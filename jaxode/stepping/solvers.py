@@ -284,4 +284,5 @@ SOLVERS: dict[str, type[Solver]] = {
     "gl4": GaussLegendre4,
     "gl6": GaussLegendre6,
     "radau": RadauIIA5,
+    "radau5": RadauIIA5,
 }
