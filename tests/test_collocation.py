@@ -33,20 +33,20 @@ def test_simplifying_assumptions_hold_up_to_exactly_these_orders(name):
     A, b, c = of(name)
     p, s = TABLES[name].order, len(b)
 
-    def B(q):
+    def quadrature(q):
         return abs(b @ c ** (q - 1) - 1 / q)
 
-    def C(q):
+    def stage(q):
         return np.max(np.abs(A @ c ** (q - 1) - c**q / q))
 
-    def D(q):
+    def adjoint(q):
         return np.max(np.abs((b * c ** (q - 1)) @ A - b * (1 - c**q) / q))
 
-    assert max(B(q) for q in range(1, p + 1)) < 1e-15
-    assert B(p + 1) > 1e-5
-    assert max(C(q) for q in range(1, s + 1)) < 1e-15
-    assert C(s + 1) > 1e-3
-    assert max((D(q) for q in range(1, p - s + 1)), default=0) < 1e-15
+    assert max(quadrature(q) for q in range(1, p + 1)) < 1e-15
+    assert quadrature(p + 1) > 1e-5
+    assert max(stage(q) for q in range(1, s + 1)) < 1e-15
+    assert stage(s + 1) > 1e-3
+    assert max((adjoint(q) for q in range(1, p - s + 1)), default=0) < 1e-15
     assert p <= 2 * s
 
 
@@ -64,7 +64,7 @@ def test_dense_output_interpolates_and_corrections_vanish_where_they_must(name):
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_blocks_put_together_are_the_inverse_of_A(name):
+def test_blocks_put_together_are_the_inverse(name):
     A = of(name)[0]
     T = np.concatenate([np.array(b.basis) for b in TABLES[name].blocks], axis=1)
     scale = [1 / TABLES[name].gamma0 if len(b.matrix) == 1 else 1 for b in TABLES[name].blocks]
@@ -78,15 +78,15 @@ def test_stability_at_infinity_and_on_the_imaginary_axis(name):
     A, b, _ = of(name)
     one = np.ones(len(b))
 
-    def R(z):
+    def growth(z):
         return abs(1 + z * b @ np.linalg.solve(np.eye(len(b)) - z * A, one))
 
     assert abs(abs(1 - b @ np.linalg.solve(A, one)) - (name in GAUSS)) < 1e-13
-    circle = [R(1j * y) for y in np.logspace(-3, 3, 121)]
+    circle = [growth(1j * y) for y in np.logspace(-3, 3, 121)]
     assert max(circle) <= 1 + 1e-13
     if name in GAUSS:
         assert min(circle) >= 1 - 1e-13
-    assert max(R(r * np.exp(1j * a)) for r in np.logspace(-2, 4, 25) for a in (1.6, 2, 3)) <= 1
+    assert max(growth(r * np.exp(1j * a)) for r in np.logspace(-2, 4, 25) for a in (1.6, 2, 3)) <= 1
 
 
 @pytest.mark.parametrize("name", GAUSS)
@@ -216,7 +216,8 @@ def test_other_linear_solvers_serve_methods_of_one_stage_alone():
     def heat(t, y, args):
         return 100 * (jnp.roll(y, 1).at[0].set(0) - 2 * y + jnp.roll(y, -1).at[-1].set(0))
 
-    y0, options = jnp.sin(jnp.arange(1, 41) / 13), {"controller": jo.Fixed(0.1)}
+    y0 = jnp.sin(jnp.arange(1, 41) / 13)
+    options: dict[str, Any] = {"controller": jo.Fixed(0.1)}
     for solver in (jo.ImplicitEuler, jo.ImplicitMidpoint):
         dense = jo.solve(heat, y0, (0.0, 1.0), solver=solver(), **options)
         for linear_solver in (jo.Banded(1, 1), jo.Krylov("cg", rtol=1e-12)):

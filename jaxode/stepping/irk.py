@@ -14,7 +14,7 @@ from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
 from ..linalg import Dense, solver_of
 from .implicit import Implicit, flattened, still, weighted
-from .newton import Measure, Newton, no_progress
+from .newton import Measure, Newton, Progress, no_progress
 from .solver import Evaluations, Field, Stepped
 from .tableaus.irk import Block, CollocationTableau
 
@@ -53,7 +53,8 @@ class Collocation(Implicit):
 
     @property
     def evaluations(self) -> Evaluations:
-        return Evaluations(0, 1, 0)  # with the Jacobian of a step comes a value
+        # With the Jacobian of a step comes a value.
+        return Evaluations(0, 1, int(len(self.tableau.corrections) == 2))
 
     @property
     def num_dense(self) -> int:
@@ -74,16 +75,7 @@ class Collocation(Implicit):
         if inside is None:
             around = still(around)  # dense output alone is differentiated by it
         filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
-        residual = self._residual(flat, t, start, h)
-        newton = Newton(
-            self._correction(around.jacobian, size, filtered),
-            Measure(self.tolerance, y, jnp.ones_like(size)),
-            table.stages,
-        )
-        none = jnp.zeros((table.stages * start.shape[0], *t.shape), y.dtype)
-        begin = no_progress(size, self.trouble_of(still(around.jacobian), none))
-        z, progress = newton.solve(residual, none, begin)
-        z = z.reshape(table.stages, *start.shape)
+        z, progress = self._increments(flat, t, h, y, still(around.jacobian), filtered)
         powers = [weighted(column, z) for column in zip(*table.increments, strict=True)]
         last = z[-1] if table.stiffly_accurate else functools.reduce(operator.add, powers)
         y1, count = lax.optimization_barrier(start + last), progress.count
@@ -94,10 +86,26 @@ class Collocation(Implicit):
         if inside is not None:
             if len(table.corrections) == 2:
                 slope = functools.reduce(operator.add, (i * p for i, p in enumerate(powers, 1)))
-                defects.append(filtered(size * flat(t + h, y1) - self.mass_times(slope)))
-                count = count + 1
+
+                def end() -> Array:
+                    return filtered(size * flat(t + h, y1) - self.mass_times(slope))
+
+                blank = functools.partial(jnp.zeros_like, start)
+                defects.append(end() if inside is True else lax.cond(inside, end, blank))
             dense = tuple(p.reshape(y.shape) for p in self._corrected(powers, defects))
         return Stepped(y1.reshape(y.shape), error, dense, carry, progress.trouble, iterations=count)
+
+    def _increments(
+        self, flat: Field, t: Array, h: Array, y: Array, jacobian: Any, filtered: Solve
+    ) -> tuple[Array, Progress]:
+        """The increments of all stages, `(stages, n)` or `(stages, n, lanes)`."""
+        start, size, s = y.reshape(-1, *t.shape), h.astype(y.dtype), self.tableau.stages
+        correct = self._correction(jacobian, size, filtered)
+        newton = Newton(correct, Measure(self.tolerance, y, jnp.ones_like(size)), s)
+        none = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
+        begin = no_progress(size, self.trouble_of(jacobian, none))
+        z, progress = newton.solve(self._residual(flat, t, start, h), none, begin)
+        return z.reshape(s, *start.shape), progress
 
     def _correction(self, jacobian: Any, size: Array, filtered: Solve) -> Solve:
         r"""`b -> x` with the derivative of the residual, by that Jacobian, times `x` being `b`.
