@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from jax import Array, lax
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
 from ..split import Split
-from .implicit import Implicit, flattened, still, weighted
+from .implicit import Implicit, flattened, still, triangle, weighted
 from .newton import Measure, Newton, Progress, no_progress
 from .solver import Evaluations, Field, Stepped
 from .tableaus.esdirk import EsdirkTableau, ImexTableau
@@ -136,13 +136,10 @@ class Esdirk(Implicit):
         table, real = self.table, jnp.finfo(y.dtype).dtype
         explicit = self.tableau.explicit if isinstance(self.tableau, ImexTableau) else ()
 
-        def square(rows: Sequence[tuple[float, ...]]) -> Array:
-            return jnp.array([row + (0.0,) * (table.stages - len(row)) for row in rows], real)
-
         below = [row[:-1] for row in table.a[1:]]
-        rows = tuple(square(rows) for rows in (below, explicit)[:parts])
+        rows = tuple(triangle(rows, real) for rows in (below, explicit)[:parts])
         index = jnp.arange(1, table.stages, dtype=jnp.int32)
-        return _Row(rows, jnp.array(table.c[1:], real), square(table.guesses), index)
+        return _Row(rows, jnp.array(table.c[1:], real), triangle(table.guesses, real), index)
 
 
 class _Row(NamedTuple):

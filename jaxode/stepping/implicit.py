@@ -1,8 +1,7 @@
 """What implicit solvers share: Jacobians, mass matrices, and the systems made of them."""
 
 import functools
-import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -123,13 +122,12 @@ def still(jacobian: Any) -> Any:
     return eqx.combine(lax.stop_gradient(arrays), rest)
 
 
-def combined(row: tuple[float, ...], stages: list[Array]) -> Array:
-    """The sum of `row * stages`."""
-    terms = [a * u for a, u in zip(row, stages, strict=False) if a != 0.0]
-    return functools.reduce(operator.add, terms)
-
-
 def weighted(row: Any, slopes: Array) -> Array:
     """The sum of `row * slopes`, over the first axis."""
     row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
     return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)
+
+
+def triangle(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
+    """Row `i` holds the figures of stage `i + 1`, then zeros: a square without its first row."""
+    return jnp.array([row + (0.0,) * (len(rows) + 1 - len(row)) for row in rows], dtype)
