@@ -20,6 +20,10 @@ from .tableaus.irk import Block, CollocationTableau
 
 Solve = Callable[[Array], Array]
 
+# The estimate is of a lower order than the step, whose error is far smaller: what the iteration
+# leaves would be most of it, and adds up over the steps.
+_KAPPA = 1e-4
+
 
 class Collocation(Implicit):
     """A collocation solver: `tableau` is its whole difference from the others.
@@ -101,7 +105,7 @@ class Collocation(Implicit):
         """The increments of all stages, `(stages, n)` or `(stages, n, lanes)`."""
         start, size, s = y.reshape(-1, *t.shape), h.astype(y.dtype), self.tableau.stages
         correct = self._correction(jacobian, size, filtered)
-        newton = Newton(correct, Measure(self.tolerance, y, jnp.ones_like(size)), s)
+        newton = Newton(correct, Measure(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
         none = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
         begin = no_progress(size, self.trouble_of(jacobian, none))
         z, progress = newton.solve(self._residual(flat, t, start, h), none, begin)
