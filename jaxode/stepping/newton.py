@@ -67,9 +67,9 @@ class Measure(eqx.Module):
 class Newton(eqx.Module):
     """Simplified Newton iterations, all with the factors of one matrix.
 
-    `correct(b)` is `x` with `A x = b` for that matrix, `calls` says how often the equations call the
-    field, and `kappa` what is left of the error, in units of the tolerance. Lanes iterate until all
-    are done; those that are keep their solution.
+    `correct(b)` is `x` with `A x = b` for that matrix, `calls` says how often the equations call
+    the field, and `kappa` how much of the error may be left, in units of the tolerance. Lanes
+    iterate until all are done; those that are keep their solution.
     """
 
     correct: Callable[[Array], Array]
