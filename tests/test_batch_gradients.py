@@ -138,6 +138,7 @@ CASES = {
     "steps": Case("steps", "euler", "own"),
     "dense": Case("dense", "midpoint", "shared"),
     "implicit": Case("ts", "kvaerno3", "own"),
+    "collocation": Case("ts", "radau_iia5", "own"),
     "linearly implicit": Case("ends", "rosenbrock23", "ends"),
     "adaptive": Case("ts", "tsit5", "shared"),
 }

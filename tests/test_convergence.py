@@ -25,6 +25,8 @@ STEPS = {
 
 STEPS_OF = {"rodas4": (724, 1024, 1448)}  # two terms of its error cancel on fewer
 
+DENSE_ORDERS = {"gauss_legendre6": 5}  # where it is not that of the step
+
 
 def steps_of(name):
     return STEPS_OF.get(name) or STEPS[SOLVERS[name]().order]
@@ -102,8 +104,10 @@ def slope(steps, found):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("column", [0, 1], ids=["step", "dense output"])
 def test_order_of_convergence(name, column):
-    """Values inside the steps converge as those at their ends do."""
+    """Values inside the steps converge as those at their ends do, or as is said above."""
     order = SOLVERS[name]().order
+    if column:
+        order = DENSE_ORDERS.get(name, order)
     found = errors(name)[:, column]
     assert np.all(found > 1e-13)
     assert abs(slope(steps_of(name), found) - order) < 0.1

@@ -24,6 +24,10 @@ CASES = [
     ("kencarp4", "ts"),
     ("trbdf2", "steps"),
     ("trapezoid", "function"),
+    ("radau_iia5", "dense"),
+    ("gauss_legendre4", "ts"),
+    ("implicit_midpoint", "steps"),
+    ("implicit_euler", "function"),
 ]
 
 

@@ -74,7 +74,7 @@ def test_backwards_in_time_follows_the_closed_form(name):
     step: dict[str, Any] = {"dt": 1e-3} if name not in ADAPTIVE else {"rtol": 1e-6, "atol": 1e-9}
     loose = {
         "euler": 3e-3, "semi_implicit_euler": 3e-3, "fehlberg2": 3e-4, "rosenbrock23": 1e-4,
-        "trbdf2": 3e-5,
+        "trbdf2": 3e-5, "implicit_euler": 3e-3,
     }  # fmt: skip
     field, flow = linear(name)
     sol = jo.solve(field, Y0, ts, 1.0, solver=name, **step, max_steps=100_000)
@@ -83,7 +83,7 @@ def test_backwards_in_time_follows_the_closed_form(name):
     np.testing.assert_allclose(sol.ys, expected, rtol=limit, atol=limit)
 
 
-@pytest.mark.parametrize("name", ADAPTIVE)
+@pytest.mark.parametrize("name", sorted(set(ADAPTIVE) - {"implicit_euler"}))
 def test_reversed_times_return_to_the_start(name):
     tight: dict[str, Any] = (
         TIGHT if name not in ("heun_euler", "fehlberg2", "trbdf2") else {"rtol": 1e-7, "atol": 1e-8}
@@ -165,7 +165,7 @@ def test_float32_stays_float32_though_float64_is_enabled(name):
     ts = jnp.linspace(0.0, 1.0, 4)
     sol = jo.solve(field, y0, ts, rate, solver=name, save="dense", **step_of(name))
     assert sol.ys.dtype == sol.y1.dtype == sol.ts.dtype == jnp.float32
-    loose = {"euler": 2e-2, "semi_implicit_euler": 5e-2, "fehlberg2": 5e-3}
+    loose = {"euler": 2e-2, "semi_implicit_euler": 5e-2, "fehlberg2": 5e-3, "implicit_euler": 5e-3}
     np.testing.assert_allclose(sol.y1, flow(1.0, y0, rate), rtol=loose.get(name, 1e-3))
     assert sol(0.3).dtype == jnp.float32
 

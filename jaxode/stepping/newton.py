@@ -15,9 +15,8 @@ from ..control import Tolerance
 from ..linalg import solver_of
 from ..solution import Status
 
-# What is left of the error, in units of the tolerance, and the most iterations that may take: with
-# a tolerance, and where the iteration goes on to rounding.
-_KAPPA, _MOST, _MOST_TO_ROUNDING = 0.01, 10, 50
+# The most iterations: with a tolerance, and where the iteration goes on to rounding.
+_MOST, _MOST_TO_ROUNDING = 10, 50
 
 
 class Progress(NamedTuple):
@@ -68,13 +67,15 @@ class Measure(eqx.Module):
 class Newton(eqx.Module):
     """Simplified Newton iterations, all with the factors of one matrix.
 
-    `correct(b)` is `x` with `A x = b` for that matrix, and `calls` says how often the equations
-    call the field. Lanes iterate until all are done; those that are keep their solution.
+    `correct(b)` is `x` with `A x = b` for that matrix, `calls` says how often the equations call
+    the field, and `kappa` how much of the error may be left, in units of the tolerance. Lanes
+    iterate until all are done; those that are keep their solution.
     """
 
     correct: Callable[[Array], Array]
     measure: Measure
     calls: int = eqx.field(static=True, default=1)
+    kappa: float = eqx.field(static=True, default=0.01)
 
     def solve(
         self, residual: Callable[[Array], Array], guess: Array, before: Progress
@@ -82,7 +83,7 @@ class Newton(eqx.Module):
         """The `x` with `residual(x) = 0`, from a guess; nothing is done where `before` failed.
 
         The derivative is that of the exact solution. Stops where the error that the rate of
-        convergence leaves to expect is below 0.01 in units of the tolerance.
+        convergence leaves to expect is below `kappa` in units of the tolerance.
         """
 
         def solve(residual: Callable[[Array], Array], guess: Array) -> tuple[Array, Progress]:
@@ -113,7 +114,7 @@ class Newton(eqx.Module):
         rate = size / s.size
         rest = jnp.where(s.progress.count == 0, s.progress.rest, rate / jnp.maximum(1 - rate, 0))
         count = s.progress.count + self.calls
-        done = (rest * size <= _KAPPA) | ((rate >= 1) & rounded)
+        done = (rest * size <= self.kappa) | ((rate >= 1) & rounded)
         most = self.calls * (_MOST_TO_ROUNDING if self.measure.tolerance is None else _MOST)
         lost = ~done & (~(rate < 1) | (count >= most))
         trouble = jnp.where(lost, _reason(r, increment), s.progress.trouble)

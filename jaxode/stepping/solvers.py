@@ -5,15 +5,17 @@ from typing import ClassVar
 from .auto import Switching
 from .esdirk import Esdirk
 from .explicit import ExplicitRungeKutta
+from .irk import Collocation
 from .nystrom import Nystrom
 from .rosenbrock import Rosenbrock
 from .solver import Solver
 from .symplectic import Symplectic
 from .tableau import ButcherTableau
-from .tableaus import esdirk, low_order, nystrom, rosenbrock, symplectic
+from .tableaus import esdirk, irk, low_order, nystrom, rosenbrock, symplectic
 from .tableaus.dopri5 import DOPRI5
 from .tableaus.dopri8 import DOPRI8
 from .tableaus.esdirk import EsdirkTableau, ImexTableau
+from .tableaus.irk import CollocationTableau
 from .tableaus.nystrom import NystromTableau
 from .tableaus.rosenbrock import RosenbrockTableau
 from .tableaus.symplectic import SymplecticTableau
@@ -205,6 +207,36 @@ class KenCarp4(Esdirk):
     splits: ClassVar[bool] = True
 
 
+class ImplicitEuler(Collocation):
+    """The implicit Euler method, order 1, L-stable, adaptive. Dense output: linear."""
+
+    tableau: ClassVar[CollocationTableau] = irk.IMPLICIT_EULER
+
+
+class ImplicitMidpoint(Collocation):
+    """The implicit midpoint rule, order 2, symplectic, fixed steps. Dense output: linear."""
+
+    tableau: ClassVar[CollocationTableau] = irk.IMPLICIT_MIDPOINT
+
+
+class GaussLegendre4(Collocation):
+    """Gauss collocation with two stages, order 4, symplectic, fixed steps. Dense: quartic."""
+
+    tableau: ClassVar[CollocationTableau] = irk.GAUSS_LEGENDRE4
+
+
+class GaussLegendre6(Collocation):
+    """Gauss collocation with three stages, order 6, symplectic, fixed steps. Dense: order 5."""
+
+    tableau: ClassVar[CollocationTableau] = irk.GAUSS_LEGENDRE6
+
+
+class RadauIIA5(Collocation):
+    """Radau collocation with three stages, order 5, L-stable, adaptive. Dense output: quartic."""
+
+    tableau: ClassVar[CollocationTableau] = irk.RADAU_IIA5
+
+
 # The first name of a solver is its own; the others are what others say, among them torchdiffeq,
 # torchdyn and SciPy.
 SOLVERS: dict[str, type[Solver]] = {
@@ -239,9 +271,18 @@ SOLVERS: dict[str, type[Solver]] = {
     "kvaerno3": Kvaerno3,
     "kvaerno5": Kvaerno5,
     "kencarp4": KenCarp4,
+    "implicit_euler": ImplicitEuler,
+    "implicit_midpoint": ImplicitMidpoint,
+    "gauss_legendre4": GaussLegendre4,
+    "gauss_legendre6": GaussLegendre6,
+    "radau_iia5": RadauIIA5,
     "heun2": Heun,
     "adaptive_heun": HeunEuler,
     "rk23": Bosh3,
     "rk45": Dopri5,
     "dop853": Dopri8,
+    "gl4": GaussLegendre4,
+    "gl6": GaussLegendre6,
+    "radau": RadauIIA5,
+    "radau5": RadauIIA5,
 }
