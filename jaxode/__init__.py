@@ -30,6 +30,7 @@ from .solve import solve as solve
 from .solve_batch import solve_batch as solve_batch
 from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
+from .stepping.solvers import RKC2 as RKC2
 from .stepping.solvers import Bosh3 as Bosh3
 from .stepping.solvers import Dopri5 as Dopri5
 from .stepping.solvers import Dopri8 as Dopri8

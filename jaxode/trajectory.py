@@ -40,7 +40,7 @@ class Method(eqx.Module):
 class Moving(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
-    `num_inside` counts the dense outputs read inside steps, where the solver has stages for them.
+    `num_further` counts the field's calls that not every step has alike, where the solver has any.
     """
 
     t: Array
@@ -51,7 +51,7 @@ class Moving(NamedTuple):
     memory: Any
     num_steps: Array
     num_accepted: Array
-    num_inside: Any
+    num_further: Any
     status: Array
 
 
@@ -61,8 +61,9 @@ def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Movi
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
     h, memory = method.controller.start(size)
     zero = jnp.zeros((), jnp.int32)
-    num_inside = zero if method.solver.evaluations.inside else ()
-    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_inside, zero)
+    _, each, inside = method.solver.evaluations
+    num_further = zero if inside or each is None else ()
+    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_further, zero)
 
 
 def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
@@ -97,18 +98,23 @@ def attempt(
     decision = method.controller.judge(
         size, square, method.solver.error_order or 1, s.memory, s.num_accepted, stepped.factor
     )
-    accept = decision.accept
+    accept, proposed = decision.accept, decision.h
+    if stepped.longest is not None and method.controller.adaptive:
+        proposed = jnp.minimum(proposed, stepped.longest.astype(proposed.dtype))
+    further = method.solver.evaluations.inside * jnp.asarray(looks, jnp.int32)
+    if stepped.calls is not None:
+        further = further + stepped.calls
     after = Moving(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
         y=jnp.where(accept, y1, s.y),
         carry=_where(accept, stepped.carry, s.carry),
-        h=decision.h,
+        h=proposed,
         memory=decision.memory,
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        num_inside=jax.tree.map(lambda count: count + looks, s.num_inside),
-        status=_status(method, s.t, longest, size, decision.h, accept, square, trouble),
+        num_further=jax.tree.map(lambda count: count + further, s.num_further),
+        status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
     )
     step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
     return after, step
@@ -176,18 +182,18 @@ def judged(end: Moving, remaining: Array) -> Moving:
 
 
 def stats_of(
-    method: Method, num_steps: Array, num_accepted: Array, num_inside: Any, t_reached: Array
+    method: Method, num_steps: Array, num_accepted: Array, num_further: Any, t_reached: Array
 ) -> Stats:
     """The counts of trajectories that have ended."""
-    first, each, extra = method.solver.evaluations
-    insides = sum(extra * count for count in jax.tree.leaves(num_inside))
+    first, each, _ = method.solver.evaluations
+    further = sum(jax.tree.leaves(num_further))
     if method.controller.adaptive and method.dt is None:
-        first = 2  # of the first step's choice, which shares the slope at the start
+        first = max(first, 1) + 1  # the first step's choice shares the slope at the start
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
-        num_evaluations=first + each * num_steps + insides,
+        num_evaluations=first + (each or 0) * num_steps + further,
         t_reached=t_reached,
     )
 

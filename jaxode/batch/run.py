@@ -150,7 +150,7 @@ class Run(eqx.Module):
         if self.save == "ts":
             missed = lane.reader.count < self.ensemble.all_times.shape[-1]
             status = times_status(status, lane.reader.ordered, missed)
-        counts = status, end.num_steps, end.num_accepted, *jax.tree.leaves(end.num_inside)
+        counts = status, end.num_steps, end.num_accepted, *jax.tree.leaves(end.num_further)
         return end.y, end.t, jnp.stack(counts)
 
     def attempt(self, lanes: Lane) -> tuple[Lane, Step]:
@@ -161,9 +161,11 @@ class Run(eqx.Module):
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
         t1, direction = self.span(lanes)
         moving, steps = attempt(method, field, lanes.moving, direction, t1, lambda _: anyone)
-        if inside is not None:
-            before = lanes.moving.num_inside
-            moving = moving._replace(num_inside=jax.tree.map(lambda n: n + inside, before))
+        extra = self.ensemble.plan.method.solver.evaluations.inside
+        if extra and inside is not None:
+            # The lanes that do not look are not to count them.
+            more = extra * (jnp.asarray(inside, jnp.int32) - jnp.asarray(anyone, jnp.int32))
+            moving = moving._replace(num_further=moving.num_further + more)
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(moving=moving), steps
 
@@ -230,8 +232,8 @@ class Run(eqx.Module):
     def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""
         (y1, t, counts), (saved, _), turns = ended
-        status, num_steps, num_accepted, *num_inside = jnp.moveaxis(counts, 1, 0)
-        stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_inside, t)
+        status, num_steps, num_accepted, *num_further = jnp.moveaxis(counts, 1, 0)
+        stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_further, t)
         share = jnp.sum(num_steps) / jnp.maximum(turns * self.tile.width, 1).astype(t.dtype)
         stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
         if self.save == "ends":

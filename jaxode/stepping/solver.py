@@ -14,10 +14,13 @@ Field = Callable[..., Array]  # field(t, y), or field(t, y, half): see `Packing.
 
 
 class Evaluations(NamedTuple):
-    """Field evaluations of `init`, of one step, and of dense output inside a step."""
+    """Field evaluations of `init`, of one step, and of dense output inside a step.
+
+    `each` is None where they vary: then the steps count them.
+    """
 
     first: int
-    each: int
+    each: int | None
     inside: int
 
 
@@ -29,6 +32,8 @@ class Stepped(NamedTuple):
     - `carry`: what the next step is handed if this one is accepted.
     - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
+    - `longest`: a bound of the next step's size. `calls`: how often the field was called, where
+      `evaluations` leaves it open. Both None elsewhere.
     """
 
     y1: Array
@@ -37,6 +42,8 @@ class Stepped(NamedTuple):
     carry: Any
     trouble: Array | None = None
     factor: Array | None = None
+    longest: Array | None = None
+    calls: Array | None = None
 
 
 class Solver(eqx.Module):

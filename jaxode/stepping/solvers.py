@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from .explicit import ExplicitRungeKutta
 from .nystrom import Nystrom
+from .rkc import RKC2
 from .rosenbrock import Rosenbrock
 from .solver import Solver
 from .symplectic import Symplectic
@@ -182,6 +183,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "mclachlan4": McLachlan4,
     "nystrom4": Nystrom4,
     "dprkn6": DPRKN6,
+    "rkc2": RKC2,
     "leapfrog": StormerVerlet,
     "velocity_verlet": StormerVerlet,
     "heun2": Heun,
