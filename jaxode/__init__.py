@@ -19,6 +19,11 @@ from .errors import TimesError as TimesError
 from .errors import ToleranceError as ToleranceError
 from .errors import ToleranceWarning as ToleranceWarning
 from .errors import TrainingWarning as TrainingWarning
+from .linalg import Banded as Banded
+from .linalg import Dense as Dense
+from .linalg import Krylov as Krylov
+from .linalg import Sparse as Sparse
+from .linalg import sparsity as sparsity
 from .nn import NeuralODE as NeuralODE
 from .odeint import odeint as odeint
 from .sensitivity.continuous import Continuous as Continuous
@@ -31,6 +36,7 @@ from .solve_batch import solve_batch as solve_batch
 from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import RKC2 as RKC2
+from .stepping.solvers import Auto as Auto
 from .stepping.solvers import Bosh3 as Bosh3
 from .stepping.solvers import Dopri5 as Dopri5
 from .stepping.solvers import Dopri8 as Dopri8

@@ -18,9 +18,11 @@ from ..forward import (
     Save,
     direction_of,
     packed_field,
+    packed_jacobian,
     reading,
     times_status,
 )
+from ..linalg import WithJacobian
 from ..record import Step
 from ..solution import Status
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
@@ -180,7 +182,14 @@ class Run(eqx.Module):
             y = lax.optimization_barrier(y)
             return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
 
-        return many
+        if self.ensemble.shared[0].jac is None:
+            return many
+
+        def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
+            return packed_jacobian(*self.ensemble.one(rows))(t, y)
+
+        matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
+        return WithJacobian(many, lambda t, y: matrices(lane_rows, t, y))
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""

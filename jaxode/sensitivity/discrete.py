@@ -21,6 +21,7 @@ from ..forward import (
     reading,
     run,
 )
+from ..linalg import WithJacobian
 from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from .discrete_batch import solve_in_lanes
@@ -336,7 +337,10 @@ class _Replay(eqx.Module):
         problem = self.problem if moving is None else eqx.combine(moving, self.still)
         field = packed_field(problem, self.plan)
         # The state of a stage enters its slope and its cotangents: computed once, not in each.
-        return lambda t, y, *half: field(t, lax.optimization_barrier(y), *half)
+        once = lax.optimization_barrier
+        if not isinstance(field, WithJacobian):
+            return lambda t, y, *half: field(t, once(y), *half)
+        return WithJacobian(lambda t, y: field(t, once(y)), field.jacobian)
 
     @property
     def t0(self) -> Array:

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from .auto import Switching
 from .explicit import ExplicitRungeKutta
 from .nystrom import Nystrom
 from .rkc import RKC2
@@ -115,6 +116,17 @@ class Rodas5P(Rosenbrock):
     tableau: ClassVar[RosenbrockTableau] = rosenbrock.RODAS5P
 
 
+class Auto(Switching):
+    """Tsit5 until its steps are bound by stability, then Rodas5P, and back. Dense output: quartic.
+
+    For a problem of which it is not known whether it is stiff.
+    """
+
+    explicit: ClassVar[ExplicitRungeKutta] = Tsit5()
+    stiff: ClassVar[Rosenbrock] = Rodas5P()
+    reach: ClassVar[float] = 3.5068
+
+
 class SemiImplicitEuler(Symplectic):
     """The symplectic Euler method, a kick and a drift, order 1. Dense output: cubic Hermite."""
 
@@ -176,6 +188,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "rosenbrock23": Rosenbrock23,
     "rodas4": Rodas4,
     "rodas5p": Rodas5P,
+    "auto": Auto,
     "semi_implicit_euler": SemiImplicitEuler,
     "stormer_verlet": StormerVerlet,
     "yoshida4": Yoshida4,
