@@ -33,14 +33,19 @@ class Method(eqx.Module):
 
     @property
     def stepper(self) -> Solver:
-        """The solver, told of the tolerance."""
-        return self.solver.within(self.tolerance)
+        """The solver, told of the tolerance if there is one: fixed steps take no notice of it."""
+        return self.solver.within(self.tolerance if self.controller.adaptive else None)
+
+    @property
+    def counts_more(self) -> bool:
+        """Whether field evaluations differ from step to step."""
+        return bool(self.solver.iterates or self.solver.evaluations.inside)
 
 
 class Moving(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
-    `num_further` counts the field's calls that not every step has alike, where the solver has any.
+    `num_more` counts the field evaluations that not every step makes, where there are any.
     """
 
     t: Array
@@ -51,7 +56,7 @@ class Moving(NamedTuple):
     memory: Any
     num_steps: Array
     num_accepted: Array
-    num_further: Any
+    num_more: Any
     status: Array
 
 
@@ -61,9 +66,8 @@ def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Movi
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
     h, memory = method.controller.start(size)
     zero = jnp.zeros((), jnp.int32)
-    _, each, inside = method.solver.evaluations
-    num_further = zero if inside or each is None else ()
-    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_further, zero)
+    num_more = zero if method.counts_more else ()
+    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_more, zero)
 
 
 def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
@@ -88,9 +92,10 @@ def attempt(
     size, longest, t_new, t_low = _aim(s, direction, t1)
     h = direction * size
     inside = look(t_new)
-    looks = False if inside is None else inside
 
     stepped = method.stepper.step(field, s.t, s.y, h, s.carry, inside)
+    looks = False if inside is None else inside
+    more = stepped.iterations + looks * method.solver.evaluations.inside
     y1, trouble = stepped.y1, stepped.trouble
     square = _square(method, stepped.error, s.y, y1)
     if trouble is not None:
@@ -101,9 +106,6 @@ def attempt(
     accept, proposed = decision.accept, decision.h
     if stepped.longest is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, stepped.longest.astype(proposed.dtype))
-    further = method.solver.evaluations.inside * jnp.asarray(looks, jnp.int32)
-    if stepped.calls is not None:
-        further = further + stepped.calls
     after = Moving(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
@@ -113,7 +115,7 @@ def attempt(
         memory=decision.memory,
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        num_further=jax.tree.map(lambda count: count + further, s.num_further),
+        num_more=jax.tree.map(lambda count: count + more, s.num_more),
         status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
     )
     step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
@@ -182,18 +184,17 @@ def judged(end: Moving, remaining: Array) -> Moving:
 
 
 def stats_of(
-    method: Method, num_steps: Array, num_accepted: Array, num_further: Any, t_reached: Array
+    method: Method, num_steps: Array, num_accepted: Array, num_more: Any, t_reached: Array
 ) -> Stats:
     """The counts of trajectories that have ended."""
     first, each, _ = method.solver.evaluations
-    further = sum(jax.tree.leaves(num_further))
     if method.controller.adaptive and method.dt is None:
         first = max(first, 1) + 1  # the first step's choice shares the slope at the start
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
-        num_evaluations=first + (each or 0) * num_steps + further,
+        num_evaluations=first + each * num_steps + sum(jax.tree.leaves(num_more)),
         t_reached=t_reached,
     )
 

@@ -25,6 +25,7 @@ from ..forward import (
 from ..linalg import WithJacobian
 from ..record import Step
 from ..solution import Status
+from ..split import Split
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
 from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
@@ -152,7 +153,7 @@ class Run(eqx.Module):
         if self.save == "ts":
             missed = lane.reader.count < self.ensemble.all_times.shape[-1]
             status = times_status(status, lane.reader.ordered, missed)
-        counts = status, end.num_steps, end.num_accepted, *jax.tree.leaves(end.num_further)
+        counts = status, end.num_steps, end.num_accepted, *jax.tree.leaves(end.num_more)
         return end.y, end.t, jnp.stack(counts)
 
     def attempt(self, lanes: Lane) -> tuple[Lane, Step]:
@@ -163,33 +164,39 @@ class Run(eqx.Module):
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
         t1, direction = self.span(lanes)
         moving, steps = attempt(method, field, lanes.moving, direction, t1, lambda _: anyone)
-        extra = self.ensemble.plan.method.solver.evaluations.inside
-        if extra and inside is not None:
-            # The lanes that do not look are not to count them.
-            more = extra * (jnp.asarray(inside, jnp.int32) - jnp.asarray(anyone, jnp.int32))
-            moving = moving._replace(num_further=moving.num_further + more)
+        if isinstance(inside, Array):  # a lane's count leaves out stages for another one's sake
+            unread = method.solver.evaluations.inside * (jnp.any(inside) & ~inside)
+            moving = moving._replace(num_more=jax.tree.map(lambda n: n - unread, moving.num_more))
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(moving=moving), steps
 
     def field(self, lane_rows: PyTree) -> Callable[..., Array]:
         """The field on lanes, `(t, y)` of shapes `(lanes,)` and `(..., lanes)`."""
 
-        def many(t: Array, y: Array, half: int | None = None) -> Array:
-            def one(rows: PyTree, t: Array, y: Array) -> Array:
-                return packed_field(*self.ensemble.one(rows))(t, y, half)
+        def in_lanes(pick: Callable[[Any], Callable]) -> Callable[..., Array]:
+            def many(t: Array, y: Array, half: int | None = None) -> Array:
+                def one(rows: PyTree, t: Array, y: Array) -> Array:
+                    return pick(packed_field(*self.ensemble.one(rows)))(t, y, half)
 
-            # The state of a stage enters every component of its slope: computed once, not in each.
-            y = lax.optimization_barrier(y)
-            return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
+                # The state of a stage enters each component of its slope: computed once, not there.
+                y = lax.optimization_barrier(y)
+                return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
 
-        if self.ensemble.shared[0].jac is None:
             return many
 
         def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
             return packed_jacobian(*self.ensemble.one(rows))(t, y)
 
-        matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
-        return WithJacobian(many, lambda t, y: matrices(lane_rows, t, y))
+        def with_jacobian(field: Callable[..., Array]) -> Callable[..., Array]:
+            if self.ensemble.shared[0].jac is None:
+                return field
+            matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
+            return WithJacobian(field, lambda t, y: matrices(lane_rows, t, y))
+
+        if isinstance(self.ensemble.shared[0].field, Split):
+            stiff, other = in_lanes(lambda f: f.stiff), in_lanes(lambda f: f.other)
+            return Split(with_jacobian(stiff), other)
+        return with_jacobian(in_lanes(lambda f: f))
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""
@@ -241,8 +248,8 @@ class Run(eqx.Module):
     def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""
         (y1, t, counts), (saved, _), turns = ended
-        status, num_steps, num_accepted, *num_further = jnp.moveaxis(counts, 1, 0)
-        stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_further, t)
+        status, num_steps, num_accepted, *num_more = jnp.moveaxis(counts, 1, 0)
+        stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_more, t)
         share = jnp.sum(num_steps) / jnp.maximum(turns * self.tile.width, 1).astype(t.dtype)
         stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
         if self.save == "ends":

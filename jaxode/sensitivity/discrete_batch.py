@@ -107,8 +107,6 @@ class _Replay(eqx.Module):
         # A lane that holds another trajectory than its row is one whose cotangents stay.
         active = (row.numbers == back.numbers) & (row.h != 0)
         row, rows = self.sane(row, lanes.rows, row.numbers == back.numbers)
-        # An implicit solver divides by the step: the lanes that take none get one that is tiny.
-        row = row._replace(h=jnp.where(active, row.h, jnp.finfo(row.h.dtype).eps))
         inside = self.inside(back, row, active)
         solver = method_in_lanes(self.lanes.ensemble, rows).stepper
 
@@ -160,7 +158,9 @@ class _Replay(eqx.Module):
             (problem.ts[0], problem.y0, carry, first),
         )
         t, y, carry, rows = lane
-        return row._replace(t=t, y=y, carry=carry, h=jnp.where(present, row.h, 0)), rows
+        # A short step instead of none: implicit solvers divide by it.
+        h = jnp.where(present & (row.h != 0), row.h, jnp.finfo(row.h.dtype).eps ** 2)
+        return row._replace(t=t, y=y, carry=carry, h=h), rows
 
     def reference(self) -> tuple[tuple[Any, Any], PyTree]:
         """A trajectory that went well, and its rows without state and times."""

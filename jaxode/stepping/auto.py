@@ -1,15 +1,18 @@
 """Switching: an explicit solver while the problem is not stiff, a Rosenbrock solver while it is."""
 
+import dataclasses
+from functools import partial
 from typing import ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..control import PID, Controller, mean_square
+from ..control import PID, Controller, Tolerance, mean_square
 from ..problem import Packing
-from .explicit import ExplicitRungeKutta
-from .rosenbrock import Rosenbrock, combined
+from .explicit import ExplicitRungeKutta, combined
+from .rosenbrock import Rosenbrock
 from .solver import Evaluations, Field, Solver, Stepped
 
 # Share of the explicit solver's stability region beyond which a step is one for the other solver,
@@ -30,7 +33,8 @@ class Switching(Solver):
 
     `reach` is the length of the explicit solver's stability region on the negative real axis.
     Stiffness is seen in the last two stages of the explicit step, which lie at one time, and in the
-    norm of the Jacobian in the implicit step.
+    norm of the Jacobian in the implicit step. The stages are compared in units of the tolerance:
+    a stiff component may be a millionth as large as the others.
 
     Source: Hairer, Wanner, Solving Ordinary Differential Equations II (1996), IV.2; the constants:
     Rackauckas, Nie, DifferentialEquations.jl, J. Open Research Software 5 (2017).
@@ -40,7 +44,11 @@ class Switching(Solver):
     stiff: ClassVar[Rosenbrock]
     reach: ClassVar[float]
     implicit: ClassVar[bool] = True
+    iterates: ClassVar[bool] = True
     one_step: ClassVar[bool] = False
+
+    # That of the solve; steps of a fixed size have none.
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     @property
     def order(self) -> int:
@@ -52,11 +60,14 @@ class Switching(Solver):
 
     @property
     def evaluations(self) -> Evaluations:
-        return self.explicit.evaluations
+        return Evaluations(self.explicit.evaluations.first, 0, 0)
 
     @property
     def num_dense(self) -> int:
         return self.stiff.num_dense
+
+    def within(self, tolerance: Tolerance | None) -> "Switching":
+        return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
@@ -93,7 +104,12 @@ class Switching(Solver):
         switch = votes >= jnp.where(stiff, _VOTES_BACK, _VOTES_STIFF)
         votes = jnp.where(switch, 0, votes)
         after = Carry(stepped.carry, jnp.where(switch, 1 - carry.stiff, carry.stiff), votes)
-        return stepped._replace(carry=lax.stop_gradient(after)._replace(slope=stepped.carry))
+        # Besides its stages an implicit step evaluates the slope at its end.
+        each = self.explicit.evaluations.each, self.stiff.evaluations.each + 1
+        return stepped._replace(
+            carry=lax.stop_gradient(after)._replace(slope=stepped.carry),
+            iterations=jnp.where(stiff, each[1], each[0]).astype(jnp.int32),
+        )
 
     def _explicit(
         self, field: Field, t: Array, y: Array, h: Array, carry: Carry, inside: Array | bool | None
@@ -101,8 +117,11 @@ class Switching(Solver):
         """An explicit step, and whether it is a vote for the implicit solver."""
         step = self.explicit.step_and_stages
         stepped, slopes, points = step(field, t, y, h, carry.slope, None)
-        axes = tuple(range(y.ndim - t.ndim))
-        rise, run = (mean_square(x[-1] - x[-2], axes) for x in (slopes, points))
+        if self.tolerance is None:
+            size = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
+        else:
+            size = partial(self.tolerance.square, y=y, y1=stepped.y1)
+        rise, run = (size(x[-1] - x[-2]) for x in (slopes, points))
         reach = jnp.abs(h).astype(run.dtype) * jnp.sqrt(rise / jnp.where(run > 0, run, 1))
         dense = None if inside is None else self._powers(slopes, h.astype(run.dtype))
         trouble = jnp.zeros(t.shape, jnp.int32)

@@ -1,13 +1,14 @@
 """What implicit solvers share: Jacobians, mass matrices, and the systems made of them."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import ArrayLike
 
 from ..errors import OptionError, StateError
@@ -67,12 +68,23 @@ class Implicit(Solver):
         mass = None if self.mass is None else jnp.asarray(self.mass)
         return self.linear_solver.system(jacobian, shift, mass)
 
+    def scaled_system(self, jacobian: Any, size: Array) -> Callable[[Array], Array]:
+        """`b -> x` with `(M - size J) x = b`, factorised once; `size` per lane, zero too."""
+        size = jnp.where(size == 0, jnp.finfo(size.dtype).eps ** 2, size)
+        solve = self.system(jacobian, 1 / size)
+        return lambda b: solve(b / size)
+
     def mass_times(self, x: Array) -> Array:
         """`M x`."""
         if self.mass is None:
             return x
         mass = jnp.asarray(self.mass, x.dtype).T
         return product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        """`y` and the polynomial without constant whose coefficients are `dense`."""
+        theta = theta.astype(y.dtype)
+        return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
@@ -102,3 +114,20 @@ def flattened(field: Field, like: Array) -> Field:
     if not isinstance(field, WithJacobian):
         return flat
     return WithJacobian(flat, lambda t, y: field.jacobian(t, y.reshape(like.shape)))
+
+
+def still(jacobian: Any) -> Any:
+    """The same, but nothing is differentiated by its arrays."""
+    arrays, rest = eqx.partition(jacobian, eqx.is_array)
+    return eqx.combine(lax.stop_gradient(arrays), rest)
+
+
+def weighted(row: Any, slopes: Array) -> Array:
+    """The sum of `row * slopes`, over the first axis."""
+    row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
+    return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)
+
+
+def triangle(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
+    """Row `i` holds the figures of stage `i + 1`, then zeros: a square without its first row."""
+    return jnp.array([row + (0.0,) * (len(rows) + 1 - len(row)) for row in rows], dtype)

@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
+from jaxtyping import ArrayLike
 
 from ..control import PID, Controller
+from ..errors import OptionError
+from ..problem import is_traced
 from . import chebyshev, hermite
 from .solver import Evaluations, Field, Solver, Stepped
 
@@ -21,7 +26,7 @@ class Carry(NamedTuple):
     """The slope at the start of a step, and the direction in which the field changes fastest."""
 
     slope: Array
-    direction: Array
+    direction: Any
 
 
 class RKC2(Solver):
@@ -36,11 +41,25 @@ class RKC2(Solver):
     $\rho$ is found by the power method on differences of the field, with one more evaluation in
     each step. The gradient holds the numbers of stages fixed, like the step sizes.
 
+    - `spectral_radius`: a bound of $\rho$ for the whole solve, if you know one: a positive number.
+
+    **Raises:** `OptionError` for a bound that is no positive number.
+
     Source: B. P. Sommeijer, L. F. Shampine, J. G. Verwer, RKC: an explicit solver for parabolic
     PDEs, J. Comput. Appl. Math. 88 (1998).
     """
 
-    one_step: ClassVar[bool] = False
+    one_step: ClassVar[bool] = False  # a step learns the direction of the radius
+    iterates: ClassVar[bool] = True
+
+    spectral_radius: ArrayLike | None = eqx.field(default=None, kw_only=True)
+
+    def __check_init__(self) -> None:
+        bound = self.spectral_radius
+        if bound is None or is_traced(bound):
+            return
+        if np.shape(bound) != () or not 0 < np.asarray(bound, float) < np.inf:
+            raise OptionError(f"spectral_radius of RKC2 must be a positive number, got {bound!r}")
 
     @property
     def order(self) -> int:
@@ -52,7 +71,9 @@ class RKC2(Solver):
 
     @property
     def evaluations(self) -> Evaluations:
-        return Evaluations(1 + _FIRST, None, 0)
+        return (
+            Evaluations(1 + _FIRST, 2, 0) if self.spectral_radius is None else Evaluations(1, 1, 0)
+        )
 
     @property
     def num_dense(self) -> int:
@@ -63,6 +84,8 @@ class RKC2(Solver):
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
         slope = field(t, y)
+        if self.spectral_radius is not None:
+            return Carry(slope, ())
         power, real = _power_method(field, t, y, slope), jnp.finfo(y.dtype).dtype
         rough = jnp.sin(jnp.arange(1.0, y.size + 1, dtype=real) ** 2).reshape(y.shape)
         direction = (rough / _length(rough, t)).astype(y.dtype)
@@ -75,7 +98,7 @@ class RKC2(Solver):
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
     ) -> Stepped:
         scale, (slope, direction) = h.astype(jnp.finfo(y.dtype).dtype), carry
-        radius, direction = _power_method(field, t, y, slope)(lax.stop_gradient(direction))
+        radius, direction = self._radius(field, t, y, carry)
         size = lax.stop_gradient(jnp.abs(scale)) * radius
         stages = chebyshev.stages_for(size)
         possible = stages <= chebyshev.MOST
@@ -96,8 +119,16 @@ class RKC2(Solver):
             dense,
             Carry(slope1, direction),
             longest=0.9 * chebyshev.reach_of(chebyshev.MOST) / radius,
-            calls=stages.astype(jnp.int32) + 1,
+            iterations=stages.astype(jnp.int32) - 1,
         )
+
+    def _radius(self, field: Field, t: Array, y: Array, carry: Carry) -> tuple[Array, Any]:
+        """A bound of the spectral radius, and the direction for the next step."""
+        if self.spectral_radius is None:
+            power = _power_method(field, t, y, carry.slope)
+            return power(lax.stop_gradient(carry.direction))
+        radius = jnp.asarray(self.spectral_radius, jnp.finfo(y.dtype).dtype)
+        return lax.stop_gradient(jnp.broadcast_to(radius, t.shape)), ()
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         return hermite.value(theta, y, dense)

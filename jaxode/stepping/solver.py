@@ -16,11 +16,11 @@ Field = Callable[..., Array]  # field(t, y), or field(t, y, half): see `Packing.
 class Evaluations(NamedTuple):
     """Field evaluations of `init`, of one step, and of dense output inside a step.
 
-    `each` is None where they vary: then the steps count them.
+    Of a solver that iterates, `each` leaves out what a step counts itself.
     """
 
     first: int
-    each: int | None
+    each: int
     inside: int
 
 
@@ -32,8 +32,8 @@ class Stepped(NamedTuple):
     - `carry`: what the next step is handed if this one is accepted.
     - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
-    - `longest`: a bound of the next step's size. `calls`: how often the field was called, where
-      `evaluations` leaves it open. Both None elsewhere.
+    - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
+    - `longest`: a bound of the next step's size, or None.
     """
 
     y1: Array
@@ -42,8 +42,8 @@ class Stepped(NamedTuple):
     carry: Any
     trouble: Array | None = None
     factor: Array | None = None
+    iterations: Array | int = 0
     longest: Array | None = None
-    calls: Array | None = None
 
 
 class Solver(eqx.Module):
@@ -56,6 +56,8 @@ class Solver(eqx.Module):
     one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
     partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
+    iterates: ClassVar[bool] = False  # its steps count field evaluations themselves
+    splits: ClassVar[bool] = False  # takes a field in two parts
 
     @property
     @abc.abstractmethod
@@ -81,8 +83,8 @@ class Solver(eqx.Module):
         """Refuse a state that it cannot step. **Raises:** `StateError`."""
         return
 
-    def within(self, tolerance: Tolerance) -> "Solver":
-        """The solver for this tolerance, where it asks for one."""
+    def within(self, tolerance: Tolerance | None) -> "Solver":
+        """The solver for this tolerance, None for fixed steps; for those that ask for one."""
         return self
 
     def controller(self) -> Controller:
