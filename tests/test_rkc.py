@@ -153,6 +153,50 @@ def test_a_state_of_zeros_and_a_complex_one_are_stepped():
     np.testing.assert_allclose(sol.y1, wave * jnp.exp(-0.1 * 9.8611), atol=2e-4)
 
 
+def test_a_spectral_radius_that_is_known_spares_the_search():
+    """The same steps but for the margin; nothing is differentiated by it, nothing recompiled."""
+    field, exact, radius = heat(60)
+
+    @jax.jit
+    def run(radius, y0):
+        solver = jo.RKC2(spectral_radius=radius)
+        sol = jo.solve(field, y0, (0.0, 1.0), solver=solver, rtol=1e-4, atol=1e-4)
+        return jnp.sum(sol.y1**2), (sol.y1, sol.stats)
+
+    _, (y1, stats) = run(radius, exact(0.0))
+    searched = jo.solve(field, exact(0.0), (0.0, 1.0), solver="rkc2", rtol=1e-4, atol=1e-4)
+    assert np.max(np.abs(y1 - exact(1.0))) < 5e-4
+    assert stats.num_evaluations < searched.stats.num_evaluations
+    by_radius, by_state = jax.grad(run, argnums=(0, 1), has_aux=True)(radius, exact(0.0))[0]
+    assert by_radius == 0
+    assert np.max(np.abs(by_state)) > 0
+    sols = jo.solve_batch(
+        field, exact(0.0)[None] * jnp.ones((3, 1)), (0.0, 1.0), rtol=1e-4, atol=1e-4,
+        solver=jo.RKC2(spectral_radius=radius),
+    )  # fmt: skip
+    np.testing.assert_allclose(sols.y1, jnp.broadcast_to(y1, (3, 60)), rtol=1e-9)
+    np.testing.assert_array_equal(sols.stats.num_evaluations, stats.num_evaluations)
+
+
+@pytest.mark.parametrize("radius", [0.0, -1.0, float("inf"), float("nan"), np.ones(2)])
+def test_a_spectral_radius_that_is_none_is_refused(radius):
+    with pytest.raises(jo.OptionError, match="spectral_radius of RKC2 must be a positive number"):
+        jo.RKC2(spectral_radius=radius)
+
+
+def test_the_count_of_a_known_radius_is_of_calls():
+    calls = []
+
+    def field(t, y, args):
+        jax.debug.callback(lambda: calls.append(1))
+        return -args * y
+
+    solver = jo.RKC2(spectral_radius=400.0)
+    sol = jax.block_until_ready(jo.solve(field, 1.0, (0.0, 1.0), 400.0, solver=solver))
+    jax.effects_barrier()
+    assert sol.stats.num_evaluations == len(calls)
+
+
 def test_steps_that_no_number_of_stages_makes_stable():
     """Fixed ones fail; of an adaptive solve they are bounded."""
 
