@@ -127,7 +127,7 @@ class Esdirk(Implicit):
         first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(carry))
         rest = jnp.zeros((table.stages - 1, *start.shape), start.dtype)
         slopes = tuple(jnp.concatenate([k, rest]) for k in first)
-        state = slopes, start, no_progress(size, self.trouble_of(jacobian, start))
+        state = slopes, start, no_progress(size, self.trouble_of(jacobian, solve(start)))
         (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
         return _Stages(slopes, last, solve, progress)
 

@@ -1,6 +1,7 @@
 """What implicit solvers share: Jacobians, mass matrices, and the systems made of them."""
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -88,13 +89,18 @@ class Implicit(Solver):
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
-        lanes = result.shape[1:]
-        arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
-        sums = [jnp.sum(x.reshape(-1, *lanes), 0) for x in arrays]
-        bad = ~jnp.isfinite(sum(sums, jnp.zeros(lanes)))
-        reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
-        status = jnp.where(jnp.isfinite(jnp.sum(result, 0)), Status.SUCCESS, reason)
-        return jnp.where(bad, Status.BAD_JACOBIAN, status).astype(jnp.int32)
+        finite = jnp.isfinite(functools.reduce(operator.add, result))
+
+        def reason() -> Array:
+            arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
+            sums = [jnp.sum(x.reshape(-1, *result.shape[1:]), 0) for x in arrays]
+            bad = ~jnp.isfinite(functools.reduce(operator.add, sums, jnp.zeros(finite.shape)))
+            other = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
+            return jnp.where(bad, Status.BAD_JACOBIAN, other).astype(jnp.int32)
+
+        # To look at the whole Jacobian would take as long as to solve with it.
+        success = jnp.full(finite.shape, Status.SUCCESS, jnp.int32)
+        return jnp.where(finite, success, lax.cond(jnp.all(finite), lambda: success, reason))
 
 
 def refuse_complex(name: str, packing: Packing) -> None:
@@ -123,9 +129,9 @@ def still(jacobian: Any) -> Any:
 
 
 def weighted(row: Any, slopes: Array) -> Array:
-    """The sum of `row * slopes`, over the first axis."""
+    """The sum of `row * slopes`, over the first axis; term by term, as lanes want it."""
     row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
-    return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)
+    return functools.reduce(operator.add, [row[i] * slope for i, slope in enumerate(slopes)])
 
 
 def triangle(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
