@@ -103,18 +103,20 @@ def attempt(
     decision = method.controller.judge(
         size, square, method.solver.error_order or 1, s.memory, s.num_accepted, stepped.factor
     )
-    accept = decision.accept
+    accept, proposed = decision.accept, decision.h
+    if stepped.longest is not None and method.controller.adaptive:
+        proposed = jnp.minimum(proposed, stepped.longest.astype(proposed.dtype))
     after = Moving(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
         y=jnp.where(accept, y1, s.y),
         carry=_where(accept, stepped.carry, s.carry),
-        h=decision.h,
+        h=proposed,
         memory=decision.memory,
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         num_more=jax.tree.map(lambda count: count + more, s.num_more),
-        status=_status(method, s.t, longest, size, decision.h, accept, square, trouble),
+        status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
     )
     step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
     return after, step
@@ -187,7 +189,7 @@ def stats_of(
     """The counts of trajectories that have ended."""
     first, each, _ = method.solver.evaluations
     if method.controller.adaptive and method.dt is None:
-        first = 2  # of the first step's choice, which shares the slope at the start
+        first = max(first, 1) + 1  # the first step's choice shares the slope at the start
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,

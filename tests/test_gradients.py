@@ -18,7 +18,7 @@ CASES = [
     ("bosh3", "ts"),
     ("euler", "ts"),
     ("midpoint", "steps"),
-    *((name, "dense") for name in PARTITIONED),
+    *((name, "dense") for name in (*PARTITIONED, "rkc2")),
     *((name, "ts") for name in ("semi_implicit_euler", "stormer_verlet", "dprkn6")),
     ("kvaerno5", "dense"),
     ("kencarp4", "ts"),

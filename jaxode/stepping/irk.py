@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -108,10 +107,7 @@ class Collocation(Implicit):
         correct = self._correction(jacobian, size, filtered)
         newton = Newton(correct, Measure(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
         none = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
-        # Of an infinite entry the inverse is finite, so the entries themselves are looked at.
-        arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
-        entries = jnp.concatenate([x.reshape(-1, *t.shape) for x in arrays])
-        begin = no_progress(size, self.trouble_of(jacobian, entries.sum(0, keepdims=True)))
+        begin = no_progress(size, self.trouble_of(jacobian, start))
         z, progress = newton.solve(self._residual(flat, t, start, h), none, begin)
         return z.reshape(s, *start.shape), progress
 

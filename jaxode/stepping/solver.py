@@ -33,6 +33,7 @@ class Stepped(NamedTuple):
     - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
     - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
+    - `longest`: a bound of the next step's size, or None.
     """
 
     y1: Array
@@ -42,6 +43,7 @@ class Stepped(NamedTuple):
     trouble: Array | None = None
     factor: Array | None = None
     iterations: Array | int = 0
+    longest: Array | None = None
 
 
 class Solver(eqx.Module):

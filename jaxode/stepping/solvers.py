@@ -7,6 +7,7 @@ from .esdirk import Esdirk
 from .explicit import ExplicitRungeKutta
 from .irk import Collocation
 from .nystrom import Nystrom
+from .rkc import RKC2
 from .rosenbrock import Rosenbrock
 from .solver import Solver
 from .symplectic import Symplectic
@@ -264,6 +265,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "mclachlan4": McLachlan4,
     "nystrom4": Nystrom4,
     "dprkn6": DPRKN6,
+    "rkc2": RKC2,
     "leapfrog": StormerVerlet,
     "velocity_verlet": StormerVerlet,
     "trapezoid": Trapezoid,
