@@ -29,6 +29,7 @@ from .solution import Status as Status
 from .solve import solve as solve
 from .solve_batch import solve_batch as solve_batch
 from .stepping.solvers import RK4 as RK4
+from .stepping.solvers import BDF as BDF
 from .stepping.solvers import Bosh3 as Bosh3
 from .stepping.solvers import Dopri5 as Dopri5
 from .stepping.solvers import Dopri8 as Dopri8

@@ -65,6 +65,13 @@ def _factors(a: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Arra
     return lambda b: solve(b, 1), lambda b: solve(b, 0)
 
 
+def inverted(a: Array) -> Array:
+    """The inverse, to be kept; not finite if singular."""
+    if a.shape[0] <= _INLINE:
+        return inverse_of(a)
+    return jnp.linalg.inv(a) if a.ndim == 2 else jax.vmap(jnp.linalg.inv, -1, -1)(a)
+
+
 def inverse_of(a: Array) -> Array:
     """The inverse, by Gauss-Jordan elimination in place with row pivots; not finite if singular."""
     n, lanes = a.shape[0], a.shape[2:]

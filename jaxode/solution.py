@@ -70,6 +70,7 @@ class Stats(eqx.Module):
 
     - `num_steps`: attempted; `num_accepted` and `num_rejected` sum to it.
     - `num_evaluations`: calls of the vector field, forward solve only.
+    - `num_jacobians`, `num_factorisations`: what implicit solvers made of these; else None.
     - `t_reached`: the last time an accepted step ended at.
     - `useful_share`: of a batch, the share of its lanes' steps that trajectories took, a scalar;
       else None.
@@ -80,6 +81,8 @@ class Stats(eqx.Module):
     num_rejected: Array
     num_evaluations: Array
     t_reached: Array
+    num_jacobians: Array | None = None
+    num_factorisations: Array | None = None
     useful_share: Array | None = None
 
 

@@ -16,7 +16,7 @@ from jax import Array
 from .control import Controller, Tolerance, first_step
 from .record import Step
 from .solution import Stats, Status
-from .stepping.solver import Solver
+from .stepping.solver import Counts, Solver
 
 Field = Callable[[Array, Array], Array]
 
@@ -40,7 +40,8 @@ class Method(eqx.Module):
 class Moving(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
-    `num_inside` counts the dense outputs read inside steps, where the solver has stages for them.
+    `num_inside` counts the dense outputs read inside steps, where the solver has stages for them;
+    `counts` is what the steps have cost, where that is not the same for each.
     """
 
     t: Array
@@ -52,6 +53,7 @@ class Moving(NamedTuple):
     num_steps: Array
     num_accepted: Array
     num_inside: Any
+    counts: Any
     status: Array
 
 
@@ -61,8 +63,19 @@ def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Movi
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
     h, memory = method.controller.start(size)
     zero = jnp.zeros((), jnp.int32)
-    num_inside = zero if method.solver.evaluations.inside else ()
-    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_inside, zero)
+    num_inside, counts = tallies(method)
+    return Moving(
+        t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_inside, counts, zero
+    )
+
+
+def tallies(method: Method) -> tuple[Any, Any]:
+    """What is counted besides steps, at zero: `num_inside` and `counts` of `Moving`."""
+    zero, evaluations = jnp.zeros((), jnp.int32), method.solver.evaluations
+    return (
+        zero if evaluations.inside else (),
+        Counts(zero, zero, zero) if evaluations.each is None else (),
+    )
 
 
 def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
@@ -108,6 +121,7 @@ def attempt(
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         num_inside=jax.tree.map(lambda count: count + looks, s.num_inside),
+        counts=jax.tree.map(jnp.add, s.counts, () if stepped.counts is None else stepped.counts),
         status=_status(method, s.t, longest, size, decision.h, accept, square, trouble),
     )
     step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
@@ -176,19 +190,30 @@ def judged(end: Moving, remaining: Array) -> Moving:
 
 
 def stats_of(
-    method: Method, num_steps: Array, num_accepted: Array, num_inside: Any, t_reached: Array
+    method: Method,
+    num_steps: Array,
+    num_accepted: Array,
+    tallied: tuple[Any, Any],
+    t_reached: Array,
 ) -> Stats:
-    """The counts of trajectories that have ended."""
+    """The counts of trajectories that have ended; `tallied` as `tallies` has it."""
     first, each, extra = method.solver.evaluations
+    num_inside, counts = tallied
     insides = sum(extra * count for count in jax.tree.leaves(num_inside))
     if method.controller.adaptive and method.dt is None:
         first = 2  # of the first step's choice, which shares the slope at the start
+    once = num_steps if method.solver.implicit else None
+    calls, jacobians, factorisations = (
+        (each * num_steps, once, once) if each is not None else counts
+    )
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
-        num_evaluations=first + each * num_steps + insides,
+        num_evaluations=first + calls + insides,
         t_reached=t_reached,
+        num_jacobians=jacobians,
+        num_factorisations=factorisations,
     )
 
 

@@ -23,7 +23,17 @@ from ..forward import (
 )
 from ..record import Step
 from ..solution import Status
-from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
+from ..trajectory import (
+    Method,
+    Moving,
+    attempt,
+    begin,
+    judged,
+    stats_of,
+    step_end,
+    tallies,
+    under_way,
+)
 from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
 
@@ -150,8 +160,8 @@ class Run(eqx.Module):
         if self.save == "ts":
             missed = lane.reader.count < self.ensemble.all_times.shape[-1]
             status = times_status(status, lane.reader.ordered, missed)
-        counts = status, end.num_steps, end.num_accepted, *jax.tree.leaves(end.num_inside)
-        return end.y, end.t, jnp.stack(counts)
+        tallied = jax.tree.leaves((end.num_inside, end.counts))
+        return end.y, end.t, jnp.stack([status, end.num_steps, end.num_accepted, *tallied])
 
     def attempt(self, lanes: Lane) -> tuple[Lane, Step]:
         """A step of every lane."""
@@ -227,8 +237,10 @@ class Run(eqx.Module):
     def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""
         (y1, t, counts), (saved, _), turns = ended
-        status, num_steps, num_accepted, *num_inside = jnp.moveaxis(counts, 1, 0)
-        stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_inside, t)
+        status, num_steps, num_accepted, *tallied = jnp.moveaxis(counts, 1, 0)
+        method = self.ensemble.plan.method
+        tallied = jax.tree.unflatten(jax.tree.structure(tallies(method)), tallied)
+        stats = stats_of(method, num_steps, num_accepted, tallied, t)
         share = jnp.sum(num_steps) / jnp.maximum(turns * self.tile.width, 1).astype(t.dtype)
         stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
         if self.save == "ends":

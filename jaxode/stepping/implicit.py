@@ -45,10 +45,14 @@ class Implicit(Solver):
 
     def system(self, jacobian: Any, shift: Array) -> Callable[[Array], Array]:
         """`b -> x` with `(shift M - J) x = b`, factorised once; `shift` per lane."""
+        return linalg.solver_of(self.matrix(jacobian, shift))
+
+    def matrix(self, jacobian: Any, shift: Array) -> Array:
+        """`shift M - J` by columns; `shift` per lane."""
         n = jacobian.shape[0]
         mass = jnp.eye(n) if self.mass is None else jnp.asarray(self.mass).T
         mass = mass.astype(jacobian.dtype).reshape((n, n) + (1,) * shift.ndim)
-        return linalg.solver_of(lax.optimization_barrier(shift * mass - jacobian))
+        return lax.optimization_barrier(shift * mass - jacobian)
 
     def mass_times(self, x: Array) -> Array:
         """`M x`."""

@@ -13,11 +13,22 @@ Field = Callable[[Array, Array], Array]
 
 
 class Evaluations(NamedTuple):
-    """Field evaluations of `init`, of one step, and of dense output inside a step."""
+    """Field evaluations of `init`, of one step, and of dense output inside a step.
+
+    `each` is None where steps differ in it, and count for themselves.
+    """
 
     first: int
-    each: int
+    each: int | None
     inside: int
+
+
+class Counts(NamedTuple):
+    """What an implicit step has cost, int32: field evaluations, Jacobians, factorisations."""
+
+    evaluations: Array
+    jacobians: Array
+    factorisations: Array
 
 
 class Stepped(NamedTuple):
@@ -28,6 +39,7 @@ class Stepped(NamedTuple):
     - `carry`: what the next step is handed if this one is accepted.
     - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
+    - `counts`: what it has cost, where `Evaluations.each` is None.
     """
 
     y1: Array
@@ -36,6 +48,7 @@ class Stepped(NamedTuple):
     carry: Any
     trouble: Array | None = None
     factor: Array | None = None
+    counts: Counts | None = None
 
 
 class Solver(eqx.Module):

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from .bdf import BDF
 from .explicit import ExplicitRungeKutta
 from .rosenbrock import Rosenbrock
 from .solver import Solver
@@ -128,6 +129,8 @@ SOLVERS: dict[str, type[Solver]] = {
     "rosenbrock23": Rosenbrock23,
     "rodas4": Rodas4,
     "rodas5p": Rodas5P,
+    "bdf": BDF,
+    "ndf": BDF,
     "heun2": Heun,
     "adaptive_heun": HeunEuler,
     "rk23": Bosh3,
