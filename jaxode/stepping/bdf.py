@@ -7,7 +7,7 @@ state itself. Two more than the highest order are kept, to judge that order and 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -17,17 +17,18 @@ from jax import Array, lax
 
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
-from .corrector import NEARLY, TURNS, Corrected, Equation, Kept, corrected, nothing_kept
+from .corrector import TURNS, Corrected, Equation, Kept, corrected, nothing_kept
 from .implicit import Implicit, flattened
 from .multistep import SAFETY, at_order, chosen
 from .solver import Evaluations, Field, Stepped
 
 MOST = 5
+NEARLY = 1e-3  # steps so much alike count as equal
 # By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it.
 _KAPPA = np.array([0, -0.185, -1 / 9, -0.0823, -0.0415, 0])
 _GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
-_ALPHA = (1 - _KAPPA) * _GAMMA
-_ERROR = _KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2)
+_ALPHA = [*((1 - _KAPPA) * _GAMMA)]
+_ERROR = [*(_KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2))]
 
 Rows = tuple[Array, ...]
 
@@ -159,8 +160,7 @@ class BDF(Implicit):
         known = _up_to(order, rows[: self.max_order])
         predicted = lax.optimization_barrier(functools.reduce(operator.add, known, y))
         weights = [(gamma / alpha).astype(real) for gamma in _GAMMA[1 : self.max_order + 1]]
-        psi = functools.reduce(operator.add, map(operator.mul, weights, known))
-        psi = lax.optimization_barrier(psi)
+        psi = lax.optimization_barrier(_dot(weights, known))
 
         def residual(d: Array) -> Array:
             return field(t1, predicted + d) - shift * self.mass_times(psi + d)
@@ -215,6 +215,10 @@ class Judged(NamedTuple):
     stretch: Array
 
 
+def _dot(weights: Sequence[Any], rows: Sequence[Array]) -> Array:
+    return functools.reduce(operator.add, map(operator.mul, weights, rows))
+
+
 def _up_to(order: Array, rows: Rows) -> Rows:
     """The rows up to `order`, and zeros."""
     return tuple(jnp.where(j <= order, row, 0) for j, row in enumerate(rows, 1))
@@ -230,15 +234,14 @@ def _rescaled(rows: Rows, ratio: Array, order: Array) -> Rows:
     base = [ratio]
     for i in range(2, count + 1):
         base.append(base[-1] * ((i - 1 - ratio) / i))
-    powers = [base]  # of power j, from that of nabla^j on
-    for j in range(2, count + 1):
-        terms = range(count - j + 1)
-        powers.append([sum(powers[-1][m] * base[i - m] for m in range(i + 1)) for i in terms])
+    powers = [base]  # of power j, from the term of nabla^j on
+    for _ in range(1, count):
+        powers.append([_dot(powers[-1][: i + 1], base[i::-1]) for i in range(len(powers[-1]) - 1)])
     moved = []
     for j, series in enumerate(powers, 1):
         kept = [jnp.where(i <= order, x, float(i == j)) for i, x in enumerate(series, j)]
         kept = lax.optimization_barrier([x.astype(rows[0].real.dtype) for x in kept])
-        moved.append(functools.reduce(operator.add, map(operator.mul, kept, rows[j - 1 :])))
+        moved.append(_dot(kept, rows[j - 1 : count]))
     return *moved, *rows[count:]
 
 
@@ -254,12 +257,8 @@ def _updated(rows: Rows, d: Array, order: Array) -> Rows:
 def _powers(rows: Rows, order: Array) -> Rows:
     """The polynomial of the step just made: coefficients of theta to the power one and up."""
     count = len(rows) - 2
-    known, table = _up_to(order, rows[:count]), _dense_table(count)
-    real = rows[0].real.dtype
-    terms = [
-        [jnp.asarray(table[i, j], real) * known[j] for j in range(i, count)] for i in range(count)
-    ]
-    return tuple(functools.reduce(operator.add, row) for row in terms)
+    known, table = _up_to(order, rows[:count]), _dense_table(count).tolist()
+    return tuple(_dot(table[i][i:], known[i:]) for i in range(count))
 
 
 @functools.cache

@@ -20,7 +20,7 @@ TURNS = 4
 # A change below the first, in units of the limit, is none; one below the second, in units of the
 # tolerance, is rounding where a new Jacobian does not make it smaller.
 TINY, NOISE = 1e-5, 1e-2
-NEARLY = 1e-3  # sizes this much alike count as equal
+REUSED = 0.3  # relative changes of `shift` for which an inverse still serves
 
 
 class Kept(NamedTuple):
@@ -135,7 +135,7 @@ def _prepared(solver: Implicit, equation: Equation, s: _Try) -> tuple[Kept, Arra
     """What the next try goes with, where it is new, and the `Status` of that."""
     jacobian, inverse, shift, rate = s.kept
     renewed = s.left & s.fresh
-    near = jnp.abs(equation.shift - shift) <= NEARLY * jnp.abs(equation.shift)
+    near = jnp.abs(equation.shift - shift) <= REUSED * jnp.abs(equation.shift)
     factorised = s.left & (s.fresh | ~near)
     good = jnp.zeros_like(s.trouble)
 
@@ -177,8 +177,12 @@ def _iterated(equation: Equation, kept: Kept, start: Array, lanes: Array, fresh:
     the steps before, not quite trusted. It is given up where the rate says that it is too slow.
     """
 
+    # The inverse may be of another shift: this is the best that one factor does about it.
+    weight = 2 / (1 + equation.shift / kept.shift)
+
     def turn(s: _Newton) -> _Newton:
-        change = linalg.product(kept.inverse, lax.optimization_barrier(equation.residual(s.x)))
+        residual = lax.optimization_barrier(weight * equation.residual(s.x))
+        change = linalg.product(kept.inverse, residual)
         size, first = equation.size(change), s.turns == 0
         rate = jnp.where(first, 3 * s.rate, size / s.size)
         ahead = jnp.where(rate < 1, rate / (1 - rate), jnp.inf) * size
