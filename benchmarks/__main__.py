@@ -30,6 +30,8 @@ NAMES = (
     "ensembles",
     "neural_batch",
     "batch_scaling",
+    "stiff",
+    "stiff_batch",
     "two_devices",
 )
 RESULTS = pathlib.Path(__file__).parent / "results"
@@ -52,8 +54,9 @@ def header() -> str:
     return (
         f"# {device()}\n\n{today}, Python {platform.python_version()}, {versions}, float64.\n\n"
         "The peer is diffrax unless a row names another: one outer jit, `EQX_ON_ERROR=nan`, "
-        "PIDController at its defaults. JAX's asynchronous dispatch is off, for both. Medians of "
-        "runs taken in turn; the ratio is the peer's time over jaxode's.\n"
+        "PIDController at its defaults (for stiff problems PI, 0.3 and 0.4). JAX's asynchronous "
+        "dispatch is off, for both. Medians of runs taken in turn; the ratio is the peer's time "
+        "over jaxode's.\n"
     )
 
 

@@ -26,16 +26,25 @@ class Row:
         return self.peer / self.ours
 
 
-def run_times(*functions: Callable[[], Any], repeats: int = 101) -> list[float]:
-    """The median run time of each, ms; called in turn after a warm-up, so that a drift hits all."""
+def run_times(*functions: Callable[[], Any], repeats: int = 101, turn: float = 0.0) -> list[float]:
+    """The median run time of each, ms; called in turn after a warm-up, so that a drift hits all.
+
+    A turn is one call, or as many as take `turn` ms: beside one of seconds, a call of microseconds
+    would else be timed with cold caches alone.
+    """
     for function in functions:
         jax.block_until_ready(function())
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats):
         for function, seen in zip(functions, times, strict=True):
-            begin = time.perf_counter()
-            jax.block_until_ready(function())
-            seen.append(time.perf_counter() - begin)
+            end = time.perf_counter() + 1e-3 * turn
+            while True:
+                begin = time.perf_counter()
+                jax.block_until_ready(function())
+                now = time.perf_counter()
+                seen.append(now - begin)
+                if now >= end:
+                    break
     return [1e3 * statistics.median(seen) for seen in times]
 
 

@@ -19,6 +19,11 @@ from .errors import TimesError as TimesError
 from .errors import ToleranceError as ToleranceError
 from .errors import ToleranceWarning as ToleranceWarning
 from .errors import TrainingWarning as TrainingWarning
+from .linalg import Banded as Banded
+from .linalg import Dense as Dense
+from .linalg import Krylov as Krylov
+from .linalg import Sparse as Sparse
+from .linalg import sparsity as sparsity
 from .nn import NeuralODE as NeuralODE
 from .odeint import odeint as odeint
 from .sensitivity.continuous import Continuous as Continuous
@@ -28,8 +33,10 @@ from .solution import Stats as Stats
 from .solution import Status as Status
 from .solve import solve as solve
 from .solve_batch import solve_batch as solve_batch
+from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import BDF as BDF
+from .stepping.solvers import Auto as Auto
 from .stepping.solvers import Bosh3 as Bosh3
 from .stepping.solvers import Dopri5 as Dopri5
 from .stepping.solvers import Dopri8 as Dopri8
@@ -37,14 +44,20 @@ from .stepping.solvers import Euler as Euler
 from .stepping.solvers import Fehlberg2 as Fehlberg2
 from .stepping.solvers import Heun as Heun
 from .stepping.solvers import HeunEuler as HeunEuler
+from .stepping.solvers import McLachlan4 as McLachlan4
 from .stepping.solvers import Midpoint as Midpoint
+from .stepping.solvers import Nystrom4 as Nystrom4
 from .stepping.solvers import Ralston as Ralston
 from .stepping.solvers import RK4ThreeEighths as RK4ThreeEighths
 from .stepping.solvers import Rodas4 as Rodas4
 from .stepping.solvers import Rodas5P as Rodas5P
 from .stepping.solvers import Rosenbrock23 as Rosenbrock23
+from .stepping.solvers import SemiImplicitEuler as SemiImplicitEuler
+from .stepping.solvers import StormerVerlet as StormerVerlet
 from .stepping.solvers import Tsit5 as Tsit5
 from .stepping.solvers import Vern7 as Vern7
+from .stepping.solvers import Yoshida4 as Yoshida4
+from .stepping.solvers import Yoshida6 as Yoshida6
 from .training import Log as Log
 from .training import fit as fit
 

@@ -11,9 +11,11 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from .integrate import Outcome, Recorder, integrate
+from .linalg import WithJacobian
 from .problem import Packing, pack_field
 from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
 from .solution import DenseOutput, Solution, Stats, Status
+from .stepping.algebraic import Algebraic, consistent
 from .trajectory import Method
 
 Save = Literal["ends", "ts", "steps", "dense"]
@@ -22,7 +24,8 @@ Save = Literal["ends", "ts", "steps", "dense"]
 class Problem(eqx.Module):
     """What a solve is differentiated by: its field, state, times, arguments and read-out.
 
-    `field` and `read` are closed: every array they use is one of their leaves. `y0` is packed.
+    `field`, `read` and `jac` are closed: every array they use is one of their leaves. `y0` is
+    packed.
     """
 
     field: Callable[..., PyTree]
@@ -30,6 +33,7 @@ class Problem(eqx.Module):
     ts: Array
     args: PyTree
     read: Callable[..., PyTree] | None
+    jac: Callable[..., Array] | None = None
 
 
 class Plan(eqx.Module):
@@ -56,9 +60,21 @@ def without_gradient(method: Method) -> Method:
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
 
 
-def packed_field(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:
-    """The problem's field on packed states."""
-    return pack_field(problem.field, problem.args, plan.packing)
+def packed_field(problem: Problem, plan: Plan) -> Callable[..., Array]:
+    """The problem's field on packed states, with its Jacobian where that is given."""
+    field = pack_field(problem.field, problem.args, plan.packing)
+    return field if problem.jac is None else WithJacobian(field, packed_jacobian(problem, plan))
+
+
+def packed_jacobian(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:
+    """The Jacobian that the user gives, on packed states: `(t, array)` to `(n, n)`."""
+
+    def jacobian(t: Array, y: Array) -> Array:
+        assert problem.jac is not None
+        t = t.astype(plan.packing.real_dtype)
+        return problem.jac(t, plan.packing.unpack(y), problem.args).astype(plan.packing.dtype)
+
+    return jacobian
 
 
 def reading(problem: Problem, plan: Plan) -> Reading:
@@ -76,6 +92,17 @@ def reading(problem: Problem, plan: Plan) -> Reading:
 def direction_of(ts: Array) -> Array:
     """1 forwards in time, -1 backwards, 0 where the times are all one."""
     return jnp.sign(ts[-1] - ts[0])
+
+
+def consistent_start(
+    problem: Problem, plan: Plan, algebraic: Algebraic | None
+) -> tuple[Problem, Array]:
+    """The problem, its start moved until its algebraic equations hold; whether they could be."""
+    if algebraic is None:
+        return problem, jnp.asarray(True)
+    field, tolerance = packed_field(problem, plan), plan.method.tolerance
+    y0, found = consistent(algebraic, field, problem.ts[0], problem.y0, tolerance)
+    return dataclasses.replace(problem, y0=y0), found
 
 
 def run(
@@ -156,8 +183,10 @@ def _result(ts: Array, ys: PyTree, out: Outcome) -> Result:
     return Result(ts, ys, out.y1, out.stats, out.status, None)
 
 
-def solution_of(result: Result, problem: Problem, plan: Plan) -> Solution:
-    """What the user is given."""
+def solution_of(
+    result: Result, problem: Problem, plan: Plan, consistent: Array | bool = True
+) -> Solution:
+    """What the user is given; `consistent` tells whether its start could be made so."""
     unpack = plan.packing.unpack
     dense = None
     if result.dense is not None:
@@ -175,7 +204,8 @@ def solution_of(result: Result, problem: Problem, plan: Plan) -> Solution:
         steps, direction = jnp.diff(problem.ts), direction_of(problem.ts)
         ordered = jnp.all(jnp.where(direction == 0, steps == 0, steps * direction >= 0))
         status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
-    good = status != Status.BAD_TIMES
+    status = jnp.where(consistent, status, jnp.int32(Status.INCONSISTENT_START))
+    good = (status != Status.BAD_TIMES) & (status != Status.INCONSISTENT_START)
     if dense is not None:
         dense = dataclasses.replace(dense, h=jnp.where(good, dense.h, jnp.nan))
     ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .closure import Closed, close
 from .control import NORMS, PID, Controller, Fixed, Grid, Tolerance
-from .errors import OptionError, unknown_name
+from .errors import FieldError, OptionError, unknown_name
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
+from .stepping.algebraic import Algebraic, algebraic_part
 from .stepping.solver import Solver
 from .stepping.solvers import SOLVERS
 from .trajectory import Method
@@ -94,14 +96,46 @@ def find_method(
 ) -> Method:
     """How to step, from the options; `ts` as for `find_controller`, the rest checked already.
 
-    **Raises:** `OptionError` where they do not go together.
+    **Raises:** `OptionError` where they do not go together; `StateError` where the solver cannot
+    step such a state.
     """
     solver = find_solver(solver)
+    solver.check(packing)
     check_dt(dt)
     controller = find_controller(controller, solver, dt, ts)
     tolerance = Tolerance(rtol, atol, norm_of(controller))
     first = array_dt(dt, controller, packing.time_dtype)
     return Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
+
+
+def find_algebraic(solver: Solver) -> Algebraic | None:
+    """What a singular mass matrix leaves of algebraic equations; None where there are none.
+
+    A mass matrix that is traced is taken for regular, or `y0` for consistent.
+    """
+    mass = getattr(solver, "mass", None)
+    return None if mass is None or is_traced(mass) else algebraic_part(mass)
+
+
+def close_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> Closed | None:
+    """The solver's `jac` with every array that it closes over as a leaf.
+
+    **Raises:** `FieldError` where it does not return an `(n, n)` array of real numbers.
+    """
+    jac = getattr(solver, "jac", None)
+    if jac is None:
+        return None
+    t = jax.ShapeDtypeStruct((), packing.real_dtype)
+    try:
+        closed, output = close(lambda t, y, args: jnp.asarray(jac(t, y, args)), t, y0, args)
+    except TypeError as error:
+        raise FieldError(f"calling jac(t, y, args) failed: {error}") from error
+    if output.shape != (packing.size,) * 2 or not jnp.issubdtype(output.dtype, jnp.floating):
+        raise FieldError(
+            f"jac(t, y, args) is {output.dtype}{list(output.shape)} where a state of "
+            f"{packing.size} components needs a real array of shape {(packing.size,) * 2}"
+        )
+    return closed
 
 
 def _traceable(controller: Controller) -> Controller:

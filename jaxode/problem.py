@@ -59,11 +59,14 @@ class Packing:
         """The real dtype of the state, in which the field is handed `t`."""
         return np.dtype(jnp.finfo(self.dtype).dtype)
 
-    def pack(self, tree: PyTree) -> Array:
-        """One array from a pytree of this structure."""
+    def pack(self, tree: PyTree, half: int | None = None) -> Array:
+        """One array from a pytree of this structure; of its first axis `half` 0 or 1, or all."""
         leaves = jax.tree.leaves(tree)
         if len(leaves) == 1:
-            return leaves[0]
+            return leaves[0] if half is None else jnp.split(leaves[0], 2)[half]
+        if half is not None:
+            middle = len(leaves) // 2
+            leaves = leaves[half * middle : (half + 1) * middle]
         return jnp.concatenate([x.astype(self.dtype).reshape(-1) for x in leaves])
 
     def unpack(self, array: Array) -> PyTree:
@@ -300,11 +303,11 @@ def _check_output(f: Callable, out: PyTree, y0: PyTree) -> None:
 
 
 def pack_field(field: VectorField, args: PyTree, packing: Packing) -> Callable:
-    """The field on packed states: `(t, array) -> array`."""
+    """The field on packed states: `(t, array) -> array`, or to a half of it as `pack` says."""
 
-    def packed(t: Array, y: Array) -> Array:
-        slope = packing.pack(field(t.astype(packing.real_dtype), packing.unpack(y), args))
-        return slope.astype(packing.dtype)
+    def packed(t: Array, y: Array, half: int | None = None) -> Array:
+        slope = field(t.astype(packing.real_dtype), packing.unpack(y), args)
+        return packing.pack(slope, half).astype(packing.dtype)
 
     return packed
 

@@ -27,6 +27,7 @@ class Status(enum.IntEnum):
     SINGULAR = 5
     BAD_JACOBIAN = 6
     NOT_CONVERGED = 7
+    INCONSISTENT_START = 8
 
     @property
     def message(self) -> str:
@@ -60,6 +61,10 @@ _MESSAGES = {
     Status.NOT_CONVERGED: (
         "Newton's iteration for an implicit step did not converge, however small the step: check "
         "that jac= is the derivative of the field, loosen rtol and atol, or use float64"
+    ),
+    Status.INCONSISTENT_START: (
+        "no start that satisfies the algebraic equations of the mass matrix was found near y0: "
+        "give a y0 that is closer to one, and check that these equations determine their unknowns"
     ),
     Status.BAD_TIMES: "ts is not monotone or holds NaN: give times that only increase or decrease",
 }

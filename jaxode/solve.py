@@ -8,8 +8,16 @@ from jaxtyping import ArrayLike, PyTree
 
 from .closure import close
 from .control import Controller
-from .forward import Plan, Problem, solution_of, without_gradient
-from .options import SaveName, Sensitivity, check_save, find_method, find_sensitivity
+from .forward import Plan, Problem, consistent_start, solution_of, without_gradient
+from .options import (
+    SaveName,
+    Sensitivity,
+    check_save,
+    close_jacobian,
+    find_algebraic,
+    find_method,
+    find_sensitivity,
+)
 from .problem import (
     Packing,
     VectorField,
@@ -24,6 +32,7 @@ from .problem import (
 )
 from .progress import find_meter
 from .solution import Solution, raise_on_failure
+from .stepping.algebraic import Algebraic
 from .stepping.solver import Solver
 from .surroundings import compiled
 from .trajectory import Method
@@ -60,7 +69,10 @@ def solve(
       pair `(t0, t1)` asks for the two ends.
     - `args`: any pytree, handed to `f`.
     - `solver`: a name or an object: "euler", "midpoint", "heun", "ralston", "rk4", "rk4_38",
-      "heun_euler", "fehlberg2", "bosh3", "tsit5", "dopri5", "dopri8", "vern7".
+      "heun_euler", "fehlberg2", "bosh3", "tsit5", "dopri5", "dopri8", "vern7". Of stiff problems:
+      "rosenbrock23", "rodas4", "rodas5p", and "auto", which switches. Of pairs (q, p):
+      "semi_implicit_euler", "stormer_verlet", "yoshida4", "yoshida6", "mclachlan4" (symplectic),
+      and for q'' = a(t, q) "nystrom4", "dprkn6".
     - `rtol`, `atol`: a step is accepted where its error is at most `atol + rtol * |y|`. `atol` may
       be a pytree like `y0`. Both are traced: changing them never recompiles. The defaults suit
       float32.
@@ -90,15 +102,17 @@ def solve(
     atol = check_tolerance("atol", atol, packing, y0)
     meter = find_meter(progress)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known_ts, packing, meter)
+    args = arrays_of_args(args)
     solution = compiled(
         _solve,
         f,
         y0,
         times,
-        arrays_of_args(args),
+        args,
         method,
         check_save(save),
         find_sensitivity(sensitivity),
+        find_algebraic(method.solver),
     )
     if throw:
         raise_on_failure(solution)
@@ -113,6 +127,7 @@ def _solve(
     method: Method,
     save: str | Callable,
     sensitivity: Sensitivity,
+    algebraic: Algebraic | None,
 ) -> Solution:
     packing = Packing.of(y0)
     read = None
@@ -122,7 +137,8 @@ def _solve(
     elif save == "ts" and ts.shape[0] == 2:
         save = "ends"
     field = close_field(f, y0, args, packing)
-    problem = Problem(field, packing.pack(y0), ts, args, read)
-    method = without_gradient(method)
-    plan = Plan(method, save, packing)  # pyright: ignore[reportArgumentType]
-    return solution_of(sensitivity.solve(problem, plan), problem, plan)
+    jac = close_jacobian(method.solver, y0, args, packing)
+    plan = Plan(without_gradient(method), save, packing)  # pyright: ignore[reportArgumentType]
+    problem = Problem(field, packing.pack(y0), ts, args, read, jac)
+    problem, found = consistent_start(problem, plan, algebraic)
+    return solution_of(sensitivity.solve(problem, plan), problem, plan, found)

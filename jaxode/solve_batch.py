@@ -27,8 +27,24 @@ from .batch.sharding import find_sharding, over_devices, spread_out
 from .batch.width import check_lanes, choose_tile
 from .closure import close
 from .control import Controller
-from .forward import Plan, Problem, Result, packed_field, solution_of, without_gradient
-from .options import SaveName, Sensitivity, check_save, find_method, find_sensitivity
+from .forward import (
+    Plan,
+    Problem,
+    Result,
+    consistent_start,
+    packed_field,
+    solution_of,
+    without_gradient,
+)
+from .options import (
+    SaveName,
+    Sensitivity,
+    check_save,
+    close_jacobian,
+    find_algebraic,
+    find_method,
+    find_sensitivity,
+)
 from .problem import (
     Packing,
     VectorField,
@@ -42,6 +58,7 @@ from .problem import (
 )
 from .progress import find_counter
 from .solution import Solution, raise_on_failure
+from .stepping.algebraic import Algebraic
 from .stepping.solver import Solver
 from .surroundings import compiled
 from .trajectory import Method
@@ -123,7 +140,10 @@ def solve_batch(
     meter = find_counter(progress)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
     args = arrays_of_args(trees["args"])
-    parts = _Parts(trees["y0"], times, args, method, check_save(save), check_lanes(lanes))
+    algebraic = find_algebraic(method.solver)
+    parts = _Parts(
+        trees["y0"], times, args, method, check_save(save), check_lanes(lanes), algebraic
+    )
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
     _refuse_too_much(parts, mapped["args"], packing, count)
     spread = find_sharding(sharding, jax.tree.leaves(given))
@@ -142,6 +162,7 @@ class _Parts(NamedTuple):
     method: Method
     save: str | Callable
     lanes: int | None
+    algebraic: Algebraic | None
 
 
 def _refuse_too_much(parts: _Parts, own_args: PyTree, packing: Packing, count: int) -> None:
@@ -176,14 +197,17 @@ def _solve_batch(
         save = "ends"
     field = close_field(f, y0, args, packing)
     plan = Plan(without_gradient(parts.method), save, packing)  # pyright: ignore[reportArgumentType]
-    problem = Problem(field, jax.vmap(packing.pack)(parts.y0), parts.ts, parts.args, read)
+    jac = close_jacobian(parts.method.solver, y0, args, packing)
+    problem = Problem(field, jax.vmap(packing.pack)(parts.y0), parts.ts, parts.args, read, jac)
     flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
     ensemble = Ensemble(*eqx.partition((problem, plan), flags))
+    ensemble, found = _consistent_starts(ensemble, parts.algebraic)
 
     def run(own: PyTree, shared: PyTree) -> Result:
         local = Ensemble(own, shared)
         one, plan = local.one(jax.tree.map(lambda x: x[0], own))
-        tile = choose_tile(packed_field(one, plan), one.ts[0], one.y0, local.count, parts.lanes)
+        implicit, field = plan.method.solver.implicit, packed_field(one, plan)
+        tile = choose_tile(field, one.ts[0], one.y0, local.count, parts.lanes, implicit)
         return sensitivity.solve_batch(local, tile)
 
     if sharding is None:
@@ -191,7 +215,23 @@ def _solve_batch(
     else:
         ensemble = Ensemble(spread_out(ensemble.own, sharding), ensemble.shared)
         result = over_devices(run, ensemble.own, ensemble.shared, sharding)
-    return _solution(result, ensemble)
+    return _solution(result, ensemble, found)
+
+
+def _consistent_starts(
+    ensemble: Ensemble, algebraic: Algebraic | None
+) -> tuple[Ensemble, Array | None]:
+    """The ensemble with starts that satisfy its algebraic equations, and which could be found."""
+    if algebraic is None:
+        return ensemble, None
+
+    def one(rows: PyTree) -> tuple[Array, Array]:
+        problem, found = consistent_start(*ensemble.one(rows), algebraic)
+        return problem.y0, found
+
+    y0, found = eqx.filter_vmap(one)(ensemble.own)
+    problem, plan = ensemble.own
+    return Ensemble((dataclasses.replace(problem, y0=y0), plan), ensemble.shared), found
 
 
 def _flags(
@@ -206,11 +246,11 @@ def _flags(
     return own_problem, own_plan
 
 
-def _solution(result: Result, ensemble: Ensemble) -> Solution:
-    def one(rows: PyTree, result: Result) -> Solution:
-        return solution_of(result, *ensemble.one(rows))
+def _solution(result: Result, ensemble: Ensemble, found: Array | None) -> Solution:
+    def one(rows: PyTree, result: Result, found: Array | None) -> Solution:
+        return solution_of(result, *ensemble.one(rows), True if found is None else found)
 
-    solution = eqx.filter_vmap(one)(ensemble.own, result)
+    solution = eqx.filter_vmap(one)(ensemble.own, result, found)
     share = jnp.mean(solution.stats.useful_share)  # each device's, in the place of each trajectory
     solution = dataclasses.replace(
         solution, stats=dataclasses.replace(solution.stats, useful_share=share)

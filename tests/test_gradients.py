@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from differences import assert_close, central, weighted
+from registry import ADAPTIVE, PARTITIONED
 
 import jaxode as jo
 
@@ -17,6 +18,8 @@ CASES = [
     ("bosh3", "ts"),
     ("euler", "ts"),
     ("midpoint", "steps"),
+    *((name, "dense") for name in PARTITIONED),
+    *((name, "ts") for name in ("semi_implicit_euler", "stormer_verlet", "dprkn6")),
 ]
 
 
@@ -59,7 +62,7 @@ def check(loss, p, tolerance, step=1e-3):
 @pytest.mark.parametrize(("name", "mode"), CASES)
 def test_fixed_steps_have_the_exact_gradient(name, mode):
     """Seven steps of 0.17 and one cut short, so that no perturbation changes their number."""
-    step = {"dt": 0.17} if name in ("euler", "midpoint", "rk4") else {"controller": jo.Fixed(0.17)}
+    step = {"controller": jo.Fixed(0.17)} if name in ADAPTIVE else {"dt": 0.17}
     p = point()
     if mode == "ends":
         p["ts"] = p["ts"][jnp.array([0, -1])]

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registry import NAMES, step_of
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
 
-NAMES = sorted({solver: name for name, solver in reversed(SOLVERS.items())}.values())
 Y0 = jnp.array([1.0, 0.5])
 CALLS = [0]
 
@@ -35,8 +34,10 @@ def calls_of(**options):
 @pytest.mark.parametrize("mode", ["ends", "inside", "dense"])
 def test_field_calls_are_counted_to_the_last_one(name, mode):
     ts = jnp.array([0.0, 0.3, 0.31, 0.7, 2.0]) if mode == "inside" else (0.0, 2.0)
-    step = {"dt": 0.11} if SOLVERS[name]().error_order is None else {"rtol": 1e-3}
-    called, stats = calls_of(ts=ts, solver=name, save="dense" if mode == "dense" else "ts", **step)
+    options = {"rtol": 1e-3, **step_of(name, 0.11)}
+    called, stats = calls_of(
+        ts=ts, solver=name, save="dense" if mode == "dense" else "ts", **options
+    )
     assert stats.num_evaluations == called
     assert stats.num_accepted + stats.num_rejected == stats.num_steps
 

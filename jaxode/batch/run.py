@@ -18,9 +18,11 @@ from ..forward import (
     Save,
     direction_of,
     packed_field,
+    packed_jacobian,
     reading,
     times_status,
 )
+from ..linalg import WithJacobian
 from ..record import Step
 from ..solution import Status
 from ..trajectory import (
@@ -177,15 +179,25 @@ class Run(eqx.Module):
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(moving=moving), steps
 
-    def field(self, lane_rows: PyTree) -> Callable[[Array, Array], Array]:
+    def field(self, lane_rows: PyTree) -> Callable[..., Array]:
         """The field on lanes, `(t, y)` of shapes `(lanes,)` and `(..., lanes)`."""
 
-        def one(rows: PyTree, t: Array, y: Array) -> Array:
-            return packed_field(*self.ensemble.one(rows))(t, y)
+        def many(t: Array, y: Array, half: int | None = None) -> Array:
+            def one(rows: PyTree, t: Array, y: Array) -> Array:
+                return packed_field(*self.ensemble.one(rows))(t, y, half)
 
-        many = jax.vmap(one, in_axes=-1, out_axes=-1)
-        # The state of a stage enters every component of its slope: computed once, not in each.
-        return lambda t, y: many(lane_rows, t, lax.optimization_barrier(y))
+            # The state of a stage enters every component of its slope: computed once, not in each.
+            y = lax.optimization_barrier(y)
+            return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
+
+        if self.ensemble.shared[0].jac is None:
+            return many
+
+        def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
+            return packed_jacobian(*self.ensemble.one(rows))(t, y)
+
+        matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
+        return WithJacobian(many, lambda t, y: matrices(lane_rows, t, y))
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from ..errors import OptionError
+from ..linalg import INLINE_LANES
 from .lanes import Tile
 
 # What XLA will not put inside the native function that it makes of a small loop on a CPU.
@@ -35,18 +36,20 @@ def choose_tile(
     y: Array,
     count: int,
     lanes: int | None,
+    implicit: bool = False,
 ) -> Tile:
     """The tile for `count` trajectories of `field`, whose packed state is like `y`.
 
-    `lanes`: as many as the user asks for, or None to choose.
+    `lanes`: as many as the user asks for, or None to choose. `implicit`: each lane has a matrix.
     """
     backend = jax.default_backend()
     equations = list(_equations(jax.make_jaxpr(field)(t, y).jaxpr))
-    state = max(y.size * y.dtype.itemsize, 1)
+    state = max(y.size * (y.size if implicit else 1) * y.dtype.itemsize, 1)
     native = (
         backend == "cpu"
         and jax.__version_info__ >= (0, 12)
         and _NATIVE_BYTES // state >= 8
+        and not (implicit and y.size > INLINE_LANES)
         and not any(str(e.primitive).startswith(_OUTSIDE) for e in equations)
     )
     if lanes is not None:

@@ -35,7 +35,8 @@ class Continuous(eqx.Module):
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the adjoint equation's.
 
-        **Raises:** `OptionError` for `save="steps"`, `save="dense"` and the controller `Grid`.
+        **Raises:** `OptionError` for `save="steps"`, `save="dense"`, the controller `Grid`, and
+        solvers of states in two halves.
         """
         check_plan(plan)
         if problem.read is None:
@@ -60,6 +61,11 @@ def check_plan(plan: Plan) -> None:
         raise OptionError(
             f'sensitivity="adjoint" gives gradients of values at ts, not of save="{plan.save}";'
             ' use save="ts" or sensitivity="discrete"'
+        )
+    if plan.method.solver.partitioned:
+        raise OptionError(
+            f'sensitivity="adjoint" solves an equation that {type(plan.method.solver).__name__} '
+            'cannot, for its state is no pair; use sensitivity="discrete"'
         )
     if isinstance(plan.method.controller, Grid):
         raise OptionError(

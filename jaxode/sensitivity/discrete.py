@@ -21,6 +21,7 @@ from ..forward import (
     reading,
     run,
 )
+from ..linalg import WithJacobian
 from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from .discrete_batch import solve_in_lanes
@@ -339,12 +340,15 @@ class _Replay(eqx.Module):
             return direction_of(ts) * (ts[jnp.maximum(back.unread - 1, 0)] - t) > 0
         return True if self.plan.save == "dense" else None
 
-    def field(self, moving: PyTree = None) -> Callable[[Array, Array], Array]:
+    def field(self, moving: PyTree = None) -> Callable[..., Array]:
         """The field on packed states, with `moving` in the place of the problem's own arrays."""
         problem = self.problem if moving is None else eqx.combine(moving, self.still)
         field = packed_field(problem, self.plan)
         # The state of a stage enters its slope and its cotangents: computed once, not in each.
-        return lambda t, y: field(t, lax.optimization_barrier(y))
+        once = lax.optimization_barrier
+        if not isinstance(field, WithJacobian):
+            return lambda t, y, *half: field(t, once(y), *half)
+        return WithJacobian(lambda t, y: field(t, once(y)), field.jacobian)
 
     @property
     def t0(self) -> Array:

@@ -48,18 +48,22 @@ class ExplicitRungeKutta(Solver):
     def step(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
     ) -> Stepped:
-        table = self.tableau
-        scale = h.astype(jnp.finfo(y.dtype).dtype)
-        slopes = [carry if table.first_same_as_last else field(t, y)]
-        end = y
+        return self.step_and_stages(field, t, y, h, carry, inside)[0]
+
+    def step_and_stages(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> tuple[Stepped, list[Array], list[Array]]:
+        """The step, the slopes of its stages, and the states that they are at."""
+        table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
+        slopes, points = [carry if table.first_same_as_last else field(t, y)], [y]
         for c, row in zip(table.c[1 : table.stages], table.a, strict=False):
-            end = _reach(y, scale, row, slopes)
+            points.append(_reach(y, scale, row, slopes))
             # Computes each slope once: else XLA does so again in every sum that it enters.
-            slopes.append(lax.optimization_barrier(field(t + c * h, end)))
-        y1 = end if table.first_same_as_last else _reach(y, scale, table.b, slopes)
+            slopes.append(lax.optimization_barrier(field(t + c * h, points[-1])))
+        y1 = points[-1] if table.first_same_as_last else _reach(y, scale, table.b, slopes)
         carry1 = slopes[-1] if table.first_same_as_last else ()
         dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
-        return Stepped(y1, self._error(scale, slopes), dense, carry1)
+        return Stepped(y1, self._error(scale, slopes), dense, carry1), slopes, points
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         real = jnp.finfo(y.dtype).dtype

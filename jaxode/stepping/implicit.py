@@ -1,72 +1,96 @@
 """What implicit solvers share: Jacobians, mass matrices, and the systems made of them."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+import numpy as np
+from jax import Array
+from jaxtyping import ArrayLike
 
-from .. import linalg
+from ..errors import OptionError, StateError
+from ..linalg import Dense, Linearised, LinearSolver, WithJacobian, product
+from ..problem import Packing, is_traced
 from ..solution import Status
 from .solver import Field, Solver
 
 
-class Linearised(NamedTuple):
-    """A field around `(t, y)`: its value, its derivative by `t`, and its Jacobian by columns."""
-
-    slope: Array
-    slope_t: Array
-    jacobian: Any
-
-
 class Implicit(Solver):
     """A solver of systems `(shift M - J) x = b`.
+
+    - `jac`: the Jacobian of the field, `(t, y, args)` to `(n, n)` with `df_i / dy_j` in row `i`;
+      by default it is made by forward-mode differentiation. A state of other shape than `(n,)`
+      is laid end to end, leaf by leaf.
+    - `mass`: the constant matrix `M` of `M y' = f(t, y)`, shape `(n, n)`; the identity by default.
+      It may be singular, if the algebraic equations determine their unknowns (index 1).
+    - `linear_solver`: what the Jacobian looks like, and so how its systems are solved: `Dense()`,
+      `Banded(lower, upper)`, `Sparse(pattern)` or `Krylov()`.
 
     Inside, a state is a vector `(n,)`, or `(n, lanes)`.
     """
 
     implicit: ClassVar[bool] = True
 
-    mass: Array | None = eqx.field(default=None, kw_only=True)
+    jac: Callable[..., Array] | None = eqx.field(default=None, kw_only=True, static=True)
+    mass: ArrayLike | None = eqx.field(default=None, kw_only=True)
+    linear_solver: LinearSolver = eqx.field(default=Dense(), kw_only=True)
+
+    def check(self, packing: Packing) -> None:
+        """Refuse what it cannot step.
+
+        **Raises:** `StateError` for a complex state; `OptionError` for a mass matrix or a pattern
+        of the wrong shape, or a `jac` that is no function.
+        """
+        name, shape = type(self).__name__, (packing.size,) * 2
+        refuse_complex(name, packing)
+        self.linear_solver.check(packing.size)
+        if self.jac is not None and not callable(self.jac):
+            raise OptionError(f"jac of {name} must be a function (t, y, args), got {self.jac!r}")
+        if self.mass is None:
+            return
+        if np.shape(self.mass) != shape:
+            raise OptionError(
+                f"mass of {name} has shape {np.shape(self.mass)} where a state of {packing.size} "
+                f"components needs {shape}"
+            )
+        if not is_traced(self.mass) and not np.all(np.isfinite(np.asarray(self.mass, float))):
+            raise OptionError(f"mass of {name} must be finite, got {self.mass!r}")
 
     def linearised(self, field: Field, t: Array, y: Array) -> Linearised:
         """The field around `(t, y)`."""
-        slope, linear = jax.linearize(field, t, y)
-        basis = jnp.eye(y.shape[0], dtype=y.dtype)
-        basis = basis.reshape(basis.shape + (1,) * t.ndim) * jnp.ones_like(y)
-
-        def column(e: Array) -> Array:
-            return linear(jnp.zeros_like(t), e)
-
-        slope_t = linear(jnp.ones_like(t), jnp.zeros_like(y))
-        return Linearised(slope, slope_t, jax.vmap(column)(basis))
+        return self.linear_solver.jacobian(field, t, y)
 
     def system(self, jacobian: Any, shift: Array) -> Callable[[Array], Array]:
         """`b -> x` with `(shift M - J) x = b`, factorised once; `shift` per lane."""
-        return linalg.solver_of(self.matrix(jacobian, shift))
-
-    def matrix(self, jacobian: Any, shift: Array) -> Array:
-        """`shift M - J` by columns; `shift` per lane."""
-        n = jacobian.shape[0]
-        mass = jnp.eye(n) if self.mass is None else jnp.asarray(self.mass).T
-        mass = mass.astype(jacobian.dtype).reshape((n, n) + (1,) * shift.ndim)
-        return lax.optimization_barrier(shift * mass - jacobian)
+        mass = None if self.mass is None else jnp.asarray(self.mass)
+        return self.linear_solver.system(jacobian, shift, mass)
 
     def mass_times(self, x: Array) -> Array:
         """`M x`."""
         if self.mass is None:
             return x
         mass = jnp.asarray(self.mass, x.dtype).T
-        return linalg.product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
+        return product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
-        bad = ~jnp.isfinite(jnp.sum(jacobian, (0, 1)))
-        singular = ~jnp.isfinite(jnp.sum(result, 0))
-        status = jnp.where(singular, Status.SINGULAR, Status.SUCCESS)
+        lanes = result.shape[1:]
+        arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
+        sums = [jnp.sum(x.reshape(-1, *lanes), 0) for x in arrays]
+        bad = ~jnp.isfinite(sum(sums, jnp.zeros(lanes)))
+        reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
+        status = jnp.where(jnp.isfinite(jnp.sum(result, 0)), Status.SUCCESS, reason)
         return jnp.where(bad, Status.BAD_JACOBIAN, status).astype(jnp.int32)
+
+
+def refuse_complex(name: str, packing: Packing) -> None:
+    """**Raises:** `StateError` for a complex state, which has no Jacobian of its own size."""
+    if np.issubdtype(packing.dtype, np.complexfloating):
+        raise StateError(
+            f"{name} takes real states: give the real and imaginary parts as two arrays"
+        )
 
 
 def flattened(field: Field, like: Array) -> Field:
@@ -75,4 +99,6 @@ def flattened(field: Field, like: Array) -> Field:
     def flat(t: Array, y: Array) -> Array:
         return field(t, y.reshape(like.shape)).reshape(y.shape)
 
-    return flat
+    if not isinstance(field, WithJacobian):
+        return flat
+    return WithJacobian(flat, lambda t, y: field.jacobian(t, y.reshape(like.shape)))

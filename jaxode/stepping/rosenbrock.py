@@ -42,6 +42,12 @@ class Rosenbrock(Implicit):
     def step(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
     ) -> Stepped:
+        return self.step_and_jacobian(field, t, y, h, inside)[0]
+
+    def step_and_jacobian(
+        self, field: Field, t: Array, y: Array, h: Array, inside: Array | bool | None
+    ) -> tuple[Stepped, Any]:
+        """The step, and the Jacobian at its start."""
         table, shape = self.tableau, y.shape
         flat, size = flattened(field, y), h.astype(y.dtype)
         y = y.reshape(-1, *t.shape)
@@ -62,7 +68,7 @@ class Rosenbrock(Implicit):
         y1 = y + combined(table.m, stages)
         dense = None if inside is None else tuple(map(shaped, zip(*table.dense, strict=True)))
         trouble = self.trouble_of(jacobian, stages[0])
-        return Stepped(y1.reshape(shape), shaped(table.error), dense, carry, trouble)
+        return Stepped(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         theta = theta.astype(y.dtype)

@@ -8,8 +8,9 @@ import equinox as eqx
 from jax import Array
 
 from ..control import PID, Controller, Tolerance
+from ..problem import Packing
 
-Field = Callable[[Array, Array], Array]
+Field = Callable[..., Array]  # field(t, y), or field(t, y, half): see `Packing.pack`
 
 
 class Evaluations(NamedTuple):
@@ -60,6 +61,7 @@ class Solver(eqx.Module):
 
     one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
+    partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
 
     @property
     @abc.abstractmethod
@@ -80,6 +82,10 @@ class Solver(eqx.Module):
     @abc.abstractmethod
     def num_dense(self) -> int:
         """How many arrays `interpolate` reads."""
+
+    def check(self, packing: Packing) -> None:
+        """Refuse a state that it cannot step. **Raises:** `StateError`."""
+        return
 
     def within(self, tolerance: Tolerance) -> "Solver":
         """The solver for this tolerance, where it asks for one."""

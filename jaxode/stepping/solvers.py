@@ -1,16 +1,21 @@
-"""The explicit solvers by name: a class apiece, and the registry of names."""
+"""The solvers by name: a class apiece, and the registry of names."""
 
 from typing import ClassVar
 
 from .bdf import BDF
+from .auto import Switching
 from .explicit import ExplicitRungeKutta
+from .nystrom import Nystrom
 from .rosenbrock import Rosenbrock
 from .solver import Solver
+from .symplectic import Symplectic
 from .tableau import ButcherTableau
-from .tableaus import low_order, rosenbrock
+from .tableaus import low_order, nystrom, rosenbrock, symplectic
 from .tableaus.dopri5 import DOPRI5
 from .tableaus.dopri8 import DOPRI8
+from .tableaus.nystrom import NystromTableau
 from .tableaus.rosenbrock import RosenbrockTableau
+from .tableaus.symplectic import SymplecticTableau
 from .tableaus.tsit5 import TSIT5
 from .tableaus.vern7 import VERN7
 
@@ -111,7 +116,61 @@ class Rodas5P(Rosenbrock):
     tableau: ClassVar[RosenbrockTableau] = rosenbrock.RODAS5P
 
 
-# The first name of a solver is its own; the others are what torchdiffeq, torchdyn and SciPy say.
+class Auto(Switching):
+    """Tsit5 until its steps are bound by stability, then Rodas5P, and back. Dense output: quartic.
+
+    For a problem of which it is not known whether it is stiff.
+    """
+
+    explicit: ClassVar[ExplicitRungeKutta] = Tsit5()
+    stiff: ClassVar[Rosenbrock] = Rodas5P()
+    reach: ClassVar[float] = 3.5068
+
+
+class SemiImplicitEuler(Symplectic):
+    """The symplectic Euler method, a kick and a drift, order 1. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[SymplecticTableau] = symplectic.SEMI_IMPLICIT_EULER
+
+
+class StormerVerlet(Symplectic):
+    """The velocity form of Stormer and Verlet's method, order 2. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[SymplecticTableau] = symplectic.STORMER_VERLET
+
+
+class Yoshida4(Symplectic):
+    """Yoshida's triple jump, order 4, three forces a step. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[SymplecticTableau] = symplectic.YOSHIDA4
+
+
+class Yoshida6(Symplectic):
+    """Yoshida's solution A, order 6, seven forces a step. Dense output: order 5."""
+
+    tableau: ClassVar[SymplecticTableau] = symplectic.YOSHIDA6
+
+
+class McLachlan4(Symplectic):
+    """McLachlan's method of order 4 with small errors, five forces a step. Dense: cubic Hermite."""
+
+    tableau: ClassVar[SymplecticTableau] = symplectic.MCLACHLAN4
+
+
+class Nystrom4(Nystrom):
+    """Nystrom's method of order 4, fixed steps. Dense output: quintic through both ends."""
+
+    tableau: ClassVar[NystromTableau] = nystrom.NYSTROM4
+
+
+class DPRKN6(Nystrom):
+    """The 6(4) pair RKN6(4)6FD of Dormand and Prince, adaptive. Dense output: order 6."""
+
+    tableau: ClassVar[NystromTableau] = nystrom.DPRKN6
+
+
+# The first name of a solver is its own; the others are what others say, among them torchdiffeq,
+# torchdyn and SciPy.
 SOLVERS: dict[str, type[Solver]] = {
     "euler": Euler,
     "midpoint": Midpoint,
@@ -131,6 +190,16 @@ SOLVERS: dict[str, type[Solver]] = {
     "rodas5p": Rodas5P,
     "bdf": BDF,
     "ndf": BDF,
+    "auto": Auto,
+    "semi_implicit_euler": SemiImplicitEuler,
+    "stormer_verlet": StormerVerlet,
+    "yoshida4": Yoshida4,
+    "yoshida6": Yoshida6,
+    "mclachlan4": McLachlan4,
+    "nystrom4": Nystrom4,
+    "dprkn6": DPRKN6,
+    "leapfrog": StormerVerlet,
+    "velocity_verlet": StormerVerlet,
     "heun2": Heun,
     "adaptive_heun": HeunEuler,
     "rk23": Bosh3,

@@ -1,4 +1,4 @@
-"""Linear systems, one or a lane's worth of them: matrices `(n, n)` or `(n, n, lanes)`.
+"""Dense systems, one or a lane's worth of them: matrices `(n, n)` or `(n, n, lanes)`.
 
 Matrices are kept by columns: `a[j, i]` multiplies component `j` of a vector and adds to component
 `i`. So a product is a sum over the first axis, of rows that are contiguous for one trajectory and
@@ -9,11 +9,34 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
-# Up to this many components an inverse is made in the loop's own native function; beyond it, LAPACK
-# factorises. Up to the second figure the elimination is written out.
-_INLINE, _WRITTEN_OUT = 32, 4
+from .linear_solver import Field, Linearised, LinearSolver, Solve, WithJacobian, pushed_forward
+
+# Up to this many components, of one system and of lanes, an inverse is made in the loop's own
+# native function; beyond it, LAPACK factorises. Up to the last, the elimination is written out.
+INLINE, INLINE_LANES, _WRITTEN_OUT = 32, 8, 4
+
+
+class Dense(LinearSolver):
+    """Every entry of the Jacobian, by as many derivatives as there are components: the default."""
+
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
+        if isinstance(field, WithJacobian):
+            slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
+            return Linearised(slope, slope_t, jnp.swapaxes(field.jacobian(t, y), 0, 1))
+        return pushed_forward(field, t, y, np.eye(y.shape[0]))
+
+    def system(self, jacobian: Array, shift: Array, mass: Array | None) -> Solve:
+        return solver_of(lax.optimization_barrier(shifted(jacobian, shift, mass)))
+
+
+def shifted(jacobian: Array, shift: Array, mass: Array | None) -> Array:
+    """`shift M - J`, by columns; `mass` as the user gives it."""
+    n = jacobian.shape[0]
+    mass = jnp.eye(n, dtype=jacobian.dtype) if mass is None else mass.T
+    return shift * mass.astype(jacobian.dtype).reshape((n, n) + (1,) * shift.ndim) - jacobian
 
 
 def product(a: Array, x: Array) -> Array:
@@ -47,7 +70,7 @@ def solver_of(a: Array) -> Callable[[Array], Array]:
 
 def _factors(a: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Solutions of `a x = b` and of the transposed system."""
-    if a.shape[0] <= _INLINE:
+    if a.shape[0] <= (INLINE if a.ndim == 2 else INLINE_LANES):
         inverse = inverse_of(a)
         return lambda b: product(inverse, b), lambda b: transposed_product(inverse, b)
     if a.ndim == 2:
@@ -101,7 +124,8 @@ def inverse_of(a: Array) -> Array:
         if not lanes or isinstance(chosen, int) or chosen.ndim == 0:
             axis = x.ndim - 1 - len(lanes)
             return lax.dynamic_index_in_dim(x, chosen, axis, keepdims=False)
-        return jnp.sum(jnp.where(index == chosen, x, 0), axis=x.ndim - 2, dtype=x.dtype)
+        axis = x.ndim - 1 - len(lanes)
+        return jnp.sum(jnp.where(index == chosen, x, 0), axis=axis, dtype=x.dtype)
 
     state = a, index * jnp.ones(lanes, jnp.int32)
     if n <= _WRITTEN_OUT:
