@@ -75,7 +75,7 @@ class Stats(eqx.Module):
 
     - `num_steps`: attempted; `num_accepted` and `num_rejected` sum to it.
     - `num_evaluations`: calls of the vector field, forward solve only.
-    - `num_jacobians`, `num_factorisations`: what implicit solvers made of these; else None.
+    - `num_jacobians`, `num_factorisations`: of solvers that keep them over steps; else None.
     - `t_reached`: the last time an accepted step ended at.
     - `useful_share`: of a batch, the share of its lanes' steps that trajectories took, a scalar;
       else None.

@@ -16,7 +16,7 @@ from jax import Array
 from .control import Controller, Tolerance, first_step
 from .record import Step
 from .solution import Stats, Status
-from .stepping.solver import Counts, Solver
+from .stepping.solver import Solver
 
 Field = Callable[[Array, Array], Array]
 
@@ -33,15 +33,20 @@ class Method(eqx.Module):
 
     @property
     def stepper(self) -> Solver:
-        """The solver, told of the tolerance."""
-        return self.solver.within(self.tolerance)
+        """The solver, told of the tolerance if there is one: fixed steps take no notice of it."""
+        return self.solver.within(self.tolerance if self.controller.adaptive else None)
+
+    @property
+    def counts_more(self) -> bool:
+        """Whether field evaluations differ from step to step."""
+        return bool(self.solver.iterates or self.solver.evaluations.inside)
 
 
 class Moving(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
-    `num_inside` counts the dense outputs read inside steps, where the solver has stages for them;
-    `counts` is what the steps have cost, where that is not the same for each.
+    `num_more` counts the field evaluations that not every step makes, where there are any;
+    `num_made` the Jacobians and the factorisations, where the solver keeps them.
     """
 
     t: Array
@@ -52,8 +57,8 @@ class Moving(NamedTuple):
     memory: Any
     num_steps: Array
     num_accepted: Array
-    num_inside: Any
-    counts: Any
+    num_more: Any
+    num_made: Any
     status: Array
 
 
@@ -63,19 +68,10 @@ def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Movi
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
     h, memory = method.controller.start(size)
     zero = jnp.zeros((), jnp.int32)
-    num_inside, counts = tallies(method)
-    return Moving(
-        t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_inside, counts, zero
-    )
-
-
-def tallies(method: Method) -> tuple[Any, Any]:
-    """What is counted besides steps, at zero: `num_inside` and `counts` of `Moving`."""
-    zero, evaluations = jnp.zeros((), jnp.int32), method.solver.evaluations
-    return (
-        zero if evaluations.inside else (),
-        Counts(zero, zero, zero) if evaluations.each is None else (),
-    )
+    num_more = zero if method.counts_more else ()
+    num_made = (zero, zero) if method.solver.keeps else ()
+    low = jnp.zeros_like(t0)
+    return Moving(t0, low, y0, carry, h, memory, zero, zero, num_more, num_made, zero)
 
 
 def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
@@ -100,9 +96,10 @@ def attempt(
     size, longest, t_new, t_low = _aim(s, direction, t1)
     h = direction * size
     inside = look(t_new)
-    looks = False if inside is None else inside
 
     stepped = method.stepper.step(field, s.t, s.y, h, s.carry, inside)
+    looks = False if inside is None else inside
+    more = stepped.iterations + looks * method.solver.evaluations.inside
     y1, trouble = stepped.y1, stepped.trouble
     square = _square(method, stepped.error, s.y, y1)
     if trouble is not None:
@@ -120,8 +117,8 @@ def attempt(
         memory=decision.memory,
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        num_inside=jax.tree.map(lambda count: count + looks, s.num_inside),
-        counts=jax.tree.map(jnp.add, s.counts, () if stepped.counts is None else stepped.counts),
+        num_more=jax.tree.map(lambda count: count + more, s.num_more),
+        num_made=jax.tree.map(jnp.add, s.num_made, stepped.made or ()),
         status=_status(method, s.t, longest, size, decision.h, accept, square, trouble),
     )
     step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
@@ -193,24 +190,20 @@ def stats_of(
     method: Method,
     num_steps: Array,
     num_accepted: Array,
-    tallied: tuple[Any, Any],
+    num_more: Any,
+    num_made: Any,
     t_reached: Array,
 ) -> Stats:
-    """The counts of trajectories that have ended; `tallied` as `tallies` has it."""
-    first, each, extra = method.solver.evaluations
-    num_inside, counts = tallied
-    insides = sum(extra * count for count in jax.tree.leaves(num_inside))
+    """The counts of trajectories that have ended."""
+    first, each, _ = method.solver.evaluations
     if method.controller.adaptive and method.dt is None:
         first = 2  # of the first step's choice, which shares the slope at the start
-    once = num_steps if method.solver.implicit else None
-    calls, jacobians, factorisations = (
-        (each * num_steps, once, once) if each is not None else counts
-    )
+    jacobians, factorisations = num_made or (None, None)
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
-        num_evaluations=first + calls + insides,
+        num_evaluations=first + each * num_steps + sum(jax.tree.leaves(num_more)),
         t_reached=t_reached,
         num_jacobians=jacobians,
         num_factorisations=factorisations,

@@ -25,17 +25,7 @@ from ..forward import (
 from ..linalg import WithJacobian
 from ..record import Step
 from ..solution import Status
-from ..trajectory import (
-    Method,
-    Moving,
-    attempt,
-    begin,
-    judged,
-    stats_of,
-    step_end,
-    tallies,
-    under_way,
-)
+from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
 from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
 
@@ -162,8 +152,9 @@ class Run(eqx.Module):
         if self.save == "ts":
             missed = lane.reader.count < self.ensemble.all_times.shape[-1]
             status = times_status(status, lane.reader.ordered, missed)
-        tallied = jax.tree.leaves((end.num_inside, end.counts))
-        return end.y, end.t, jnp.stack([status, end.num_steps, end.num_accepted, *tallied])
+        more = jax.tree.leaves((end.num_more, end.num_made))
+        counts = status, end.num_steps, end.num_accepted, *more
+        return end.y, end.t, jnp.stack(counts)
 
     def attempt(self, lanes: Lane) -> tuple[Lane, Step]:
         """A step of every lane."""
@@ -173,9 +164,9 @@ class Run(eqx.Module):
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
         t1, direction = self.span(lanes)
         moving, steps = attempt(method, field, lanes.moving, direction, t1, lambda _: anyone)
-        if inside is not None:
-            before = lanes.moving.num_inside
-            moving = moving._replace(num_inside=jax.tree.map(lambda n: n + inside, before))
+        if isinstance(inside, Array):  # a lane's count leaves out stages for another one's sake
+            unread = method.solver.evaluations.inside * (jnp.any(inside) & ~inside)
+            moving = moving._replace(num_more=jax.tree.map(lambda n: n - unread, moving.num_more))
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(moving=moving), steps
 
@@ -249,10 +240,11 @@ class Run(eqx.Module):
     def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""
         (y1, t, counts), (saved, _), turns = ended
-        status, num_steps, num_accepted, *tallied = jnp.moveaxis(counts, 1, 0)
+        status, num_steps, num_accepted, *more = jnp.moveaxis(counts, 1, 0)
         method = self.ensemble.plan.method
-        tallied = jax.tree.unflatten(jax.tree.structure(tallies(method)), tallied)
-        stats = stats_of(method, num_steps, num_accepted, tallied, t)
+        num_made = tuple(more[-2:]) if method.solver.keeps else ()
+        num_more = more[: method.counts_more]
+        stats = stats_of(method, num_steps, num_accepted, num_more, num_made, t)
         share = jnp.sum(num_steps) / jnp.maximum(turns * self.tile.width, 1).astype(t.dtype)
         stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
         if self.save == "ends":

@@ -148,10 +148,9 @@ class _Replay(eqx.Module):
         return {"t0": lanes.t0 + ct_t - ct_h, "t1": lanes.t1 + ct_h}
 
     def sane(self, row: Row, rows: PyTree, present: Array) -> tuple[Row, PyTree]:
-        """The row with harmless steps in the lanes whose steps do not count.
+        """The row with a harmless trajectory's start in the lanes that are not `present`.
 
-        A trajectory that went well begins in those that are not `present`. Their cotangents are
-        zero, but zero times NaN is NaN, in every sum over lanes.
+        Their cotangents are zero, but zero times NaN is NaN, in every sum over lanes.
         """
         (problem, plan), first = self.reference()
         carry = plan.method.stepper.init(packed_field(problem, plan), problem.ts[0], problem.y0)
@@ -161,10 +160,8 @@ class _Replay(eqx.Module):
             (problem.ts[0], problem.y0, carry, first),
         )
         t, y, carry, rows = lane
-        # Next to nothing, but not so: implicit steps divide by it.
-        ts = problem.ts
-        least = direction_of(ts) * jnp.finfo(ts.dtype).eps * (jnp.abs(ts[-1] - ts[0]) + 1)
-        h = jnp.where(present & (row.h != 0), row.h, jnp.where(least == 0, 1, least))
+        # A short step instead of none: implicit solvers divide by it.
+        h = jnp.where(present & (row.h != 0), row.h, jnp.finfo(row.h.dtype).eps ** 2)
         return row._replace(t=t, y=y, carry=carry, h=h), rows
 
     def reference(self) -> tuple[tuple[Any, Any], PyTree]:

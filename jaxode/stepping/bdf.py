@@ -7,23 +7,25 @@ state itself. Two more than the highest order are kept, to judge that order and 
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
-from .corrector import TURNS, Corrected, Equation, Kept, corrected, nothing_kept
+from .corrector import TURNS, TURNS_TO_ROUNDING, Equation, Kept, corrected, nothing_kept
 from .implicit import Implicit, flattened
 from .multistep import SAFETY, at_order, chosen
 from .solver import Evaluations, Field, Stepped
 
 MOST = 5
 NEARLY = 1e-3  # steps so much alike count as equal
+ROUNDING = 1e4  # the tolerance of fixed steps, in units of rounding
 # By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it.
 _KAPPA = np.array([0, -0.185, -1 / 9, -0.0823, -0.0415, 0])
 _GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
@@ -58,9 +60,11 @@ class Past(NamedTuple):
 class BDF(Implicit):
     """The NDF of orders 1 to 5 in backward differences, for stiff problems.
 
-    Step and order vary; Jacobian and factorisation are kept for as long as they serve. `max_order`:
-    the highest order, 1 to 5; at 2 and below the method is A-stable. `mass`: M of `M y' = f`,
-    singular too. Dense output: the interpolating polynomial, of the order of the step.
+    Step and order vary; Jacobian and factorisation are kept for as long as they serve. With fixed
+    steps the order rises to the highest and stays there. Dense output: the interpolating
+    polynomial, of the order of the step.
+
+    - `max_order`: the highest order, 1 to 5; at 2 and below the method is A-stable.
 
     **Raises:** `OptionError` for a `max_order` out of range.
 
@@ -68,9 +72,11 @@ class BDF(Implicit):
     """
 
     one_step: ClassVar[bool] = False
+    iterates: ClassVar[bool] = True
+    keeps: ClassVar[bool] = True
 
     max_order: int = eqx.field(static=True, default=MOST)
-    tolerance: Any = eqx.field(default=None, kw_only=True)  # set by `within`
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
         if self.max_order not in range(1, MOST + 1):
@@ -86,13 +92,13 @@ class BDF(Implicit):
 
     @property
     def evaluations(self) -> Evaluations:
-        return Evaluations(1, None, 0)
+        return Evaluations(1, 0, 0)
 
     @property
     def num_dense(self) -> int:
         return self.max_order
 
-    def within(self, tolerance: Tolerance) -> "BDF":
+    def within(self, tolerance: Tolerance | None) -> "BDF":
         return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
@@ -104,12 +110,13 @@ class BDF(Implicit):
         rows = slope.reshape(y.shape), *[jnp.zeros_like(y)] * (self.max_order + 1)
         one = jnp.ones_like(t)
         # As if after a step of size one: the first step makes its differences of that.
-        return Carry(rows, one, one, jnp.zeros_like(t), nothing_kept(start))
+        return Carry(rows, one, one, jnp.zeros_like(t), nothing_kept(self, flat, t, start))
 
     def _slope(self, field: Field, t: Array, y: Array) -> Array:
         """y' where M y' = f; M may be singular, so by an implicit Euler step of next to no size."""
         at, mass = self.linearised(field, t, y), jnp.asarray(self.mass, y.dtype)
-        ratio = jnp.linalg.norm(mass) / jnp.linalg.norm(at.jacobian)
+        arrays = jax.tree.leaves(eqx.filter(at.jacobian, eqx.is_array))
+        ratio = jnp.sqrt(jnp.sum(mass**2) / sum(jnp.sum(x**2) for x in arrays))
         shift = 1 / (jnp.finfo(y.dtype).eps ** 0.25 * jnp.where(jnp.isfinite(ratio), ratio, 1))
         return self.system(at.jacobian, shift)(at.slope * shift + at.slope_t)
 
@@ -122,97 +129,109 @@ class BDF(Implicit):
     ) -> Stepped:
         shape, order, ratio = y.shape, carry.order, h / carry.h
         start = y.reshape(-1, *t.shape)
-
-        def square(x: Array, y: Array, y1: Array) -> Array:
-            return self.tolerance.square(x.reshape(shape), y.reshape(shape), y1.reshape(shape))
-
         rows = tuple(row.reshape(start.shape) for row in carry.differences)
         rows = lax.optimization_barrier(_rescaled(rows, ratio, order))
-        equation = self._equation(flattened(field, y), t, Past(start, rows, h, order), square)
+        equation = self._equation(flattened(field, y), t, Past(start, rows, h, order), shape)
         d, how = corrected(self, equation, carry.kept)
-        y1, now = equation.start + d, lax.optimization_barrier(_updated(rows, d, order))
+        y1 = (equation.start + d).reshape(shape)
+        rows = (row.reshape(shape) for row in _updated(rows, d, order))
+        rows = lax.optimization_barrier(tuple(rows))
         equal = jnp.where(jnp.abs(ratio - 1) < NEARLY, carry.equal, 0) + 1
-        judged = self._judged(Past(start, now, h, order), d, equal, how, lambda x: square(x, y, y1))
-        error = (at_order(_ERROR, order, 0) * judged.stretch).astype(d.real.dtype) * d
-        equal = jnp.where(judged.order == order, equal, 0)
-        differences = tuple(row.reshape(shape) for row in now)
+        judged = self._judged(rows, d.reshape(shape), order, equal, how.turns, (y, y1))
         return Stepped(
-            y1=y1.reshape(shape),
-            error=error.reshape(shape),
-            dense=None if inside is None else _powers(differences, order),
-            carry=Carry(differences, h, judged.order, equal, how.kept),
+            y1=y1,
+            error=judged.error,
+            dense=None if inside is None else _powers(rows, order),
+            carry=Carry(
+                rows, h, judged.order, jnp.where(judged.order == order, equal, 0), how.kept
+            ),
             trouble=how.trouble,
             factor=judged.factor,
-            counts=how.counts,
+            iterations=how.evaluations,
+            made=(how.jacobians, how.factorisations),
         )
 
-    def _equation(
-        self, field: Field, t: Array, past: Past, square: Callable[..., Array]
-    ) -> Equation:
+    def _equation(self, field: Field, t: Array, past: Past, shape: tuple[int, ...]) -> Equation:
         """The formula for the change d of the predicted state, the next difference of order k + 1.
 
         `f(t + h, predicted + d) - shift M (psi + d) = 0`.
         """
         y, rows, h, order = past
-        real = y.real.dtype
-        alpha = at_order(_ALPHA, order, 0)
-        shift, t1 = (alpha / h).astype(real), t + h
+        alpha, t1 = at_order(_ALPHA, order, 0), t + h
+        shift = (alpha / h).astype(y.dtype)
         known = _up_to(order, rows[: self.max_order])
         predicted = lax.optimization_barrier(functools.reduce(operator.add, known, y))
-        weights = [(gamma / alpha).astype(real) for gamma in _GAMMA[1 : self.max_order + 1]]
+        weights = [(gamma / alpha).astype(y.dtype) for gamma in _GAMMA[1 : self.max_order + 1]]
         psi = lax.optimization_barrier(_dot(weights, known))
 
         def residual(d: Array) -> Array:
             return field(t1, predicted + d) - shift * self.mass_times(psi + d)
 
         def size(x: Array) -> Array:
-            return jnp.sqrt(square(x, predicted, predicted))
+            if self.tolerance is None:
+                unit = ROUNDING * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(predicted), axis=0)
+                return jnp.max(jnp.abs(x), axis=0) / (unit + jnp.finfo(y.dtype).tiny)
+            at = predicted.reshape(shape)
+            return jnp.sqrt(self.tolerance.square(x.reshape(shape), at, at))
 
-        return Equation(field, t1, predicted, shift, residual, size, self._limit(y))
+        most = TURNS_TO_ROUNDING if self.tolerance is None else TURNS
+        return Equation(field, t1, predicted, shift, residual, size, self._limit(y.dtype), most)
 
-    def _limit(self, y: Array) -> Array:
+    def _limit(self, dtype: Any) -> Array:
         """How exactly the equation is solved, in units of the tolerance."""
-        eps, rtol = float(jnp.finfo(y.dtype).eps), self.tolerance.rtol
+        least = jnp.asarray(0.03, dtype)
+        if self.tolerance is None:
+            return least
+        eps, rtol = float(jnp.finfo(dtype).eps), self.tolerance.rtol
         if rtol.ndim:
             rtol = jnp.min(rtol, axis=self.tolerance.axes(rtol))
-        return jnp.maximum(0.03, 10 * eps / jnp.maximum(rtol, 100 * eps))
+        return jnp.maximum(least, 10 * eps / jnp.maximum(rtol, 100 * eps))
 
     def _judged(
         self,
-        now: Past,
+        rows: Rows,
         d: Array,
+        order: Array,
         equal: Array,
-        how: Corrected,
-        square: Callable[[Array], Array],
+        turns: Array,
+        states: tuple[Array, Array],
     ) -> "Judged":
         """What follows from the errors of this order and its neighbours, after `equal` steps."""
-        order = now.order
+        due, tolerance = equal > order, self.tolerance
 
         def error(x: Array, power: int) -> Array:
-            return square(at_order(_ERROR, order + power, 0).astype(x.real.dtype) * x)
+            return at_order(_ERROR, order + power, 0).astype(x.dtype) * x
 
-        here = error(d, 0).astype(order.dtype)
-        below, above = (at_order(now.rows[i : i + self.max_order], order) for i in (0, 2))
-        best = chosen(error(below, -1), here, error(above, 1), order, self.max_order)
-        due = equal > order
-        safety = (2 * TURNS + 1) / (2 * TURNS + how.turns.astype(order.dtype))
+        if tolerance is None:
+            higher = jnp.minimum(order + 1, self.max_order)
+            return Judged(jnp.where(due, higher, order), jnp.ones_like(order), error(d, 0))
+
+        def square(x: Array) -> Array:
+            return tolerance.square(x, *states).astype(order.dtype)
+
+        here = square(error(d, 0))
+        below, above = (at_order(rows[i : i + self.max_order], order) for i in (0, 2))
+        squares = square(error(below, -1)), here, square(error(above, 1))
+        best = chosen(squares, order, self.max_order)
+        safety = (2 * TURNS + 1) / (2 * TURNS + turns.astype(order.dtype))
         factor = jnp.where(due, SAFETY * safety * best.factor, 1)
         stretch = jnp.clip(here, 1e-20, 1e20) ** (1 / (order + 1) - 0.5)
         stretch = jnp.where(here > 1, stretch / safety**2, stretch)
-        return Judged(jnp.where(due, best.order, order), factor, stretch)
+        after = jnp.where(due, best.order, order)
+        return Judged(after, factor, stretch.astype(d.dtype) * error(d, 0))
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: Rows) -> Array:
-        theta = theta.astype(y.real.dtype)
+        theta = theta.astype(y.dtype)
         total = functools.reduce(lambda total, part: total * theta + part, reversed(dense))
         return y + theta * total
 
 
 class Judged(NamedTuple):
-    """The next order, the next step's size to this one's, and what makes the error go as h^2."""
+    """The next order, the next step's size to this one's, and the error, made to go as h^2."""
 
     order: Array
     factor: Array
-    stretch: Array
+    error: Array
 
 
 def _dot(weights: Sequence[Any], rows: Sequence[Array]) -> Array:
@@ -240,7 +259,7 @@ def _rescaled(rows: Rows, ratio: Array, order: Array) -> Rows:
     moved = []
     for j, series in enumerate(powers, 1):
         kept = [jnp.where(i <= order, x, float(i == j)) for i, x in enumerate(series, j)]
-        kept = lax.optimization_barrier([x.astype(rows[0].real.dtype) for x in kept])
+        kept = lax.optimization_barrier([x.astype(rows[0].dtype) for x in kept])
         moved.append(_dot(kept, rows[j - 1 : count]))
     return *moved, *rows[count:]
 

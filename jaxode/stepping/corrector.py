@@ -1,6 +1,6 @@
 """The implicit equation of a multistep step, by Newton's iteration with what earlier steps left.
 
-A Jacobian and the inverse of `shift M - J` serve as many steps as they can. Where the iteration
+A Jacobian and the factors of `shift M - J` serve as many steps as they can. Where the iteration
 does not converge with a Jacobian of an earlier step, it begins again with a new one.
 """
 
@@ -11,27 +11,28 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from .. import linalg
+from ..linalg import Direct
 from ..solution import Status
-from .implicit import Implicit
-from .solver import Counts, Field
+from .implicit import Implicit, finite
+from .solver import Field
 
-TURNS = 4
+# The most turns of an iteration that a smaller step may spare, and of one that it may not.
+TURNS, TURNS_TO_ROUNDING = 4, 50
+REUSED = 0.3  # relative changes of `shift` for which factors still serve
 # A change below the first, in units of the limit, is none; one below the second, in units of the
 # tolerance, is rounding where a new Jacobian does not make it smaller.
 TINY, NOISE = 1e-5, 1e-2
-REUSED = 0.3  # relative changes of `shift` for which an inverse still serves
 
 
 class Kept(NamedTuple):
-    """What serves from step to step; `shift` is zero before the first.
+    """What serves from step to step.
 
-    By columns, a Jacobian and the inverse of `shift M - J`; and the rate at which the iteration
-    with it converges, one if not known.
+    A Jacobian, the factors for a `shift`, which is zero before the first; and the rate at which
+    the iteration with them converges, one if not known.
     """
 
-    jacobian: Array
-    inverse: Array
+    jacobian: Any
+    factors: Any
     shift: Array
     rate: Array
 
@@ -40,7 +41,7 @@ class Equation(NamedTuple):
     """`residual(x) = 0` for the change `x` of the state from `start`, at the time `t`.
 
     `residual` has the derivative `J - shift M`. `size(x)` is the norm of a change in units of the
-    tolerance, and the solution is wanted to `limit` of these.
+    tolerance, and the solution is wanted to `limit` of these, within `most` turns.
     """
 
     field: Field
@@ -50,6 +51,7 @@ class Equation(NamedTuple):
     residual: Callable[[Array], Array]
     size: Callable[[Array], Array]
     limit: Array
+    most: int
 
 
 class Corrected(NamedTuple):
@@ -58,14 +60,22 @@ class Corrected(NamedTuple):
     kept: Kept
     trouble: Array
     turns: Array
-    counts: Counts
+    evaluations: Array
+    jacobians: Array
+    factorisations: Array
 
 
-def nothing_kept(y: Array) -> Kept:
-    """What a first step is handed, for a state like the vector `y`."""
-    square = jnp.zeros((y.shape[0], *y.shape), y.dtype)
-    zero = jnp.zeros(y.shape[1:], y.real.dtype)
-    return Kept(square, square, zero, zero + 1)
+def nothing_kept(solver: Implicit, field: Field, t: Array, y: Array) -> Kept:
+    """What a first step is handed."""
+    zero = jnp.zeros(t.shape, y.dtype)
+
+    def shapes() -> tuple[Any, Any]:
+        jacobian = solver.linearised(field, t, y).jacobian
+        return jacobian, solver.factorised(jacobian, zero)
+
+    pieces = jax.eval_shape(shapes) if isinstance(solver.linear_solver, Direct) else ((), ())
+    jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), pieces)
+    return Kept(jacobian, factors, zero, zero + 1)
 
 
 def corrected(solver: Implicit, equation: Equation, kept: Kept) -> tuple[Array, Corrected]:
@@ -75,16 +85,20 @@ def corrected(solver: Implicit, equation: Equation, kept: Kept) -> tuple[Array, 
     """
 
     def solve(_: Any, start: Array) -> tuple[Array, Corrected]:
-        return _solve(solver, equation, kept, start)
+        x, how = _solve(solver, equation, kept, start)
+        # Floating: some versions of JAX have no derivative of whole numbers here.
+        return x, Corrected(how.kept, *(n.astype(x.dtype) for n in how[1:]))
 
-    return lax.custom_root(
-        equation.residual, jnp.zeros_like(equation.start), solve, _solve_linear, has_aux=True
-    )
+    def solve_linear(linear: Callable[[Array], Array], b: Array) -> Array:
+        def field(t: Array, x: Array) -> Array:
+            return linear(x) + equation.shift * solver.mass_times(x)
 
+        jacobian = solver.linearised(field, equation.t, equation.start).jacobian
+        return -solver.system(jacobian, equation.shift)(b)
 
-def _solve_linear(linear: Callable[[Array], Array], b: Array) -> Array:
-    basis = jnp.eye(b.shape[0], dtype=b.dtype).reshape((b.shape[0],) * 2 + (1,) * (b.ndim - 1))
-    return linalg.solver_of(jax.vmap(linear)(basis * jnp.ones_like(b)))(b)
+    nothing = jnp.zeros_like(equation.start)
+    x, how = lax.custom_root(equation.residual, nothing, solve, solve_linear, has_aux=True)
+    return x, Corrected(how.kept, *(n.astype(jnp.int32) for n in how[1:]))
 
 
 class _Try(NamedTuple):
@@ -93,70 +107,77 @@ class _Try(NamedTuple):
     x: Array
     left: Array
     fresh: Array
-    kept: Kept
-    trouble: Array
-    turns: Array
-    counts: Counts
+    how: Corrected
 
 
 def _solve(
     solver: Implicit, equation: Equation, kept: Kept, start: Array
 ) -> tuple[Array, Corrected]:
-    lanes = equation.t.shape
-    no, zero = jnp.zeros(lanes, bool), jnp.zeros(lanes, jnp.int32)
+    no = jnp.zeros(equation.t.shape, bool)
+    zero = jnp.zeros(equation.t.shape, jnp.int32)
 
     def again(s: _Try) -> _Try:
-        kept, renewed, factorised, broken = _prepared(solver, equation, s)
-        newton = _iterated(equation, kept, start, s.left, s.fresh)
-        lost = jnp.where(jnp.isfinite(newton.size), Status.NOT_CONVERGED, Status.SUCCESS)
+        kept, broken, renewed, factorised = _prepared(solver, equation, s)
+        newton = _iterated(equation, kept, _correction(solver, equation, kept), start, s)
+        known = jnp.isfinite(newton.size) | solver.linear_solver.iterative
+        lost = jnp.where(known, Status.NOT_CONVERGED, Status.SUCCESS)
         trouble = jnp.where(broken == Status.SUCCESS, lost, broken)
         trouble = jnp.where(newton.converged, Status.SUCCESS, trouble).astype(jnp.int32)
-        counts = Counts(
-            s.counts.evaluations + renewed + newton.turns,
-            s.counts.jacobians + renewed,
-            s.counts.factorisations + factorised,
-        )
-        return _Try(
-            x=jnp.where(s.left, newton.x, s.x),
-            left=s.left & ~newton.converged & ~s.fresh,
-            fresh=~no,
+        how = Corrected(
             kept=kept._replace(rate=jnp.where(s.left, newton.rate, kept.rate)),
-            trouble=jnp.where(s.left, trouble, s.trouble),
-            turns=jnp.where(s.left, newton.turns, s.turns),
-            counts=counts,
+            trouble=jnp.where(s.left, trouble, s.how.trouble),
+            turns=jnp.where(s.left, newton.turns, s.how.turns),
+            evaluations=s.how.evaluations + renewed + newton.turns,
+            jacobians=s.how.jacobians + renewed,
+            factorisations=s.how.factorisations + factorised,
         )
+        left = s.left & ~newton.converged & ~s.fresh
+        return _Try(jnp.where(s.left, newton.x, s.x), left, ~no, how)
 
-    first = _Try(start, ~no, kept.shift == 0, kept, zero, zero, Counts(zero, zero, zero))
-    end = lax.while_loop(lambda s: jnp.any(s.left), again, first)
-    return end.x, Corrected(end.kept, end.trouble, end.turns, end.counts)
+    fresh = kept.shift == 0 if isinstance(solver.linear_solver, Direct) else ~no
+    how = Corrected(kept, zero, zero, zero, zero, zero)
+    end = lax.while_loop(lambda s: jnp.any(s.left), again, _Try(start, ~no, fresh, how))
+    return end.x, end.how
 
 
 def _prepared(solver: Implicit, equation: Equation, s: _Try) -> tuple[Kept, Array, Array, Array]:
-    """What the next try goes with, where it is new, and the `Status` of that."""
-    jacobian, inverse, shift, rate = s.kept
+    """What the next try goes with, the `Status` of that, and in which lanes it is new."""
+    kept, lanes, good = s.how.kept, equation.t.shape, jnp.zeros_like(s.how.trouble)
     renewed = s.left & s.fresh
-    near = jnp.abs(equation.shift - shift) <= REUSED * jnp.abs(equation.shift)
+    if not isinstance(solver.linear_solver, Direct):
+        return kept, good, renewed, jnp.zeros_like(renewed)
+    near = jnp.abs(equation.shift - kept.shift) <= REUSED * jnp.abs(equation.shift)
     factorised = s.left & (s.fresh | ~near)
-    good = jnp.zeros_like(s.trouble)
 
-    def renew() -> tuple[Array, Array]:
+    def chosen(mask: Array, found: Any, old: Any, status: Status) -> tuple[Any, Array]:
+        new = jax.tree.map(lambda a, b: jnp.where(mask, a, b), found, old)
+        return new, jnp.where(mask & ~finite(found, lanes), status, 0).astype(jnp.int32)
+
+    def renew() -> tuple[Any, Array]:
         found = solver.linearised(equation.field, equation.t, equation.start).jacobian
-        bad = renewed & ~jnp.isfinite(jnp.sum(found, (0, 1)))
-        status = jnp.where(bad, Status.BAD_JACOBIAN, Status.SUCCESS).astype(jnp.int32)
-        return jnp.where(renewed, found, jacobian), status
+        return chosen(renewed, found, kept.jacobian, Status.BAD_JACOBIAN)
 
-    jacobian, bad = lax.cond(jnp.any(renewed), renew, lambda: (jacobian, good))
+    jacobian, bad = lax.cond(jnp.any(renewed), renew, lambda: (kept.jacobian, good))
 
-    def factorise() -> tuple[Array, Array]:
-        found = linalg.inverted(solver.matrix(jacobian, equation.shift))
-        singular = factorised & ~jnp.isfinite(jnp.sum(found, (0, 1)))
-        status = jnp.where(singular, Status.SINGULAR, Status.SUCCESS).astype(jnp.int32)
-        return jnp.where(factorised, found, inverse), status
+    def factorise() -> tuple[Any, Array]:
+        found = solver.factorised(jacobian, equation.shift)
+        return chosen(factorised, found, kept.factors, Status.SINGULAR)
 
-    inverse, singular = lax.cond(jnp.any(factorised), factorise, lambda: (inverse, good))
-    shift = jnp.where(factorised, equation.shift, shift)
-    kept = Kept(jacobian, inverse, shift, jnp.where(factorised, 1, rate))
-    return kept, renewed, factorised, jnp.where(bad == Status.SUCCESS, singular, bad)
+    factors, singular = lax.cond(jnp.any(factorised), factorise, lambda: (kept.factors, good))
+    shift = jnp.where(factorised, equation.shift, kept.shift)
+    kept = Kept(jacobian, factors, shift, jnp.where(factorised, 1, kept.rate))
+    return kept, jnp.where(bad == Status.SUCCESS, singular, bad), renewed, factorised
+
+
+def _correction(solver: Implicit, equation: Equation, kept: Kept) -> Callable[[Array], Array]:
+    """The change of `x` that a residual asks for."""
+    inner = solver.linear_solver
+    if not isinstance(inner, Direct):
+        jacobian = solver.linearised(equation.field, equation.t, equation.start).jacobian
+        return solver.system(jacobian, equation.shift)
+    # The factors may be of another shift: this is the best that one number does about it.
+    weight = 2 / (1 + equation.shift / kept.shift)
+    return lambda residual: inner.solve(kept.factors, weight * residual)
 
 
 class _Newton(NamedTuple):
@@ -170,38 +191,43 @@ class _Newton(NamedTuple):
     converged: Array
 
 
-def _iterated(equation: Equation, kept: Kept, start: Array, lanes: Array, fresh: Array) -> _Newton:
+def _iterated(
+    equation: Equation, kept: Kept, correct: Callable[[Array], Array], start: Array, s: _Try
+) -> _Newton:
     """Newton's iteration at its end.
 
     What is left of the error follows from the rate of convergence: before the second turn, that of
     the steps before, not quite trusted. It is given up where the rate says that it is too slow.
     """
-
-    # The inverse may be of another shift: this is the best that one factor does about it.
-    weight = 2 / (1 + equation.shift / kept.shift)
+    limit, most, fresh = equation.limit, equation.most, s.fresh
 
     def turn(s: _Newton) -> _Newton:
-        residual = lax.optimization_barrier(weight * equation.residual(s.x))
-        change = linalg.product(kept.inverse, residual)
+        change = correct(lax.optimization_barrier(equation.residual(s.x)))
         size, first = equation.size(change), s.turns == 0
         rate = jnp.where(first, 3 * s.rate, size / s.size)
         ahead = jnp.where(rate < 1, rate / (1 - rate), jnp.inf) * size
-        rest = jnp.where(s.turns == 1, rate * rate, jnp.where(s.turns == 2, rate, 1))
-        rounding = (size <= TINY * equation.limit) | (fresh & ~first & (size <= NOISE))
-        converged = (ahead < equation.limit) | rounding
-        hopeful = first | converged | (ahead * rest <= equation.limit)
+        rounding = (size <= TINY * limit) | (fresh & ~first & (size <= NOISE))
+        converged = (ahead < limit) | rounding
+        rest = _power(rate, most - 1 - s.turns, most) if most <= TURNS else 0
+        hopeful = first | converged | (ahead * rest <= limit)
         turns = s.turns + s.going
-        going = s.going & jnp.isfinite(size) & hopeful & ~converged & (turns < TURNS)
         return _Newton(
             x=jnp.where(s.going, s.x + change, s.x),
             size=jnp.where(s.going, size, s.size),
             rate=jnp.where(s.going & ~first, jnp.maximum(0.3 * s.rate, rate), s.rate),
             turns=turns,
-            going=going,
+            going=s.going & jnp.isfinite(size) & hopeful & ~converged & (turns < most),
             converged=s.converged | (s.going & converged),
         )
 
-    zero = jnp.zeros(lanes.shape, jnp.int32)
-    one = jnp.ones_like(kept.rate)
-    begin = _Newton(start, one, kept.rate, zero, lanes, zero != 0)
+    zero = jnp.zeros_like(s.how.turns)
+    begin = _Newton(start, jnp.ones_like(kept.rate), kept.rate, zero, s.left, zero != 0)
     return lax.while_loop(lambda s: jnp.any(s.going), turn, begin)
+
+
+def _power(x: Array, exponent: Array, most: int) -> Array:
+    """`x` to a whole power of less than `most`."""
+    power = jnp.ones_like(x)
+    for n in range(1, most):
+        power = jnp.where(exponent >= n, power * x, power)
+    return power

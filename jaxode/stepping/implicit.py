@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import ArrayLike
 
 from ..errors import OptionError, StateError
-from ..linalg import Dense, Linearised, LinearSolver, WithJacobian, product
+from ..linalg import Dense, Direct, Linearised, LinearSolver, WithJacobian, product
 from ..problem import Packing, is_traced
 from ..solution import Status
 from .solver import Field, Solver
@@ -67,6 +67,12 @@ class Implicit(Solver):
         mass = None if self.mass is None else jnp.asarray(self.mass)
         return self.linear_solver.system(jacobian, shift, mass)
 
+    def factorised(self, jacobian: Any, shift: Array) -> Any:
+        """The factors of `shift M - J`, of a direct linear solver."""
+        assert isinstance(self.linear_solver, Direct)
+        mass = None if self.mass is None else jnp.asarray(self.mass)
+        return self.linear_solver.factorised(jacobian, shift, mass)
+
     def mass_times(self, x: Array) -> Array:
         """`M x`."""
         if self.mass is None:
@@ -77,12 +83,16 @@ class Implicit(Solver):
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
         lanes = result.shape[1:]
-        arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
-        sums = [jnp.sum(x.reshape(-1, *lanes), 0) for x in arrays]
-        bad = ~jnp.isfinite(sum(sums, jnp.zeros(lanes)))
+        bad = ~finite(jacobian, lanes)
         reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
         status = jnp.where(jnp.isfinite(jnp.sum(result, 0)), Status.SUCCESS, reason)
         return jnp.where(bad, Status.BAD_JACOBIAN, status).astype(jnp.int32)
+
+
+def finite(tree: Any, lanes: tuple[int, ...]) -> Array:
+    """Whether all arrays of `tree` are finite, for each of the `lanes` that are their last axes."""
+    arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
+    return jnp.isfinite(sum((jnp.sum(x.reshape(-1, *lanes), 0) for x in arrays), jnp.zeros(lanes)))
 
 
 def refuse_complex(name: str, packing: Packing) -> None:

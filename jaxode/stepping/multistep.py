@@ -24,16 +24,16 @@ def at_order(table: Sequence[Any], order: Array, first: int = 1) -> Array:
     return found
 
 
-def chosen(below: Array, here: Array, above: Array, order: Array, most: int) -> Chosen:
+def chosen(squares: tuple[Array, Array, Array], order: Array, most: int) -> Chosen:
     """The order that allows the longest step, the lower in a tie.
 
-    `below`, `here`, `above`: squared errors, in units of the tolerance, of a step of this size by
-    the order below, by `order`, and by the one above.
+    `squares`: squared errors, in units of the tolerance, of a step of this size by the order below,
+    by `order`, and by the one above.
     """
     tiny = jnp.finfo(order.dtype).tiny
     below, here, above = (
-        -jnp.log(jnp.maximum(square.astype(order.dtype), tiny)) / (2 * (order + power))
-        for power, square in enumerate((below, here, above))
+        -jnp.log(jnp.maximum(square, tiny)) / (2 * (order + power))
+        for power, square in enumerate(squares)
     )
     below = jnp.where(order > 1, below, -jnp.inf)
     above = jnp.where(order < most, above, -jnp.inf)

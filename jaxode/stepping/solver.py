@@ -16,20 +16,12 @@ Field = Callable[..., Array]  # field(t, y), or field(t, y, half): see `Packing.
 class Evaluations(NamedTuple):
     """Field evaluations of `init`, of one step, and of dense output inside a step.
 
-    `each` is None where steps differ in it, and count for themselves.
+    Of a solver that iterates, `each` leaves out what a step counts itself.
     """
 
     first: int
-    each: int | None
+    each: int
     inside: int
-
-
-class Counts(NamedTuple):
-    """What an implicit step has cost, int32: field evaluations, Jacobians, factorisations."""
-
-    evaluations: Array
-    jacobians: Array
-    factorisations: Array
 
 
 class Stepped(NamedTuple):
@@ -40,7 +32,8 @@ class Stepped(NamedTuple):
     - `carry`: what the next step is handed if this one is accepted.
     - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
-    - `counts`: what it has cost, where `Evaluations.each` is None.
+    - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
+    - `made`: whether it made a Jacobian and how many factorisations, where steps differ in that.
     """
 
     y1: Array
@@ -49,7 +42,8 @@ class Stepped(NamedTuple):
     carry: Any
     trouble: Array | None = None
     factor: Array | None = None
-    counts: Counts | None = None
+    iterations: Array | int = 0
+    made: tuple[Array, Array] | None = None
 
 
 class Solver(eqx.Module):
@@ -61,6 +55,8 @@ class Solver(eqx.Module):
 
     one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
+    iterates: ClassVar[bool] = False  # its steps count field evaluations themselves
+    keeps: ClassVar[bool] = False  # its Jacobians serve for more than one step
     partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
 
     @property
@@ -87,8 +83,8 @@ class Solver(eqx.Module):
         """Refuse a state that it cannot step. **Raises:** `StateError`."""
         return
 
-    def within(self, tolerance: Tolerance) -> "Solver":
-        """The solver for this tolerance, where it asks for one."""
+    def within(self, tolerance: Tolerance | None) -> "Solver":
+        """The solver for this tolerance, None for fixed steps; for those that ask for one."""
         return self
 
     def controller(self) -> Controller:

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from .bdf import BDF
 from .auto import Switching
+from .bdf import BDF
 from .explicit import ExplicitRungeKutta
 from .nystrom import Nystrom
 from .rosenbrock import Rosenbrock
