@@ -13,6 +13,8 @@ from ..batch.run import Ensemble
 from ..control import Grid
 from ..errors import OptionError
 from ..forward import Plan, Problem, Result, reading, run
+from ..linalg import Dense
+from ..stepping.implicit import Implicit
 from .adjoint import Adjoint
 from .continuous_batch import solve_in_lanes
 
@@ -66,6 +68,14 @@ def check_plan(plan: Plan) -> None:
         raise OptionError(
             f'sensitivity="adjoint" solves an equation that {type(plan.method.solver).__name__} '
             'cannot, for its state is no pair; use sensitivity="discrete"'
+        )
+    solver = plan.method.solver
+    if isinstance(solver, Implicit) and not (
+        solver.mass is None and isinstance(solver.linear_solver, Dense)
+    ):
+        raise OptionError(
+            'sensitivity="adjoint" solves an equation of another size and pattern, for which the '
+            f'mass or linear_solver of {type(solver).__name__} is not made; use "discrete"'
         )
     if isinstance(plan.method.controller, Grid):
         raise OptionError(
