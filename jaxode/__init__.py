@@ -37,6 +37,7 @@ from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import BDF as BDF
 from .stepping.solvers import Auto as Auto
+from .stepping.solvers import TRBDF2 as TRBDF2
 from .stepping.solvers import Bosh3 as Bosh3
 from .stepping.solvers import Dopri5 as Dopri5
 from .stepping.solvers import Dopri8 as Dopri8
@@ -45,6 +46,9 @@ from .stepping.solvers import Fehlberg2 as Fehlberg2
 from .stepping.solvers import Heun as Heun
 from .stepping.solvers import HeunEuler as HeunEuler
 from .stepping.solvers import McLachlan4 as McLachlan4
+from .stepping.solvers import KenCarp4 as KenCarp4
+from .stepping.solvers import Kvaerno3 as Kvaerno3
+from .stepping.solvers import Kvaerno5 as Kvaerno5
 from .stepping.solvers import Midpoint as Midpoint
 from .stepping.solvers import Nystrom4 as Nystrom4
 from .stepping.solvers import Ralston as Ralston
@@ -54,6 +58,7 @@ from .stepping.solvers import Rodas5P as Rodas5P
 from .stepping.solvers import Rosenbrock23 as Rosenbrock23
 from .stepping.solvers import SemiImplicitEuler as SemiImplicitEuler
 from .stepping.solvers import StormerVerlet as StormerVerlet
+from .stepping.solvers import Trapezoid as Trapezoid
 from .stepping.solvers import Tsit5 as Tsit5
 from .stepping.solvers import Vern7 as Vern7
 from .stepping.solvers import Yoshida4 as Yoshida4

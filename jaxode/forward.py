@@ -15,6 +15,7 @@ from .linalg import WithJacobian
 from .problem import Packing, pack_field
 from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
 from .solution import DenseOutput, Solution, Stats, Status
+from .split import Split
 from .stepping.algebraic import Algebraic, consistent
 from .trajectory import Method
 
@@ -63,7 +64,12 @@ def without_gradient(method: Method) -> Method:
 def packed_field(problem: Problem, plan: Plan) -> Callable[..., Array]:
     """The problem's field on packed states, with its Jacobian where that is given."""
     field = pack_field(problem.field, problem.args, plan.packing)
-    return field if problem.jac is None else WithJacobian(field, packed_jacobian(problem, plan))
+    if problem.jac is None:
+        return field
+    jacobian = packed_jacobian(problem, plan)
+    if isinstance(field, Split):
+        return Split(WithJacobian(field.stiff, jacobian), field.other)
+    return WithJacobian(field, jacobian)
 
 
 def packed_jacobian(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:

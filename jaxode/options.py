@@ -15,6 +15,7 @@ from .errors import FieldError, OptionError, unknown_name
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
+from .split import Split
 from .stepping.algebraic import Algebraic, algebraic_part
 from .stepping.solver import Solver
 from .stepping.solvers import SOLVERS
@@ -37,6 +38,16 @@ def find_solver(solver: Any) -> Solver:
     else.
     """
     return _find("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
+
+
+def check_split(f: Any, solver: Solver) -> None:
+    """**Raises:** `OptionError` where the field is in two parts and the solver takes one."""
+    if isinstance(f, Split) and not solver.splits:
+        able = " or ".join(sorted(repr(name) for name, kind in SOLVERS.items() if kind.splits))
+        raise OptionError(
+            f"a field in two parts (stiff, other) needs a solver that treats one implicitly, one "
+            f"explicitly: use solver={able} instead of {type(solver).__name__}, or give their sum"
+        )
 
 
 def find_sensitivity(sensitivity: Any) -> Sensitivity:

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from .closure import close
 from .errors import FieldError, StateError, TimesError, ToleranceError, ToleranceWarning
+from .split import Split, by_parts
 
 VectorField = Callable[[Array, PyTree, PyTree], PyTree]
 
@@ -223,6 +224,16 @@ def check_some_tolerance(rtol: PyTree, atol: PyTree) -> None:
         raise ToleranceError("rtol and atol are both zero: no step is that good; set one of them")
 
 
+def check_field(f: Any) -> Callable:
+    """The vector field; a pair of them as a `Split`. **Raises:** `FieldError`."""
+    if isinstance(f, tuple | list) and not callable(f):
+        if len(f) != 2:
+            raise FieldError(f"a field in parts is a pair (stiff, other), got {len(f)} parts")
+        f = Split(*f)
+    by_parts(check_callable, f)
+    return f
+
+
 def check_callable(f: Any) -> None:
     """Refuse what cannot be a vector field, before anything is traced.
 
@@ -268,6 +279,10 @@ def close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> A
 
     **Raises:** `FieldError` where structure, shape or dtype of `f(t, y, args)` differ from `y0`.
     """
+    return by_parts(lambda part: _close_field(part, y0, args, packing), f)
+
+
+def _close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
         closed, output = close(f, t, y0, args)
@@ -303,13 +318,19 @@ def _check_output(f: Callable, out: PyTree, y0: PyTree) -> None:
 
 
 def pack_field(field: VectorField, args: PyTree, packing: Packing) -> Callable:
-    """The field on packed states: `(t, array) -> array`, or to a half of it as `pack` says."""
+    """The field on packed states: `(t, array) -> array`, or to a half of it as `pack` says.
 
-    def packed(t: Array, y: Array, half: int | None = None) -> Array:
-        slope = field(t.astype(packing.real_dtype), packing.unpack(y), args)
-        return packing.pack(slope, half).astype(packing.dtype)
+    A `Split` where `field` is one.
+    """
 
-    return packed
+    def pack(part: VectorField) -> Callable[..., Array]:
+        def packed(t: Array, y: Array, half: int | None = None) -> Array:
+            slope = part(t.astype(packing.real_dtype), packing.unpack(y), args)
+            return packing.pack(slope, half).astype(packing.dtype)
+
+        return packed
+
+    return by_parts(pack, field)
 
 
 def arrays_of_args(args: PyTree) -> PyTree:

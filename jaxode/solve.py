@@ -13,6 +13,7 @@ from .options import (
     SaveName,
     Sensitivity,
     check_save,
+    check_split,
     close_jacobian,
     find_algebraic,
     find_method,
@@ -22,7 +23,7 @@ from .problem import (
     Packing,
     VectorField,
     arrays_of_args,
-    check_callable,
+    check_field,
     check_some_tolerance,
     check_state,
     check_times,
@@ -39,7 +40,7 @@ from .trajectory import Method
 
 
 def solve(
-    f: VectorField,
+    f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree,
     ts: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike],
     args: PyTree = None,
@@ -63,14 +64,16 @@ def solve(
     **Arguments:**
 
     - `f`: the vector field, without side effects. `t` is a scalar of the state's real dtype; `y`
-      is like `y0`, and so must be what is returned, in structure, shapes and dtypes.
+      is like `y0`, and so must be what is returned, in structure, shapes and dtypes. A pair
+      `(stiff, other)` stands for their sum, for solvers that treat only the first one implicitly.
     - `y0`: pytree of floating-point or complex arrays of any shapes.
     - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A
       pair `(t0, t1)` asks for the two ends.
     - `args`: any pytree, handed to `f`.
     - `solver`: a name or an object: "euler", "midpoint", "heun", "ralston", "rk4", "rk4_38",
       "heun_euler", "fehlberg2", "bosh3", "tsit5", "dopri5", "dopri8", "vern7". Of stiff problems:
-      "rosenbrock23", "rodas4", "rodas5p", and "auto", which switches. Of pairs (q, p):
+      "rosenbrock23", "rodas4", "rodas5p", "trapezoid", "trbdf2", "kvaerno3", "kvaerno5", "kencarp4"
+      (which takes a pair of fields too), and "auto", which switches. Of pairs (q, p):
       "semi_implicit_euler", "stormer_verlet", "yoshida4", "yoshida6", "mclachlan4" (symplectic),
       and for q'' = a(t, q) "nystrom4", "dprkn6".
     - `rtol`, `atol`: a step is accepted where its error is at most `atol + rtol * |y|`. `atol` may
@@ -92,7 +95,7 @@ def solve(
     **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError` and `OptionError` for bad
     input; `SolveError` if the solve fails. **Warns:** `ToleranceWarning`.
     """
-    check_callable(f)
+    f = check_field(f)
     y0 = check_state(y0)
     packing = Packing.of(y0)
     known_ts = None if is_traced(ts) else ts
@@ -102,6 +105,7 @@ def solve(
     atol = check_tolerance("atol", atol, packing, y0)
     meter = find_meter(progress)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known_ts, packing, meter)
+    check_split(f, method.solver)
     args = arrays_of_args(args)
     solution = compiled(
         _solve,

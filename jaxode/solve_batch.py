@@ -40,6 +40,7 @@ from .options import (
     SaveName,
     Sensitivity,
     check_save,
+    check_split,
     close_jacobian,
     find_algebraic,
     find_method,
@@ -49,7 +50,7 @@ from .problem import (
     Packing,
     VectorField,
     arrays_of_args,
-    check_callable,
+    check_field,
     check_some_tolerance,
     check_state,
     check_tolerance_of_batch,
@@ -65,7 +66,7 @@ from .trajectory import Method
 
 
 def solve_batch(
-    f: VectorField,
+    f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree,
     ts: Any,
     args: PyTree = None,
@@ -111,7 +112,7 @@ def solve_batch(
     **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` for more than the machine
     holds, and what `solve` raises.
     """
-    check_callable(f)
+    f = check_field(f)
     axes = axes_of(in_axes)
     check_not_empty(y0, axes["y0"])
     ts, axes["ts"] = times_of_batch(ts, axes["ts"])
@@ -139,6 +140,7 @@ def solve_batch(
     known = None if is_traced(ts) or mapped["ts"] else ts
     meter = find_counter(progress)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
+    check_split(f, method.solver)
     args = arrays_of_args(trees["args"])
     algebraic = find_algebraic(method.solver)
     parts = _Parts(

@@ -137,6 +137,8 @@ CASES = {
     "function": Case("function", "euler", "odd"),
     "steps": Case("steps", "euler", "own"),
     "dense": Case("dense", "midpoint", "shared"),
+    "implicit": Case("ts", "kvaerno3", "own"),
+    "linearly implicit": Case("ends", "rosenbrock23", "ends"),
     "adaptive": Case("ts", "tsit5", "shared"),
 }
 RUNS = [(name, wide) for name in CASES for wide in (False, True)][:-1]

@@ -20,6 +20,10 @@ CASES = [
     ("midpoint", "steps"),
     *((name, "dense") for name in PARTITIONED),
     *((name, "ts") for name in ("semi_implicit_euler", "stormer_verlet", "dprkn6")),
+    ("kvaerno5", "dense"),
+    ("kencarp4", "ts"),
+    ("trbdf2", "steps"),
+    ("trapezoid", "function"),
 ]
 
 

@@ -25,6 +25,7 @@ from ..forward import (
 from ..linalg import WithJacobian
 from ..record import Step
 from ..solution import Status
+from ..split import Split
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
 from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
@@ -173,22 +174,30 @@ class Run(eqx.Module):
     def field(self, lane_rows: PyTree) -> Callable[..., Array]:
         """The field on lanes, `(t, y)` of shapes `(lanes,)` and `(..., lanes)`."""
 
-        def many(t: Array, y: Array, half: int | None = None) -> Array:
-            def one(rows: PyTree, t: Array, y: Array) -> Array:
-                return packed_field(*self.ensemble.one(rows))(t, y, half)
+        def in_lanes(pick: Callable[[Any], Callable]) -> Callable[..., Array]:
+            def many(t: Array, y: Array, half: int | None = None) -> Array:
+                def one(rows: PyTree, t: Array, y: Array) -> Array:
+                    return pick(packed_field(*self.ensemble.one(rows)))(t, y, half)
 
-            # The state of a stage enters every component of its slope: computed once, not in each.
-            y = lax.optimization_barrier(y)
-            return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
+                # The state of a stage enters each component of its slope: computed once, not there.
+                y = lax.optimization_barrier(y)
+                return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
 
-        if self.ensemble.shared[0].jac is None:
             return many
 
         def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
             return packed_jacobian(*self.ensemble.one(rows))(t, y)
 
-        matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
-        return WithJacobian(many, lambda t, y: matrices(lane_rows, t, y))
+        def with_jacobian(field: Callable[..., Array]) -> Callable[..., Array]:
+            if self.ensemble.shared[0].jac is None:
+                return field
+            matrices = jax.vmap(jacobian, in_axes=-1, out_axes=-1)
+            return WithJacobian(field, lambda t, y: matrices(lane_rows, t, y))
+
+        if isinstance(self.ensemble.shared[0].field, Split):
+            stiff, other = in_lanes(lambda f: f.stiff), in_lanes(lambda f: f.other)
+            return Split(with_jacobian(stiff), other)
+        return with_jacobian(in_lanes(lambda f: f))
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""

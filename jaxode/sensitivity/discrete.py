@@ -24,6 +24,7 @@ from ..forward import (
 from ..linalg import WithJacobian
 from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
+from ..split import by_parts
 from .discrete_batch import solve_in_lanes
 
 
@@ -344,11 +345,15 @@ class _Replay(eqx.Module):
         """The field on packed states, with `moving` in the place of the problem's own arrays."""
         problem = self.problem if moving is None else eqx.combine(moving, self.still)
         field = packed_field(problem, self.plan)
+
         # The state of a stage enters its slope and its cotangents: computed once, not in each.
-        once = lax.optimization_barrier
-        if not isinstance(field, WithJacobian):
-            return lambda t, y, *half: field(t, once(y), *half)
-        return WithJacobian(lambda t, y: field(t, once(y)), field.jacobian)
+        def once(part: Callable) -> Callable:
+            def at(t: Array, y: Array, *half: int) -> Array:
+                return part(t, lax.optimization_barrier(y), *half)
+
+            return WithJacobian(at, part.jacobian) if isinstance(part, WithJacobian) else at
+
+        return by_parts(once, field)
 
     @property
     def t0(self) -> Array:

@@ -107,8 +107,6 @@ class _Replay(eqx.Module):
         # A lane that holds another trajectory than its row is one whose cotangents stay.
         active = (row.numbers == back.numbers) & (row.h != 0)
         row, rows = self.sane(row, lanes.rows, row.numbers == back.numbers)
-        # An implicit solver divides by the step: the lanes that take none get one that is tiny.
-        row = row._replace(h=jnp.where(active, row.h, jnp.finfo(row.h.dtype).eps))
         inside = self.inside(back, row, active)
         solver = method_in_lanes(self.lanes.ensemble, rows).stepper
 

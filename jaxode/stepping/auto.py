@@ -40,6 +40,7 @@ class Switching(Solver):
     stiff: ClassVar[Rosenbrock]
     reach: ClassVar[float]
     implicit: ClassVar[bool] = True
+    iterates: ClassVar[bool] = True
     one_step: ClassVar[bool] = False
 
     @property
@@ -52,7 +53,7 @@ class Switching(Solver):
 
     @property
     def evaluations(self) -> Evaluations:
-        return self.explicit.evaluations
+        return Evaluations(self.explicit.evaluations.first, 0, 0)
 
     @property
     def num_dense(self) -> int:
@@ -93,7 +94,12 @@ class Switching(Solver):
         switch = votes >= jnp.where(stiff, _VOTES_BACK, _VOTES_STIFF)
         votes = jnp.where(switch, 0, votes)
         after = Carry(stepped.carry, jnp.where(switch, 1 - carry.stiff, carry.stiff), votes)
-        return stepped._replace(carry=lax.stop_gradient(after)._replace(slope=stepped.carry))
+        # Besides its stages an implicit step evaluates the slope at its end.
+        each = self.explicit.evaluations.each, self.stiff.evaluations.each + 1
+        return stepped._replace(
+            carry=lax.stop_gradient(after)._replace(slope=stepped.carry),
+            iterations=jnp.where(stiff, each[1], each[0]).astype(jnp.int32),
+        )
 
     def _explicit(
         self, field: Field, t: Array, y: Array, h: Array, carry: Carry, inside: Array | bool | None

@@ -1,5 +1,7 @@
 """What implicit solvers share: Jacobians, mass matrices, and the systems made of them."""
 
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -73,12 +75,23 @@ class Implicit(Solver):
         mass = None if self.mass is None else jnp.asarray(self.mass)
         return self.linear_solver.factorised(jacobian, shift, mass)
 
+    def scaled_system(self, jacobian: Any, size: Array) -> Callable[[Array], Array]:
+        """`b -> x` with `(M - size J) x = b`, factorised once; `size` per lane, zero too."""
+        size = jnp.where(size == 0, jnp.finfo(size.dtype).eps ** 2, size)
+        solve = self.system(jacobian, 1 / size)
+        return lambda b: solve(b / size)
+
     def mass_times(self, x: Array) -> Array:
         """`M x`."""
         if self.mass is None:
             return x
         mass = jnp.asarray(self.mass, x.dtype).T
         return product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        """`y` and the polynomial without constant whose coefficients are `dense`."""
+        theta = theta.astype(y.dtype)
+        return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
@@ -112,3 +125,9 @@ def flattened(field: Field, like: Array) -> Field:
     if not isinstance(field, WithJacobian):
         return flat
     return WithJacobian(flat, lambda t, y: field.jacobian(t, y.reshape(like.shape)))
+
+
+def combined(row: tuple[float, ...], stages: list[Array]) -> Array:
+    """The sum of `row * stages`."""
+    terms = [a * u for a, u in zip(row, stages, strict=False) if a != 0.0]
+    return functools.reduce(operator.add, terms)

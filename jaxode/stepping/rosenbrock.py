@@ -1,13 +1,11 @@
 """The one Rosenbrock step, shared by every tableau: linear systems, and no iteration."""
 
-import functools
-import operator
 from typing import Any, ClassVar
 
 from jax import Array, lax
 
 from ..control import PID, Controller
-from .implicit import Implicit, flattened
+from .implicit import Implicit, combined, flattened
 from .solver import Evaluations, Field, Stepped
 from .tableaus.rosenbrock import RosenbrockTableau
 
@@ -69,14 +67,3 @@ class Rosenbrock(Implicit):
         dense = None if inside is None else tuple(map(shaped, zip(*table.dense, strict=True)))
         trouble = self.trouble_of(jacobian, stages[0])
         return Stepped(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
-
-    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        theta = theta.astype(y.dtype)
-        total = functools.reduce(lambda total, part: total * theta + part, reversed(dense))
-        return y + theta * total
-
-
-def combined(row: tuple[float, ...], stages: list[Array]) -> Array:
-    """The sum of `row * stages`."""
-    terms = [a * u for a, u in zip(row, stages, strict=False) if a != 0.0]
-    return functools.reduce(operator.add, terms)

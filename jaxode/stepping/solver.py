@@ -58,6 +58,7 @@ class Solver(eqx.Module):
     iterates: ClassVar[bool] = False  # its steps count field evaluations themselves
     keeps: ClassVar[bool] = False  # its Jacobians serve for more than one step
     partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
+    splits: ClassVar[bool] = False  # takes a field in two parts
 
     @property
     @abc.abstractmethod

@@ -4,15 +4,17 @@ from typing import ClassVar
 
 from .auto import Switching
 from .bdf import BDF
+from .esdirk import Esdirk
 from .explicit import ExplicitRungeKutta
 from .nystrom import Nystrom
 from .rosenbrock import Rosenbrock
 from .solver import Solver
 from .symplectic import Symplectic
 from .tableau import ButcherTableau
-from .tableaus import low_order, nystrom, rosenbrock, symplectic
+from .tableaus import esdirk, low_order, nystrom, rosenbrock, symplectic
 from .tableaus.dopri5 import DOPRI5
 from .tableaus.dopri8 import DOPRI8
+from .tableaus.esdirk import EsdirkTableau, ImexTableau
 from .tableaus.nystrom import NystromTableau
 from .tableaus.rosenbrock import RosenbrockTableau
 from .tableaus.symplectic import SymplecticTableau
@@ -169,6 +171,41 @@ class DPRKN6(Nystrom):
     tableau: ClassVar[NystromTableau] = nystrom.DPRKN6
 
 
+class Trapezoid(Esdirk):
+    """The implicit trapezoidal rule, order 2, fixed steps. Dense output: quadratic."""
+
+    tableau: ClassVar[EsdirkTableau] = esdirk.TRAPEZOID
+
+
+class TRBDF2(Esdirk):
+    """The 2(3) pair of Bank et al. and Hosea, Shampine, L-stable. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[EsdirkTableau] = esdirk.TRBDF2
+
+
+class Kvaerno3(Esdirk):
+    """Kvaerno's 3(2) pair, L-stable and stiffly accurate. Dense output: cubic Hermite."""
+
+    tableau: ClassVar[EsdirkTableau] = esdirk.KVAERNO3
+
+
+class Kvaerno5(Esdirk):
+    """Kvaerno's 5(4) pair, L-stable and stiffly accurate. Dense output: quartic."""
+
+    tableau: ClassVar[EsdirkTableau] = esdirk.KVAERNO5
+
+
+class KenCarp4(Esdirk):
+    """The 4(3) pair of Kennedy and Carpenter, implicit-explicit and L-stable. Dense: cubic.
+
+    Of a field given as `(stiff, other)` it treats the first part implicitly and the second one
+    explicitly; a single field implicitly.
+    """
+
+    tableau: ClassVar[ImexTableau] = esdirk.KENCARP4
+    splits: ClassVar[bool] = True
+
+
 # The first name of a solver is its own; the others are what others say, among them torchdiffeq,
 # torchdyn and SciPy.
 SOLVERS: dict[str, type[Solver]] = {
@@ -200,6 +237,11 @@ SOLVERS: dict[str, type[Solver]] = {
     "dprkn6": DPRKN6,
     "leapfrog": StormerVerlet,
     "velocity_verlet": StormerVerlet,
+    "trapezoid": Trapezoid,
+    "trbdf2": TRBDF2,
+    "kvaerno3": Kvaerno3,
+    "kvaerno5": Kvaerno5,
+    "kencarp4": KenCarp4,
     "heun2": Heun,
     "adaptive_heun": HeunEuler,
     "rk23": Bosh3,
