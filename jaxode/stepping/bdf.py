@@ -18,14 +18,14 @@ from jax import Array, lax
 
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
-from .corrector import TURNS, TURNS_TO_ROUNDING, Equation, Kept, corrected, nothing_kept
+from .corrector import TURNS, Equation, Kept, corrected, nothing_kept
 from .implicit import Implicit, flattened
 from .multistep import SAFETY, at_order, chosen
+from .newton import Measure
 from .solver import Evaluations, Field, Stepped
 
 MOST = 5
 NEARLY = 1e-3  # steps so much alike count as equal
-ROUNDING = 1e4  # the tolerance of fixed steps, in units of rounding
 # By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it.
 _KAPPA = np.array([0, -0.185, -1 / 9, -0.0823, -0.0415, 0])
 _GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
@@ -167,25 +167,8 @@ class BDF(Implicit):
         def residual(d: Array) -> Array:
             return field(t1, predicted + d) - shift * self.mass_times(psi + d)
 
-        def size(x: Array) -> Array:
-            if self.tolerance is None:
-                unit = ROUNDING * jnp.finfo(y.dtype).eps * jnp.max(jnp.abs(predicted), axis=0)
-                return jnp.max(jnp.abs(x), axis=0) / (unit + jnp.finfo(y.dtype).tiny)
-            at = predicted.reshape(shape)
-            return jnp.sqrt(self.tolerance.square(x.reshape(shape), at, at))
-
-        most = TURNS_TO_ROUNDING if self.tolerance is None else TURNS
-        return Equation(field, t1, predicted, shift, residual, size, self._limit(y.dtype), most)
-
-    def _limit(self, dtype: Any) -> Array:
-        """How exactly the equation is solved, in units of the tolerance."""
-        least = jnp.asarray(0.03, dtype)
-        if self.tolerance is None:
-            return least
-        eps, rtol = float(jnp.finfo(dtype).eps), self.tolerance.rtol
-        if rtol.ndim:
-            rtol = jnp.min(rtol, axis=self.tolerance.axes(rtol))
-        return jnp.maximum(least, 10 * eps / jnp.maximum(rtol, 100 * eps))
+        measure = Measure(self.tolerance, predicted.reshape(shape), jnp.ones_like(shift))
+        return Equation(field, t1, predicted, shift, residual, measure)
 
     def _judged(
         self,

@@ -14,14 +14,15 @@ from jax import Array, lax
 from ..linalg import Direct
 from ..solution import Status
 from .implicit import Implicit, finite
+from .newton import Measure
 from .solver import Field
 
 # The most turns of an iteration that a smaller step may spare, and of one that it may not.
 TURNS, TURNS_TO_ROUNDING = 4, 50
 REUSED = 0.3  # relative changes of `shift` for which factors still serve
-# A change below the first, in units of the limit, is none; one below the second, in units of the
-# tolerance, is rounding where a new Jacobian does not make it smaller.
-TINY, NOISE = 1e-5, 1e-2
+# In units of the measure: what may be left of the error; a change that is none; and one that is
+# rounding where a new Jacobian does not make it smaller.
+LIMIT, TINY, NOISE = 0.03, 3e-7, 1e-2
 
 
 class Kept(NamedTuple):
@@ -40,8 +41,7 @@ class Kept(NamedTuple):
 class Equation(NamedTuple):
     """`residual(x) = 0` for the change `x` of the state from `start`, at the time `t`.
 
-    `residual` has the derivative `J - shift M`. `size(x)` is the norm of a change in units of the
-    tolerance, and the solution is wanted to `limit` of these, within `most` turns.
+    `residual` has the derivative `J - shift M`.
     """
 
     field: Field
@@ -49,9 +49,7 @@ class Equation(NamedTuple):
     start: Array
     shift: Array
     residual: Callable[[Array], Array]
-    size: Callable[[Array], Array]
-    limit: Array
-    most: int
+    measure: Measure
 
 
 class Corrected(NamedTuple):
@@ -199,20 +197,21 @@ def _iterated(
     What is left of the error follows from the rate of convergence: before the second turn, that of
     the steps before, not quite trusted. It is given up where the rate says that it is too slow.
     """
-    limit, most, fresh = equation.limit, equation.most, s.fresh
+    fresh, most = s.fresh, TURNS_TO_ROUNDING if equation.measure.tolerance is None else TURNS
 
     def turn(s: _Newton) -> _Newton:
         change = correct(lax.optimization_barrier(equation.residual(s.x)))
-        size, first = equation.size(change), s.turns == 0
+        x, first = s.x + change, s.turns == 0
+        size, rounded = equation.measure(change, x)
         rate = jnp.where(first, 3 * s.rate, size / s.size)
         ahead = jnp.where(rate < 1, rate / (1 - rate), jnp.inf) * size
-        rounding = (size <= TINY * limit) | (fresh & ~first & (size <= NOISE))
-        converged = (ahead < limit) | rounding
         rest = _power(rate, most - 1 - s.turns, most) if most <= TURNS else 0
-        hopeful = first | converged | (ahead * rest <= limit)
+        hopeful = first | (ahead * rest <= LIMIT)
+        rounded = (rounded & ~hopeful) | ((size <= NOISE) & ~first)
+        converged = (ahead < LIMIT) | (size <= TINY) | (fresh & rounded)
         turns = s.turns + s.going
         return _Newton(
-            x=jnp.where(s.going, s.x + change, s.x),
+            x=jnp.where(s.going, x, s.x),
             size=jnp.where(s.going, size, s.size),
             rate=jnp.where(s.going & ~first, jnp.maximum(0.3 * s.rate, rate), s.rate),
             turns=turns,
