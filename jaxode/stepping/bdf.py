@@ -27,7 +27,7 @@ from .solver import Evaluations, Field, Stepped
 MOST = 5
 NEARLY = 1e-3  # steps so much alike count as equal
 # By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it.
-_KAPPA = np.array([0, -0.185, -1 / 9, -0.0823, -0.0415, 0])
+_KAPPA = np.array([0, 0, -1 / 9, -0.0823, -0.0415, 0])
 _GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
 _ALPHA = [*((1 - _KAPPA) * _GAMMA)]
 _ERROR = [*(_KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2))]
