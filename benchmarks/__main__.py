@@ -32,6 +32,7 @@ NAMES = (
     "batch_scaling",
     "stiff",
     "stiff_batch",
+    "stiff_pde",
     "two_devices",
 )
 RESULTS = pathlib.Path(__file__).parent / "results"

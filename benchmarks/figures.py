@@ -1,15 +1,17 @@
-"""The figures of `batch_scaling`: time against size, useful share against spread."""
+"""The figures: time against size, useful share against spread, error against time."""
 
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jaxode.demo.figures import new_figure, write
-from jaxode.plotting.axes import COLOURS, FAINT
+from jaxode.plotting.axes import COLOURS, FAINT, INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+
+    from .work_precision import Curves
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 NAMES = ("jaxode, solve_batch", "diffrax, vmap")
@@ -57,6 +59,32 @@ def draw_useful_share(shares: Pairs, per_step: Pairs) -> None:
     plain_ticks(below.yaxis)
     above.legend(loc="lower left")
     write(figure, RESULTS, "useful_share")
+
+
+def draw_work_precision(found: Mapping[str, tuple["Curves", "Curves"]]) -> None:
+    """Error against time, a panel for each problem: ours in colour, the peers dashed."""
+    figure = new_figure((11.0, 7.0))
+    panels = figure.subplots(2, 3).ravel()
+    for ax, (name, (ours, theirs)) in zip(panels, found.items(), strict=False):
+        for (solver, points), colour, marker in zip(
+            ours.items(), (*COLOURS, INK), "osD^v<p", strict=False
+        ):
+            style = {"color": colour, "marker": marker, "markersize": 4}
+            ax.plot([p.time for p in points], [p.error for p in points], label=solver, **style)
+        for (peer, points), marker in zip(theirs.items(), "xo+sd", strict=False):
+            style = {"color": FAINT, "marker": marker, "markersize": 4, "linestyle": "--"}
+            style |= {"linewidth": 1, "markerfacecolor": "white"}
+            ax.plot([p.time for p in points], [p.error for p in points], label=peer, **style)
+        ax.set(title=name, xscale="log", yscale="log", ylim=(1e-10, 1e-1))
+        ax.grid(color=FAINT, alpha=0.25, linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in panels[len(found) :]:
+        ax.remove()
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    figure.supxlabel("time of a solve, ms")
+    figure.supylabel("largest relative error of a component at the end")
+    write(figure, RESULTS, "work_precision")
 
 
 def lines(ax: "Axes", pairs: Pairs) -> None:

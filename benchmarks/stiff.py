@@ -1,6 +1,6 @@
 """Single stiff problems at equal reached error, beside diffrax, CVODE and SciPy."""
 
-from . import peers_stiff
+from . import figures, peers_stiff
 from .peers_stiff import Run
 from .stiff_problems import PROBLEMS, Stiff
 from .timing import Row, run_times
@@ -14,6 +14,7 @@ ERROR = 1e-6
 
 
 def rows() -> list[Row]:
+    figures.draw_work_precision({problem.name: curves(problem) for problem in PROBLEMS})
     return [row for problem in PROBLEMS for row in beside_peers(problem)]
 
 

@@ -11,6 +11,7 @@ Sources of the reference values:
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,19 +20,33 @@ from jax import Array
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """An initial value problem, its state at `t1`, and how large its components become."""
+    """An initial value problem, its state at `t1`, and how large its components become.
+
+    `floor`: what is small of a component, over its size; below it, errors are absolute.
+    """
 
     name: str
-    field: Callable[[Array, Array, None], Array]
+    field: Callable[[Array, Array, Any], Array]
     t1: float
     y0: tuple[float, ...]
     y1: tuple[float, ...]
     scale: tuple[float, ...]
     source: str
+    args: Any = None
+    floor: float = 1e-3
 
     def error(self, y: Array) -> float:
         """The largest error of `y` at `t1`, in units of each component's size."""
         return float(np.max(np.abs(np.asarray(y) - self.y1) / self.scale))
+
+    def atol(self, rtol: Any) -> Array:
+        """The absolute tolerances that go with `rtol`: what it is of a component's floor."""
+        return rtol * self.floor * jnp.array(self.scale)
+
+    def excess(self, y: Array, rtol: float) -> float:
+        """The largest error of `y` at `t1`, in units of what `rtol` and its `atol` allow."""
+        allowed = self.atol(rtol) + rtol * np.abs(self.y1)
+        return float(np.max(np.abs(np.asarray(y) - self.y1) / allowed))
 
 
 def predator_prey(t, y, args):

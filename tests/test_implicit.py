@@ -9,26 +9,29 @@ import numpy as np
 import pytest
 from batches import assert_same, in_tile, one_by_one, outcome
 from differences import assert_close, central, weighted
-from stiff_problems import STIFF
+from stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
 
 import jaxode as jo
+from jaxode.stepping.implicit import Implicit
 from jaxode.stepping.solvers import SOLVERS
 
-NAMES = sorted({cls: name for name, cls in reversed(SOLVERS.items()) if cls.iterates}.values())
+FIRST_NAMES = {cls: name for name, cls in reversed(SOLVERS.items())}
+NAMES = sorted(n for cls, n in FIRST_NAMES.items() if issubclass(cls, Implicit) and cls.iterates)
 L_STABLE = [name for name in NAMES if name != "trapezoid"]
 ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
-# The largest error at rtol=1e-6, in units of each component's size.
-ERRORS = {"trbdf2": 3e-3, "kvaerno3": 3e-4, "kvaerno5": 5e-5, "kencarp4": 2e-4}
+# The largest error at rtol=1e-6, in units of the tolerance.
+ERRORS = {"trbdf2": 1000, "kvaerno3": 20, "kvaerno5": 2, "kencarp4": 5}
 
 
 @pytest.mark.parametrize("name", ADAPTIVE)
-@pytest.mark.parametrize("problem", STIFF, ids=lambda p: p.name)
+@pytest.mark.parametrize("problem", ["rober", "hires", "vdpolm"])
 def test_reference_values_of_stiff_problems(name, problem):
+    problem = BY_NAME[problem]
     sol = jo.solve(
-        problem.field, jnp.array(problem.y0), (0.0, problem.t1), solver=name, rtol=1e-6,
-        atol=1e-10, max_steps=10_000,
+        problem.field, jnp.array(problem.y0), (0.0, problem.t1), problem.args, solver=name,
+        rtol=1e-6, atol=problem.atol(1e-6), max_steps=10_000,
     )  # fmt: skip
-    assert problem.error(sol.y1) < ERRORS[name]
+    assert problem.excess(sol.y1, 1e-6) < ERRORS[name]
     assert sol.stats.num_rejected < 0.2 * sol.stats.num_steps
 
 
@@ -79,22 +82,18 @@ def test_a_step_has_the_exact_derivative(name, h):
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_the_gradient_of_a_stiff_solve_agrees_with_differences(name):
     """Of a chemistry over 40 units of time, by its rates and its start."""
-    robertson = STIFF[0]
     size = jnp.array([1.0, 1e5, 1.0])
 
     def loss(p):
-        def field(t, y, rates):
-            a, b, c = rates * jnp.stack([0.04 * y[0], 1e4 * y[1] * y[2], 3e7 * y[1] ** 2])
-            return jnp.stack([b - a, a - b - c, c])
-
+        rates = p["rates"] * jnp.array(ROBERTSON_RATES)
         sol = jo.solve(
-            field, p["y"], (0.0, 40.0), p["rates"], solver=name, rtol=tight, atol=tight * 1e-4,
+            robertson, p["y"], (0.0, 40.0), rates, solver=name, rtol=tight, atol=tight * 1e-4,
             max_steps=20_000,
         )  # fmt: skip
         return weighted(size * sol.y1)
 
     tight = 1e-8 if SOLVERS[name]().order < 4 else 1e-10
-    p = {"y": jnp.array(robertson.y0) + jnp.array([0.0, 1e-5, 0.1]), "rates": jnp.ones(3)}
+    p = {"y": jnp.array([1.0, 0.0, 0.0]) + jnp.array([0.0, 1e-5, 0.1]), "rates": jnp.ones(3)}
     tolerance = 1e-4 if SOLVERS[name]().order < 4 else 1e-6
     got = jax.jit(jax.grad(loss))(p)
     assert_close(got["rates"], central(lambda r: loss(p | {"rates": r}), p["rates"]), tolerance)

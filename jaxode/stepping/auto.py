@@ -1,12 +1,15 @@
 """Switching: an explicit solver while the problem is not stiff, a Rosenbrock solver while it is."""
 
+import dataclasses
+from functools import partial
 from typing import ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..control import PID, Controller, mean_square
+from ..control import PID, Controller, Tolerance, mean_square
 from ..problem import Packing
 from .explicit import ExplicitRungeKutta
 from .rosenbrock import Rosenbrock, combined
@@ -30,7 +33,8 @@ class Switching(Solver):
 
     `reach` is the length of the explicit solver's stability region on the negative real axis.
     Stiffness is seen in the last two stages of the explicit step, which lie at one time, and in the
-    norm of the Jacobian in the implicit step.
+    norm of the Jacobian in the implicit step. The stages are compared in units of the tolerance:
+    a stiff component may be a millionth as large as the others.
 
     Source: Hairer, Wanner, Solving Ordinary Differential Equations II (1996), IV.2; the constants:
     Rackauckas, Nie, DifferentialEquations.jl, J. Open Research Software 5 (2017).
@@ -42,6 +46,9 @@ class Switching(Solver):
     implicit: ClassVar[bool] = True
     iterates: ClassVar[bool] = True
     one_step: ClassVar[bool] = False
+
+    # That of the solve; steps of a fixed size have none.
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     @property
     def order(self) -> int:
@@ -58,6 +65,9 @@ class Switching(Solver):
     @property
     def num_dense(self) -> int:
         return self.stiff.num_dense
+
+    def within(self, tolerance: Tolerance | None) -> "Switching":
+        return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
@@ -107,8 +117,11 @@ class Switching(Solver):
         """An explicit step, and whether it is a vote for the implicit solver."""
         step = self.explicit.step_and_stages
         stepped, slopes, points = step(field, t, y, h, carry.slope, None)
-        axes = tuple(range(y.ndim - t.ndim))
-        rise, run = (mean_square(x[-1] - x[-2], axes) for x in (slopes, points))
+        if self.tolerance is None:
+            size = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
+        else:
+            size = partial(self.tolerance.square, y=y, y1=stepped.y1)
+        rise, run = (size(x[-1] - x[-2]) for x in (slopes, points))
         reach = jnp.abs(h).astype(run.dtype) * jnp.sqrt(rise / jnp.where(run > 0, run, 1))
         dense = None if inside is None else self._powers(slopes, h.astype(run.dtype))
         trouble = jnp.zeros(t.shape, jnp.int32)
