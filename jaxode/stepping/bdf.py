@@ -30,7 +30,10 @@ NEARLY = 1e-3  # steps so much alike count as equal
 _KAPPA = np.array([0, 0, -1 / 9, -0.0823, -0.0415, 0])
 _GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
 _ALPHA = [*((1 - _KAPPA) * _GAMMA)]
-_ERROR = [*(_KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2))]
+# Errors of formulas of higher order add up over more steps: weighed so, a solve errs by few
+# tolerances where it has a thousand steps.
+_WEIGHT = [2, 2, 2, 3, 4, 5]
+_ERROR = [*(_WEIGHT * (_KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2)))]
 
 Rows = tuple[Array, ...]
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-SAFETY = 0.9
+SAFETY = 0.8
 
 
 class Chosen(NamedTuple):
