@@ -5,10 +5,7 @@ state itself. Two more than the highest order are kept, to judge that order and 
 """
 
 import dataclasses
-import functools
-import operator
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,13 +16,23 @@ from jax import Array, lax
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
 from .corrector import TURNS, Equation, Kept, corrected, nothing_kept
-from .implicit import Implicit, flattened
-from .multistep import SAFETY, at_order, chosen
+from .implicit import Implicit, flattened, weighted
+from .multistep import (
+    NEARLY,
+    Judged,
+    at_order,
+    judged,
+    judged_at_fixed_steps,
+    polynomial,
+    rescaled,
+    row_at,
+    up_to,
+    updated,
+)
 from .newton import Measure
 from .solver import Evaluations, Field, Stepped
 
 MOST = 5
-NEARLY = 1e-3  # steps so much alike count as equal
 # By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it.
 _KAPPA = np.array([0, 0, -1 / 9, -0.0823, -0.0415, 0])
 _GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
@@ -35,8 +42,6 @@ _ALPHA = [*((1 - _KAPPA) * _GAMMA)]
 _WEIGHT = [2, 2, 2, 3, 4, 5]
 _ERROR = [*(_WEIGHT * (_KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2)))]
 
-Rows = tuple[Array, ...]
-
 
 class Carry(NamedTuple):
     """The history: `differences` at spacing `h`, and how many steps have had it and the order.
@@ -44,7 +49,7 @@ class Carry(NamedTuple):
     All floats, `order` too: a carry has cotangents.
     """
 
-    differences: Rows
+    differences: Array
     h: Array
     order: Array
     equal: Array
@@ -55,7 +60,7 @@ class Past(NamedTuple):
     """The same as the step reads it: states as vectors, the spacing that of the coming step."""
 
     y: Array
-    rows: Rows
+    rows: Array
     h: Array
     order: Array
 
@@ -110,7 +115,8 @@ class BDF(Implicit):
     def init(self, field: Field, t: Array, y: Array) -> Carry:
         flat, start = flattened(field, y), y.reshape(-1, *t.shape)
         slope = flat(t, start) if self.mass is None else self._slope(flat, t, start)
-        rows = slope.reshape(y.shape), *[jnp.zeros_like(y)] * (self.max_order + 1)
+        rest = jnp.zeros((self.max_order + 1, *y.shape), y.dtype)
+        rows = jnp.concatenate([slope.reshape(1, *y.shape), rest])
         one = jnp.ones_like(t)
         # As if after a step of size one: the first step makes its differences of that.
         return Carry(rows, one, one, jnp.zeros_like(t), nothing_kept(self, flat, t, start))
@@ -132,24 +138,21 @@ class BDF(Implicit):
     ) -> Stepped:
         shape, order, ratio = y.shape, carry.order, h / carry.h
         start = y.reshape(-1, *t.shape)
-        rows = tuple(row.reshape(start.shape) for row in carry.differences)
-        rows = lax.optimization_barrier(_rescaled(rows, ratio, order))
+        rows = carry.differences.reshape(-1, *start.shape)
+        rows = rescaled(rows, ratio, order, self.max_order)
         equation = self._equation(flattened(field, y), t, Past(start, rows, h, order), shape)
         d, how = corrected(self, equation, carry.kept)
         y1 = (equation.start + d).reshape(shape)
-        rows = (row.reshape(shape) for row in _updated(rows, d, order))
-        rows = lax.optimization_barrier(tuple(rows))
+        rows = updated(rows, d, order).reshape(-1, *shape)
         equal = jnp.where(jnp.abs(ratio - 1) < NEARLY, carry.equal, 0) + 1
-        judged = self._judged(rows, d.reshape(shape), order, equal, how.turns, (y, y1))
+        found = self._judged(rows, d.reshape(shape), order, equal, how.turns, (y, y1))
         return Stepped(
             y1=y1,
-            error=judged.error,
-            dense=None if inside is None else _powers(rows, order),
-            carry=Carry(
-                rows, h, judged.order, jnp.where(judged.order == order, equal, 0), how.kept
-            ),
+            error=found.error,
+            dense=None if inside is None else polynomial(rows, order, self.max_order),
+            carry=Carry(rows, h, found.order, jnp.where(found.order == order, equal, 0), how.kept),
             trouble=how.trouble,
-            factor=judged.factor,
+            factor=found.factor,
             iterations=how.evaluations,
             made=(how.jacobians, how.factorisations),
         )
@@ -162,10 +165,10 @@ class BDF(Implicit):
         y, rows, h, order = past
         alpha, t1 = at_order(_ALPHA, order, 0), t + h
         shift = (alpha / h).astype(y.dtype)
-        known = _up_to(order, rows[: self.max_order])
-        predicted = lax.optimization_barrier(functools.reduce(operator.add, known, y))
-        weights = [(gamma / alpha).astype(y.dtype) for gamma in _GAMMA[1 : self.max_order + 1]]
-        psi = lax.optimization_barrier(_dot(weights, known))
+        known = up_to(order, rows[: self.max_order])
+        predicted = lax.optimization_barrier(y + jnp.sum(known, axis=0))
+        gamma = _GAMMA[1 : self.max_order + 1].astype(y.dtype)
+        psi = lax.optimization_barrier(weighted(gamma, known) / alpha.astype(y.dtype))
 
         def residual(d: Array) -> Array:
             return field(t1, predicted + d) - shift * self.mass_times(psi + d)
@@ -175,102 +178,21 @@ class BDF(Implicit):
 
     def _judged(
         self,
-        rows: Rows,
+        rows: Array,
         d: Array,
         order: Array,
         equal: Array,
         turns: Array,
         states: tuple[Array, Array],
-    ) -> "Judged":
+    ) -> Judged:
         """What follows from the errors of this order and its neighbours, after `equal` steps."""
-        due, tolerance = equal > order, self.tolerance
 
         def error(x: Array, power: int) -> Array:
             return at_order(_ERROR, order + power, 0).astype(x.dtype) * x
 
-        if tolerance is None:
-            higher = jnp.minimum(order + 1, self.max_order)
-            return Judged(jnp.where(due, higher, order), jnp.ones_like(order), error(d, 0))
-
-        def square(x: Array) -> Array:
-            return tolerance.square(x, *states).astype(order.dtype)
-
-        here = square(error(d, 0))
-        below, above = (at_order(rows[i : i + self.max_order], order) for i in (0, 2))
-        squares = square(error(below, -1)), here, square(error(above, 1))
-        best = chosen(squares, order, self.max_order)
+        due, here = equal > order, error(d, 0)
+        if self.tolerance is None:
+            return judged_at_fixed_steps(here, order, due, self.max_order)
+        errors = error(row_at(rows, order), -1), here, error(row_at(rows, order + 2), 1)
         safety = (2 * TURNS + 1) / (2 * TURNS + turns.astype(order.dtype))
-        factor = jnp.where(due, SAFETY * safety * best.factor, 1)
-        stretch = jnp.clip(here, 1e-20, 1e20) ** (1 / (order + 1) - 0.5)
-        stretch = jnp.where(here > 1, stretch / safety**2, stretch)
-        after = jnp.where(due, best.order, order)
-        return Judged(after, factor, stretch.astype(d.dtype) * error(d, 0))
-
-    def interpolate(self, theta: Array, y: Array, h: Array, dense: Rows) -> Array:
-        theta = theta.astype(y.dtype)
-        total = functools.reduce(lambda total, part: total * theta + part, reversed(dense))
-        return y + theta * total
-
-
-class Judged(NamedTuple):
-    """The next order, the next step's size to this one's, and the error, made to go as h^2."""
-
-    order: Array
-    factor: Array
-    error: Array
-
-
-def _dot(weights: Sequence[Any], rows: Sequence[Array]) -> Array:
-    return functools.reduce(operator.add, map(operator.mul, weights, rows))
-
-
-def _up_to(order: Array, rows: Rows) -> Rows:
-    """The rows up to `order`, and zeros."""
-    return tuple(jnp.where(j <= order, row, 0) for j, row in enumerate(rows, 1))
-
-
-def _rescaled(rows: Rows, ratio: Array, order: Array) -> Rows:
-    """The differences up to `order` at a spacing `ratio` times the old one, the others as before.
-
-    With `nabla = 1 - E^-1`, E being a step of the old size, that of the new size has
-    `1 - E^-ratio = 1 - (1 - nabla)^ratio`, a power series; so have its powers.
-    """
-    count = len(rows) - 2
-    base = [ratio]
-    for i in range(2, count + 1):
-        base.append(base[-1] * ((i - 1 - ratio) / i))
-    powers = [base]  # of power j, from the term of nabla^j on
-    for _ in range(1, count):
-        powers.append([_dot(powers[-1][: i + 1], base[i::-1]) for i in range(len(powers[-1]) - 1)])
-    moved = []
-    for j, series in enumerate(powers, 1):
-        kept = [jnp.where(i <= order, x, float(i == j)) for i, x in enumerate(series, j)]
-        kept = lax.optimization_barrier([x.astype(rows[0].dtype) for x in kept])
-        moved.append(_dot(kept, rows[j - 1 : count]))
-    return *moved, *rows[count:]
-
-
-def _updated(rows: Rows, d: Array, order: Array) -> Rows:
-    """The differences a step later, where that of order k + 1 is `d`; beyond k + 2 no matter."""
-    total, found = d, []
-    for j in range(len(rows), 0, -1):
-        total = jnp.where(j <= order, total + rows[j - 1], total)
-        found.append(total if j == 1 else jnp.where(j == order + 2, d - rows[j - 2], total))
-    return tuple(reversed(found))
-
-
-def _powers(rows: Rows, order: Array) -> Rows:
-    """The polynomial of the step just made: coefficients of theta to the power one and up."""
-    count = len(rows) - 2
-    known, table = _up_to(order, rows[:count]), _dense_table(count).tolist()
-    return tuple(_dot(table[i][i:], known[i:]) for i in range(count))
-
-
-@functools.cache
-def _dense_table(count: int) -> np.ndarray:
-    """Coefficients of `prod (theta - 1 + i) / (1 + i)`, i from 0 to j - 1: powers by j."""
-    table, product = np.zeros((count, count)), np.ones(1)
-    for j in range(count):
-        product = np.convolve(product, [j - 1, 1]) / (1 + j)
-        table[: j + 1, j] = product[1:]
-    return table
+        return judged(errors, order, due, self.max_order, self.tolerance, states, safety)

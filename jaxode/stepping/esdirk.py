@@ -14,7 +14,7 @@ from jax import Array, lax
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
 from ..split import Split
-from .implicit import Implicit, flattened
+from .implicit import Implicit, flattened, weighted
 from .newton import Measure, Newton, Progress, no_progress
 from .solver import Evaluations, Field, Stepped
 from .tableaus.esdirk import EsdirkTableau, ImexTableau
@@ -168,9 +168,3 @@ def still(jacobian: Any) -> Any:
     """The same, but nothing is differentiated by its arrays."""
     arrays, rest = eqx.partition(jacobian, eqx.is_array)
     return eqx.combine(lax.stop_gradient(arrays), rest)
-
-
-def weighted(row: Any, slopes: Array) -> Array:
-    """The sum of `row * slopes`, over the first axis."""
-    row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
-    return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)

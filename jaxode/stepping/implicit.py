@@ -89,9 +89,7 @@ class Implicit(Solver):
         return product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        """`y` and the polynomial without constant whose coefficients are `dense`."""
-        theta = theta.astype(y.dtype)
-        return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
+        return by_powers(theta, y, dense)
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
@@ -131,3 +129,15 @@ def combined(row: tuple[float, ...], stages: list[Array]) -> Array:
     """The sum of `row * stages`."""
     terms = [a * u for a, u in zip(row, stages, strict=False) if a != 0.0]
     return functools.reduce(operator.add, terms)
+
+
+def by_powers(theta: Array, y: Array, dense: tuple[Array, ...]) -> Array:
+    """`y` and the polynomial in `theta` without constant whose coefficients are `dense`."""
+    theta = theta.astype(jnp.finfo(y.dtype).dtype)
+    return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
+
+
+def weighted(row: Any, slopes: Array) -> Array:
+    """The sum of `row * slopes`, over the first axis."""
+    row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
+    return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from .adams import Adams
 from .auto import Switching
 from .bdf import BDF
 from .esdirk import Esdirk
@@ -226,6 +227,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "rodas4": Rodas4,
     "rodas5p": Rodas5P,
     "bdf": BDF,
+    "adams": Adams,
     "ndf": BDF,
     "auto": Auto,
     "semi_implicit_euler": SemiImplicitEuler,
