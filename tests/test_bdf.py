@@ -43,7 +43,7 @@ def follow(t, y, args):
 
 def after_a_step(order, h):
     """The largest error of one step of `order` from an exact history, at its end and inside it."""
-    solver = jo.BDF()
+    solver: Any = jo.BDF()
     points = curve(1.0 - h * np.arange(8))
     rows = [np.diff(points[::-1], n, axis=0)[-1] for n in range(1, 8)]
     carry = solver.init(lambda t, y: y, jnp.array(1.0), points[0])
@@ -91,9 +91,10 @@ def test_jacobians_and_factors_serve_many_steps():
         problem.field, jnp.array(problem.y0), (0.0, problem.t1), problem.args, solver="bdf",
         rtol=1e-6, atol=problem.atol(1e-6),
     )  # fmt: skip
-    assert sol.stats.num_jacobians * 12 < sol.stats.num_steps
-    assert sol.stats.num_factorisations * 4 < sol.stats.num_steps
-    assert sol.stats.num_evaluations < 2.5 * sol.stats.num_steps
+    stats: Any = sol.stats
+    assert stats.num_jacobians * 12 < stats.num_steps
+    assert stats.num_factorisations * 4 < stats.num_steps
+    assert stats.num_evaluations < 2.5 * stats.num_steps
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -144,10 +145,10 @@ def test_a_step_has_the_exact_derivative(h):
 
 @pytest.mark.parametrize(("mode", "rtol"), [("discrete", 1e-10), ("adjoint", 1e-9)])
 def test_adaptive_gradients_agree_with_differences(mode, rtol):
-    p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 20.0])}
+    p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 5.0])}
 
     def loss(p, **options):
-        ts = jnp.array([0.0, 0.5, 1.5])
+        ts = jnp.array([0.0, 0.5, 1.0])
         return weighted(jo.solve(bent, p["y"], ts, p["args"], max_steps=20_000, **options).ys)
 
     expected = central(lambda p: loss(p, solver="rodas5p", rtol=1e-11, atol=1e-11), p)

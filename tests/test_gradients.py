@@ -24,6 +24,8 @@ CASES = [
     ("kencarp4", "ts"),
     ("trbdf2", "steps"),
     ("trapezoid", "function"),
+    ("bdf", "dense"),
+    ("adams", "dense"),
 ]
 
 
