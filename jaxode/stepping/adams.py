@@ -1,7 +1,7 @@
 """Adams methods of orders 1 to 12 and any steps, in modified divided differences of the slope."""
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -148,13 +148,17 @@ def _newton(steps: Array, h: Array) -> tuple[Array, Array]:
     """
     count = steps.shape[0] + 1
     first = (np.arange(count) == 0).reshape(-1, *(1,) * h.ndim)
-    factor, product, past = jnp.ones_like(h), first * jnp.ones_like(h), jnp.zeros_like(h)
-    growth, basis = [factor], [product]
-    for step in steps:
+
+    def longer(state: tuple[Array, ...], step: Array) -> tuple[tuple[Array, ...], Any]:
+        """One factor more, of the time before."""
+        factor, product, past = state
         share = h / (h + past)
         shifted = jnp.concatenate([jnp.zeros_like(product[:1]), product[:-1]])
         product = (1 - share) * product + share * shifted
-        factor, past = factor * (h + past) / (past + step), past + step
-        growth.append(factor)
-        basis.append(product)
-    return jnp.stack(growth), jnp.stack(basis)
+        after = factor * (h + past) / (past + step), product, past + step
+        return after, after[:2]
+
+    begin = jnp.ones_like(h), first * jnp.ones_like(h), jnp.zeros_like(h)
+    more = lax.scan(longer, begin, steps)[1]
+    growth, basis = (jnp.concatenate([x[None], y]) for x, y in zip(begin, more, strict=False))
+    return growth, basis
