@@ -80,12 +80,13 @@ def compare(
 
 
 def our_run(solver: str, problem: Diffusion) -> Run:
+    make: Any = SOLVERS[solver]
+
     @jax.jit
     def end(y0: Array, tol: Array) -> Array:
         return jo.solve(
             lambda t, y, args: problem.field(jnp, y), y0, (0.0, problem.t1),
-            solver=SOLVERS[solver](linear_solver=problem.linear_solver), rtol=tol, atol=tol,
-            throw=False,
+            solver=make(linear_solver=problem.linear_solver), rtol=tol, atol=tol, throw=False,
         ).y1  # fmt: skip
 
     return lambda rtol: end(jnp.asarray(problem.y0), rtol)
@@ -111,8 +112,7 @@ def scipy_run(problem: Diffusion) -> Run:
 def banded(n: int, values: tuple[float, ...]) -> Any:
     """An `n` by `n` matrix with these values on the diagonals around the main one."""
     reach = len(values) // 2
-    diagonals = [np.full(n - abs(k), x) for k, x in enumerate(values, -reach)]
-    return scipy.sparse.diags(diagonals, range(-reach, reach + 1)).tocsr()
+    return scipy.sparse.csr_matrix(sum(x * np.eye(n, k=k) for k, x in enumerate(values, -reach)))
 
 
 def second_differences(n: int) -> Any:

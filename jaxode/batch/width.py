@@ -14,8 +14,9 @@ from .lanes import Tile
 # What XLA will not put inside the native function that it makes of a small loop on a CPU.
 _OUTSIDE = ("dot_general", "conv_general", "scatter", "callback", "custom_call", "lu", "cholesky")
 
-# Bytes of state in a tile up to which that function is made, and lanes that fill its vectors.
-_NATIVE_BYTES, _NATIVE_LANES = 2**15, 64
+# Bytes of state in a tile up to which that function is made, those of matrices where a lane has
+# one, and lanes that fill its vectors.
+_NATIVE_BYTES, _NATIVE_MATRICES, _NATIVE_LANES = 2**15, 2**18, 64
 # Bytes of a field's intermediate values that stay in a processor's cache.
 _CACHE_BYTES = 2**18
 _ACCELERATOR_LANES = 2**14
@@ -45,17 +46,18 @@ def choose_tile(
     backend = jax.default_backend()
     equations = list(_equations(jax.make_jaxpr(field)(t, y).jaxpr))
     state = max(y.size * (y.size if implicit else 1) * y.dtype.itemsize, 1)
+    room = _NATIVE_MATRICES if implicit else _NATIVE_BYTES
     native = (
         backend == "cpu"
         and jax.__version_info__ >= (0, 12)
-        and _NATIVE_BYTES // state >= 8
+        and room // state >= 8
         and not (implicit and y.size > INLINE_LANES)
         and not any(str(e.primitive).startswith(_OUTSIDE) for e in equations)
     )
     if lanes is not None:
         most = lanes
     elif native:
-        most = min(_NATIVE_LANES, _floor_power(_NATIVE_BYTES // state))
+        most = min(_NATIVE_LANES, _floor_power(room // state))
     elif backend == "cpu":
         work = state + sum(_size(v.aval) for e in equations for v in e.outvars)
         most = min(max(_floor_power(_CACHE_BYTES // work), 64), 1024)

@@ -5,7 +5,10 @@ Matrices are kept by columns: `a[j, i]` multiplies component `j` of a vector and
 for lanes alike.
 """
 
+import functools
+import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,11 @@ from .linear_solver import Direct, Field, Linearised, Solve, WithJacobian, pushe
 
 # Up to this many components, of one system and of lanes, an inverse is made in the loop's own
 # native function; beyond it, LAPACK factorises. Up to the last, the elimination is written out.
-INLINE, INLINE_LANES, _WRITTEN_OUT = 32, 8, 4
+INLINE, INLINE_LANES, _WRITTEN_OUT = 32, 24, 4
+# A diagonal entry serves as a pivot if none below it is larger by more than this factor.
+_STEADY = 100.0
+# Terms of a sum in lanes that are added at once.
+_BLOCK = 4
 
 
 class Dense(Direct):
@@ -47,12 +54,36 @@ def shifted(jacobian: Array, shift: Array, mass: Array | None) -> Array:
 
 def product(a: Array, x: Array) -> Array:
     """The matrix `a`, by columns, times the vector `x`."""
-    return jnp.sum(a * x[:, None], axis=0)
+    if x.ndim == 1:
+        return jnp.sum(a * x[:, None], axis=0)
+    return _total(lambda j: _at(a, j) * _at(x, j), x.shape[0])
 
 
 def transposed_product(a: Array, x: Array) -> Array:
     """The transpose of `a`, by columns, times the vector `x`."""
-    return jnp.sum(a * x[None, :], axis=1)
+    if x.ndim == 1:
+        return jnp.sum(a * x[None, :], axis=1)
+    return _total(lambda i: _at(a, i, 1) * _at(x, i), x.shape[0])
+
+
+def _at(x: Array, k: Array | int, axis: int = 0) -> Array:
+    return lax.dynamic_index_in_dim(x, k, axis, keepdims=False)
+
+
+def _total(term: Callable[[Any], Array], count: int) -> Array:
+    """The sum of `term(0)` to `term(count - 1)`, lane beside lane.
+
+    XLA on a CPU would sum over a first axis lane by lane, five times as slow.
+    """
+
+    def block(first: Array | int, size: int) -> Array:
+        return functools.reduce(operator.add, [term(first + k) for k in range(size)])
+
+    whole, rest = divmod(count, _BLOCK)
+    if whole <= 2:
+        return block(0, count)
+    total = lax.fori_loop(1, whole, lambda i, x: x + block(_BLOCK * i, _BLOCK), block(0, _BLOCK))
+    return total + block(whole * _BLOCK, rest) if rest else total
 
 
 def solver_of(a: Array) -> Callable[[Array], Array]:
@@ -65,7 +96,7 @@ def solver_of(a: Array) -> Callable[[Array], Array]:
 
     def of(b: Array) -> Array:
         return lax.custom_linear_solve(
-            lambda x: product(a, x),
+            lambda x: jnp.sum(a * x[:, None], axis=0),  # for its derivative alone
             b,
             lambda _, b: solve(b),
             lambda _, b: solve_transposed(b),
@@ -77,8 +108,9 @@ def solver_of(a: Array) -> Callable[[Array], Array]:
 def _factors(a: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Solutions of `a x = b` and of the transposed system."""
     if a.shape[0] <= (INLINE if a.ndim == 2 else INLINE_LANES):
-        inverse = inverse_of(a)
-        return lambda b: product(inverse, b), lambda b: transposed_product(inverse, b)
+        # Else XLA computes each component of `b` again for each of `x`.
+        inverse, once = inverse_of(a), lax.optimization_barrier
+        return lambda b: product(inverse, once(b)), lambda b: transposed_product(inverse, once(b))
     if a.ndim == 2:
         factors = jax.scipy.linalg.lu_factor(a)  # of the transpose of the matrix
         return (
@@ -102,7 +134,38 @@ def inverted(a: Array) -> Array:
 
 
 def inverse_of(a: Array) -> Array:
-    """The inverse, by Gauss-Jordan elimination in place with row pivots; not finite if singular."""
+    """The inverse, by Gauss-Jordan elimination in place; not finite if singular.
+
+    Rows are exchanged only where a diagonal entry is too small to be a pivot: with a step that fits
+    the problem, `shift M - J` hardly has such entries, and the search costs more than the rest.
+    """
+    if a.shape[0] <= _WRITTEN_OUT:
+        return _inverse_by_rows(a)
+    # A loop that is left at once: what a conditional returns would be copied.
+    again = lambda _: (_inverse_by_rows(a), jnp.array(True))  # noqa: E731
+    return lax.while_loop(lambda s: ~s[1], again, _inverse_by_diagonal(a))[0]
+
+
+def _inverse_by_diagonal(a: Array) -> tuple[Array, Array]:
+    """The inverse with diagonal pivots, and whether they are large enough in all lanes."""
+    n, lanes = a.shape[0], a.shape[2:]
+    index = jnp.arange(n, dtype=jnp.int32).reshape((n,) + (1,) * len(lanes))
+
+    def turn(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        a, largest = state
+        column, row = _at(a, k), _at(a, k, 1)
+        column = jnp.where(index == k, 1, column) / _at(column, k)
+        column, row = lax.optimization_barrier((column, row))
+        largest = jnp.maximum(largest, jnp.where(index > k, jnp.abs(column), 0))
+        kept = jnp.where((index == k)[None], 0, a) - row[:, None] * column[None]
+        return jnp.where((index == k)[:, None], column[None], kept), largest
+
+    a, largest = lax.fori_loop(0, n, turn, (a, jnp.zeros((n, *lanes), a.dtype)))
+    return a, jnp.all(largest <= _STEADY)
+
+
+def _inverse_by_rows(a: Array) -> Array:
+    """The inverse with the largest entries of columns as pivots."""
     n, lanes = a.shape[0], a.shape[2:]
     index = jnp.arange(n, dtype=jnp.int32).reshape((n,) + (1,) * len(lanes))
 

@@ -11,8 +11,8 @@ from jax import Array, lax
 
 from ..control import PID, Controller, Tolerance, mean_square
 from ..problem import Packing
-from .explicit import ExplicitRungeKutta
-from .rosenbrock import Rosenbrock, combined
+from .explicit import ExplicitRungeKutta, combined
+from .rosenbrock import Rosenbrock
 from .solver import Evaluations, Field, Solver, Stepped
 
 # Share of the explicit solver's stability region beyond which a step is one for the other solver,

@@ -3,10 +3,9 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -14,7 +13,7 @@ from jax import Array, lax
 from ..control import PID, Controller, Tolerance
 from ..errors import OptionError
 from ..split import Split
-from .implicit import Implicit, flattened, weighted
+from .implicit import Implicit, flattened, still, triangle, weighted
 from .newton import Measure, Newton, Progress, no_progress
 from .solver import Evaluations, Field, Stepped
 from .tableaus.esdirk import EsdirkTableau, ImexTableau
@@ -128,7 +127,7 @@ class Esdirk(Implicit):
         first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(carry))
         rest = jnp.zeros((table.stages - 1, *start.shape), start.dtype)
         slopes = tuple(jnp.concatenate([k, rest]) for k in first)
-        state = slopes, start, no_progress(size, self.trouble_of(jacobian, start))
+        state = slopes, start, no_progress(size, self.trouble_of(jacobian, solve(start)))
         (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
         return _Stages(slopes, last, solve, progress)
 
@@ -137,13 +136,10 @@ class Esdirk(Implicit):
         table, real = self.table, jnp.finfo(y.dtype).dtype
         explicit = self.tableau.explicit if isinstance(self.tableau, ImexTableau) else ()
 
-        def square(rows: Sequence[tuple[float, ...]]) -> Array:
-            return jnp.array([row + (0.0,) * (table.stages - len(row)) for row in rows], real)
-
         below = [row[:-1] for row in table.a[1:]]
-        rows = tuple(square(rows) for rows in (below, explicit)[:parts])
+        rows = tuple(triangle(rows, real) for rows in (below, explicit)[:parts])
         index = jnp.arange(1, table.stages, dtype=jnp.int32)
-        return _Row(rows, jnp.array(table.c[1:], real), square(table.guesses), index)
+        return _Row(rows, jnp.array(table.c[1:], real), triangle(table.guesses, real), index)
 
 
 class _Row(NamedTuple):
@@ -162,9 +158,3 @@ class _Stages(NamedTuple):
     last: Array
     solve: Callable[[Array], Array]
     progress: Progress
-
-
-def still(jacobian: Any) -> Any:
-    """The same, but nothing is differentiated by its arrays."""
-    arrays, rest = eqx.partition(jacobian, eqx.is_array)
-    return eqx.combine(lax.stop_gradient(arrays), rest)

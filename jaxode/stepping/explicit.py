@@ -74,11 +74,11 @@ class ExplicitRungeKutta(Solver):
     def _error(self, scale: Array, slopes: list[Array]) -> Array | None:
         if self.tableau.error is None:
             return None
-        error = scale * _combine(self.tableau.error, slopes)
+        error = scale * combined(self.tableau.error, slopes)
         if self.tableau.error_low is None:
             return error
         # Hairer's blend of two estimates, component by component: e5^2 / |(e5, e3 / 10)|.
-        low = jnp.abs(scale * _combine(self.tableau.error_low, slopes))
+        low = jnp.abs(scale * combined(self.tableau.error_low, slopes))
         square = jnp.real(error * jnp.conj(error))
         size = jnp.sqrt(square + 0.01 * low**2)
         return square / jnp.where(size > 0, size, 1.0)
@@ -113,12 +113,14 @@ def _reach(y: Array, scale: Array, row: tuple[float, ...], slopes: list[Array]) 
     """`y + scale * sum(row * slopes)`, one multiply-add away from the newest slope."""
     newest = max(i for i, a in enumerate(row) if a)
     if any(row[:newest]):
-        y = y + scale * _combine(row[:newest], slopes)
+        y = y + scale * combined(row[:newest], slopes)
     return y + (scale * row[newest]) * slopes[newest]
 
 
-def _combine(row: tuple[float, ...], slopes: list[Array]) -> Array:
-    terms = [a * k for a, k in zip(row, slopes, strict=False) if a != 0.0]
+def combined(row: Any, slopes: list[Array]) -> Array:
+    """The sum of `row * slopes`, without those whose figure is known to be zero."""
+    pairs = zip(row, slopes, strict=False)
+    terms = [a * k for a, k in pairs if not isinstance(a, float) or a]
     return functools.reduce(operator.add, terms)
 
 

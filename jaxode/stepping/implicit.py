@@ -2,14 +2,14 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jaxtyping import ArrayLike
 
 from ..errors import OptionError, StateError
@@ -93,17 +93,23 @@ class Implicit(Solver):
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
-        lanes = result.shape[1:]
-        bad = ~finite(jacobian, lanes)
-        reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
-        status = jnp.where(jnp.isfinite(jnp.sum(result, 0)), Status.SUCCESS, reason)
-        return jnp.where(bad, Status.BAD_JACOBIAN, status).astype(jnp.int32)
+        known = jnp.isfinite(functools.reduce(operator.add, result))
+
+        def reason() -> Array:
+            bad = ~finite(jacobian, known.shape)
+            other = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
+            return jnp.where(bad, Status.BAD_JACOBIAN, other).astype(jnp.int32)
+
+        # To look at the whole Jacobian would take as long as to solve with it.
+        success = jnp.full(known.shape, Status.SUCCESS, jnp.int32)
+        return jnp.where(known, success, lax.cond(jnp.all(known), lambda: success, reason))
 
 
 def finite(tree: Any, lanes: tuple[int, ...]) -> Array:
     """Whether all arrays of `tree` are finite, for each of the `lanes` that are their last axes."""
     arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
-    return jnp.isfinite(sum((jnp.sum(x.reshape(-1, *lanes), 0) for x in arrays), jnp.zeros(lanes)))
+    sums = [jnp.sum(x.reshape(-1, *lanes), 0) for x in arrays]
+    return jnp.isfinite(functools.reduce(operator.add, sums, jnp.zeros(lanes)))
 
 
 def refuse_complex(name: str, packing: Packing) -> None:
@@ -125,19 +131,24 @@ def flattened(field: Field, like: Array) -> Field:
     return WithJacobian(flat, lambda t, y: field.jacobian(t, y.reshape(like.shape)))
 
 
-def combined(row: tuple[float, ...], stages: list[Array]) -> Array:
-    """The sum of `row * stages`."""
-    terms = [a * u for a, u in zip(row, stages, strict=False) if a != 0.0]
-    return functools.reduce(operator.add, terms)
-
-
 def by_powers(theta: Array, y: Array, dense: tuple[Array, ...]) -> Array:
     """`y` and the polynomial in `theta` without constant whose coefficients are `dense`."""
     theta = theta.astype(jnp.finfo(y.dtype).dtype)
     return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
 
 
+def still(jacobian: Any) -> Any:
+    """The same, but nothing is differentiated by its arrays."""
+    arrays, rest = eqx.partition(jacobian, eqx.is_array)
+    return eqx.combine(lax.stop_gradient(arrays), rest)
+
+
 def weighted(row: Any, slopes: Array) -> Array:
-    """The sum of `row * slopes`, over the first axis."""
+    """The sum of `row * slopes`, over the first axis; term by term, as lanes want it."""
     row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
-    return jnp.sum(row.reshape((-1,) + (1,) * (slopes.ndim - 1)) * slopes, axis=0)
+    return functools.reduce(operator.add, [row[i] * slope for i, slope in enumerate(slopes)])
+
+
+def triangle(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
+    """Row `i` holds the figures of stage `i + 1`, then zeros: a square without its first row."""
+    return jnp.array([row + (0.0,) * (len(rows) + 1 - len(row)) for row in rows], dtype)

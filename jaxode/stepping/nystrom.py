@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax.numpy as jnp
 from jax import Array, lax
 
+from .explicit import combined
 from .partitioned import Partitioned, halves, joined
 from .solver import Evaluations, Field, Stepped
 from .tableaus.nystrom import NystromTableau, Row
@@ -59,14 +60,14 @@ class Nystrom(Partitioned):
         q, v = halves(y)
         stages, end = [halves(carry)[1]], q
         for c, row in zip(table.c[1:], table.a, strict=True):
-            end = q + (c * scale) * v + (scale * scale) * _combined(row, stages)
+            end = q + (c * scale) * v + (scale * scale) * combined(row, stages)
             slope = field(t + c * h, joined(end, v), 1)
             stages.append(lax.optimization_barrier(slope))
-        v1 = v + scale * _combined(table.bd, stages)
+        v1 = v + scale * combined(table.bd, stages)
         error = None
         if table.error_b is not None and table.error_bd is not None:
-            in_place = scale * _combined(table.error_b, stages)
-            error = scale * joined(in_place, _combined(table.error_bd, stages))
+            in_place = scale * combined(table.error_b, stages)
+            error = scale * joined(in_place, combined(table.error_bd, stages))
         dense = None if inside is None else self._dense(stages)
         # The last stage stands at the end of the step, and is the next step's first.
         return Stepped(joined(end, v1), error, dense, joined(v1, stages[-1]))
@@ -77,8 +78,8 @@ class Nystrom(Partitioned):
         stages = [stage for pair in dense for stage in halves(pair)]
         places = [theta * _polynomial(row, theta) for row in self._dense_rows]
         speeds = [_polynomial(_derivative(row), theta) for row in self._dense_rows]
-        q1 = q + (theta * scale) * v + (scale * scale) * _combined(places, stages)
-        return joined(q1, v + scale * _combined(speeds, stages))
+        q1 = q + (theta * scale) * v + (scale * scale) * combined(places, stages)
+        return joined(q1, v + scale * combined(speeds, stages))
 
     def _dense(self, stages: list[Array]) -> tuple[Array, ...]:
         """The stages that dense output reads, two in each array."""
@@ -86,11 +87,6 @@ class Nystrom(Partitioned):
         if len(read) % 2:
             read.append(jnp.zeros_like(read[0]))
         return tuple(map(joined, read[::2], read[1::2]))
-
-
-def _combined(row: Any, stages: list[Array]) -> Array:
-    terms = [a * k for a, k in zip(row, stages, strict=False) if not isinstance(a, float) or a]
-    return sum(terms[1:], terms[0])
 
 
 def _polynomial(row: Row, theta: Array) -> Array:

@@ -1,11 +1,12 @@
 """The one Rosenbrock step, shared by every tableau: linear systems, and no iteration."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array, lax
 
 from ..control import PID, Controller
-from .implicit import Implicit, combined, flattened
+from .implicit import Implicit, flattened, triangle, weighted
 from .solver import Evaluations, Field, Stepped
 from .tableaus.rosenbrock import RosenbrockTableau
 
@@ -52,18 +53,46 @@ class Rosenbrock(Implicit):
         slope, slope_t, jacobian = self.linearised(flat, t, y)
         solve = self.system(jacobian, 1 / (table.gamma * size))
         # Each state and each stage once: else XLA computes it again in every sum that it enters.
-        once, stages = lax.optimization_barrier, []
-        for i, (c, d) in enumerate(zip(table.c, table.d, strict=True)):
-            if i:
-                at = once(y + combined(table.a[i - 1], stages))
-                coupled = self.mass_times(combined(table.C[i - 1], stages) / size)
-                slope = flat(t + c * h, at) + coupled
-            stages.append(once(solve(slope + (d * size) * slope_t)))
+        once = lax.optimization_barrier
+        first = once(solve(slope + (table.d[0] * size) * slope_t))
+
+        def stage(stages: Array, row: _Row) -> tuple[Array, None]:
+            at = once(y + weighted(row.a, stages))
+            coupled = self.mass_times(weighted(row.C, stages) / size)
+            slope = flat(t + row.c.astype(h.dtype) * h, at) + coupled
+            new = once(solve(slope + (row.d * size) * slope_t))
+            return lax.dynamic_update_index_in_dim(stages, new, row.index, 0), None
+
+        rest = jnp.zeros((table.stages - 1, *y.shape), y.dtype)
+        # A loop: written out, the stages of POLLU took three times as long to compile.
+        stages, _ = lax.scan(stage, jnp.concatenate([first[None], rest]), self._rows(y.dtype))
+        stages = once(stages)
 
         def shaped(row: tuple[float, ...]) -> Array:
-            return combined(row, stages).reshape(shape)
+            return weighted(row, stages).reshape(shape)
 
-        y1 = y + combined(table.m, stages)
+        y1 = y + weighted(table.m, stages)
         dense = None if inside is None else tuple(map(shaped, zip(*table.dense, strict=True)))
-        trouble = self.trouble_of(jacobian, stages[0])
+        trouble = self.trouble_of(jacobian, first)
         return Stepped(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
+
+    def _rows(self, dtype: Any) -> "_Row":
+        """The figures of the stages from the second on, as arrays."""
+        table = self.tableau
+        return _Row(
+            a=triangle(table.a, dtype),
+            C=triangle(table.C, dtype),
+            c=jnp.array(table.c[1:], dtype),
+            d=jnp.array(table.d[1:], dtype),
+            index=jnp.arange(1, table.stages, dtype=jnp.int32),
+        )
+
+
+class _Row(NamedTuple):
+    """The figures of a stage."""
+
+    a: Array
+    C: Array
+    c: Array
+    d: Array
+    index: Array
