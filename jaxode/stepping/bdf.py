@@ -33,7 +33,8 @@ from .newton import Measure
 from .solver import Evaluations, Field, Stepped
 
 MOST = 5
-# By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it.
+# By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it, but of order 1:
+# there it would hand on what a stiff slope at the start is off by.
 _KAPPA = np.array([0, 0, -1 / 9, -0.0823, -0.0415, 0])
 _GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
 _ALPHA = [*((1 - _KAPPA) * _GAMMA)]
@@ -69,7 +70,8 @@ class BDF(Implicit):
     """The NDF of orders 1 to 5 in backward differences, for stiff problems.
 
     Step and order vary; Jacobian and factorisation are kept for as long as they serve. With fixed
-    steps the order rises to the highest and stays there. Dense output: the interpolating
+    steps the order rises while they are equal, and the start, at order 1, leaves an error of order
+    2. Dense output: the interpolating
     polynomial, of the order of the step.
 
     - `max_order`: the highest order, 1 to 5; at 2 and below the method is A-stable.
