@@ -36,6 +36,8 @@ from .solve_batch import solve_batch as solve_batch
 from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import RKC2 as RKC2
+from .stepping.solvers import BDF as BDF
+from .stepping.solvers import Adams as Adams
 from .stepping.solvers import Auto as Auto
 from .stepping.solvers import TRBDF2 as TRBDF2
 from .stepping.solvers import Bosh3 as Bosh3

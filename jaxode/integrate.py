@@ -75,5 +75,5 @@ def integrate(
         return judged(end, direction * (t1 - end.t)), record
 
     end, record = in_one_piece(whole, (blank, open_record(blank.carry)))
-    stats = stats_of(method, end.num_steps, end.num_accepted, end.num_more, end.t)
+    stats = stats_of(method, end.num_steps, end.num_accepted, end.num_more, end.num_made, end.t)
     return Outcome(end.y, end.status, stats, record, end.h)

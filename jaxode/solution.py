@@ -76,6 +76,7 @@ class Stats(eqx.Module):
     - `num_steps`: attempted; `num_accepted` and `num_rejected` sum to it.
     - `num_evaluations`: calls of the vector field, forward solve only; of a field in two parts,
       those of the first. A Jacobian counts as one.
+    - `num_jacobians`, `num_factorisations`: of solvers that keep them over steps; else None.
     - `t_reached`: the last time an accepted step ended at.
     - `useful_share`: of a batch, the share of its lanes' steps that trajectories took, a scalar;
       else None.
@@ -86,6 +87,8 @@ class Stats(eqx.Module):
     num_rejected: Array
     num_evaluations: Array
     t_reached: Array
+    num_jacobians: Array | None = None
+    num_factorisations: Array | None = None
     useful_share: Array | None = None
 
 

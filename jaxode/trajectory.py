@@ -45,7 +45,8 @@ class Method(eqx.Module):
 class Moving(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
-    `num_more` counts the field evaluations that not every step makes, where there are any.
+    `num_more` counts the field evaluations that not every step makes, where there are any;
+    `num_made` the Jacobians and the factorisations, where the solver keeps them.
     """
 
     t: Array
@@ -57,6 +58,7 @@ class Moving(NamedTuple):
     num_steps: Array
     num_accepted: Array
     num_more: Any
+    num_made: Any
     status: Array
 
 
@@ -67,7 +69,9 @@ def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Movi
     h, memory = method.controller.start(size)
     zero = jnp.zeros((), jnp.int32)
     num_more = zero if method.counts_more else ()
-    return Moving(t0, jnp.zeros_like(t0), y0, carry, h, memory, zero, zero, num_more, zero)
+    num_made = (zero, zero) if method.solver.keeps else ()
+    low = jnp.zeros_like(t0)
+    return Moving(t0, low, y0, carry, h, memory, zero, zero, num_more, num_made, zero)
 
 
 def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
@@ -116,6 +120,7 @@ def attempt(
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         num_more=jax.tree.map(lambda count: count + more, s.num_more),
+        num_made=jax.tree.map(jnp.add, s.num_made, stepped.made or ()),
         status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
     )
     step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
@@ -184,18 +189,26 @@ def judged(end: Moving, remaining: Array) -> Moving:
 
 
 def stats_of(
-    method: Method, num_steps: Array, num_accepted: Array, num_more: Any, t_reached: Array
+    method: Method,
+    num_steps: Array,
+    num_accepted: Array,
+    num_more: Any,
+    num_made: Any,
+    t_reached: Array,
 ) -> Stats:
     """The counts of trajectories that have ended."""
     first, each, _ = method.solver.evaluations
     if method.controller.adaptive and method.dt is None:
         first = max(first, 1) + 1  # the first step's choice shares the slope at the start
+    jacobians, factorisations = num_made or (None, None)
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
         num_evaluations=first + each * num_steps + sum(jax.tree.leaves(num_more)),
         t_reached=t_reached,
+        num_jacobians=jacobians,
+        num_factorisations=factorisations,
     )
 
 

@@ -28,6 +28,8 @@ CASES = [
     ("gauss_legendre4", "ts"),
     ("implicit_midpoint", "steps"),
     ("implicit_euler", "function"),
+    ("bdf", "dense"),
+    ("adams", "dense"),
 ]
 
 

@@ -22,7 +22,8 @@ L_STABLE = sorted(set(NAMES) - SYMMETRIC)
 ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
 ACCURATE = sorted(set(ADAPTIVE) - {"implicit_euler"})
 # The largest error at rtol=1e-6, in units of the tolerance.
-ERRORS = {"trbdf2": 1000, "kvaerno3": 20, "kvaerno5": 2, "kencarp4": 5, "radau_iia5": 2}
+ERRORS = {"trbdf2": 1000, "kvaerno3": 20, "kvaerno5": 2, "kencarp4": 5}
+ERRORS |= {"radau_iia5": 2, "bdf": 20}
 
 
 @pytest.mark.parametrize("name", ACCURATE)
@@ -65,7 +66,7 @@ def bent(t, y, args):
     return jnp.stack([args[0] * y[1] + jnp.cos(t), fast, args[1] * (jnp.sin(t) * y[0] - y[2])])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "bdf"])  # see its own tests
 @pytest.mark.parametrize("h", [0.1, -0.05])
 def test_a_step_has_the_exact_derivative(name, h):
     """Of its end, dense output and carry, by state, parameters, time and size."""

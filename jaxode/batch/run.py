@@ -153,7 +153,8 @@ class Run(eqx.Module):
         if self.save == "ts":
             missed = lane.reader.count < self.ensemble.all_times.shape[-1]
             status = times_status(status, lane.reader.ordered, missed)
-        counts = status, end.num_steps, end.num_accepted, *jax.tree.leaves(end.num_more)
+        more = jax.tree.leaves((end.num_more, end.num_made))
+        counts = status, end.num_steps, end.num_accepted, *more
         return end.y, end.t, jnp.stack(counts)
 
     def attempt(self, lanes: Lane) -> tuple[Lane, Step]:
@@ -248,8 +249,11 @@ class Run(eqx.Module):
     def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""
         (y1, t, counts), (saved, _), turns = ended
-        status, num_steps, num_accepted, *num_more = jnp.moveaxis(counts, 1, 0)
-        stats = stats_of(self.ensemble.plan.method, num_steps, num_accepted, num_more, t)
+        status, num_steps, num_accepted, *more = jnp.moveaxis(counts, 1, 0)
+        method = self.ensemble.plan.method
+        num_made = tuple(more[-2:]) if method.solver.keeps else ()
+        num_more = more[: method.counts_more]
+        stats = stats_of(method, num_steps, num_accepted, num_more, num_made, t)
         share = jnp.sum(num_steps) / jnp.maximum(turns * self.tile.width, 1).astype(t.dtype)
         stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
         if self.save == "ends":

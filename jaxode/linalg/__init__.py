@@ -10,6 +10,7 @@ from .dense import product as product
 from .dense import solver_of as solver_of
 from .dense import transposed_product as transposed_product
 from .krylov import Krylov as Krylov
+from .linear_solver import Direct as Direct
 from .linear_solver import Linearised as Linearised
 from .linear_solver import LinearSolver as LinearSolver
 from .linear_solver import WithJacobian as WithJacobian

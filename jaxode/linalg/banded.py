@@ -17,10 +17,10 @@ from jax import Array, lax
 
 from ..errors import OptionError
 from .dense import inverse_of, product
-from .linear_solver import Field, Linearised, LinearSolver, Solve, WithJacobian, pushed_forward
+from .linear_solver import Direct, Field, Linearised, Solve, WithJacobian, pushed_forward
 
 
-class Banded(LinearSolver):
+class Banded(Direct):
     """A Jacobian that is zero but for `lower` diagonals below the main one and `upper` above it.
 
     It takes `lower + upper + 1` derivatives, however many components there are. Pivots are sought
@@ -62,10 +62,7 @@ class Banded(LinearSolver):
         return found._replace(jacobian=jnp.where(_spread(inside, bands), bands, 0))
 
     def system(self, jacobian: Array, shift: Array, mass: Array | None) -> Solve:
-        if mass is None:
-            mass = jnp.eye(jacobian.shape[1], dtype=jacobian.dtype)
-        mass = self.bands_of(mass.astype(jacobian.dtype))
-        bands = shift * mass.reshape(mass.shape + (1,) * shift.ndim) - jacobian
+        bands = self._shifted(jacobian, shift, mass)
         factors = self.factors(lax.stop_gradient(bands))
 
         def transposed(b: Array) -> Array:
@@ -81,6 +78,15 @@ class Banded(LinearSolver):
             )
 
         return of
+
+    def factorised(self, jacobian: Array, shift: Array, mass: Array | None) -> "Factors":
+        return self.factors(self._shifted(jacobian, shift, mass))
+
+    def _shifted(self, jacobian: Array, shift: Array, mass: Array | None) -> Array:
+        if mass is None:
+            mass = jnp.eye(jacobian.shape[1], dtype=jacobian.dtype)
+        mass = self.bands_of(mass.astype(jacobian.dtype))
+        return shift * mass.reshape(mass.shape + (1,) * shift.ndim) - jacobian
 
     def bands_of(self, matrix: Array) -> Array:
         """The bands of a matrix `(n, n)`, or `(n, n, lanes)`."""
@@ -125,7 +131,6 @@ class Banded(LinearSolver):
         return Factors(state[3], _inverse(state[1]))
 
     def solve(self, factors: "Factors", b: Array) -> Array:
-        """The solution for the right-hand side `b`."""
         size, _, count = factors.inverse.shape[:3]
         fill = [(0, size * count - b.shape[0])] + [(0, 0)] * (b.ndim - 1)
         parts = jnp.pad(b, fill).reshape(count, size, *b.shape[1:]).swapaxes(0, 1)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .linear_solver import Field, Linearised, LinearSolver, Solve, WithJacobian, pushed_forward
+from .linear_solver import Direct, Field, Linearised, Solve, WithJacobian, pushed_forward
 
 # Up to this many components, of one system and of lanes, an inverse is made in the loop's own
 # native function; beyond it, LAPACK factorises. Up to the last, the elimination is written out.
@@ -26,7 +26,7 @@ _STEADY = 100.0
 _BLOCK = 4
 
 
-class Dense(LinearSolver):
+class Dense(Direct):
     """Every entry of the Jacobian, by as many derivatives as there are components: the default."""
 
     def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
@@ -37,6 +37,12 @@ class Dense(LinearSolver):
 
     def system(self, jacobian: Array, shift: Array, mass: Array | None) -> Solve:
         return solver_of(lax.optimization_barrier(shifted(jacobian, shift, mass)))
+
+    def factorised(self, jacobian: Array, shift: Array, mass: Array | None) -> Array:
+        return inverted(lax.optimization_barrier(shifted(jacobian, shift, mass)))
+
+    def solve(self, factors: Array, b: Array) -> Array:
+        return product(factors, b)
 
 
 def shifted(jacobian: Array, shift: Array, mass: Array | None) -> Array:
@@ -123,6 +129,13 @@ def _factors(a: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Arra
         return one(factors, b.T).T
 
     return lambda b: solve(b, 1), lambda b: solve(b, 0)
+
+
+def inverted(a: Array) -> Array:
+    """The inverse; not finite if singular."""
+    if a.shape[0] <= (INLINE if a.ndim == 2 else INLINE_LANES):
+        return inverse_of(a)
+    return jnp.linalg.inv(a) if a.ndim == 2 else jax.vmap(jnp.linalg.inv, -1, -1)(a)
 
 
 def inverse_of(a: Array) -> Array:

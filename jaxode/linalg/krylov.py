@@ -64,8 +64,8 @@ class Krylov(LinearSolver):
         return Linearised(slope, slope_t, Products(times, t, y))
 
     def system(self, jacobian: Products, shift: Array, mass: Array | None) -> Solve:
-        # A lane that takes no step has no finite shift, and would spoil the norms of all.
-        shift = jnp.where(jnp.isfinite(shift), shift, 1)
+        # A lane that takes no step, or as good as none, would spoil the norms of all.
+        shift = jnp.where(jnp.abs(shift) < 0.5 * jnp.finfo(shift.dtype).eps ** -2, shift, 1)
 
         def times(x: Array) -> Array:
             weighted = x if mass is None else product(_by_columns(mass, x), x)

@@ -59,6 +59,18 @@ class LinearSolver(eqx.Module):
         """**Raises:** `OptionError` if it does not suit a state of `size` components."""
 
 
+class Direct(LinearSolver):
+    """A linear solver whose factors are arrays, which serve for as many systems as one likes."""
+
+    @abc.abstractmethod
+    def factorised(self, jacobian: Any, shift: Array, mass: Array | None) -> Any:
+        """The factors of `shift M - J`: floating arrays whose last axes are those of `shift`."""
+
+    @abc.abstractmethod
+    def solve(self, factors: Any, b: Array) -> Array:
+        """The solution for the right-hand side `b`; the factors are not differentiated."""
+
+
 def pushed_forward(field: Field, t: Array, y: Array, seeds: np.ndarray) -> Linearised:
     """The field around `(t, y)`, with the products of its Jacobian and the rows of `seeds`."""
     slope, linear = jax.linearize(field, t, y)

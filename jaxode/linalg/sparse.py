@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from ..errors import OptionError
 from .banded import Banded
 from .dense import Dense
-from .linear_solver import Field, Linearised, LinearSolver, Solve, WithJacobian, pushed_forward
+from .linear_solver import Direct, Field, Linearised, Solve, WithJacobian, pushed_forward
 
 # How much dearer an operation of the block cyclic reduction is than one of a dense factorisation.
 _DEARER = 50
@@ -50,7 +50,7 @@ class Layout:
         return cls(entries, colours_of(rows, columns, n), tuple(map(int, order)), inner)
 
 
-class Sparse(LinearSolver):
+class Sparse(Direct):
     """A Jacobian that is zero where `pattern` is.
 
     `pattern`: boolean `(n, n)`, or a SciPy sparse array, true where `df_i / dy_j` can be other than
@@ -95,11 +95,25 @@ class Sparse(LinearSolver):
         return found._replace(jacobian=jnp.where(mask, values, 0))
 
     def system(self, jacobian: Array, shift: Array, mass: Array | None) -> Solve:
-        order = np.array(self.layout.order)
-        if mass is not None:
-            mass = mass[order][:, order]
-        solve, back = self.layout.inner.system(jacobian, shift, mass), np.argsort(order)
+        solve = self.layout.inner.system(jacobian, shift, self._reordered(mass))
+        order, back = self._orders()
         return lambda b: solve(b[order])[back]
+
+    def factorised(self, jacobian: Array, shift: Array, mass: Array | None) -> Any:
+        return self.layout.inner.factorised(jacobian, shift, self._reordered(mass))
+
+    def solve(self, factors: Any, b: Array) -> Array:
+        order, back = self._orders()
+        return self.layout.inner.solve(factors, b[order])[back]
+
+    def _orders(self) -> tuple[np.ndarray, np.ndarray]:
+        """The order that is banded, and the way back."""
+        order = np.array(self.layout.order)
+        return order, np.argsort(order)
+
+    def _reordered(self, mass: Array | None) -> Array | None:
+        order, _ = self._orders()
+        return None if mass is None else mass[order][:, order]
 
     def _inner_of(self, matrix: Array) -> Array:
         inner = self.layout.inner

@@ -55,7 +55,7 @@ def _discrete(problem: Problem, plan: Plan) -> Result:
 
 @_discrete.def_fwd
 def _forward(perturbed: PyTree, problem: Problem, plan: Plan) -> tuple[Result, Any]:
-    rows = rows_that_fit(problem.y0, plan.method.max_steps)
+    rows = rows_that_fit(kept_states(problem, plan), plan.method.max_steps)
     tracing = Tracing(plan.method.max_steps, rows, keeps_carry(plan, rows))
     result, trace = run(problem, plan, tracing)
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
@@ -72,9 +72,17 @@ def _backward(
     return eqx.filter(replay.finish(end, num_accepted), perturbed)
 
 
-def rows_that_fit(y0: Array, max_steps: int) -> int:
+def kept_states(problem: Problem, plan: Plan) -> PyTree:
+    """Arrays like those that have to be kept of a step to run it again."""
+    if plan.method.solver.one_step:
+        return problem.y0
+    init, field = plan.method.stepper.init, packed_field(problem, plan)
+    return problem.y0, jax.eval_shape(lambda: init(field, problem.ts[0], problem.y0))
+
+
+def rows_that_fit(state: PyTree, max_steps: int) -> int:
     """How many states a trace keeps: four megabytes of them, at least the root of the steps."""
-    size = max(y0.size * jnp.dtype(y0.dtype).itemsize, 1)
+    size = max(sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(state)), 1)
     return min(max_steps, max(_root(max_steps), 2**22 // size))
 
 

@@ -13,7 +13,15 @@ from jax import Array, lax
 from jaxtyping import ArrayLike
 
 from ..errors import OptionError, StateError
-from ..linalg import Dense, Linearised, LinearSolver, WithJacobian, first_axis_sum, product
+from ..linalg import (
+    Dense,
+    Direct,
+    Linearised,
+    LinearSolver,
+    WithJacobian,
+    first_axis_sum,
+    product,
+)
 from ..problem import Packing, is_traced
 from ..solution import Status
 from .solver import Field, Solver
@@ -69,6 +77,12 @@ class Implicit(Solver):
         mass = None if self.mass is None else jnp.asarray(self.mass)
         return self.linear_solver.system(jacobian, shift, mass)
 
+    def factorised(self, jacobian: Any, shift: Array) -> Any:
+        """The factors of `shift M - J`, of a direct linear solver."""
+        assert isinstance(self.linear_solver, Direct)
+        mass = None if self.mass is None else jnp.asarray(self.mass)
+        return self.linear_solver.factorised(jacobian, shift, mass)
+
     def scaled_system(self, jacobian: Any, size: Array) -> Callable[[Array], Array]:
         """`b -> x` with `(M - size J) x = b`, factorised once; `size` per lane, zero too."""
         size = jnp.where(size == 0, jnp.finfo(size.dtype).eps ** 2, size)
@@ -83,24 +97,26 @@ class Implicit(Solver):
         return product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        """`y` and the polynomial without constant whose coefficients are `dense`."""
-        theta = theta.astype(y.dtype)
-        return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
+        return by_powers(theta, y, dense)
 
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
-        lanes = result.shape[1:]
-
-        def finite(x: Array) -> Array:
-            x = lax.stop_gradient(x)
-            x = first_axis_sum(x) if lanes and x.ndim > 2 else x
-            return jnp.isfinite(jnp.sum(x.reshape(-1, *lanes), 0))
-
-        arrays = jax.tree.leaves(eqx.filter(jacobian, eqx.is_array))
-        good = functools.reduce(operator.and_, map(finite, arrays), jnp.full(lanes, True))
+        known = finite(result, result.shape[1:])
+        good = finite(lax.stop_gradient(jacobian), result.shape[1:])
         reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
-        status = jnp.where(finite(result), Status.SUCCESS, reason)
+        status = jnp.where(known, Status.SUCCESS, reason)
         return jnp.where(good, status, Status.BAD_JACOBIAN).astype(jnp.int32)
+
+
+def finite(tree: Any, lanes: tuple[int, ...]) -> Array:
+    """Whether all arrays of `tree` are finite, for each of the `lanes` that are their last axes."""
+
+    def one(x: Array) -> Array:
+        x = first_axis_sum(x) if lanes and x.ndim > 2 else x
+        return jnp.isfinite(jnp.sum(x.reshape(-1, *lanes), 0))
+
+    arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
+    return functools.reduce(operator.and_, map(one, arrays), jnp.full(lanes, True))
 
 
 def refuse_complex(name: str, packing: Packing) -> None:
@@ -120,6 +136,12 @@ def flattened(field: Field, like: Array) -> Field:
     if not isinstance(field, WithJacobian):
         return flat
     return WithJacobian(flat, lambda t, y: field.jacobian(t, y.reshape(like.shape)))
+
+
+def by_powers(theta: Array, y: Array, dense: tuple[Array, ...]) -> Array:
+    """`y` and the polynomial in `theta` without constant whose coefficients are `dense`."""
+    theta = theta.astype(jnp.finfo(y.dtype).dtype)
+    return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
 
 
 def still(jacobian: Any) -> Any:

@@ -34,6 +34,7 @@ class Stepped(NamedTuple):
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
     - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
     - `longest`: a bound of the next step's size, or None.
+    - `made`: whether it made a Jacobian and how many factorisations, where steps differ in that.
     """
 
     y1: Array
@@ -44,6 +45,7 @@ class Stepped(NamedTuple):
     factor: Array | None = None
     iterations: Array | int = 0
     longest: Array | None = None
+    made: tuple[Array, Array] | None = None
 
 
 class Solver(eqx.Module):
@@ -55,8 +57,9 @@ class Solver(eqx.Module):
 
     one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
-    partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
     iterates: ClassVar[bool] = False  # its steps count field evaluations themselves
+    keeps: ClassVar[bool] = False  # its Jacobians serve for more than one step
+    partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
     splits: ClassVar[bool] = False  # takes a field in two parts
 
     @property

@@ -2,7 +2,9 @@
 
 from typing import ClassVar
 
+from .adams import Adams
 from .auto import Switching
+from .bdf import BDF
 from .esdirk import Esdirk
 from .explicit import ExplicitRungeKutta
 from .irk import Collocation
@@ -257,6 +259,9 @@ SOLVERS: dict[str, type[Solver]] = {
     "rosenbrock23": Rosenbrock23,
     "rodas4": Rodas4,
     "rodas5p": Rodas5P,
+    "bdf": BDF,
+    "adams": Adams,
+    "ndf": BDF,
     "auto": Auto,
     "semi_implicit_euler": SemiImplicitEuler,
     "stormer_verlet": StormerVerlet,
