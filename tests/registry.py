@@ -5,12 +5,16 @@ from typing import Any
 import jax.numpy as jnp
 from problems import lotka_volterra
 
+from jaxode.stepping.implicit import Implicit
 from jaxode.stepping.solvers import SOLVERS
 
 # Each by its first name.
 NAMES = sorted({solver: name for name, solver in reversed(SOLVERS.items())}.values())
 ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
 PARTITIONED = [name for name in NAMES if SOLVERS[name].partitioned]
+IMPLICIT = [name for name in NAMES if issubclass(SOLVERS[name], Implicit)]
+# Implicit, and not damped where a component is infinitely stiff.
+SYMMETRIC = {"trapezoid", "implicit_midpoint", "gauss_legendre4", "gauss_legendre6"}
 
 
 def step_of(name, dt=0.05) -> dict[str, Any]:

@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 from batches import assert_same, in_tile, one_by_one, outcome
 from differences import assert_close, central, weighted
+from registry import IMPLICIT, SYMMETRIC
 from stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
 
 import jaxode as jo
-from jaxode.stepping.implicit import Implicit
 from jaxode.stepping.solvers import SOLVERS
 
-FIRST_NAMES = {cls: name for name, cls in reversed(SOLVERS.items())}
-NAMES = sorted(n for cls, n in FIRST_NAMES.items() if issubclass(cls, Implicit) and cls.iterates)
-SYMMETRIC = {"trapezoid", "implicit_midpoint", "gauss_legendre4", "gauss_legendre6"}
-L_STABLE = sorted(set(NAMES) - SYMMETRIC)
+NAMES = [name for name in IMPLICIT if SOLVERS[name].iterates]
+L_STABLE = sorted(set(IMPLICIT) - SYMMETRIC)
 ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
 ACCURATE = sorted(set(ADAPTIVE) - {"implicit_euler"})
 # The largest error at rtol=1e-6, in units of the tolerance.
@@ -47,9 +45,12 @@ def test_infinitely_stiff_components_are_gone_after_a_few_big_steps(name, rate):
         solver=name, controller=jo.Fixed(0.5),
     )  # fmt: skip
     gap = np.abs(sol.ys[:, 0] - np.cos(sol.ts))
+    if name == "rosenbrock23":  # not stiffly accurate: errs by the bend of the solution in a step
+        assert np.all(gap[1:] < 0.1 * 0.5**2)
+        return
     assert gap[1] < 1e-3
     assert np.all(gap[3:] < -2 / rate)
-    adaptive: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5} if name in ACCURATE else {"dt": 0.5}
+    adaptive: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
     if name == "implicit_euler":
         adaptive = {"controller": jo.Fixed(0.5)}
     sol = jo.solve(

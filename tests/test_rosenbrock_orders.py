@@ -1,15 +1,12 @@
-"""Rosenbrock tables against their order conditions, and orders measured with mass matrices."""
+"""Rosenbrock tables against their order conditions."""
 
 import dataclasses
 import functools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_tableaus import density, nodes, trees
 
-import jaxode as jo
 from jaxode.stepping.tableaus import rosenbrock
 from jaxode.stepping.tableaus.rosenbrock import RosenbrockTableau
 
@@ -99,65 +96,3 @@ def test_times_of_the_stages_are_the_sums_of_their_rows(name):
 def test_malformed_tableau_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(rosenbrock.ROSENBROCK23, **change)
-
-
-def exact(t):
-    return jnp.stack([jnp.sin(1.3 * t) + 1.1, jnp.cos(t) * jnp.exp(-0.3 * t), jnp.sin(t**2 / 2)])
-
-
-def bent(u):
-    """A map of three components whose every derivative mixes them."""
-    x, y, z = u
-    A = jnp.array([[-0.7, 0.9, 0.4], [-0.5, -0.8, 0.6], [0.5, -0.3, -1.9]])
-    more = [jnp.sin(x * y) + 0.3 * z**2 * x, x * y - 0.4 * z**3 * y, 0.3 * jnp.sin(x * z) + x**2]
-    return A @ u + jnp.stack(more)
-
-
-def forced(t, u, mass):
-    """A right-hand side with which `M u' = f` has the exact solution."""
-    value, slope = jax.jvp(exact, (t,), (jnp.ones_like(t),))
-    return bent(u) - bent(value) + mass @ slope
-
-
-MASSES = {
-    "index 1": np.diag([1.0, 1.0, 0.0]),
-    "index 1, oblique": np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, -1.0]]),
-    "regular": np.array([[2.0, 0.3, 0.1], [-0.4, 1.5, 0.2], [0.1, 0.5, 1.0]]),
-}
-COUNTS = (32, 45, 64)
-
-
-def errors(solver, mass):
-    """The error at the end, and the largest inside the steps, for each number of steps."""
-    inside = jnp.linspace(0.0, 1.6, 301)
-
-    @jax.jit
-    def run(dt):
-        sol = jo.solve(forced, exact(0.0), inside, mass, solver=solver, controller=jo.Fixed(dt))
-        gaps = jnp.max(jnp.abs(sol.ys - jax.vmap(exact)(inside)), axis=-1)
-        return gaps[-1], jnp.max(gaps)
-
-    return np.array([run(1.6 / count) for count in COUNTS])
-
-
-@pytest.mark.parametrize("kind", MASSES)
-@pytest.mark.parametrize("solver", [jo.Rodas4, jo.Rodas5P])
-def test_order_with_a_mass_matrix(solver, kind):
-    """That of an equation without one; dense output of algebraic unknowns has an order less."""
-    found = errors(solver(mass=MASSES[kind]), jnp.array(MASSES[kind]))
-    slopes = -np.polyfit(np.log(COUNTS), np.log(found), 1)[0]
-    order = solver().order
-    np.testing.assert_allclose(slopes, [order, order - (kind != "regular")], atol=0.4)
-
-
-@pytest.mark.parametrize("solver", [jo.Rosenbrock23, jo.Rodas4, jo.Rodas5P])
-def test_a_regular_mass_matrix_is_its_inverse_times_the_field(solver):
-    """In every step: the stages are the same but for rounding."""
-    mass = jnp.array(MASSES["regular"])
-    start, steps = (exact(0.0), (0.0, 1.6), mass), jo.Fixed(0.05)
-    with_mass = jo.solve(forced, *start, solver=solver(mass=mass), controller=steps)
-    without = jo.solve(
-        lambda t, u, mass: jnp.linalg.solve(mass, forced(t, u, mass)),
-        *start, solver=solver(), controller=steps,
-    )  # fmt: skip
-    np.testing.assert_allclose(with_mass.y1, without.y1, rtol=1e-11)
