@@ -71,7 +71,7 @@ def test_order_with_a_mass_matrix(name, kind):
     """
     solver = taking(name, MASSES[kind])
     known = ORDERS if kind == "regular" else ORDERS_OF_ALGEBRAIC
-    order = known.get(name, solver.order)
+    order = known[name] if name in known else int(solver.order)
     counts = np.array([32, 45, 64]) * (16 if order == 1 else 4 if order == 2 else 1)
     found = errors(solver, jnp.array(MASSES[kind]), counts)
     end, inside = -np.polyfit(np.log(counts), np.log(found), 1)[0]
