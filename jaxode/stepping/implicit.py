@@ -102,7 +102,7 @@ class Implicit(Solver):
     def trouble_of(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
         known = finite(result, result.shape[1:])
-        good = finite(lax.stop_gradient(jacobian), result.shape[1:])
+        good = finite(jacobian, result.shape[1:])
         reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
         status = jnp.where(known, Status.SUCCESS, reason)
         return jnp.where(good, status, Status.BAD_JACOBIAN).astype(jnp.int32)
@@ -112,6 +112,7 @@ def finite(tree: Any, lanes: tuple[int, ...]) -> Array:
     """Whether all arrays of `tree` are finite, for each of the `lanes` that are their last axes."""
 
     def one(x: Array) -> Array:
+        x = lax.stop_gradient(x)
         x = first_axis_sum(x) if lanes and x.ndim > 2 else x
         return jnp.isfinite(jnp.sum(x.reshape(-1, *lanes), 0))
 

@@ -114,7 +114,8 @@ class Newton(eqx.Module):
         rate = size / s.size
         rest = jnp.where(s.progress.count == 0, s.progress.rest, rate / jnp.maximum(1 - rate, 0))
         count = s.progress.count + self.calls
-        done = (rest * size <= self.kappa) | ((rate >= 1) & rounded)
+        # Of rounding alone, increments stay about as they are.
+        done = (rest * size <= self.kappa) | ((rate >= 0.9) & rounded)
         most = self.calls * (_MOST_TO_ROUNDING if self.measure.tolerance is None else _MOST)
         lost = ~done & (~(rate < 1) | (count >= most))
         trouble = jnp.where(lost, _reason(r, increment), s.progress.trouble)
