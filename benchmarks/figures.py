@@ -78,10 +78,10 @@ def draw_work_precision(found: Mapping[str, tuple["Curves", "Curves"]]) -> None:
         ax.set(title=name, xscale="log", yscale="log", ylim=(1e-10, 1e-1))
         ax.grid(color=FAINT, alpha=0.25, linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
-    for ax in panels[len(found) :]:
-        ax.remove()
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    for ax in panels[len(found) :]:
+        ax.axis("off")
+        ax.legend(handles, labels, loc="center", frameon=False)
     figure.supxlabel("time of a solve, ms")
     figure.supylabel("largest relative error of a component at the end")
     write(figure, RESULTS, "work_precision")
