@@ -124,11 +124,7 @@ def solve_batch(
         trees[name], mapped[name] = moved
     sizes = {name: tree for name, tree in trees.items() if name != "ts" or mapped["ts"]}
     count = batch_size(sizes, mapped)
-    trees["y0"] = jax.tree.map(
-        lambda x, flag: x if flag else jnp.broadcast_to(x, (count, *x.shape)),
-        trees["y0"],
-        mapped["y0"],
-    )
+    trees["y0"] = repeated(trees["y0"], mapped["y0"], count)
     one = jax.tree.map(shape_of_one, trees["y0"])
     packing = Packing.of(one)
     times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
@@ -261,3 +257,10 @@ def _solution(result: Result, ensemble: Ensemble, found: Array | None) -> Soluti
     if shared is None or ensemble.plan.save == "steps":
         return solution
     return dataclasses.replace(solution, ts=shared)
+
+
+def repeated(tree: PyTree, mapped: PyTree, count: int) -> PyTree:
+    """The same with a first axis of `count` trajectories in the leaves that have none."""
+    return jax.tree.map(
+        lambda x, flag: x if flag else jnp.broadcast_to(x, (count, *x.shape)), tree, mapped
+    )

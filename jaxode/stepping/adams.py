@@ -1,6 +1,5 @@
 """Adams methods of orders 1 to 12 and any steps, in modified divided differences of the slope."""
 
-import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -69,9 +68,6 @@ class Adams(Solver):
     @property
     def num_dense(self) -> int:
         return self.max_order + 1
-
-    def within(self, tolerance: Tolerance | None) -> "Adams":
-        return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=4.0, dead_band=(0.9, 1.2))

@@ -1,6 +1,5 @@
 """Switching: an explicit solver while the problem is not stiff, a Rosenbrock solver while it is."""
 
-import dataclasses
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -65,9 +64,6 @@ class Switching(Solver):
     @property
     def num_dense(self) -> int:
         return self.stiff.num_dense
-
-    def within(self, tolerance: Tolerance | None) -> "Switching":
-        return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)

@@ -4,7 +4,6 @@
 state itself. Two more than the highest order are kept, to judge that order and the one above.
 """
 
-import dataclasses
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -71,8 +70,7 @@ class BDF(Implicit):
 
     Step and order vary; Jacobian and factorisation are kept for as long as they serve. With fixed
     steps the order rises while they are equal, and the start, at order 1, leaves an error of order
-    2. Dense output: the interpolating
-    polynomial, of the order of the step.
+    2. Dense output: the interpolating polynomial, of the order of the step.
 
     - `max_order`: the highest order, 1 to 5; at 2 and below the method is A-stable.
 
@@ -107,9 +105,6 @@ class BDF(Implicit):
     @property
     def num_dense(self) -> int:
         return self.max_order
-
-    def within(self, tolerance: Tolerance | None) -> "BDF":
-        return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=10.0, dead_band=(0.9, 1.2))

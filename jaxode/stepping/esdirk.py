@@ -1,11 +1,11 @@
 """The one step of diagonally implicit methods with an explicit first stage, for every tableau."""
 
-import dataclasses
 import functools
 import operator
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -30,7 +30,7 @@ class Esdirk(Implicit):
     iterates: ClassVar[bool] = True
     one_step: ClassVar[bool] = False  # a slope of Newton's iteration is not that of its state
 
-    tolerance: Tolerance | None = None
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
         if self.mass is not None:
@@ -60,9 +60,6 @@ class Esdirk(Implicit):
     @property
     def num_dense(self) -> int:
         return len(self.table.dense[0])
-
-    def within(self, tolerance: Tolerance | None) -> "Esdirk":
-        return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))

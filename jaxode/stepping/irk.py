@@ -1,11 +1,11 @@
 """The one step of fully implicit collocation methods, shared by every tableau."""
 
-import dataclasses
 import functools
 import operator
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -36,7 +36,7 @@ class Collocation(Implicit):
     tableau: ClassVar[CollocationTableau]
     iterates: ClassVar[bool] = True
 
-    tolerance: Tolerance | None = None
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
         if self.tableau.stages > 1 and not isinstance(self.linear_solver, Dense):
@@ -63,9 +63,6 @@ class Collocation(Implicit):
     @property
     def num_dense(self) -> int:
         return max([self.tableau.stages, *map(len, self.tableau.corrections)])
-
-    def within(self, tolerance: Tolerance | None) -> "Collocation":
-        return dataclasses.replace(self, tolerance=tolerance)
 
     def controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))

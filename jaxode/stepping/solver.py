@@ -1,6 +1,7 @@
 """What every solver is to the loop: the step protocol."""
 
 import abc
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -87,8 +88,9 @@ class Solver(eqx.Module):
         return
 
     def within(self, tolerance: Tolerance | None) -> "Solver":
-        """The solver for this tolerance, None for fixed steps; for those that ask for one."""
-        return self
+        """The solver for this tolerance, None for fixed steps, if it has a field for one."""
+        asks = any(field.name == "tolerance" for field in dataclasses.fields(self))
+        return dataclasses.replace(self, tolerance=tolerance) if asks else self
 
     def controller(self) -> Controller:
         """The controller that suits its error estimate."""
