@@ -5,7 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 from problems import lotka_volterra
 
+from jaxode.stepping.auto import Auto
 from jaxode.stepping.implicit import Implicit
+from jaxode.stepping.rosenbrock import Rosenbrock
 from jaxode.stepping.solvers import SOLVERS
 
 # Each by its first name.
@@ -13,6 +15,10 @@ NAMES = sorted({solver: name for name, solver in reversed(SOLVERS.items())}.valu
 ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
 PARTITIONED = [name for name in NAMES if SOLVERS[name].partitioned]
 IMPLICIT = [name for name in NAMES if issubclass(SOLVERS[name], Implicit)]
+# Their stages end when an iteration has converged.
+ITERATING = {"adams", *IMPLICIT} - {
+    name for name in NAMES if issubclass(SOLVERS[name], Rosenbrock | Auto)
+}
 # Implicit, and not damped where a component is infinitely stiff.
 SYMMETRIC = {"trapezoid", "implicit_midpoint", "gauss_legendre4", "gauss_legendre6"}
 

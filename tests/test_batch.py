@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from batches import assert_bits, assert_same, in_tile, one_by_one, outcome
-from registry import NAMES, PARTITIONED
+from registry import ITERATING, NAMES, PARTITIONED
 
 import jaxode as jo
 from jaxode.stepping.solvers import SOLVERS
@@ -74,12 +74,13 @@ def test_every_solver_equals_its_single_solves(name):
     expected = one_by_one(single, (0, axes, 0), Y0, ts, K)
     assert np.all(expected[2] == jo.Status.SUCCESS)
     assert len(np.unique(expected[-1].num_steps)) > 3
-    assert_same(in_tile(False, batch, Y0, ts, K)(Y0, ts, K), expected)
+    loose = {"rtol": options["rtol"], "counts": 4} if name in ITERATING else {}
+    assert_same(in_tile(False, batch, Y0, ts, K)(Y0, ts, K), expected, **loose)
     ts, expected = ts[..., ::3], (expected[0][:, ::3], *expected[1:])
     *got, stats = in_tile(True, batch, Y0, ts, K)(Y0, ts, K)
     if solver.evaluations.inside:  # the steps that are read inside have more
         stats = dataclasses.replace(stats, num_evaluations=expected[-1].num_evaluations)
-    assert_same((*got, stats), expected)
+    assert_same((*got, stats), expected, **loose)
 
 
 @dataclasses.dataclass

@@ -248,4 +248,4 @@ def test_a_batch_of_a_few_components_equals_its_single_solves(wide):
         return outcome(jo.solve(f, y0, (0.0, 1.0), rate, throw=False, **options))
 
     expected = one_by_one(single, 0, y0, rates)
-    assert_same(in_tile(wide, batch, y0, rates)(y0, rates), expected, 1e-11)
+    assert_same(in_tile(wide, batch, y0, rates)(y0, rates), expected, 1e-6, counts=4)

@@ -153,7 +153,7 @@ def test_a_singular_matrix_is_said_to_be_one(name, product):
 
 @pytest.mark.parametrize("name", ["kvaerno5", "radau_iia5"])
 def test_a_lane_in_trouble_leaves_the_others_alone(name):
-    """One has no Jacobian, one no field after a while; counts are those of single solves."""
+    """One has no Jacobian, one no field after a while."""
 
     def f(t, y, k):
         return jnp.where(t > k, jnp.nan, -jnp.cbrt(y) * 3)
@@ -170,7 +170,7 @@ def test_a_lane_in_trouble_leaves_the_others_alone(name):
 
     expected = one_by_one(single, 0, y0, k)
     assert list(expected[2]) == [0, jo.Status.BAD_JACOBIAN, 0, jo.Status.NOT_FINITE]
-    assert_same(in_tile(False, batch, y0, k)(y0, k), expected)
+    assert_same(in_tile(False, batch, y0, k)(y0, k), expected, 1e-6, counts=4)
 
 
 def test_a_solution_of_newtons_iteration_is_within_the_tolerance():
@@ -263,8 +263,8 @@ def test_a_batch_in_two_parts_equals_its_single_solves(wide):
     weights = jnp.sin(1.0 + jnp.arange(10)).reshape(5, 2)
     expected = one_by_one(single, 0, y0, rates, weights)
     got = in_tile(wide, batch, y0, rates)(y0, rates)
-    assert_same(got[1], expected[1], 1e-11)
-    np.testing.assert_allclose(got[0], expected[0], rtol=1e-8)
+    assert_same(got[1], expected[1], SPLIT["rtol"], counts=4)
+    np.testing.assert_allclose(got[0], expected[0], rtol=10 * SPLIT["rtol"])
 
 
 def test_a_field_in_two_parts_is_refused_by_name():
