@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from problems import lotka_volterra
 
-from jaxode.stepping.auto import Auto
+from jaxode.stepping.auto import Switching
 from jaxode.stepping.implicit import Implicit
 from jaxode.stepping.rosenbrock import Rosenbrock
 from jaxode.stepping.solvers import SOLVERS
@@ -17,7 +17,7 @@ PARTITIONED = [name for name in NAMES if SOLVERS[name].partitioned]
 IMPLICIT = [name for name in NAMES if issubclass(SOLVERS[name], Implicit)]
 # Their stages end when an iteration has converged.
 ITERATING = {"adams", *IMPLICIT} - {
-    name for name in NAMES if issubclass(SOLVERS[name], Rosenbrock | Auto)
+    name for name in NAMES if issubclass(SOLVERS[name], Rosenbrock | Switching)
 }
 # Implicit, and not damped where a component is infinitely stiff.
 SYMMETRIC = {"trapezoid", "implicit_midpoint", "gauss_legendre4", "gauss_legendre6"}
