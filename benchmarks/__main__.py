@@ -26,6 +26,7 @@ NAMES = (
     "lorenz",
     "lotka_volterra",
     "neural_ode",
+    "gradients",
     "adjoint_memory",
     "ensembles",
     "neural_batch",

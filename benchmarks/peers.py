@@ -27,6 +27,7 @@ def solution(
     *,
     ends: bool = False,
     adjoint: diffrax.AbstractAdjoint | None = None,
+    max_steps: int = 4096,
 ) -> diffrax.Solution:
     """Tsit5 with the PID controller at its defaults, values at `ts` or the end alone."""
     return diffrax.diffeqsolve(
@@ -40,7 +41,7 @@ def solution(
         saveat=diffrax.SaveAt(t1=True) if ends else diffrax.SaveAt(ts=ts),
         stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
-        max_steps=4096,
+        max_steps=max_steps,
     )
 
 

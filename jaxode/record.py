@@ -182,8 +182,8 @@ class Trace(NamedTuple):
 class Tracing(eqx.Module):
     """Records a `Trace` with `rows` states for at most `max_steps` steps.
 
-    With fewer rows than steps the states are thinned as the solve goes: when the rows are full,
-    the distance between kept steps doubles and every other row becomes free again.
+    With fewer rows than steps the states are thinned as the solve goes: when three quarters of the
+    rows are taken, the distance between kept steps doubles and every other row becomes free again.
     """
 
     max_steps: int = eqx.field(static=True)
@@ -218,17 +218,13 @@ class Tracing(eqx.Module):
         return Trace(t, h, y, carry, thinning)
 
 
-def longest_segment(max_steps: int, rows: int) -> int:
-    """The most steps between two kept states of a thinned trace, a power of two."""
-    return 1 << (-(-max_steps // rows) - 1).bit_length()
-
-
 def _find_row(thinning: Thinning, index: Array) -> tuple[Array, Array, Thinning]:
     """The row for step `index`, whether the step is kept, and the thinning after it."""
     steps, stride = thinning
     again = steps == index  # its first attempt was rejected
     due = (index % stride == 0) & ~jnp.any(again)
-    full = jnp.all((steps >= 0) & (steps % stride == 0))
+    # The rest is for those who run the steps again between the kept ones.
+    full = jnp.sum((steps >= 0) & (steps % stride == 0)) >= steps.size - steps.size // 4
     stride = jnp.where(due & full, 2 * stride, stride)
     free = (steps < 0) | (steps % stride != 0)
     row = jnp.where(jnp.any(again), jnp.argmax(again), jnp.argmax(free)).astype(jnp.int32)

@@ -22,7 +22,7 @@ from ..forward import (
     run,
 )
 from ..linalg import WithJacobian
-from ..record import Trace, Tracing, longest_segment, put_row
+from ..record import Trace, Tracing, put_row
 from ..solution import Status
 from ..split import by_parts
 from .discrete_batch import solve_in_lanes
@@ -106,6 +106,13 @@ class _Back(NamedTuple):
     unread: Array
 
 
+class _Kept(NamedTuple):
+    """States that are kept, and the step that each is the start of; -1 where there is none."""
+
+    steps: Array
+    states: tuple[Array, Any]
+
+
 class _Replay(eqx.Module):
     """The backward pass over one trace.
 
@@ -148,54 +155,52 @@ class _Replay(eqx.Module):
         """Replay every step, the last first."""
         trace = self.trace
         if trace.thinning is None:
-            stored = trace.y, trace.carry
-            return self.segment(back, jnp.int32(0), num_accepted, stored, num_accepted)
 
-        kept = trace.thinning.steps
+            def one(state: tuple[Array, _Back]) -> tuple[Array, _Back]:
+                n = state[0] - 1
+                y, carry = jax.tree.map(lambda b: b[n], (trace.y, trace.carry))
+                return n, self.step(state[1], n, y, carry, num_accepted)
 
-        def earlier(state: tuple[Array, _Back]) -> tuple[Array, _Back]:
-            end, back = state
-            row = jnp.argmax(jnp.where(kept < end, kept, -1))
-            begin = kept[row]
-            stored = self.rebuild(row, begin, end)
-            return begin, self.segment(back, begin, end, stored, num_accepted)
+            return lax.while_loop(lambda s: s[0] > 0, one, (num_accepted, back))[1]
 
-        return lax.while_loop(lambda s: s[0] > 0, earlier, (num_accepted, back))[1]
+        def thinned(state: tuple[Array, _Kept, _Back]) -> tuple[Array, _Kept, _Back]:
+            n = state[0] - 1
+            y, carry, kept = self.state_before(n, state[1])
+            return n, kept, self.step(state[2], n, y, carry, num_accepted)
 
-    def rebuild(self, row: Array, begin: Array, end: Array) -> tuple[Array, Any]:
-        """The states of the steps `begin` to `end`, from the one that was kept."""
+        kept = _Kept(trace.thinning.steps, (trace.y, trace.carry))
+        return lax.while_loop(lambda s: s[0] > 0, thinned, (num_accepted, kept, back))[2]
+
+    def state_before(self, n: Array, kept: _Kept) -> tuple[Array, Any, _Kept]:
+        """The state at the start of step `n`, run again from the last one kept before it.
+
+        The rows of later steps are free: they take states on the way, evenly spaced.
+        """
         trace, solver, field = self.trace, self.plan.method.stepper, self.field()
-        y, carry = jax.tree.map(lambda b: b[row], (trace.y, trace.carry))
-        kept_carry = bool(jax.tree.leaves(trace.carry))
-        length = longest_segment(self.plan.method.max_steps, trace.y.shape[0])
-        buffers = jax.tree.map(
-            lambda x: jnp.zeros((length, *x.shape), x.dtype).at[0].set(x), (y, carry)
-        )
+        row = jnp.argmax(jnp.where(kept.steps <= n, kept.steps, -1))
+        begin = kept.steps[row]
+        y, carry = jax.tree.map(lambda b: b[row], kept.states)
+        kept_carry = bool(jax.tree.leaves(carry))
         if not kept_carry:
             carry = solver.init(field, trace.t[begin], y)
+        free = jnp.sum((kept.steps > n) | (kept.steps < 0))
+        stride = (n - begin) // (free + 1) + 1
 
         def again(state: tuple) -> tuple:
-            n, y, carry, buffers = state
-            stepped = solver.step(field, trace.t[n], y, trace.h[n], carry, None)
-            y, carry = stepped.y1, stepped.carry
-            kept = (y, carry if kept_carry else ())
-            buffers = jax.tree.map(lambda b, v: put_row(b, v, n + 1 - begin), buffers, kept)
-            return n + 1, y, carry, buffers
+            i, y, carry, (steps, states) = state
+            stepped = solver.step(field, trace.t[i], y, trace.h[i], carry, None)
+            i, y, carry = i + 1, stepped.y1, stepped.carry
+            due, row = (i - begin) % stride == 0, jnp.argmax((steps > n) | (steps < 0))
+            states = jax.tree.map(
+                lambda b, v: put_row(b, jnp.where(due, v, b[row]), row),
+                states,
+                (y, carry if kept_carry else ()),
+            )
+            steps = steps.at[row].set(jnp.where(due, i, steps[row]))
+            return i, y, carry, _Kept(steps, states)
 
-        start = (begin, y, carry, buffers)
-        return lax.while_loop(lambda s: s[0] < end - 1, again, start)[3]
-
-    def segment(
-        self, back: _Back, begin: Array, end: Array, stored: tuple[Array, Any], total: Array
-    ) -> _Back:
-        """Replay the steps `begin` to `end` backwards; `stored` holds their states from row 0."""
-
-        def one(state: tuple[Array, _Back]) -> tuple[Array, _Back]:
-            n, back = state[0] - 1, state[1]
-            y, carry = jax.tree.map(lambda b: b[n - begin], stored)
-            return n, self.step(back, n, y, carry, total)
-
-        return lax.while_loop(lambda s: s[0] > begin, one, (end, back))[1]
+        _, y, carry, kept = lax.while_loop(lambda s: s[0] < n, again, (begin, y, carry, kept))
+        return y, carry if kept_carry else (), kept
 
     def step(self, back: _Back, n: Array, y: Array, carry: Any, total: Array) -> _Back:
         """Pull the cotangents at the end of step `n` back to its start."""
