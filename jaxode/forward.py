@@ -13,7 +13,17 @@ from jaxtyping import PyTree
 from .integrate import Outcome, Recorder, integrate
 from .linalg import WithJacobian
 from .problem import Packing, pack_field
-from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
+from .record import (
+    AtTimes,
+    AtTimesState,
+    Clocking,
+    EveryDense,
+    EveryStep,
+    Reading,
+    Trace,
+    Tracing,
+    missing,
+)
 from .solution import DenseOutput, Solution, Stats, Status
 from .split import Split
 from .stepping.algebraic import Algebraic, consistent
@@ -112,7 +122,7 @@ def consistent_start(
 
 
 def run(
-    problem: Problem, plan: Plan, tracing: Tracing | None = None
+    problem: Problem, plan: Plan, tracing: Tracing | Clocking | None = None
 ) -> tuple[Result, Trace | None]:
     """Solve, and trace the accepted steps if told to."""
     values = _recorder(problem, plan)
@@ -133,6 +143,8 @@ def run(
         plan.method, field, y0, t0, problem.ts[-1], Recorder(write, inside), open_record
     )
     saved, trace = outcome.record
+    if tracing is not None:
+        trace = tracing.close(trace, outcome.y1, outcome.carry)
     return values.close(saved, outcome), trace
 
 

@@ -25,13 +25,14 @@ class Recorder(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How the loop ended."""
+    """How the loop ended; `carry` is what the solver would have handed on."""
 
     y1: Array
     status: Array
     stats: Stats
     record: Any
     h: Array
+    carry: Any
 
 
 def integrate(
@@ -76,4 +77,4 @@ def integrate(
 
     end, record = in_one_piece(whole, (blank, open_record(blank.carry)))
     stats = stats_of(method, end.num_steps, end.num_accepted, end.num_more, end.num_made, end.t)
-    return Outcome(end.y, end.status, stats, record, end.h)
+    return Outcome(end.y, end.status, stats, record, end.h, end.carry)

@@ -174,9 +174,32 @@ class Trace(NamedTuple):
 
     t: Array
     h: Array
-    y: Array
+    y: Any
     carry: Any
     thinning: Thinning | None
+
+
+class Clocking(eqx.Module):
+    """Records a `Trace` of times alone, for a solver that finds the states by steps back.
+
+    Its `y` and `carry` are those at the end of the solve.
+    """
+
+    max_steps: int = eqx.field(static=True)
+
+    def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
+        """Buffers of zeros."""
+        times = jnp.zeros((self.max_steps,), t0.dtype)
+        return Trace(times, times, (), (), None)
+
+    def write(self, trace: Trace, step: Step) -> Trace:
+        """Write down when the step began, and its size."""
+        t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
+        return trace._replace(t=t, h=h)
+
+    def close(self, trace: Trace, y1: Array, carry: Any) -> Trace:
+        """Keep the end."""
+        return trace._replace(y=y1, carry=carry)
 
 
 class Tracing(eqx.Module):
@@ -216,6 +239,10 @@ class Tracing(eqx.Module):
             (step.y, carry),
         )
         return Trace(t, h, y, carry, thinning)
+
+    def close(self, trace: Trace, y1: Array, carry: Any) -> Trace:
+        """The trace as it is."""
+        return trace
 
 
 def longest_segment(max_steps: int, rows: int) -> int:

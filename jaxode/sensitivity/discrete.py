@@ -22,7 +22,7 @@ from ..forward import (
     run,
 )
 from ..linalg import WithJacobian
-from ..record import Trace, Tracing, longest_segment, put_row
+from ..record import Clocking, Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from ..split import by_parts
 from .discrete_batch import solve_in_lanes
@@ -41,7 +41,7 @@ class Discrete(eqx.Module):
 
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the replay."""
-        return _discrete(problem, plan)
+        return replayed(problem, plan, tracing_of(problem, plan))
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
         """Run all of `ensemble`; its gradient is the replay, in lanes."""
@@ -49,27 +49,41 @@ class Discrete(eqx.Module):
 
 
 @eqx.filter_custom_vjp
-def _discrete(problem: Problem, plan: Plan) -> Result:
+def replayed(problem: Problem, plan: Plan, tracing: Tracing | Clocking) -> Result:
+    """Run `problem`; its gradient replays the steps that `tracing` records."""
     return run(problem, plan)[0]
 
 
-@_discrete.def_fwd
-def _forward(perturbed: PyTree, problem: Problem, plan: Plan) -> tuple[Result, Any]:
-    rows = rows_that_fit(kept_states(problem, plan), plan.method.max_steps)
-    tracing = Tracing(plan.method.max_steps, rows, keeps_carry(plan, rows))
+@replayed.def_fwd
+def _forward(
+    perturbed: PyTree, problem: Problem, plan: Plan, tracing: Tracing | Clocking
+) -> tuple[Result, Any]:
     result, trace = run(problem, plan, tracing)
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
     return result, (trace, result.status, result.stats.num_accepted, perturbed)
 
 
-@_discrete.def_bwd
+@replayed.def_bwd
 def _backward(
-    residuals: Any, cotangents: Result, _: PyTree, problem: Problem, plan: Plan
+    residuals: Any,
+    cotangents: Result,
+    _: PyTree,
+    problem: Problem,
+    plan: Plan,
+    tracing: Tracing | Clocking,
 ) -> PyTree:
     trace, status, num_accepted, perturbed = residuals
     replay = _Replay.of(perturbed, problem, plan, trace, cotangents)
-    end = replay.steps(replay.start(status), num_accepted)
+    # Where the states come from: found by steps back, or stored, those between run again.
+    steps = replay.walk if isinstance(tracing, Clocking) else replay.steps
+    end = steps(replay.start(status), num_accepted)
     return eqx.filter(replay.finish(end, num_accepted), perturbed)
+
+
+def tracing_of(problem: Problem, plan: Plan) -> Tracing:
+    """What is kept of the steps."""
+    rows = rows_that_fit(kept_states(problem, plan), plan.method.max_steps)
+    return Tracing(plan.method.max_steps, rows, keeps_carry(plan, rows))
 
 
 def kept_states(problem: Problem, plan: Plan) -> PyTree:
@@ -94,6 +108,15 @@ def keeps_carry(plan: Plan, rows: int) -> bool:
 
 def _root(max_steps: int) -> int:
     return 1 << (max_steps - 1).bit_length() // 2
+
+
+def returned(y: Array, y0: Array, y1: Array) -> Array:
+    """Whether steps back from `y1` came to `y` near the start `y0`: to a quarter of the digits.
+
+    Where rounding has grown to more, the gradient is made of wrong states.
+    """
+    gap, size = jnp.abs(y - y0), jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+    return jnp.max(gap) <= jnp.finfo(gap.dtype).eps ** 0.25 * jnp.max(size)
 
 
 class _Back(NamedTuple):
@@ -161,6 +184,23 @@ class _Replay(eqx.Module):
             return begin, self.segment(back, begin, end, stored, num_accepted)
 
         return lax.while_loop(lambda s: s[0] > 0, earlier, (num_accepted, back))[1]
+
+    def walk(self, back: _Back, num_accepted: Array) -> _Back:
+        """Replay every step from where the solver's step back leads; NaN if it leads astray."""
+        solver, field, trace = self.plan.method.stepper, self.field(), self.trace
+
+        def one(state: tuple[Array, Array, Any, _Back]) -> tuple[Array, Array, Any, _Back]:
+            n, y1, carry1, back = state
+            n = n - 1
+            y, carry = solver.step_back(field, trace.t[n], y1, trace.h[n], carry1)
+            return n, y, carry, self.step(back, n, y, carry, num_accepted)
+
+        start = num_accepted, trace.y, trace.carry, back
+        _, y, _, back = lax.while_loop(lambda s: s[0] > 0, one, start)
+        home = returned(y, self.problem.y0, trace.y)
+        return jax.tree.map(
+            lambda x: jnp.where(home, x, jnp.nan), back._replace(unread=())
+        )._replace(unread=back.unread)
 
     def rebuild(self, row: Array, begin: Array, end: Array) -> tuple[Array, Any]:
         """The states of the steps `begin` to `end`, from the one that was kept."""
