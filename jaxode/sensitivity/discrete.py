@@ -25,7 +25,8 @@ from ..linalg import WithJacobian
 from ..record import Clocking, Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from ..split import by_parts
-from .discrete_batch import solve_in_lanes
+from .discrete_batch import replayed_in_lanes
+from .returning import returned
 
 
 class Discrete(eqx.Module):
@@ -45,7 +46,7 @@ class Discrete(eqx.Module):
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
         """Run all of `ensemble`; its gradient is the replay, in lanes."""
-        return solve_in_lanes(ensemble, tile)
+        return replayed_in_lanes(ensemble, tile, True)
 
 
 @eqx.filter_custom_vjp
@@ -108,15 +109,6 @@ def keeps_carry(plan: Plan, rows: int) -> bool:
 
 def _root(max_steps: int) -> int:
     return 1 << (max_steps - 1).bit_length() // 2
-
-
-def returned(y: Array, y0: Array, y1: Array) -> Array:
-    """Whether steps back from `y1` came to `y` near the start `y0`: to a quarter of the digits.
-
-    Where rounding has grown to more, the gradient is made of wrong states.
-    """
-    gap, size = jnp.abs(y - y0), jnp.maximum(jnp.abs(y0), jnp.abs(y1))
-    return jnp.max(gap) <= jnp.finfo(gap.dtype).eps ** 0.25 * jnp.max(size)
 
 
 class _Back(NamedTuple):

@@ -11,6 +11,7 @@ from ..stepping.explicit import ExplicitRungeKutta
 from ..stepping.reversible import ReversibleRK
 from ..stepping.solver import Solver
 from .discrete import replayed
+from .discrete_batch import replayed_in_lanes
 
 
 class Reversible(eqx.Module):
@@ -53,4 +54,4 @@ class Reversible(eqx.Module):
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
         """Run all of `ensemble`; its gradient is the same in lanes."""
-        raise NotImplementedError
+        return replayed_in_lanes(ensemble, tile, False)
