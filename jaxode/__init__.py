@@ -28,16 +28,19 @@ from .nn import NeuralODE as NeuralODE
 from .odeint import odeint as odeint
 from .sensitivity.continuous import Continuous as Continuous
 from .sensitivity.discrete import Discrete as Discrete
+from .sensitivity.reversible import Reversible as Reversible
 from .solution import Solution as Solution
 from .solution import Stats as Stats
 from .solution import Status as Status
 from .solve import solve as solve
 from .solve_batch import solve_batch as solve_batch
+from .stepping.reversible import ReversibleRK as ReversibleRK
 from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import RKC2 as RKC2
 from .stepping.solvers import BDF as BDF
 from .stepping.solvers import Adams as Adams
+from .stepping.solvers import AsynchronousLeapfrog as AsynchronousLeapfrog
 from .stepping.solvers import Auto as Auto
 from .stepping.solvers import TRBDF2 as TRBDF2
 from .stepping.solvers import Bosh3 as Bosh3
@@ -60,6 +63,7 @@ from .stepping.solvers import RadauIIA5 as RadauIIA5
 from .stepping.solvers import Nystrom4 as Nystrom4
 from .stepping.solvers import Ralston as Ralston
 from .stepping.solvers import RK4ThreeEighths as RK4ThreeEighths
+from .stepping.solvers import ReversibleHeun as ReversibleHeun
 from .stepping.solvers import Rodas4 as Rodas4
 from .stepping.solvers import Rodas5P as Rodas5P
 from .stepping.solvers import Rosenbrock23 as Rosenbrock23

@@ -13,10 +13,21 @@ from jaxtyping import PyTree
 from .integrate import Outcome, Recorder, integrate
 from .linalg import WithJacobian
 from .problem import Packing, pack_field
-from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
+from .record import (
+    AtTimes,
+    AtTimesState,
+    Clocking,
+    EveryDense,
+    EveryStep,
+    Reading,
+    Trace,
+    Tracing,
+    missing,
+)
 from .solution import DenseOutput, Solution, Stats, Status
 from .split import Split
 from .stepping.algebraic import Algebraic, consistent
+from .stepping.solver import Stepped
 from .trajectory import Method
 
 Save = Literal["ends", "ts", "steps", "dense"]
@@ -112,9 +123,12 @@ def consistent_start(
 
 
 def run(
-    problem: Problem, plan: Plan, tracing: Tracing | None = None
+    problem: Problem,
+    plan: Plan,
+    tracing: Tracing | Clocking | None = None,
+    step: Callable[..., Stepped] | None = None,
 ) -> tuple[Result, Trace | None]:
-    """Solve, and trace the accepted steps if told to."""
+    """Solve, and trace the accepted steps if told to; `step` stands in for the solver's."""
     values = _recorder(problem, plan)
     t0, y0 = problem.ts[0], problem.y0
 
@@ -130,9 +144,11 @@ def run(
     inside = None if look is None else (lambda record, t1, sign: look(record[0], t1, sign))
     field = packed_field(problem, plan)
     outcome = integrate(
-        plan.method, field, y0, t0, problem.ts[-1], Recorder(write, inside), open_record
+        plan.method, field, y0, t0, problem.ts[-1], Recorder(write, inside, step), open_record
     )
     saved, trace = outcome.record
+    if tracing is not None:
+        trace = tracing.close(trace, outcome.y1, outcome.carry)
     return values.close(saved, outcome), trace
 
 

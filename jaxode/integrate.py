@@ -10,6 +10,7 @@ from jax import Array, lax
 from .fuse import in_one_piece
 from .record import Step
 from .solution import Stats
+from .stepping.solver import Stepped
 from .trajectory import Field, Method, Moving, attempt, begin, judged, stats_of, under_way
 
 
@@ -17,21 +18,23 @@ class Recorder(NamedTuple):
     """What the loop records: `write(state, step) -> state` after each attempted step.
 
     `inside(state, t1, direction)` says whether a time inside the coming step, to `t1`, will be
-    read; without it no dense output is made.
+    read; without it no dense output is made. `step` stands in for the solver's.
     """
 
     write: Callable[[Any, Step], Any]
     inside: Callable[[Any, Array, Array], Array | bool] | None = None
+    step: Callable[..., Stepped] | None = None
 
 
 class Outcome(NamedTuple):
-    """How the loop ended."""
+    """How the loop ended; `carry` is what the solver would have handed on."""
 
     y1: Array
     status: Array
     stats: Stats
     record: Any
     h: Array
+    carry: Any
 
 
 def integrate(
@@ -65,7 +68,7 @@ def integrate(
                     None if recorder.inside is None else recorder.inside(record, t_new, direction)
                 )
 
-            after, step = attempt(method, field, s, direction, t1, look)
+            after, step = attempt(method, field, s, direction, t1, look, recorder.step)
             if method.progress is not None:
                 method.progress(after.t, t0, t1)
             return after, recorder.write(record, step)
@@ -76,4 +79,4 @@ def integrate(
 
     end, record = in_one_piece(whole, (blank, open_record(blank.carry)))
     stats = stats_of(method, end.num_steps, end.num_accepted, end.num_more, end.num_made, end.t)
-    return Outcome(end.y, end.status, stats, record, end.h)
+    return Outcome(end.y, end.status, stats, record, end.h, end.carry)

@@ -15,18 +15,20 @@ from .errors import FieldError, OptionError, unknown_name
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
+from .sensitivity.reversible import Reversible
 from .split import Split
 from .stepping.algebraic import Algebraic, algebraic_part
 from .stepping.solver import Solver
 from .stepping.solvers import SOLVERS
 from .trajectory import Method
 
-Sensitivity = Discrete | Continuous
+Sensitivity = Discrete | Continuous | Reversible
 SENSITIVITIES: dict[str, type[Sensitivity]] = {
     "discrete": Discrete,
     "autograd": Discrete,
     "adjoint": Continuous,
     "continuous": Continuous,
+    "reversible": Reversible,
 }
 SaveName = Literal["ts", "steps", "dense"]
 
@@ -38,6 +40,15 @@ def find_solver(solver: Any) -> Solver:
     else.
     """
     return _find("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
+
+
+def solver_for(sensitivity: Sensitivity, solver: Any) -> Solver:
+    """The solver by name or object, made reversible where its steps are to be undone.
+
+    **Raises:** `OptionError` as `find_solver`, and where they cannot be undone.
+    """
+    solver = find_solver(solver)
+    return sensitivity.solver(solver) if isinstance(sensitivity, Reversible) else solver
 
 
 def check_split(f: Any, solver: Solver) -> None:

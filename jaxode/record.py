@@ -18,7 +18,8 @@ class Step(NamedTuple):
     """An attempted step, from `(t, y)` to `(t1, y1)` over the signed `h`.
 
     `direction` is 1 forwards in time and -1 backwards. `index` counts the accepted steps before
-    it. `dense` is what the solver's `interpolate` reads.
+    it. `dense` is what the solver's `interpolate` reads, `residuals` what the backward pass
+    will, where it is kept.
     """
 
     t: Array
@@ -31,6 +32,7 @@ class Step(NamedTuple):
     carry: Any
     index: Array
     accept: Array
+    residuals: tuple[Array, ...] = ()
 
 
 class Reading(NamedTuple):
@@ -169,14 +171,39 @@ class Trace(NamedTuple):
     """The accepted steps as the discrete adjoint replays them.
 
     Every `(t, h)` is kept. `y` and `carry` have a row per step, or, thinned, the rows that
-    `thinning` tells of.
+    `thinning` tells of; of a `Clocking` they are those at the end. `residuals`: what the backward
+    pass reads of the stages, if it is kept.
     """
 
     t: Array
     h: Array
-    y: Array
+    y: Any
     carry: Any
     thinning: Thinning | None
+    residuals: tuple[Array, ...] = ()
+
+
+class Clocking(eqx.Module):
+    """Records a `Trace` of times alone, for a solver that finds the states by steps back.
+
+    Its `y` and `carry` are those at the end of the solve.
+    """
+
+    max_steps: int = eqx.field(static=True)
+
+    def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
+        """Buffers of zeros."""
+        times = jnp.zeros((self.max_steps,), t0.dtype)
+        return Trace(times, times, (), (), None)
+
+    def write(self, trace: Trace, step: Step) -> Trace:
+        """Write down when the step began, and its size."""
+        t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
+        return trace._replace(t=t, h=h)
+
+    def close(self, trace: Trace, y1: Array, carry: Any) -> Trace:
+        """Keep the end."""
+        return trace._replace(y=y1, carry=carry)
 
 
 class Tracing(eqx.Module):
@@ -189,6 +216,7 @@ class Tracing(eqx.Module):
     max_steps: int = eqx.field(static=True)
     rows: int = eqx.field(static=True)
     keep_carry: bool = eqx.field(static=True)
+    residuals: tuple[jax.ShapeDtypeStruct, ...] = eqx.field(static=True, default=())
 
     def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
         """Buffers of zeros."""
@@ -196,7 +224,8 @@ class Tracing(eqx.Module):
         carry = carry if self.keep_carry else ()
         y, carry = jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape), x.dtype), (y0, carry))
         if self.rows >= self.max_steps:
-            return Trace(times, times, y, carry, None)
+            kept = tuple(jnp.zeros((self.rows, *x.shape), x.dtype) for x in self.residuals)
+            return Trace(times, times, y, carry, None, kept)
         thinning = Thinning(jnp.full((self.rows,), -1, jnp.int32), jnp.ones((), jnp.int32))
         return Trace(times, times, y, carry, thinning)
 
@@ -205,10 +234,12 @@ class Tracing(eqx.Module):
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
         carry = step.carry if self.keep_carry else ()
         if trace.thinning is None:
-            y, carry = jax.tree.map(
-                lambda b, v: put_row(b, v, step.index), (trace.y, trace.carry), (step.y, carry)
+            y, carry, kept = jax.tree.map(
+                lambda b, v: put_row(b, v, step.index),
+                (trace.y, trace.carry, trace.residuals),
+                (step.y, carry, step.residuals),
             )
-            return Trace(t, h, y, carry, None)
+            return Trace(t, h, y, carry, None, kept)
         row, keep, thinning = _find_row(trace.thinning, step.index)
         y, carry = jax.tree.map(
             lambda b, v: put_row(b, jnp.where(keep, v, b[row]), row),
@@ -216,6 +247,10 @@ class Tracing(eqx.Module):
             (step.y, carry),
         )
         return Trace(t, h, y, carry, thinning)
+
+    def close(self, trace: Trace, y1: Array, carry: Any) -> Trace:
+        """The trace as it is."""
+        return trace
 
 
 def _find_row(thinning: Thinning, index: Array) -> tuple[Array, Array, Thinning]:

@@ -18,6 +18,7 @@ from .options import (
     find_algebraic,
     find_method,
     find_sensitivity,
+    solver_for,
 )
 from .problem import (
     Packing,
@@ -84,7 +85,8 @@ def solve(
     - `save`: "ts" for values at `ts`; "steps" for every accepted step (`max_steps + 1` rows, NaN
       where unused); "dense" for `sol(t)` besides values at `ts`; or a function `(t, y, args)`,
       whose values at `ts` are kept in the place of the states.
-    - `sensitivity`: "discrete" or `jo.Discrete()`, "adjoint" or `jo.Continuous()`.
+    - `sensitivity`: "discrete" or `jo.Discrete()`, "adjoint" or `jo.Continuous()`,
+      "reversible" or `jo.Reversible()`.
     - `max_steps`: the most steps to attempt.
     - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: what was not
       reached is NaN, and `sol.status` says why.
@@ -104,6 +106,8 @@ def solve(
     rtol = check_tolerance("rtol", rtol, packing, y0)
     atol = check_tolerance("atol", atol, packing, y0)
     meter = find_meter(progress)
+    sensitivity = find_sensitivity(sensitivity)
+    solver = solver_for(sensitivity, solver)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known_ts, packing, meter)
     check_split(f, method.solver)
     args = arrays_of_args(args)
@@ -115,7 +119,7 @@ def solve(
         args,
         method,
         check_save(save),
-        find_sensitivity(sensitivity),
+        sensitivity,
         find_algebraic(method.solver),
     )
     if throw:

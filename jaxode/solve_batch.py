@@ -45,6 +45,7 @@ from .options import (
     find_algebraic,
     find_method,
     find_sensitivity,
+    solver_for,
 )
 from .problem import (
     Packing,
@@ -135,6 +136,8 @@ def solve_batch(
     )
     known = None if is_traced(ts) or mapped["ts"] else ts
     meter = find_counter(progress)
+    sensitivity = find_sensitivity(sensitivity)
+    solver = solver_for(sensitivity, solver)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
     check_split(f, method.solver)
     args = arrays_of_args(trees["args"])
@@ -145,7 +148,7 @@ def solve_batch(
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
     _refuse_too_much(parts, mapped["args"], packing, count)
     spread = find_sharding(sharding, jax.tree.leaves(given))
-    solution = compiled(_solve_batch, f, parts, flags, find_sensitivity(sensitivity), spread)
+    solution = compiled(_solve_batch, f, parts, flags, sensitivity, spread)
     if throw:
         raise_on_failure(solution)
     return solution

@@ -16,7 +16,7 @@ from jax import Array
 from .control import Controller, Tolerance, first_step
 from .record import Step
 from .solution import Stats, Status
-from .stepping.solver import Solver
+from .stepping.solver import Solver, Stepped
 
 Field = Callable[[Array, Array], Array]
 
@@ -87,17 +87,18 @@ def attempt(
     direction: Array,
     t1: Array,
     look: Callable[[Array], Array | bool | None] = lambda t_new: None,
+    step: Callable[..., Stepped] | None = None,
 ) -> tuple[Moving, Step]:
     """Attempt a step towards `t1`: the trajectory after it, and the step.
 
     `look(t_new)` says whether dense output inside the step to `t_new` will be read: None for
-    never, else a boolean.
+    never, else a boolean. `step` stands in for the solver's.
     """
     size, longest, t_new, t_low = _aim(s, direction, t1)
     h = direction * size
     inside = look(t_new)
 
-    stepped = method.stepper.step(field, s.t, s.y, h, s.carry, inside)
+    stepped = (step or method.stepper.step)(field, s.t, s.y, h, s.carry, inside)
     looks = False if inside is None else inside
     more = stepped.iterations + looks * method.solver.evaluations.inside
     y1, trouble = stepped.y1, stepped.trouble
@@ -123,8 +124,8 @@ def attempt(
         num_made=jax.tree.map(jnp.add, s.num_made, stepped.made or ()),
         status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
     )
-    step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
-    return after, step
+    parts = s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept
+    return after, Step(*parts, stepped.residuals)
 
 
 def step_end(s: Moving, direction: Array, t1: Array) -> Array:

@@ -28,13 +28,14 @@ SEGMENT_BYTES = 2**20
 class Row(NamedTuple):
     """One turn: the trajectory in each lane, and its step; `h` is zero unless it was accepted.
 
-    `index` counts the accepted steps before it, where a save mode asks.
+    `index` counts the accepted steps before it, where a save mode asks. `y` and `carry` are left
+    out where the states are found by steps back.
     """
 
     numbers: Array
     t: Array
     h: Array
-    y: Array
+    y: Any
     carry: Any
     index: Any
 
@@ -49,42 +50,63 @@ class Snapshot(NamedTuple):
 
 
 class Log(NamedTuple):
-    """The rows of the last segment, how many of them, and the snapshots of all segments."""
+    """The rows of the last segment, how many of them, and the snapshots of all segments.
+
+    `ends`: the last state and carry of each trajectory, where the rows hold no states.
+    """
 
     rows: Row
     count: Array
     snapshots: Snapshot
     segments: Array
+    ends: Any = ()
 
 
 class Logger(eqx.Module):
-    """Writes a log, and writes the rows of a segment again."""
+    """Writes a log, and writes the rows of a segment again.
+
+    Without `states` there is one segment, and a row holds but numbers, times and step sizes.
+    """
 
     ensemble: Ensemble
     tile: Tile
     length: int = eqx.field(static=True)  # rows
     most: int = eqx.field(static=True)  # segments
+    states: bool = eqx.field(static=True)
 
     @classmethod
-    def of(cls, ensemble: Ensemble, tile: Tile) -> "Logger":
-        """With as many rows as fit, at least the root of the most turns there can be."""
+    def of(
+        cls, ensemble: Ensemble, tile: Tile, states: bool, memory: int | str | None = None
+    ) -> "Logger":
+        """With as many rows as fit, at least the root of the most turns there can be.
+
+        `memory`: else as many snapshots, or a row for every turn.
+        """
         rounds = -(-ensemble.count // tile.width) + (tile.width < ensemble.count)
         turns = ensemble.plan.method.max_steps * rounds + 1
+        if not states:
+            return cls(ensemble, tile, turns, 1, states)
+        if memory is not None:
+            length = -(-turns // memory) if isinstance(memory, int) else turns
+            return cls(ensemble, tile, length, -(-turns // length), states)
         lane = jax.eval_shape(Run(ensemble, tile).load, jax.ShapeDtypeStruct((), jnp.int32))
         kept = jax.tree.leaves((lane.moving.y, lane.moving.carry, lane.moving.t, lane.moving.h))
         size = tile.width * sum(x.size * x.dtype.itemsize for x in kept)
         length = min(turns, max(SEGMENT_BYTES // size, math.isqrt(turns) + 1))
-        return cls(ensemble, tile, length, -(-turns // length))
+        return cls(ensemble, tile, length, -(-turns // length), states)
 
     @classmethod
     def like(cls, log: Log, ensemble: Ensemble, tile: Tile) -> "Logger":
         """The one that wrote `log`."""
-        return cls(ensemble, tile, log.rows.t.shape[0], log.snapshots.queue.shape[0])
+        length, most = log.rows.t.shape[0], log.snapshots.queue.shape[0]
+        return cls(ensemble, tile, length, most, not log.ends)
 
     def run(self) -> tuple[Result, Log]:
         """The forward run, with its log."""
         run = Run(self.ensemble, self.tile)
         work, zero = run.work(self._write), jnp.int32(0)
+        if not self.states:
+            work = work._replace(result=lambda lane: (run.result(lane), lane.moving.carry))
         shapes = tiles.lane_shapes(work)
         start = tiles.start(work, self.tile, run.open(), shapes)
 
@@ -117,7 +139,11 @@ class Logger(eqx.Module):
             )
 
         ended, log = in_one_piece(whole, (tiles.ended(start), Log(rows, zero, snapshots, zero)))
-        return run.close(ended._replace(record=(ended.record, None))), log
+        ended = ended._replace(record=(ended.record, None))
+        if self.states:
+            return run.close(ended), log
+        ends, carries = ended.results
+        return run.close(ended._replace(results=ends)), log._replace(ends=(ends[0], carries))
 
     def again(self, log: Log, segment: Array) -> tuple[Row, Array]:
         """The rows of a segment and their number; of the last one they are still there."""
@@ -148,8 +174,8 @@ class Logger(eqx.Module):
             turn.numbers,
             steps.t,
             jnp.where(steps.accept, steps.h, 0),
-            steps.y,
-            steps.carry,
+            steps.y if self.states else (),
+            steps.carry if self.states else (),
             steps.index if indexed else (),
         )
 
@@ -157,7 +183,8 @@ class Logger(eqx.Module):
         """A row's shapes."""
         moving, indexed = state.lanes.moving, self.ensemble.plan.save in ("steps", "dense")
         index = moving.num_accepted if indexed else ()
-        return Row(state.numbers, moving.t, moving.h, moving.y, moving.carry, index)
+        y, carry = (moving.y, moving.carry) if self.states else ((), ())
+        return Row(state.numbers, moving.t, moving.h, y, carry, index)
 
 
 def _snapshot(state: State) -> Snapshot:

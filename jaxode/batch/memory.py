@@ -46,10 +46,11 @@ def refuse_too_much(rows: dict[str, int], count: int) -> None:
     needed = count * sum(rows.values())
     if available is None or needed <= available:
         return
-    shown = ", ".join(f"{name} {_size(count * size)}" for name, size in rows.items())
+    shown = ", ".join(f"{name} {size_text(count * size)}" for name, size in rows.items())
     raise OutOfMemoryError(
-        f"{count} trajectories need {needed} bytes, {_size(needed)} ({shown}), and the machine has "
-        f"{_size(available)}: save fewer times or a function of the state, or solve in parts"
+        f"{count} trajectories need {needed} bytes, {size_text(needed)} ({shown}), and the machine "
+        f"has {size_text(available)}: save fewer times or a function of the state, or solve in "
+        "parts"
     )
 
 
@@ -65,7 +66,8 @@ def memory_of_machine() -> int | None:
     return sum(limits) if all(limits) else None
 
 
-def _size(number: int) -> str:
+def size_text(number: int) -> str:
+    """A number of bytes to read."""
     value, units = float(number), ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]

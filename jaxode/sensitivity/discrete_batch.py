@@ -23,30 +23,44 @@ from ..fuse import in_one_piece
 from ..record import Step
 from ..solution import Status
 from .batch import cotangent, safe, spoiled, without
-from .returning import Back, Lane, Returning
-
-
-def solve_in_lanes(ensemble: Ensemble, tile: Tile) -> Result:
-    """Run all of `ensemble`; its gradient is the replay."""
-    return _discrete(ensemble, tile)
+from .returning import Back, Lane, Returning, returned
 
 
 @eqx.filter_custom_vjp
-def _discrete(ensemble: Ensemble, tile: Tile) -> Result:
+def replayed_in_lanes(
+    ensemble: Ensemble, tile: Tile, states: bool, memory: int | str | None = None
+) -> Result:
+    """Run all of `ensemble`; its gradient replays the steps.
+
+    `states`: whether it finds their states stored, or by steps back; `memory`: how many, as
+    `Discrete` has it.
+    """
     run = Run(ensemble, tile)
     return run.close(tiles.run(run.work(), tile, (run.open(), None)))
 
 
-@_discrete.def_fwd
-def _forward(perturbed: PyTree, ensemble: Ensemble, tile: Tile) -> tuple[Result, Any]:
-    result, log = Logger.of(ensemble, tile).run()
+@replayed_in_lanes.def_fwd
+def _forward(
+    perturbed: PyTree,
+    ensemble: Ensemble,
+    tile: Tile,
+    states: bool,
+    memory: int | str | None = None,
+) -> tuple[Result, Any]:
+    result, log = Logger.of(ensemble, tile, states, memory).run()
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
     return result, (log, result.status, result.stats.num_accepted, perturbed)
 
 
-@_discrete.def_bwd
+@replayed_in_lanes.def_bwd
 def _backward(
-    residuals: Any, cotangents: Result, _: PyTree, ensemble: Ensemble, tile: Tile
+    residuals: Any,
+    cotangents: Result,
+    _: PyTree,
+    ensemble: Ensemble,
+    tile: Tile,
+    states: bool,
+    memory: int | str | None = None,
 ) -> PyTree:
     log, status, num_accepted, perturbed = residuals
     residuals = log, status == Status.SUCCESS
@@ -73,9 +87,12 @@ class _Replay(eqx.Module):
         end = jnp.zeros_like(ensemble.own[0].y0) if cotangents.y1 is None else cotangents.y1
         if ensemble.plan.save == "ends" and cotangents.ys is not None:
             end = end + cotangents.ys[:, 1]
-        carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:-1], x.dtype), log.rows.carry)
+        if log.ends:
+            carry = jax.tree.map(lambda x: jnp.zeros_like(x[0]), log.ends[1])
+        else:
+            carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:-1], x.dtype), log.rows.carry)
         calm = safe(ensemble, good)
-        lanes = Returning(own, shared, calm, tile, good, end, carry, with_times)
+        lanes = Returning(own, shared, calm, tile, good, end, carry, with_times, log.ends)
         return cls(lanes, ensemble, cotangents)
 
     def log(self, log: Log) -> Back:
@@ -106,6 +123,9 @@ class _Replay(eqx.Module):
         lanes = back.lanes
         # A lane that holds another trajectory than its row is one whose cotangents stay.
         active = (row.numbers == back.numbers) & (row.h != 0)
+        if lanes.place:
+            row, lanes = self.stepped_back(row, lanes, active)
+            back = back._replace(lanes=lanes)
         row, rows = self.sane(row, lanes.rows, row.numbers == back.numbers)
         inside = self.inside(back, row, active)
         solver = method_in_lanes(self.lanes.ensemble, rows).stepper
@@ -135,6 +155,15 @@ class _Replay(eqx.Module):
             **self.clock(back.lanes, ct_clock, ct_step, active),
         )
         return back._replace(lanes=lanes, shared=jax.tree.map(jnp.add, back.shared, shared))
+
+    def stepped_back(self, row: Row, lanes: Lane, active: Array) -> tuple[Row, Lane]:
+        """The row with the states that its steps began at, and the lanes there."""
+        ensemble, (y1, carry1) = self.lanes.ensemble, lanes.place
+        solver = method_in_lanes(ensemble, lanes.rows).stepper
+        field = Run(ensemble, self.lanes.tile).field(lanes.rows)
+        place = solver.step_back(field, row.t, y1, row.h, carry1)
+        place = jax.tree.map(lambda a, b: jnp.where(active, a, b), place, lanes.place)
+        return row._replace(y=place[0], carry=place[1]), lanes._replace(place=place)
 
     def clock(self, lanes: Lane, ct_clock: Any, ct_step: Any, active: Array) -> dict[str, Array]:
         """Cotangents of the first and last time, with those of a step's start and size."""
@@ -281,8 +310,12 @@ class _Replay(eqx.Module):
         shared, moving = jax.tree.map(jnp.add, (back.shared, ended.own), (shared, moving))
         y0 = y0 + ended.y + self.ct_start(num_accepted)
         ts = self.ct_ts(back, ended, ct_t0, num_accepted) if self.lanes.with_times else None
-        lost = spoiled(self.cotangents, self.lanes.good)
-        ct = cotangent(self.lanes.ensemble, moving, shared, y0, ts, self.lanes.good, lost)
+        good = self.lanes.good
+        if ended.place:
+            home = jax.vmap(returned)(ended.place[0], own[0].y0, self.lanes.places[0])
+            good = good & home
+        lost = spoiled(self.cotangents, good)
+        ct = cotangent(self.lanes.ensemble, moving, shared, y0, ts, good, lost)
         return eqx.filter(ct, perturbed)
 
     def ct_start(self, num_accepted: Array) -> Array | float:

@@ -17,7 +17,8 @@ class Lane(NamedTuple):
     """The cotangents of a trajectory on its way back, and its own part of the problem.
 
     `unread` counts the saved times whose cotangents are yet to come in; `t0` and `t1` are the
-    cotangents of its first and last time, `fresh` tells that its last step has not come.
+    cotangents of its first and last time, `fresh` tells that its last step has not come. `place`
+    is the state and carry that steps back have led to, where they are not stored.
     """
 
     y: Array
@@ -28,6 +29,7 @@ class Lane(NamedTuple):
     t1: Any
     fresh: Array
     rows: PyTree
+    place: Any
 
 
 class Back(NamedTuple):
@@ -48,6 +50,7 @@ class Returning(eqx.Module):
 
     - `own`, `shared`: the arrays that are differentiated. `good`: which trajectories went well.
     - `end`: cotangents of the last states. `carry`: zeros like one trajectory's solver carry.
+    - `places`: the last state and carry of each trajectory, where they are not stored.
     """
 
     own: PyTree
@@ -58,6 +61,7 @@ class Returning(eqx.Module):
     end: Array
     carry: PyTree
     with_times: bool = eqx.field(static=True)
+    places: PyTree = ()
 
     def blank(self) -> Back:
         """Blank lanes, and results as of trajectories that take no step."""
@@ -68,8 +72,12 @@ class Returning(eqx.Module):
         results = jax.tree.map(
             lambda x: jnp.zeros((count + 1, *x.shape), x.dtype), loaded._replace(rows=None)
         )
+        end, place = jax.tree.map(
+            lambda x: jnp.concatenate([x, jnp.zeros_like(x[:1])]), (self.end, self.places)
+        )
         results = results._replace(
-            y=jnp.concatenate([self.end, jnp.zeros_like(self.end[:1])]),
+            y=end,
+            place=place,
             unread=jnp.full_like(results.unread, ts.shape[-1]),
         )
         return Back(
@@ -98,6 +106,7 @@ class Returning(eqx.Module):
             zero,
             jnp.asarray(True),
             rows,
+            jax.tree.map(take, self.places),
         )
 
     def exchange(self, back: Back, numbers: Array) -> Back:
@@ -142,3 +151,12 @@ class Returning(eqx.Module):
         return jax.tree.map(
             lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.rows(lanes)
         )
+
+
+def returned(y: Array, y0: Array, y1: Array) -> Array:
+    """Whether steps back from `y1` came to `y` near the start `y0`: to a quarter of the digits.
+
+    Where rounding has grown to more, the gradient is made of wrong states.
+    """
+    gap, size = jnp.abs(y - y0), jnp.maximum(jnp.abs(y0), jnp.abs(y1))
+    return jnp.max(gap) <= jnp.finfo(gap.dtype).eps ** 0.25 * jnp.max(size)

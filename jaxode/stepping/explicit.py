@@ -55,15 +55,33 @@ class ExplicitRungeKutta(Solver):
     ) -> tuple[Stepped, list[Array], list[Array]]:
         """The step, the slopes of its stages, and the states that they are at."""
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
-        slopes, points = [carry if table.first_same_as_last else field(t, y)], [y]
-        for c, row in zip(table.c[1 : table.stages], table.a, strict=False):
-            points.append(_reach(y, scale, row, slopes))
-            # Computes each slope once: else XLA does so again in every sum that it enters.
-            slopes.append(lax.optimization_barrier(field(t + c * h, points[-1])))
+        first = carry if table.first_same_as_last else _once(field(t, y))
+        slopes, points = self._stages(field, t, y, h, first, table.stages)
         y1 = points[-1] if table.first_same_as_last else _reach(y, scale, table.b, slopes)
         carry1 = slopes[-1] if table.first_same_as_last else ()
         dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
         return Stepped(y1, self._error(scale, slopes), dense, carry1), slopes, points
+
+    def increment(self, field: Field, t: Array, y: Array, h: Array) -> Array:
+        """What a step adds to `y`, by as few stages as that takes."""
+        number = self.tableau.stages - self.tableau.first_same_as_last
+        slopes, _ = self._stages(field, t, y, h, _once(field(t, y)), number)
+        return self.rise(h, slopes)
+
+    def rise(self, h: Array, slopes: list[Array]) -> Array:
+        """What a step adds, from the slopes of its stages."""
+        return h.astype(jnp.finfo(slopes[0].dtype).dtype) * combined(self.tableau.b, slopes)
+
+    def _stages(
+        self, field: Field, t: Array, y: Array, h: Array, first: Array, number: int
+    ) -> tuple[list[Array], list[Array]]:
+        """The slopes of the first `number` stages, and the states that they are at."""
+        table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
+        slopes, points = [first], [y]
+        for c, row in zip(table.c[1:number], table.a, strict=False):
+            points.append(_reach(y, scale, row, slopes))
+            slopes.append(_once(field(t + c * h, points[-1])))
+        return slopes, points
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         real = jnp.finfo(y.dtype).dtype
@@ -107,6 +125,11 @@ class ExplicitRungeKutta(Solver):
         if table.extra_stages:
             slopes = slopes + (extra() if inside is True else lax.cond(inside, extra, none))
         return tuple(k for k, row in zip(slopes, table.dense, strict=True) if any(row))
+
+
+def _once(slope: Array) -> Array:
+    """Computes a slope once: else XLA does so again in every sum that it enters."""
+    return lax.optimization_barrier(slope)
 
 
 def _reach(y: Array, scale: Array, row: tuple[float, ...], slopes: list[Array]) -> Array:

@@ -13,6 +13,11 @@ from jax import Array
 Coefficients = tuple[Array, ...]
 
 
+def parabola(start: Array, end: Array) -> Coefficients:
+    """The parabola with the slopes `start` and `end`, each times h: order 2."""
+    return start, (end - start) / 2
+
+
 def cubic(y: Array, y1: Array, start: Array, end: Array) -> Coefficients:
     """The cubic through `y` and `y1` with the slopes `start` and `end`, each times h: order 3.
 

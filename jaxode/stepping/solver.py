@@ -36,6 +36,7 @@ class Stepped(NamedTuple):
     - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
     - `longest`: a bound of the next step's size, or None.
     - `made`: whether it made a Jacobian and how many factorisations, where steps differ in that.
+    - `residuals`: what the backward pass reads of the stages, where that is kept.
     """
 
     y1: Array
@@ -47,6 +48,7 @@ class Stepped(NamedTuple):
     iterations: Array | int = 0
     longest: Array | None = None
     made: tuple[Array, Array] | None = None
+    residuals: tuple[Array, ...] = ()
 
 
 class Solver(eqx.Module):
@@ -62,6 +64,7 @@ class Solver(eqx.Module):
     keeps: ClassVar[bool] = False  # its Jacobians serve for more than one step
     partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
     splits: ClassVar[bool] = False  # takes a field in two parts
+    reversible: ClassVar[bool] = False  # `step_back` undoes its steps
 
     @property
     @abc.abstractmethod
@@ -113,6 +116,15 @@ class Solver(eqx.Module):
         `inside` asks for dense output: `None` for none, else whether a time inside the step will
         be looked at (only then the extra stages are computed).
         """
+
+    def step_back(
+        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+    ) -> tuple[Array, Any]:
+        """The `(y, carry)` from which `step(field, t, y, h, carry)` made `y1` and `carry1`.
+
+        To rounding, by algebra alone: no equation is solved. Of `reversible` solvers.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not reversible")
 
     @abc.abstractmethod
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:

@@ -9,6 +9,7 @@ from .esdirk import Esdirk
 from .explicit import ExplicitRungeKutta
 from .irk import Collocation
 from .nystrom import Nystrom
+from .reversible import AsynchronousLeapfrog, ReversibleHeun
 from .rkc import RKC2
 from .rosenbrock import Rosenbrock
 from .solver import Solver
@@ -271,6 +272,8 @@ SOLVERS: dict[str, type[Solver]] = {
     "nystrom4": Nystrom4,
     "dprkn6": DPRKN6,
     "rkc2": RKC2,
+    "reversible_heun": ReversibleHeun,
+    "asynchronous_leapfrog": AsynchronousLeapfrog,
     "leapfrog": StormerVerlet,
     "velocity_verlet": StormerVerlet,
     "trapezoid": Trapezoid,

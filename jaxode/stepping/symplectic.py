@@ -25,6 +25,7 @@ class Symplectic(Partitioned):
     """
 
     tableau: ClassVar[SymplecticTableau]
+    reversible: ClassVar[bool] = True
 
     @property
     def order(self) -> int:
@@ -68,6 +69,18 @@ class Symplectic(Partitioned):
         ends = slopes[0], slopes[-1]
         dense = None if inside is None else self._dense(field, t, y, y1, h, ends, inside)
         return Stepped(y1, None, dense, carry1)
+
+    def step_back(
+        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+    ) -> tuple[Array, Any]:
+        scale, state, slope = h.astype(jnp.finfo(y1.dtype).dtype), list(halves(y1)), None
+        for kind, length, at in reversed(self.tableau.flows):
+            if slope is None and self.tableau.first_same_as_last:
+                slope = carry1
+            else:
+                slope = lax.optimization_barrier(field(t + at * h, joined(*state), kind))
+            state[kind] = state[kind] - (length * scale) * slope
+        return joined(*state), slope if self.tableau.first_same_as_last else ()
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         return hermite.value(theta, y, dense)

@@ -1,0 +1,71 @@
+"""What of a problem is differentiated, and a step as a function of it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import Array, lax
+from jaxtyping import PyTree
+
+from ..forward import Plan, Problem, packed_field
+from ..linalg import WithJacobian
+from ..split import by_parts
+from ..stepping.solver import Stepped
+
+# Where a step begins: its state, the solver's carry, time, size, and whether it is read inside.
+At = tuple[Array, Any, Array, Array, Array | bool | None]
+
+
+class Differentiated(eqx.Module):
+    """A problem, for derivatives by the arrays in it that are asked for.
+
+    `moving` holds those of field, arguments and read-out, `still` the rest of the problem.
+    """
+
+    moving: PyTree
+    still: Problem
+    problem: Problem
+    plan: Plan
+    with_times: bool = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, perturbed: PyTree, problem: Problem, plan: Plan) -> "Differentiated":
+        """`perturbed` is like the problem, with booleans for its arrays."""
+        moving, still = eqx.partition(problem, dataclasses.replace(perturbed, y0=False, ts=False))
+        return cls(moving, still, problem, plan, bool(perturbed.ts))
+
+    def with_moving(self, moving: PyTree) -> Problem:
+        """The problem, with `moving` in the place of its own arrays."""
+        return eqx.combine(moving, self.still)
+
+    def field(self, moving: PyTree = None) -> Callable[..., Array]:
+        """The field on packed states, with `moving` in the place of the problem's own arrays."""
+        problem = self.problem if moving is None else self.with_moving(moving)
+        field = packed_field(problem, self.plan)
+
+        # The state of a stage enters its slope and its cotangents: computed once, not in each.
+        def once(part: Callable) -> Callable:
+            def at(t: Array, y: Array, *half: int) -> Array:
+                return part(t, lax.optimization_barrier(y), *half)
+
+            return WithJacobian(at, part.jacobian) if isinstance(part, WithJacobian) else at
+
+        return by_parts(once, field)
+
+    def pull(self, at: At) -> tuple[tuple[Array, Any, Any], Callable, Stepped]:
+        """A step's end, dense output and carry, how to pull their cotangents back, and the step.
+
+        Back to `moving`, state, carry, and time and size if times are differentiated.
+        """
+        y, carry, t, h, inside = at
+
+        def advance(moving: PyTree, y: Array, carry: Any, clock: Any) -> tuple[Any, Stepped]:
+            t_, h_ = (t, h) if clock is None else clock
+            step = self.plan.method.stepper.step
+            stepped = step(self.field(moving), t_, y, h_, carry, inside)
+            return (stepped.y1, stepped.dense, stepped.carry), stepped
+
+        clock = (t, h) if self.with_times else None
+        return jax.vjp(advance, self.moving, y, carry, clock, has_aux=True)

@@ -1,0 +1,291 @@
+"""The backward pass of one solve: every step replayed with one vjp, the last first."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import PyTree
+
+from ..forward import Result, direction_of, reading
+from ..record import Trace, put_row
+from ..solution import Status
+from .differentiated import Differentiated
+from .returning import returned
+from .stages import restored
+
+
+class Back(NamedTuple):
+    """What the backward pass carries: cotangents, and how many saved times are yet to be read."""
+
+    y: Array
+    carry: Any
+    moving: PyTree
+    ts: Array | None
+    unread: Array
+
+
+class _Kept(NamedTuple):
+    """States that are kept, and the step that each is the start of; -1 where there is none."""
+
+    steps: Array
+    states: tuple[Array, Any]
+
+
+class _Reached(NamedTuple):
+    """The state and carry that steps back have led to."""
+
+    y: Array
+    carry: Any
+
+
+class Replay(eqx.Module):
+    """The backward pass over one trace; it `walks` where the states are found by steps back."""
+
+    part: Differentiated
+    trace: Trace
+    cotangents: Result
+    walks: bool = eqx.field(static=True)
+
+    def start(self, status: Array) -> Back:
+        """The cotangents at the last time; NaN if it was not reached."""
+        ct, y0 = self.cotangents, self.part.problem.y0
+        y = jnp.zeros_like(y0) if ct.y1 is None else ct.y1
+        if self.part.plan.save == "ends" and ct.ys is not None:
+            y = y + ct.ys[1]
+        carry = jax.eval_shape(
+            lambda: self.part.plan.method.stepper.init(self.part.field(), self.t0, y0)
+        )
+        return Back(
+            y=jnp.where(status == Status.SUCCESS, y, jnp.nan),
+            carry=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
+            moving=jax.tree.map(jnp.zeros_like, self.part.moving),
+            ts=jnp.zeros_like(self.part.problem.ts) if self.part.with_times else None,
+            unread=jnp.int32(self.part.problem.ts.shape[0]),
+        )
+
+    def steps(self, back: Back, num_accepted: Array) -> Back:
+        """Replay every step, the last first."""
+        before, place = self.source()
+
+        def one(state: tuple[Array, Any, Back]) -> tuple[Array, Any, Back]:
+            n, place, back = state[0] - 1, *state[1:]
+            y, carry, place = before(n, place)
+            return n, place, self.step(back, n, y, carry, num_accepted)
+
+        _, place, back = lax.while_loop(lambda s: s[0] > 0, one, (num_accepted, place, back))
+        if not isinstance(place, _Reached):
+            return back
+        home = returned(place.y, self.part.problem.y0, self.trace.y)
+        lost = jax.tree.map(lambda x: jnp.where(home, x, jnp.nan), back._replace(unread=()))
+        return lost._replace(unread=back.unread)
+
+    def source(self) -> tuple[Callable[[Array, Any], tuple[Array, Any, Any]], Any]:
+        """Where the state before each step comes from, and what that begins with."""
+        trace = self.trace
+        if trace.thinning is not None:
+            return self.rebuilt, _Kept(trace.thinning.steps, (trace.y, trace.carry))
+        if self.walks:
+            return self.walked_back, _Reached(trace.y, trace.carry)
+        return self.stored, ()
+
+    def stored(self, n: Array, place: Any) -> tuple[Array, Any, Any]:
+        """The state before step `n`, which was kept."""
+        y, carry = jax.tree.map(lambda b: b[n], (self.trace.y, self.trace.carry))
+        return y, carry, place
+
+    def walked_back(self, n: Array, place: _Reached) -> tuple[Array, Any, _Reached]:
+        """The state that the solver's step back leads to, from the one after step `n`."""
+        solver, trace = self.part.plan.method.stepper, self.trace
+        y, carry = solver.step_back(self.part.field(), trace.t[n], place.y, trace.h[n], place.carry)
+        return y, carry, _Reached(y, carry)
+
+    def rebuilt(self, n: Array, kept: _Kept) -> tuple[Array, Any, _Kept]:
+        """The state before step `n`, run again from the last one kept before it.
+
+        The rows of later steps are free: they take states on the way, evenly spaced.
+        """
+        trace, solver, field = self.trace, self.part.plan.method.stepper, self.part.field()
+        row = jnp.argmax(jnp.where(kept.steps <= n, kept.steps, -1))
+        begin = kept.steps[row]
+        y, carry = jax.tree.map(lambda b: b[row], kept.states)
+        kept_carry = bool(jax.tree.leaves(carry))
+        if not kept_carry:
+            carry = solver.init(field, trace.t[begin], y)
+        free = jnp.sum((kept.steps > n) | (kept.steps < 0))
+        stride = (n - begin) // (free + 1) + 1
+
+        def again(state: tuple) -> tuple:
+            i, y, carry, (steps, states) = state
+            stepped = solver.step(field, trace.t[i], y, trace.h[i], carry, None)
+            i, y, carry = i + 1, stepped.y1, stepped.carry
+            due, row = (i - begin) % stride == 0, jnp.argmax((steps > n) | (steps < 0))
+            states = jax.tree.map(
+                lambda b, v: put_row(b, jnp.where(due, v, b[row]), row),
+                states,
+                (y, carry if kept_carry else ()),
+            )
+            steps = steps.at[row].set(jnp.where(due, i, steps[row]))
+            return i, y, carry, _Kept(steps, states)
+
+        _, y, carry, kept = lax.while_loop(lambda s: s[0] < n, again, (begin, y, carry, kept))
+        return y, carry if kept_carry else (), kept
+
+    def step(self, back: Back, n: Array, y: Array, carry: Any, total: Array) -> Back:
+        """Pull the cotangents at the end of step `n` back to its start."""
+        t, h = self.trace.t[n], self.trace.h[n]
+        if not jax.tree.leaves(carry):
+            carry = self.part.plan.method.stepper.init(self.part.field(), t, y)
+        at = (y, carry, t, h, self.inside(back, t))
+        kept = jax.tree.map(lambda b: b[n], self.trace.residuals)
+        (y1, dense, _), pull = restored(self.part, at, kept) if kept else self.part.pull(at)[:2]
+        back, (ct_y, ct_y1, ct_dense, ct_clock) = self.values(back, n, t, h, y, y1, dense)
+        moving, ct_start, ct_carry, ct_step = pull((back.y + ct_y1, ct_dense, back.carry))
+        ts = back.ts
+        if ts is not None:
+            ct_t, ct_h = jax.tree.map(jnp.add, ct_clock, ct_step)
+            # Every step starts later if t0 does; the last alone is as long as the rest leaves it.
+            ct_h = jnp.where(n == total - 1, ct_h, 0)
+            ts = ts.at[0].add(ct_t - ct_h).at[-1].add(ct_h)
+        return back._replace(
+            y=ct_start + ct_y,
+            carry=ct_carry,
+            moving=jax.tree.map(jnp.add, back.moving, moving),
+            ts=ts,
+        )
+
+    def values(
+        self, back: Back, n: Array, t: Array, h: Array, y: Array, y1: Array, dense: Any
+    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
+        """Cotangents of what was saved of step `n`: to its start, end, slopes and clock."""
+        zeros = jax.tree.map(jnp.zeros_like, (y, y1, dense))
+        clock = (jnp.zeros_like(t), jnp.zeros_like(h)) if self.part.with_times else None
+        ct, save = self.cotangents, self.part.plan.save
+        if save == "steps" and ct.ys is not None:
+            return back, (zeros[0], ct.ys[n + 1], zeros[2], clock)
+        if save == "dense" and ct.dense is not None:
+            # The recorded (t, h, y, slopes) of the step, each with its cotangent or none.
+            none = (jnp.zeros_like(t), jnp.zeros_like(h), zeros[0], jnp.stack(zeros[2]))
+            ct_t, ct_h, ct_y, ct_slopes = (
+                zero if part is None else part[n] for part, zero in zip(ct.dense, none, strict=True)
+            )
+            clock = (ct_t, ct_h) if self.part.with_times else None
+            return back, (ct_y, zeros[1], tuple(ct_slopes), clock)
+        if save == "ts" and ct.ys is not None:
+            return self.values_at_times(back, n, t, h, (y, y1, dense), zeros, clock)
+        return back, (*zeros, clock)
+
+    def values_at_times(
+        self, back: Back, n: Array, t: Array, h: Array, parts: Any, zeros: Any, clock: Any
+    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
+        """The same for the times that the step passed, the last first."""
+        times, direction = self.part.problem.ts, direction_of(self.part.problem.ts)
+        moving = None if self.part.problem.read is None else self.part.moving
+
+        def passed(state: Any) -> Array:
+            # The first step has written the repeats of the first time too, all but the first row.
+            unread = state[0]
+            return (unread > 1) & ((direction * (times[unread - 1] - t) > 0) | (n == 0))
+
+        def one(state: Any) -> Any:
+            unread, totals, ts = state
+            j = unread - 1
+            when = times[j], t, h
+
+            def value(moving: PyTree, parts: Any, clock: Any) -> PyTree:
+                at, t_, h_ = when if clock is None else clock
+                problem = self.part.problem if moving is None else self.part.with_moving(moving)
+                return reading(problem, self.part.plan)(at, j == times.shape[0] - 1, t_, h_, *parts)
+
+            _, pull = jax.vjp(value, moving, parts, None if clock is None else when)
+            ct_moving, ct_parts, ct_when = pull(jax.tree.map(lambda c: c[j], self.ct_ys))
+            if ct_when is None:
+                more = (ct_moving, ct_parts, None)
+            else:
+                more = (ct_moving, ct_parts, ct_when[1:])
+                ts = ts.at[j].add(ct_when[0])
+            return j, jax.tree.map(jnp.add, totals, more), ts
+
+        start = (None if moving is None else back.moving, zeros, clock)
+        unread, (ct_moving, ct_parts, ct_clock), ts = lax.while_loop(
+            passed, one, (back.unread, start, back.ts)
+        )
+        back = back._replace(unread=unread, ts=ts)
+        if ct_moving is not None:
+            back = back._replace(moving=ct_moving)
+        return back, (*ct_parts, ct_clock)
+
+    def finish(self, back: Back, total: Array) -> PyTree:
+        """The cotangent of the problem, from those at its first time."""
+        solver, problem = self.part.plan.method.stepper, self.part.problem
+
+        def begin(moving: PyTree, y: Array, t: Array) -> Any:
+            return solver.init(self.part.field(moving), t, y), self.first_value(moving, y, t)
+
+        (_, value), pull = jax.vjp(begin, self.part.moving, problem.y0, self.t0)
+        moving, y0, t0 = pull((back.carry, self.ct_first_value(value, back.unread)))
+        y0 = y0 + back.y
+        moving = jax.tree.map(jnp.add, back.moving, moving)
+        ct = self.cotangents
+        if self.part.plan.save in ("ends", "steps") and ct.ys is not None:
+            y0 = y0 + ct.ys[0]
+        if self.part.plan.save == "dense" and ct.dense is not None and ct.dense[2] is not None:
+            y0 = y0 + jnp.where(total == 0, ct.dense[2][0], 0)  # a solve over no time
+        ts = None if back.ts is None else back.ts.at[0].add(t0) + self.times_returned(total)
+        return dataclasses.replace(moving, y0=y0, ts=ts)
+
+    def times_returned(self, total: Array) -> Array:
+        """Cotangent of `ts` through the times of steps: all but the last move with the first."""
+        zeros = jnp.zeros_like(self.part.problem.ts)
+        if self.part.plan.save != "steps" or self.cotangents.ts is None:
+            return zeros
+        rows, ct = jnp.arange(self.cotangents.ts.shape[0]), self.cotangents.ts
+        first = jnp.sum(ct, where=(rows < total) | (rows == 0))
+        return zeros.at[0].add(first).at[-1].add(jnp.where(total > 0, ct[total], 0))
+
+    def first_value(self, moving: PyTree, y: Array, t: Array) -> PyTree:
+        """What was saved at the first time."""
+        if self.part.plan.save != "ts":
+            return ()
+        return reading(self.part.with_moving(moving), self.part.plan).fn(t, y)
+
+    def ct_first_value(self, value: PyTree, unread: Array) -> PyTree:
+        """Its cotangent: that of the rows that no step has written, more than one of no step."""
+        if self.part.plan.save != "ts":
+            return ()
+        if self.cotangents.ys is None:
+            return jax.tree.map(jnp.zeros_like, value)
+        here = jnp.arange(self.part.problem.ts.shape[0]) < unread
+        return jax.tree.map(
+            lambda c: jnp.sum(c, axis=0, where=here.reshape((-1,) + (1,) * (c.ndim - 1))),
+            self.ct_ys,
+        )
+
+    def inside(self, back: Back, t: Array) -> Array | bool | None:
+        """Whether dense output of the step that starts at `t` was read."""
+        if self.part.plan.save == "ts":
+            ts = self.part.problem.ts
+            return direction_of(ts) * (ts[jnp.maximum(back.unread - 1, 0)] - t) > 0
+        return True if self.part.plan.save == "dense" else None
+
+    @property
+    def t0(self) -> Array:
+        """The first time."""
+        return self.part.problem.ts[0]
+
+    @property
+    def ct_ys(self) -> PyTree:
+        """Cotangents of the saved values, zeros where there are none."""
+        shapes = jax.eval_shape(
+            lambda: self.first_value(self.part.moving, self.part.problem.y0, self.t0)
+        )
+        number = self.part.problem.ts.shape[0]
+        return jax.tree.map(
+            lambda c, s: jnp.zeros((number, *s.shape), s.dtype) if c is None else c,
+            self.cotangents.ys,
+            shapes,
+            is_leaf=lambda leaf: leaf is None,
+        )

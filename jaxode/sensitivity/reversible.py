@@ -1,0 +1,57 @@
+"""The gradient of a solver that steps back: the discrete adjoint without stored states."""
+
+import equinox as eqx
+
+from ..batch.lanes import Tile
+from ..batch.run import Ensemble
+from ..errors import OptionError
+from ..forward import Plan, Problem, Result
+from ..record import Clocking
+from ..stepping.explicit import ExplicitRungeKutta
+from ..stepping.reversible import ReversibleRK
+from ..stepping.solver import Solver
+from .discrete import replayed
+from .discrete_batch import replayed_in_lanes
+
+
+class Reversible(eqx.Module):
+    r"""The exact gradient of the computed solution, step sizes held fixed, without stored states.
+
+    The backward pass finds the state of each step by the solver's step back, and pulls the
+    cotangents through the step as `Discrete` does. All that grows with `max_steps` is the
+    `(t, h)` of each accepted step, two numbers. Works with every `save`, and with solvers that can
+    be undone: "reversible_heun", "asynchronous_leapfrog", the symplectic ones, and any explicit
+    Runge-Kutta solver, which is run as `jo.ReversibleRK(solver, coupling)`: twice the work in each
+    step, and a solution that differs from its own within the error.
+
+    What rounding takes from a state grows on the way back: by up to `1 / coupling` in each step,
+    and as solutions that approach each other forwards part backwards. Where the start is not found
+    again to a quarter of the digits, the gradient is NaN.
+
+    - `coupling`: of `jo.ReversibleRK`.
+
+    Source: S. McCallum, J. Foster, Efficient, accurate and stable gradients for neural ODEs (2024),
+    arXiv 2410.11648.
+    """
+
+    coupling: float = eqx.field(static=True, default=0.999)
+
+    def solver(self, solver: Solver) -> Solver:
+        """`solver`, or its reversible version. **Raises:** `OptionError` where there is none."""
+        if solver.reversible:
+            return solver
+        if isinstance(solver, ExplicitRungeKutta):
+            return ReversibleRK(solver, self.coupling)
+        raise OptionError(
+            f'sensitivity="reversible" undoes steps, and those of {type(solver).__name__} cannot '
+            'be undone: use an explicit Runge-Kutta solver such as "tsit5", "reversible_heun", '
+            '"asynchronous_leapfrog" or a symplectic solver, or sensitivity="discrete"'
+        )
+
+    def solve(self, problem: Problem, plan: Plan) -> Result:
+        """Run `problem`; its gradient is the replay, each step from where the step back leads."""
+        return replayed(problem, plan, Clocking(plan.method.max_steps))
+
+    def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
+        """Run all of `ensemble`; its gradient is the same in lanes."""
+        return replayed_in_lanes(ensemble, tile, False)
