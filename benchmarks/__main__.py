@@ -27,6 +27,7 @@ NAMES = (
     "lotka_volterra",
     "neural_ode",
     "gradients",
+    "gradient_modes",
     "adjoint_memory",
     "ensembles",
     "neural_batch",

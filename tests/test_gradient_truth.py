@@ -51,9 +51,9 @@ def gradient(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
     """Of a sum of squares at the end, by start and argument; and the function itself."""
     field, y0, args, t1, *_ = CASES[name]
 
-    def loss(point, **options):
-        options = {"max_steps": 20_000, **options}
-        return weighted(jo.solve(field, *point[:1], (0.0, t1), point[1], **options).y1)
+    def loss(point: Any, **more: Any) -> Any:
+        options: dict[str, Any] = {"max_steps": 20_000, **more}
+        return weighted(jo.solve(field, point[0], (0.0, t1), point[1], **options).y1)
 
     point = jnp.asarray(y0, float), jnp.asarray(args, float)
     return jax.jit(jax.grad(lambda p: loss(p, **options)))(point), (loss, point)
@@ -63,9 +63,9 @@ def gradient(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
 @pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
 def test_differences_of_the_same_steps_agree_to_seven_digits(name, solver):
     field, _, _, t1, step, _ = CASES[name]
-    options = {"solver": solver, "rtol": 1e-7, "atol": 1e-9}
+    options: dict[str, Any] = {"solver": solver, "rtol": 1e-7, "atol": 1e-9}
     got, (loss, point) = gradient(name, options)
-    taken = jo.solve(field, *point[:1], (0.0, t1), point[1], save="steps", max_steps=20_000,
+    taken = jo.solve(field, point[0], (0.0, t1), point[1], save="steps", max_steps=20_000,
                      **options)  # fmt: skip
     ts = taken.ts[: int(taken.stats.num_accepted) + 1]
     same = {**options, "controller": jo.Grid(ts)}

@@ -116,13 +116,13 @@ def test_a_batch_keeps_as_many_snapshots(memory, wide):
     starts = jax.random.normal(jax.random.key(0), (5, 2))
 
     def loss(starts, mu, how):
-        options = {"sensitivity": how, "max_steps": 200, "lanes": 5 if wide else 2}
+        options: dict[str, Any] = {"sensitivity": how, "max_steps": 200, "lanes": 5 if wide else 2}
         sols = jo.solve_batch(oscillator, starts, TS, mu, in_axes=(0, None, None), **options)
         return jnp.sum(jnp.sin(sols.ys))
 
     def gradient(memory):
         how = jo.Discrete(memory=memory)
-        return jax.jit(jax.grad(lambda *x: loss(*x, how), argnums=(0, 1)))(starts, jnp.array(1.5))
+        return jax.jit(jax.grad(lambda y, mu: loss(y, mu, how), (0, 1)))(starts, jnp.array(1.5))
 
     assert_close(gradient(memory), gradient(None), 1e-10)
 
