@@ -1,6 +1,7 @@
 """The discrete adjoint: record the accepted steps, replay each backwards with one vjp."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from ..forward import (
     reading,
     run,
 )
+from ..fuse import once
 from ..linalg import WithJacobian
 from ..record import Clocking, Trace, Tracing, longest_segment, put_row
 from ..solution import Status
@@ -185,10 +187,10 @@ class _Replay(eqx.Module):
             n, y1, carry1, back = state
             n = n - 1
             y, carry = solver.step_back(field, trace.t[n], y1, trace.h[n], carry1)
-            return n, y, carry, self.step(back, n, y, carry, num_accepted)
+            return n, y, carry, self.step(back, n, y, carry, num_accepted, y1)
 
         start = num_accepted, trace.y, trace.carry, back
-        _, y, _, back = lax.while_loop(lambda s: s[0] > 0, one, start)
+        _, y, _, back = lax.while_loop(lambda s: s[0] > 0, once(one), start)
         home = returned(y, self.problem.y0, trace.y)
         return jax.tree.map(
             lambda x: jnp.where(home, x, jnp.nan), back._replace(unread=())
@@ -227,10 +229,12 @@ class _Replay(eqx.Module):
             y, carry = jax.tree.map(lambda b: b[n - begin], stored)
             return n, self.step(back, n, y, carry, total)
 
-        return lax.while_loop(lambda s: s[0] > begin, one, (end, back))[1]
+        return lax.while_loop(lambda s: s[0] > begin, once(one), (end, back))[1]
 
-    def step(self, back: _Back, n: Array, y: Array, carry: Any, total: Array) -> _Back:
-        """Pull the cotangents at the end of step `n` back to its start."""
+    def step(
+        self, back: _Back, n: Array, y: Array, carry: Any, total: Array, y1: Array | None = None
+    ) -> _Back:
+        """Pull the cotangents at the end of step `n`, `y1` if known, back to its start."""
         t, h = self.trace.t[n], self.trace.h[n]
         solver = self.plan.method.stepper
         if not jax.tree.leaves(carry):
@@ -239,12 +243,13 @@ class _Replay(eqx.Module):
         def advance(moving: PyTree, y: Array, carry: Any, clock: Any) -> Any:
             t_, h_ = (t, h) if clock is None else clock
             inside = self.inside(back, t)
-            stepped = solver.step(self.field(moving), t_, y, h_, carry, inside)
+            step = solver.step if y1 is None else functools.partial(solver.step_to, y1=y1)
+            stepped = step(self.field(moving), t_, y, h_, carry, inside)
             return stepped.y1, stepped.dense, stepped.carry
 
         clock = (t, h) if self.with_times else None
-        (y1, dense, _), pull = jax.vjp(advance, self.moving, y, carry, clock)
-        back, (ct_y, ct_y1, ct_dense, ct_clock) = self.values(back, n, t, h, y, y1, dense)
+        (end, dense, _), pull = jax.vjp(advance, self.moving, y, carry, clock)
+        back, (ct_y, ct_y1, ct_dense, ct_clock) = self.values(back, n, t, h, y, end, dense)
         moving, ct_start, ct_carry, ct_step = pull((back.y + ct_y1, ct_dense, back.carry))
         ts = back.ts
         if ts is not None:
