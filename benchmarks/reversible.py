@@ -43,7 +43,7 @@ def ours(y0: Array, p: Any, **options: Any) -> Array:
 
 def peer(y0: Array, p: Any) -> Array:
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
+        diffrax.ODETerm(field),  # pyright: ignore[reportArgumentType]
         diffrax.Tsit5(),
         0.0,
         END,

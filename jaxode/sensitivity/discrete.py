@@ -27,8 +27,8 @@ from ..linalg import WithJacobian
 from ..record import Clocking, Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from ..split import by_parts
-from .discrete_batch import replayed_in_lanes
-from .returning import returned
+from .discrete_batch import replayed_in_lanes, times_returned
+from .walking import clock, returned
 
 
 class Discrete(eqx.Module):
@@ -186,15 +186,15 @@ class _Replay(eqx.Module):
         def one(state: tuple[Array, Array, Any, _Back]) -> tuple[Array, Array, Any, _Back]:
             n, y1, carry1, back = state
             n = n - 1
-            y, carry = solver.step_back(field, trace.t[n], y1, trace.h[n], carry1)
+            t, h = clock(trace, self.plan, self.problem.ts, n, num_accepted)
+            y, carry = solver.step_back(field, t, y1, h, carry1)
             return n, y, carry, self.step(back, n, y, carry, num_accepted, y1)
 
         start = num_accepted, trace.y, trace.carry, back
         _, y, _, back = lax.while_loop(lambda s: s[0] > 0, once(one), start)
         home = returned(y, self.problem.y0, trace.y)
-        return jax.tree.map(
-            lambda x: jnp.where(home, x, jnp.nan), back._replace(unread=())
-        )._replace(unread=back.unread)
+        found = jax.tree.map(lambda x: jnp.where(home, x, jnp.nan), back._replace(unread=()))
+        return found._replace(unread=back.unread)
 
     def rebuild(self, row: Array, begin: Array, end: Array) -> tuple[Array, Any]:
         """The states of the steps `begin` to `end`, from the one that was kept."""
@@ -235,7 +235,7 @@ class _Replay(eqx.Module):
         self, back: _Back, n: Array, y: Array, carry: Any, total: Array, y1: Array | None = None
     ) -> _Back:
         """Pull the cotangents at the end of step `n`, `y1` if known, back to its start."""
-        t, h = self.trace.t[n], self.trace.h[n]
+        t, h = clock(self.trace, self.plan, self.problem.ts, n, total)
         solver = self.plan.method.stepper
         if not jax.tree.leaves(carry):
             carry = solver.init(self.field(), t, y)
@@ -341,17 +341,10 @@ class _Replay(eqx.Module):
             y0 = y0 + ct.ys[0]
         if self.plan.save == "dense" and ct.dense is not None and ct.dense[2] is not None:
             y0 = y0 + jnp.where(total == 0, ct.dense[2][0], 0)  # a solve over no time
-        ts = None if back.ts is None else back.ts.at[0].add(t0) + self.times_returned(total)
+        ts = None if back.ts is None else back.ts.at[0].add(t0)
+        if ts is not None and self.plan.save == "steps" and ct.ts is not None:
+            ts = ts + times_returned(ct.ts, total, ts.shape[0])
         return dataclasses.replace(moving, y0=y0, ts=ts)
-
-    def times_returned(self, total: Array) -> Array:
-        """Cotangent of `ts` through the times of steps: all but the last move with the first."""
-        zeros = jnp.zeros_like(self.problem.ts)
-        if self.plan.save != "steps" or self.cotangents.ts is None:
-            return zeros
-        rows, ct = jnp.arange(self.cotangents.ts.shape[0]), self.cotangents.ts
-        first = jnp.sum(ct, where=(rows < total) | (rows == 0))
-        return zeros.at[0].add(first).at[-1].add(jnp.where(total > 0, ct[total], 0))
 
     def first_value(self, moving: PyTree, y: Array, t: Array) -> PyTree:
         """What was saved at the first time."""

@@ -24,7 +24,8 @@ from ..fuse import in_one_piece, once
 from ..record import Step
 from ..solution import Status
 from .batch import cotangent, safe, spoiled, without
-from .returning import Back, Lane, Returning, returned
+from .returning import Back, Lane, Returning
+from .walking import returned
 
 
 @eqx.filter_custom_vjp
