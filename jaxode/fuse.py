@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, DebugInfo, DropVar, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 State = TypeVar("State")
 
@@ -103,6 +103,8 @@ def _evaluate(equation: JaxprEqn, values: list[Any]) -> list[Any]:
         x: v for x, v in zip(equation.invars, values, strict=True) if not isinstance(x, Literal)
     }
     kept = [x for x in equation.outvars if not isinstance(x, DropVar)]
-    alone = Jaxpr([], list(given), kept, [equation], equation.effects)
+    names = ("",) * len(given), ("",) * len(kept)
+    told = DebugInfo("call", equation.primitive.name, *names)
+    alone = Jaxpr([], list(given), kept, [equation], equation.effects, told)
     outputs = iter(jaxpr_as_fun(ClosedJaxpr(alone, []))(*given.values()))
     return [None if isinstance(x, DropVar) else next(outputs) for x in equation.outvars]

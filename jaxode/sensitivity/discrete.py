@@ -28,7 +28,7 @@ from ..record import Clocking, Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from ..split import by_parts
 from .discrete_batch import replayed_in_lanes, times_returned
-from .walking import clock, returned
+from .walking import returned, when
 
 
 class Discrete(eqx.Module):
@@ -165,9 +165,8 @@ class _Replay(eqx.Module):
         """Replay every step, the last first."""
         trace = self.trace
         if trace.thinning is None:
-            stored = trace.y, trace.carry
-            return self.segment(back, jnp.int32(0), num_accepted, stored, num_accepted)
-
+            begin, stored = jnp.int32(0), (trace.y, trace.carry)
+            return self.segment(back, begin, num_accepted, stored, num_accepted)
         kept = trace.thinning.steps
 
         def earlier(state: tuple[Array, _Back]) -> tuple[Array, _Back]:
@@ -186,15 +185,17 @@ class _Replay(eqx.Module):
         def one(state: tuple[Array, Array, Any, _Back]) -> tuple[Array, Array, Any, _Back]:
             n, y1, carry1, back = state
             n = n - 1
-            t, h = clock(trace, self.plan, self.problem.ts, n, num_accepted)
+            t, h = when(trace, self.plan, self.problem.ts, n, num_accepted)
             y, carry = solver.step_back(field, t, y1, h, carry1)
             return n, y, carry, self.step(back, n, y, carry, num_accepted, y1)
 
         start = num_accepted, trace.y, trace.carry, back
         _, y, _, back = lax.while_loop(lambda s: s[0] > 0, once(one), start)
         home = returned(y, self.problem.y0, trace.y)
-        found = jax.tree.map(lambda x: jnp.where(home, x, jnp.nan), back._replace(unread=()))
-        return found._replace(unread=back.unread)
+        y, moving, ts = jax.tree.map(
+            lambda x: jnp.where(home, x, jnp.nan), (back.y, back.moving, back.ts)
+        )
+        return back._replace(y=y, moving=moving, ts=ts)
 
     def rebuild(self, row: Array, begin: Array, end: Array) -> tuple[Array, Any]:
         """The states of the steps `begin` to `end`, from the one that was kept."""
@@ -235,7 +236,7 @@ class _Replay(eqx.Module):
         self, back: _Back, n: Array, y: Array, carry: Any, total: Array, y1: Array | None = None
     ) -> _Back:
         """Pull the cotangents at the end of step `n`, `y1` if known, back to its start."""
-        t, h = clock(self.trace, self.plan, self.problem.ts, n, total)
+        t, h = when(self.trace, self.plan, self.problem.ts, n, total)
         solver = self.plan.method.stepper
         if not jax.tree.leaves(carry):
             carry = solver.init(self.field(), t, y)

@@ -8,7 +8,7 @@ from ..forward import Plan, direction_of
 from ..record import Trace
 
 
-def clock(trace: Trace, plan: Plan, ts: Array, n: Array, total: Array) -> tuple[Array, Array]:
+def when(trace: Trace, plan: Plan, ts: Array, n: Array, total: Array) -> tuple[Array, Array]:
     """When step `n` of `total` began, and its signed size, as recorded or as was prescribed."""
     if isinstance(trace.t, Array):
         return trace.t[n], trace.h[n]
