@@ -23,7 +23,9 @@ EXPLICIT = sorted(
     {s: n for n, s in reversed(SOLVERS.items()) if issubclass(s, ExplicitRungeKutta)}.values()
 )
 REVERSIBLE = sorted({s: n for n, s in reversed(SOLVERS.items()) if s.reversible}.values())
-OTHERS = sorted({n for n, s in SOLVERS.items()} - {*EXPLICIT, *REVERSIBLE})
+OTHERS = sorted(
+    n for n, s in SOLVERS.items() if not s.reversible and not issubclass(s, ExplicitRungeKutta)
+)
 STEPS = {"controller": jo.Fixed(0.17), "max_steps": 12}
 
 
