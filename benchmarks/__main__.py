@@ -35,6 +35,7 @@ NAMES = (
     "stiff",
     "stiff_batch",
     "stiff_pde",
+    "reversible",
     "two_devices",
 )
 RESULTS = pathlib.Path(__file__).parent / "results"

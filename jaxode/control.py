@@ -241,6 +241,11 @@ class Fixed(eqx.Module):
         """Never: the user chose the step."""
         return False
 
+    def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
+        """When step `index` of a solve from `t0` begins, and its signed size."""
+        h = direction * jnp.asarray(self.dt, t0.dtype)
+        return t0 + index.astype(t0.dtype) * h, h
+
 
 class Grid(eqx.Module):
     """Steps from each of `times` to the next, in the direction of the solve.
@@ -271,6 +276,10 @@ class Grid(eqx.Module):
     def too_small(self, h: Array) -> Array | bool:
         """Never: the user chose the steps."""
         return False
+
+    def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
+        """When step `index` begins, and its signed size."""
+        return jnp.asarray(self.times, t0.dtype)[index], direction * self._gap(t0, index)
 
     def _gap(self, h: Array, index: Array) -> Array:
         times = jnp.asarray(self.times, h.dtype)

@@ -170,13 +170,13 @@ class Thinning(NamedTuple):
 class Trace(NamedTuple):
     """The accepted steps as the discrete adjoint replays them.
 
-    Every `(t, h)` is kept. `y` and `carry` have a row per step, or, thinned, the rows that
-    `thinning` tells of; of a `Clocking` they are those at the end. `residuals`: what the backward
-    pass reads of the stages, if it is kept.
+    Every `(t, h)` is kept that the controller cannot tell. `y` and `carry` have a row per step, or,
+    thinned, the rows that `thinning` tells of; of a `Clocking` they are those at the end.
+    `residuals`: what the backward pass reads of the stages, if it is kept.
     """
 
-    t: Array
-    h: Array
+    t: Any
+    h: Any
     y: Any
     carry: Any
     thinning: Thinning | None
@@ -186,18 +186,21 @@ class Trace(NamedTuple):
 class Clocking(eqx.Module):
     """Records a `Trace` of times alone, for a solver that finds the states by steps back.
 
-    Its `y` and `carry` are those at the end of the solve.
+    Its `y` and `carry` are those at the end of the solve. `known` times are not recorded.
     """
 
     max_steps: int = eqx.field(static=True)
+    known: bool = eqx.field(static=True)
 
     def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
-        """Buffers of zeros."""
-        times = jnp.zeros((self.max_steps,), t0.dtype)
+        """Buffers of zeros, or none."""
+        times = () if self.known else jnp.zeros((self.max_steps,), t0.dtype)
         return Trace(times, times, (), (), None)
 
     def write(self, trace: Trace, step: Step) -> Trace:
         """Write down when the step began, and its size."""
+        if self.known:
+            return trace
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
         return trace._replace(t=t, h=h)
 

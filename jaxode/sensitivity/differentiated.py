@@ -1,6 +1,7 @@
 """What of a problem is differentiated, and a step as a function of it."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -54,16 +55,20 @@ class Differentiated(eqx.Module):
 
         return by_parts(once, field)
 
-    def pull(self, at: At) -> tuple[tuple[Array, Any, Any], Callable, Stepped]:
+    def pull(
+        self, at: At, end: Array | None = None
+    ) -> tuple[tuple[Array, Any, Any], Callable, Stepped]:
         """A step's end, dense output and carry, how to pull their cotangents back, and the step.
 
-        Back to `moving`, state, carry, and time and size if times are differentiated.
+        Back to `moving`, state, carry, and time and size if times are differentiated. `end`: the
+        state that the step comes to, if it is known.
         """
         y, carry, t, h, inside = at
 
         def advance(moving: PyTree, y: Array, carry: Any, clock: Any) -> tuple[Any, Stepped]:
             t_, h_ = (t, h) if clock is None else clock
-            step = self.plan.method.stepper.step
+            solver = self.plan.method.stepper
+            step = solver.step if end is None else functools.partial(solver.step_to, y1=end)
             stepped = step(self.field(moving), t_, y, h_, carry, inside)
             return (stepped.y1, stepped.dense, stepped.carry), stepped
 

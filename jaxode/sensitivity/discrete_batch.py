@@ -5,6 +5,7 @@ each has for itself is carried in its lane, and written when the replay comes to
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +20,12 @@ from ..batch.lanes import Tile
 from ..batch.log import Log, Logger, Row
 from ..batch.run import Ensemble, Run, method_in_lanes, values_in_lanes
 from ..forward import Result, direction_of, packed_field, reading
-from ..fuse import in_one_piece
+from ..fuse import in_one_piece, once
 from ..record import Step
 from ..solution import Status
 from .batch import cotangent, safe, spoiled, without
-from .returning import Back, Lane, Returning, returned
+from .returning import Back, Lane, Returning
+from .walking import returned
 
 
 @eqx.filter_custom_vjp
@@ -108,7 +110,7 @@ class _Replay(eqx.Module):
                 n = state[0] - 1
                 return n, self.turn(state[1], jax.tree.map(lambda b: b[n], rows))
 
-            back = lax.while_loop(lambda s: s[0] > 0, one, (count, back))[1]
+            back = lax.while_loop(lambda s: s[0] > 0, once(one), (count, back))[1]
             return number - 1, rows, back
 
         def whole(back: Back) -> Back:
@@ -123,17 +125,23 @@ class _Replay(eqx.Module):
         lanes = back.lanes
         # A lane that holds another trajectory than its row is one whose cotangents stay.
         active = (row.numbers == back.numbers) & (row.h != 0)
-        if lanes.place:
+        ends = lanes.place
+        if ends:
             row, lanes = self.stepped_back(row, lanes, active)
             back = back._replace(lanes=lanes)
-        row, rows = self.sane(row, lanes.rows, row.numbers == back.numbers)
+        present = row.numbers == back.numbers
+        row, rows = self.sane(row, lanes.rows, present)
         inside = self.inside(back, row, active)
         solver = method_in_lanes(self.lanes.ensemble, rows).stepper
 
         def advance(shared: PyTree, own: PyTree, y: Array, carry: Any, clock: Any) -> Any:
             t, h = (row.t, row.h) if clock is None else clock
             field = self.field(shared, own, rows)
-            stepped = solver.step(field, t, y, h, carry, inside)
+            step = solver.step
+            if ends:
+                end = jnp.where(present, ends[0], row.y)
+                step = functools.partial(solver.step_to, y1=end)
+            stepped = step(field, t, y, h, carry, inside)
             return stepped.y1, stepped.dense, stepped.carry
 
         clock = (row.t, row.h) if self.lanes.with_times else None

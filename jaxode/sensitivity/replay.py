@@ -11,11 +11,13 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..forward import Result, direction_of, reading
+from ..fuse import once
 from ..record import Trace, put_row
 from ..solution import Status
 from .differentiated import Differentiated
-from .returning import returned
+from .discrete_batch import times_returned
 from .stages import restored
+from .walking import returned, when
 
 
 class Back(NamedTuple):
@@ -73,17 +75,22 @@ class Replay(eqx.Module):
 
         def one(state: tuple[Array, Any, Back]) -> tuple[Array, Any, Back]:
             n, place, back = state[0] - 1, *state[1:]
-            y, carry, place = before(n, place)
-            return n, place, self.step(back, n, y, carry, num_accepted)
+            clock = when(self.trace, self.part.plan, self.part.problem.ts, n, num_accepted)
+            end = place.y if isinstance(place, _Reached) else None
+            y, carry, place = before(n, clock, place)
+            return n, place, self.step(back, n, (y, carry, *clock), num_accepted, end)
 
-        _, place, back = lax.while_loop(lambda s: s[0] > 0, one, (num_accepted, place, back))
+        start = num_accepted, place, back
+        _, place, back = lax.while_loop(lambda s: s[0] > 0, once(one), start)
         if not isinstance(place, _Reached):
             return back
         home = returned(place.y, self.part.problem.y0, self.trace.y)
-        lost = jax.tree.map(lambda x: jnp.where(home, x, jnp.nan), back._replace(unread=()))
-        return lost._replace(unread=back.unread)
+        y, moving, ts = jax.tree.map(
+            lambda x: jnp.where(home, x, jnp.nan), (back.y, back.moving, back.ts)
+        )
+        return back._replace(y=y, moving=moving, ts=ts)
 
-    def source(self) -> tuple[Callable[[Array, Any], tuple[Array, Any, Any]], Any]:
+    def source(self) -> tuple[Callable[[Array, Any, Any], tuple[Array, Any, Any]], Any]:
         """Where the state before each step comes from, and what that begins with."""
         trace = self.trace
         if trace.thinning is not None:
@@ -92,18 +99,18 @@ class Replay(eqx.Module):
             return self.walked_back, _Reached(trace.y, trace.carry)
         return self.stored, ()
 
-    def stored(self, n: Array, place: Any) -> tuple[Array, Any, Any]:
+    def stored(self, n: Array, clock: Any, place: Any) -> tuple[Array, Any, Any]:
         """The state before step `n`, which was kept."""
         y, carry = jax.tree.map(lambda b: b[n], (self.trace.y, self.trace.carry))
         return y, carry, place
 
-    def walked_back(self, n: Array, place: _Reached) -> tuple[Array, Any, _Reached]:
+    def walked_back(self, n: Array, clock: Any, place: _Reached) -> tuple[Array, Any, _Reached]:
         """The state that the solver's step back leads to, from the one after step `n`."""
-        solver, trace = self.part.plan.method.stepper, self.trace
-        y, carry = solver.step_back(self.part.field(), trace.t[n], place.y, trace.h[n], place.carry)
+        solver, (t, h) = self.part.plan.method.stepper, clock
+        y, carry = solver.step_back(self.part.field(), t, place.y, h, place.carry)
         return y, carry, _Reached(y, carry)
 
-    def rebuilt(self, n: Array, kept: _Kept) -> tuple[Array, Any, _Kept]:
+    def rebuilt(self, n: Array, clock: Any, kept: _Kept) -> tuple[Array, Any, _Kept]:
         """The state before step `n`, run again from the last one kept before it.
 
         The rows of later steps are free: they take states on the way, evenly spaced.
@@ -134,14 +141,18 @@ class Replay(eqx.Module):
         _, y, carry, kept = lax.while_loop(lambda s: s[0] < n, again, (begin, y, carry, kept))
         return y, carry if kept_carry else (), kept
 
-    def step(self, back: Back, n: Array, y: Array, carry: Any, total: Array) -> Back:
-        """Pull the cotangents at the end of step `n` back to its start."""
-        t, h = self.trace.t[n], self.trace.h[n]
+    def step(
+        self, back: Back, n: Array, start: tuple, total: Array, end: Array | None = None
+    ) -> Back:
+        """Pull the cotangents at the end of step `n`, `end` if known, back to its `start`."""
+        y, carry, t, h = start
         if not jax.tree.leaves(carry):
             carry = self.part.plan.method.stepper.init(self.part.field(), t, y)
         at = (y, carry, t, h, self.inside(back, t))
         kept = jax.tree.map(lambda b: b[n], self.trace.residuals)
-        (y1, dense, _), pull = restored(self.part, at, kept) if kept else self.part.pull(at)[:2]
+        (y1, dense, _), pull = (
+            restored(self.part, at, kept) if kept else self.part.pull(at, end)[:2]
+        )
         back, (ct_y, ct_y1, ct_dense, ct_clock) = self.values(back, n, t, h, y, y1, dense)
         moving, ct_start, ct_carry, ct_step = pull((back.y + ct_y1, ct_dense, back.carry))
         ts = back.ts
@@ -234,17 +245,10 @@ class Replay(eqx.Module):
             y0 = y0 + ct.ys[0]
         if self.part.plan.save == "dense" and ct.dense is not None and ct.dense[2] is not None:
             y0 = y0 + jnp.where(total == 0, ct.dense[2][0], 0)  # a solve over no time
-        ts = None if back.ts is None else back.ts.at[0].add(t0) + self.times_returned(total)
+        ts = None if back.ts is None else back.ts.at[0].add(t0)
+        if ts is not None and self.part.plan.save == "steps" and ct.ts is not None:
+            ts = ts + times_returned(ct.ts, total, ts.shape[0])
         return dataclasses.replace(moving, y0=y0, ts=ts)
-
-    def times_returned(self, total: Array) -> Array:
-        """Cotangent of `ts` through the times of steps: all but the last move with the first."""
-        zeros = jnp.zeros_like(self.part.problem.ts)
-        if self.part.plan.save != "steps" or self.cotangents.ts is None:
-            return zeros
-        rows, ct = jnp.arange(self.cotangents.ts.shape[0]), self.cotangents.ts
-        first = jnp.sum(ct, where=(rows < total) | (rows == 0))
-        return zeros.at[0].add(first).at[-1].add(jnp.where(total > 0, ct[total], 0))
 
     def first_value(self, moving: PyTree, y: Array, t: Array) -> PyTree:
         """What was saved at the first time."""

@@ -151,12 +151,3 @@ class Returning(eqx.Module):
         return jax.tree.map(
             lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.rows(lanes)
         )
-
-
-def returned(y: Array, y0: Array, y1: Array) -> Array:
-    """Whether steps back from `y1` came to `y` near the start `y0`: to a quarter of the digits.
-
-    Where rounding has grown to more, the gradient is made of wrong states.
-    """
-    gap, size = jnp.abs(y - y0), jnp.maximum(jnp.abs(y0), jnp.abs(y1))
-    return jnp.max(gap) <= jnp.finfo(gap.dtype).eps ** 0.25 * jnp.max(size)

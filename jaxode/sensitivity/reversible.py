@@ -19,7 +19,8 @@ class Reversible(eqx.Module):
 
     The backward pass finds the state of each step by the solver's step back, and pulls the
     cotangents through the step as `Discrete` does. All that grows with `max_steps` is the
-    `(t, h)` of each accepted step, two numbers. Works with every `save`, and with solvers that can
+    `(t, h)` of each accepted step, two numbers, and not even that where a single solve takes the
+    steps of `jo.Fixed` or `jo.Grid`. Works with every `save`, and with solvers that can
     be undone: "reversible_heun", "asynchronous_leapfrog", the symplectic ones, and any explicit
     Runge-Kutta solver, which is run as `jo.ReversibleRK(solver, coupling)`: twice the work in each
     step, and a solution that differs from its own within the error.
@@ -50,7 +51,9 @@ class Reversible(eqx.Module):
 
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the replay, each step from where the step back leads."""
-        return replayed(problem, plan, Clocking(plan.method.max_steps))
+        method = plan.method
+        tracing = Clocking(method.max_steps, known=not method.controller.adaptive)
+        return replayed(problem, plan, tracing)
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
         """Run all of `ensemble`; its gradient is the same in lanes."""

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -10,6 +11,9 @@ from ..errors import OptionError
 from . import hermite
 from .explicit import ExplicitRungeKutta
 from .solver import Evaluations, Field, Solver, Stepped
+
+# Weight of the gap's growth in an error estimate: as many steps' growth may add up.
+_GAP_WEIGHT = 10.0
 
 
 class ReversibleRK(Solver):
@@ -72,15 +76,45 @@ class ReversibleRK(Solver):
     def step(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
     ) -> Stepped:
+        return self._step(field, t, y, h, carry, inside, None)
+
+    def step_to(
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        carry: Any,
+        inside: Array | bool | None,
+        y1: Array,
+    ) -> Stepped:
+        # Its second half then has the very stages of the step back.
+        return self._step(field, t, y, h, carry, inside, y1)
+
+    def _step(
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        carry: Any,
+        inside: Array | bool | None,
+        end: Array | None,
+    ) -> Stepped:
         z, base = carry, self.base
         first = lax.optimization_barrier(base.init(field, t, z))
         stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, inside)
         y1 = z + (self.coupling * (y - z) + base.rise(h, slopes))
+        y1 = y1 if end is None else _known(y1, end)
         z1 = z - base.increment(field, t + h, y1, -h)
         dense = None
         if stepped.dense is not None:
             dense = ((1 - self.coupling) * (z - y), *stepped.dense)
-        return Stepped(y1, stepped.error, dense, z1)
+        error = stepped.error
+        if error is not None:
+            grown = jnp.abs(y1 - z1) - jnp.abs(y - z)
+            error = jnp.abs(error) + _GAP_WEIGHT * jnp.maximum(grown, 0)
+        return Stepped(y1, error, dense, z1)
 
     def step_back(
         self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
@@ -93,6 +127,17 @@ class ReversibleRK(Solver):
         missing, *slopes = dense
         inner = self.base.interpolate(theta, y, h, tuple(slopes))
         return inner + theta.astype(jnp.finfo(y.dtype).dtype) * missing
+
+
+@jax.custom_jvp
+def _known(computed: Array, value: Array) -> Array:
+    """The `value` that `computed` is known to have, with its derivative."""
+    return value
+
+
+@_known.defjvp
+def _known_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return primals[1], tangents[0]
 
 
 class ReversibleHeun(Solver):

@@ -126,6 +126,19 @@ class Solver(eqx.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} is not reversible")
 
+    def step_to(
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        carry: Any,
+        inside: Array | bool | None,
+        y1: Array,
+    ) -> Stepped:
+        """The step that `step_back` has undone; a solver may do without what the end `y1` tells."""
+        return self.step(field, t, y, h, carry, inside)
+
     @abc.abstractmethod
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         """The state at the fraction `theta` of a step that began at `y`; shape of `y`."""
