@@ -10,6 +10,7 @@ from .control import Grid as Grid
 from .control import I as I
 from .errors import BatchError as BatchError
 from .errors import DataError as DataError
+from .errors import DifferentiationError as DifferentiationError
 from .errors import FieldError as FieldError
 from .errors import OptionError as OptionError
 from .errors import OutOfMemoryError as OutOfMemoryError
@@ -28,6 +29,7 @@ from .nn import NeuralODE as NeuralODE
 from .odeint import odeint as odeint
 from .sensitivity.continuous import Continuous as Continuous
 from .sensitivity.discrete import Discrete as Discrete
+from .sensitivity.forward import Forward as Forward
 from .solution import Solution as Solution
 from .solution import Stats as Stats
 from .solution import Status as Status

@@ -18,6 +18,7 @@ from .options import (
     find_algebraic,
     find_method,
     find_sensitivity,
+    one_direction,
 )
 from .problem import (
     Packing,
@@ -145,4 +146,5 @@ def _solve(
     plan = Plan(without_gradient(method), save, packing)  # pyright: ignore[reportArgumentType]
     problem = Problem(field, packing.pack(y0), ts, args, read, jac)
     problem, found = consistent_start(problem, plan, algebraic)
-    return solution_of(sensitivity.solve(problem, plan), problem, plan, found)
+    result = sensitivity.solve(one_direction(problem, sensitivity), plan)
+    return solution_of(result, problem, plan, found)

@@ -26,6 +26,7 @@ from ..record import Trace, Tracing, longest_segment, put_row
 from ..solution import Status
 from ..split import by_parts
 from .discrete_batch import solve_in_lanes
+from .one_way import once
 
 
 class Discrete(eqx.Module):
@@ -54,6 +55,7 @@ def _discrete(problem: Problem, plan: Plan) -> Result:
 
 
 @_discrete.def_fwd
+@once
 def _forward(perturbed: PyTree, problem: Problem, plan: Plan) -> tuple[Result, Any]:
     rows = rows_that_fit(kept_states(problem, plan), plan.method.max_steps)
     tracing = Tracing(plan.method.max_steps, rows, keeps_carry(plan, rows))
@@ -63,6 +65,7 @@ def _forward(perturbed: PyTree, problem: Problem, plan: Plan) -> tuple[Result, A
 
 
 @_discrete.def_bwd
+@once
 def _backward(
     residuals: Any, cotangents: Result, _: PyTree, problem: Problem, plan: Plan
 ) -> PyTree:
@@ -164,7 +167,8 @@ class _Replay(eqx.Module):
 
     def rebuild(self, row: Array, begin: Array, end: Array) -> tuple[Array, Any]:
         """The states of the steps `begin` to `end`, from the one that was kept."""
-        trace, solver, field = self.trace, self.plan.method.stepper, self.field()
+        trace, field = self.trace, self.field()
+        solver = self.plan.method.stepper.forwards()
         y, carry = jax.tree.map(lambda b: b[row], (trace.y, trace.carry))
         kept_carry = bool(jax.tree.leaves(trace.carry))
         length = longest_segment(self.plan.method.max_steps, trace.y.shape[0])

@@ -23,6 +23,7 @@ from ..fuse import in_one_piece
 from ..record import Step
 from ..solution import Status
 from .batch import cotangent, safe, spoiled, without
+from .one_way import once
 from .returning import Back, Lane, Returning
 
 
@@ -38,6 +39,7 @@ def _discrete(ensemble: Ensemble, tile: Tile) -> Result:
 
 
 @_discrete.def_fwd
+@once
 def _forward(perturbed: PyTree, ensemble: Ensemble, tile: Tile) -> tuple[Result, Any]:
     result, log = Logger.of(ensemble, tile).run()
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
@@ -45,6 +47,7 @@ def _forward(perturbed: PyTree, ensemble: Ensemble, tile: Tile) -> tuple[Result,
 
 
 @_discrete.def_bwd
+@once
 def _backward(
     residuals: Any, cotangents: Result, _: PyTree, ensemble: Ensemble, tile: Tile
 ) -> PyTree:
