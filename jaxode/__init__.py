@@ -35,6 +35,8 @@ from .solution import Stats as Stats
 from .solution import Status as Status
 from .solve import solve as solve
 from .solve_batch import solve_batch as solve_batch
+from .steady_state import SteadyState as SteadyState
+from .steady_state import steady_state as steady_state
 from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import RKC2 as RKC2
