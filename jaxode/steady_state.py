@@ -196,7 +196,7 @@ class _Search:
         The field has no part along the sums, so neither of the two can make up for the other.
         """
         slope = self.slope(y)
-        if self.sums is None:
+        if self.sums is None or self.totals is None:
             return slope
         # As sums of rows: XLA would keep a product out of the loop's native function.
         kept = jnp.sum(self.sums * y, axis=1) - self.totals

@@ -105,9 +105,10 @@ def _refused(*_: Any, message: str) -> Any:
     raise DifferentiationError(message)
 
 
-# Tangents that a backward derivative pulls back are never computed.
+# Tangents that a backward derivative pulls back are never computed, nor mapped.
 _pulled.def_impl(_refused)
 mlir.register_lowering(_pulled, _refused)
+batching.primitive_batchers[_pulled] = _refused
 ad.primitive_jvps[_forwards] = _pushed_forwards
 ad.primitive_jvps[_backwards] = _pushed_backwards
 ad.primitive_jvps[_pulled] = _pushed_again
