@@ -10,6 +10,7 @@ from .control import Grid as Grid
 from .control import I as I
 from .errors import BatchError as BatchError
 from .errors import DataError as DataError
+from .errors import DifferentiationError as DifferentiationError
 from .errors import FieldError as FieldError
 from .errors import OptionError as OptionError
 from .errors import OutOfMemoryError as OutOfMemoryError
@@ -29,12 +30,15 @@ from .odeint import odeint as odeint
 from .sensitivity.continuous import Continuous as Continuous
 from .sensitivity.discrete import Discrete as Discrete
 from .sensitivity.reversible import Reversible as Reversible
+from .sensitivity.forward import Forward as Forward
 from .solution import Solution as Solution
 from .solution import Stats as Stats
 from .solution import Status as Status
 from .solve import solve as solve
 from .solve_batch import solve_batch as solve_batch
 from .stepping.reversible import ReversibleRK as ReversibleRK
+from .steady_state import SteadyState as SteadyState
+from .steady_state import steady_state as steady_state
 from .stepping.solvers import DPRKN6 as DPRKN6
 from .stepping.solvers import RK4 as RK4
 from .stepping.solvers import RKC2 as RKC2

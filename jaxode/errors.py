@@ -24,6 +24,10 @@ class OptionError(ValueError):
     """An option has a value that does not exist or does not fit the others."""
 
 
+class DifferentiationError(TypeError):
+    """A solve was differentiated in a direction, or as often, as its `sensitivity` does not do."""
+
+
 class BatchError(ValueError):
     """The batch axes do not fit the arguments or each other, or there are no trajectories."""
 

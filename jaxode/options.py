@@ -15,6 +15,8 @@ from .errors import FieldError, OptionError, unknown_name
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
+from .sensitivity.forward import Forward
+from .sensitivity.one_way import BACKWARD, backwards_only
 from .sensitivity.reversible import Reversible
 from .split import Split
 from .stepping.algebraic import Algebraic, algebraic_part
@@ -22,13 +24,14 @@ from .stepping.solver import Solver
 from .stepping.solvers import SOLVERS
 from .trajectory import Method
 
-Sensitivity = Discrete | Continuous | Reversible
+Sensitivity = Discrete | Continuous | Forward | Reversible
 SENSITIVITIES: dict[str, type[Sensitivity]] = {
     "discrete": Discrete,
     "autograd": Discrete,
     "adjoint": Continuous,
     "continuous": Continuous,
     "reversible": Reversible,
+    "forward": Forward,
 }
 SaveName = Literal["ts", "steps", "dense"]
 
@@ -64,6 +67,13 @@ def check_split(f: Any, solver: Solver) -> None:
 def find_sensitivity(sensitivity: Any) -> Sensitivity:
     """The way to differentiate, by name or object. **Raises:** `OptionError`, as above."""
     return _find("sensitivity", sensitivity, SENSITIVITIES, Sensitivity, "jo.Discrete()")
+
+
+def one_direction(tree: Any, sensitivity: Sensitivity) -> Any:
+    """What a solve is differentiated by, marked: forwards **raises** where that is not meant."""
+    if isinstance(sensitivity, Forward):
+        return tree
+    return backwards_only(tree, BACKWARD.format(f"sensitivity=jo.{type(sensitivity).__name__}()"))
 
 
 def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Controller:

@@ -42,11 +42,39 @@ class Reading(NamedTuple):
     fn: Callable[[Array, Array], PyTree]
 
     def __call__(
-        self, t: Array, last: Array, step_t: Array, h: Array, y: Array, y1: Array, dense: Any
+        self,
+        t: Array,
+        last: Array,
+        step_t: Array,
+        h: Array,
+        y: Array,
+        y1: Array,
+        dense: Any,
+        final: Array | None = None,
     ) -> PyTree:
-        """The value at `t` inside a step; at the last time it is that of `y1` to the bit."""
+        """The value at `t` inside a step; at the last time it is that of `y1` to the bit.
+
+        `final`: whether `t` is the last entry of the times, where it may be a repeat of that.
+        """
         inner = self.interpolate((t - step_t) / h, y, h, dense)
-        return self.fn(t, jnp.where(last, y1, inner))
+        return self.fn(t, state_at(last, final, y1, inner))
+
+
+def state_at(last: Array, final: Array | None, y1: Array, inner: Array) -> Array:
+    """`y1` where `last`, else `inner`; it moves with the last time only where it is `final`."""
+    y = jnp.where(last, y1, inner)
+    return y if final is None else _valued(y, jnp.where(final, y1, inner))
+
+
+@jax.custom_jvp
+def _valued(value: Array, moving: Array) -> Array:
+    """`value`, with the derivative of `moving`."""
+    return value
+
+
+@_valued.defjvp
+def _valued_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
+    return _valued(*primals), tangents[1]
 
 
 class AtTimesState(NamedTuple):
@@ -89,8 +117,8 @@ class AtTimes(eqx.Module):
 
         def put(state: AtTimesState) -> AtTimesState:
             count, t, ordered, buffers = state
-            last = t == self.ts[-1]
-            value = self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense)
+            last, final = t == self.ts[-1], count == self.ts.shape[0] - 1
+            value = self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
             buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
             following = self._time(count + 1, direction)
             ordered = ordered & (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)

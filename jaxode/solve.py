@@ -18,6 +18,7 @@ from .options import (
     find_algebraic,
     find_method,
     find_sensitivity,
+    one_direction,
     solver_for,
 )
 from .problem import (
@@ -59,8 +60,8 @@ def solve(
 ) -> Solution:
     """Solve `dy/dt = f(t, y, args)` from `y(ts[0]) = y0`.
 
-    Works under `jit`, `vmap` and reverse-mode differentiation of first order; gradients flow to
-    `y0`, `args`, `ts`, the arrays of `f` and those that `f` closes over.
+    Works under `jit`, `vmap`, `grad` and `hessian`, or with `sensitivity="forward"` under `jvp` and
+    `jacfwd`; derivatives flow to `y0`, `args`, `ts`, the arrays of `f` and those it closes over.
 
     **Arguments:**
 
@@ -85,8 +86,8 @@ def solve(
     - `save`: "ts" for values at `ts`; "steps" for every accepted step (`max_steps + 1` rows, NaN
       where unused); "dense" for `sol(t)` besides values at `ts`; or a function `(t, y, args)`,
       whose values at `ts` are kept in the place of the states.
-    - `sensitivity`: "discrete" or `jo.Discrete()`, "adjoint" or `jo.Continuous()`,
-      "reversible" or `jo.Reversible()`.
+    - `sensitivity`: "discrete" or `jo.Discrete()`, "adjoint" or `jo.Continuous()`, "reversible" or
+      `jo.Reversible()`, "forward" or `jo.Forward()`.
     - `max_steps`: the most steps to attempt.
     - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: what was not
       reached is NaN, and `sol.status` says why.
@@ -95,7 +96,8 @@ def solve(
     **Returns:** a `Solution`.
 
     **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError` and `OptionError` for bad
-    input; `SolveError` if the solve fails. **Warns:** `ToleranceWarning`.
+    input; `SolveError` if the solve fails; `DifferentiationError` for a derivative that the
+    `sensitivity` does not have. **Warns:** `ToleranceWarning`.
     """
     f = check_field(f)
     y0 = check_state(y0)
@@ -149,4 +151,5 @@ def _solve(
     plan = Plan(without_gradient(method), save, packing)  # pyright: ignore[reportArgumentType]
     problem = Problem(field, packing.pack(y0), ts, args, read, jac)
     problem, found = consistent_start(problem, plan, algebraic)
-    return solution_of(sensitivity.solve(problem, plan), problem, plan, found)
+    result = sensitivity.solve(one_direction(problem, sensitivity), plan)
+    return solution_of(result, problem, plan, found)

@@ -45,6 +45,7 @@ from .options import (
     find_algebraic,
     find_method,
     find_sensitivity,
+    one_direction,
     solver_for,
 )
 from .problem import (
@@ -212,10 +213,12 @@ def _solve_batch(
         return sensitivity.solve_batch(local, tile)
 
     if sharding is None:
-        result = run(ensemble.own, ensemble.shared)
+        marked = one_direction(ensemble, sensitivity)
+        result = run(marked.own, marked.shared)
     else:
         ensemble = Ensemble(spread_out(ensemble.own, sharding), ensemble.shared)
-        result = over_devices(run, ensemble.own, ensemble.shared, sharding)
+        marked = one_direction(ensemble, sensitivity)
+        result = over_devices(run, marked.own, marked.shared, sharding)
     return _solution(result, ensemble, found)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from .control import Controller, Tolerance, first_step
 from .record import Step
@@ -66,7 +66,7 @@ def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Movi
     """The trajectory at its first time, its first step chosen."""
     carry = method.stepper.init(field, t0, y0)
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
-    h, memory = method.controller.start(size)
+    h, memory = method.controller.start(lax.stop_gradient(size))
     zero = jnp.zeros((), jnp.int32)
     num_more = zero if method.counts_more else ()
     num_made = (zero, zero) if method.solver.keeps else ()
@@ -98,11 +98,13 @@ def attempt(
     h = direction * size
     inside = look(t_new)
 
-    stepped = (step or method.stepper.step)(field, s.t, s.y, h, s.carry, inside)
+    stepper = method.stepper.forwards()
+    stepped = (step or stepper.step)(field, s.t, s.y, h, s.carry, inside)
     looks = False if inside is None else inside
     more = stepped.iterations + looks * method.solver.evaluations.inside
     y1, trouble = stepped.y1, stepped.trouble
-    square = _square(method, stepped.error, s.y, y1)
+    # Step sizes are held fixed in every derivative of the loop: nothing passes through the error.
+    square = _square(method, *lax.stop_gradient((stepped.error, s.y, y1)))
     if trouble is not None:
         square = jnp.where(trouble == Status.SUCCESS, square, jnp.inf)
     decision = method.controller.judge(
@@ -116,8 +118,8 @@ def attempt(
         t_low=jnp.where(accept, t_low, s.t_low),
         y=jnp.where(accept, y1, s.y),
         carry=_where(accept, stepped.carry, s.carry),
-        h=proposed,
-        memory=decision.memory,
+        h=lax.stop_gradient(proposed),
+        memory=lax.stop_gradient(decision.memory),
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         num_more=jax.tree.map(lambda count: count + more, s.num_more),

@@ -201,7 +201,11 @@ def _refill(work: Work, tile: Tile, free: Callable[[State], Array], state: State
     refill = _refill_all if tile.wide else _refill_one
 
     def look(state: State) -> Any:
-        return free(state) if tile.wide else first_of(free(state))
+        if tile.wide:
+            return free(state)
+        # Blank lanes first: what they write stands where a result of no step may be already.
+        lane, loaded = jnp.arange(tile.width), work.count + tile.width - state.left
+        return first_of(free(state) & ((lane >= loaded) | (loaded >= tile.width)))
 
     def found(carry: tuple[Any, State]) -> Array:
         return jnp.any(carry[0]) if tile.wide else carry[0] < tile.width

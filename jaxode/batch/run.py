@@ -23,7 +23,7 @@ from ..forward import (
     times_status,
 )
 from ..linalg import WithJacobian
-from ..record import Step
+from ..record import Step, state_at
 from ..solution import Status
 from ..split import Split
 from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
@@ -221,7 +221,8 @@ class Run(eqx.Module):
         t1, _ = self.span(lanes)
 
         def read(reader: Reader) -> PyTree:
-            return values_in_lanes(self.ensemble, lanes.rows, reader.t, reader.t == t1, steps)
+            last, final = reader.t == t1, reader.count == self.ensemble.all_times.shape[-1] - 1
+            return values_in_lanes(self.ensemble, lanes.rows, reader.t, last, steps, final)
 
         return self.at_times().write(read, lanes.reader, numbers, steps, saved)
 
@@ -276,15 +277,22 @@ def first_values(ensemble: Ensemble) -> PyTree:
     return jax.vmap(one)(ensemble.own)
 
 
-def values_in_lanes(ensemble: Ensemble, rows: PyTree, t: Array, last: Array, steps: Step) -> PyTree:
-    """What is saved at `t` inside the lanes' steps."""
+def values_in_lanes(
+    ensemble: Ensemble,
+    rows: PyTree,
+    t: Array,
+    last: Array,
+    steps: Step,
+    final: Array | None = None,
+) -> PyTree:
+    """What is saved at `t` inside the lanes' steps; `last` and `final` as a `Reading` has them."""
 
     def value(rows: PyTree, t: Array, y: Array) -> PyTree:
         return reading(*ensemble.one(rows)).fn(t, y)
 
     interpolate = ensemble.plan.method.solver.interpolate
     inner = interpolate((t - steps.t) / steps.h, steps.y, steps.h, steps.dense)
-    y = jnp.where(last, steps.y1, inner)
+    y = state_at(last, final, steps.y1, inner)
     return y if ensemble.shared[0].read is None else jax.vmap(value, -1, -1)(rows, t, y)
 
 

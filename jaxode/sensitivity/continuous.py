@@ -17,6 +17,7 @@ from ..linalg import Dense
 from ..stepping.implicit import Implicit
 from .adjoint import Adjoint
 from .continuous_batch import solve_in_lanes
+from .one_way import forwards_after
 
 
 class Continuous(eqx.Module):
@@ -90,12 +91,14 @@ def _continuous(problem: Problem, plan: Plan) -> Result:
 
 
 @_continuous.def_fwd
+@forwards_after
 def _forward(perturbed: PyTree, problem: Problem, plan: Plan) -> tuple[Result, Any]:
     result, _ = run(problem, plan)
     return result, (result.ys, perturbed)
 
 
 @_continuous.def_bwd
+@forwards_after
 def _backward(
     residuals: Any, cotangents: Result, _: PyTree, problem: Problem, plan: Plan
 ) -> PyTree:

@@ -27,6 +27,7 @@ from ..solution import Status
 from ..trajectory import Method, Moving, attempt, begin
 from .adjoint import Adjoint, Augmented
 from .batch import cotangent, safe, spoiled, without
+from .one_way import forwards_after
 
 
 def solve_in_lanes(ensemble: Ensemble, tile: Tile) -> Result:
@@ -52,6 +53,7 @@ def _continuous(ensemble: Ensemble, tile: Tile) -> Result:
 
 
 @_continuous.def_fwd
+@forwards_after
 def _forward(perturbed: PyTree, ensemble: Ensemble, tile: Tile) -> tuple[Result, Any]:
     run = Run(ensemble, tile)
     result = run.close(tiles.run(run.work(), tile, (run.open(), None)))
@@ -59,6 +61,7 @@ def _forward(perturbed: PyTree, ensemble: Ensemble, tile: Tile) -> tuple[Result,
 
 
 @_continuous.def_bwd
+@forwards_after
 def _backward(
     residuals: Any, cotangents: Result, _: PyTree, ensemble: Ensemble, tile: Tile
 ) -> PyTree:

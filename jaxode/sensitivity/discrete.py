@@ -15,6 +15,7 @@ from ..forward import Plan, Problem, Result, packed_field, run
 from ..record import Clocking, Tracing
 from .differentiated import Differentiated
 from .discrete_batch import replayed_in_lanes
+from .one_way import forwards_after
 from .replay import Replay
 from .stages import keeping, kept_of_step
 
@@ -80,6 +81,7 @@ def replayed(
 
 
 @replayed.def_fwd
+@forwards_after
 def _forward(
     perturbed: PyTree,
     problem: Problem,
@@ -97,6 +99,7 @@ def _forward(
 
 
 @replayed.def_bwd
+@forwards_after
 def _backward(
     residuals: Any,
     cotangents: Result,

@@ -24,6 +24,7 @@ from ..fuse import in_one_piece, once
 from ..record import Step
 from ..solution import Status
 from .batch import cotangent, safe, spoiled, without
+from .one_way import forwards_after
 from .returning import Back, Lane, Returning
 from .walking import returned
 
@@ -42,6 +43,7 @@ def replayed_in_lanes(
 
 
 @replayed_in_lanes.def_fwd
+@forwards_after
 def _forward(
     perturbed: PyTree,
     ensemble: Ensemble,
@@ -55,6 +57,7 @@ def _forward(
 
 
 @replayed_in_lanes.def_bwd
+@forwards_after
 def _backward(
     residuals: Any,
     cotangents: Result,

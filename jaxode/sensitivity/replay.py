@@ -115,7 +115,8 @@ class Replay(eqx.Module):
 
         The rows of later steps are free: they take states on the way, evenly spaced.
         """
-        trace, solver, field = self.trace, self.part.plan.method.stepper, self.part.field()
+        trace, field = self.trace, self.part.field()
+        solver = self.part.plan.method.stepper.forwards()
         row = jnp.argmax(jnp.where(kept.steps <= n, kept.steps, -1))
         begin = kept.steps[row]
         y, carry = jax.tree.map(lambda b: b[row], kept.states)

@@ -27,6 +27,7 @@ _DAMPING = 2 / 13
 # h times the spectral radius is at most (s^2 - 1) / 1.54: of the stable interval, 0.653 (s^2 - 1).
 _SHARE = 1.54
 
+Increment = Callable[[Callable[..., Array], "Step"], Array]
 Rising = tuple[Array, Array]  # a value, and what it rose by since the stage before
 
 
@@ -63,8 +64,7 @@ def reach_of(stages: Array | int) -> Any:
     return (stages**2 - 1) / _SHARE
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def increment(field: Callable[..., Array], step: Step) -> Array:
+def plain_increment(field: Callable[..., Array], step: Step) -> Array:
     """What a step adds to the state it starts from.
 
     `field(t, y, *consts)` closes over nothing that is differentiated. Stages are at most `MOST`.
@@ -75,6 +75,12 @@ def increment(field: Callable[..., Array], step: Step) -> Array:
         return state[0] + 1, _following(field, step, *state)
 
     return lax.while_loop(lambda state: state[0] <= last, one, (jnp.int32(2), first))[1].d[0]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def increment(field: Callable[..., Array], step: Step) -> Array:
+    """The same, with a rule for its derivative backwards."""
+    return plain_increment(field, step)
 
 
 def _forward(field: Callable[..., Array], step: Step) -> tuple[Array, tuple[Step, _Stage]]:

@@ -51,6 +51,7 @@ class RKC2(Solver):
 
     one_step: ClassVar[bool] = False  # a step learns the direction of the radius
     iterates: ClassVar[bool] = True
+    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.increment)
 
     spectral_radius: ArrayLike | None = eqx.field(default=None, kw_only=True)
 
@@ -79,6 +80,9 @@ class RKC2(Solver):
     def num_dense(self) -> int:
         return 3
 
+    def forwards(self) -> Solver:
+        return _Forwards(spectral_radius=self.spectral_radius)
+
     def controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3)
 
@@ -105,7 +109,7 @@ class RKC2(Solver):
         stages = jnp.where(possible, stages, 2)
         closed, consts = jax.closure_convert(field, t, y)
         step = chebyshev.Step(consts, t, scale, y, slope, stages)
-        rise = chebyshev.increment(closed, step)
+        rise = self.increment(closed, step)
         # A step that no number of stages makes stable is no step.
         y1 = jnp.where(possible, y + rise, jnp.nan)
         slope1 = lax.optimization_barrier(field(t + h, y1))
@@ -132,6 +136,12 @@ class RKC2(Solver):
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         return hermite.value(theta, y, dense)
+
+
+class _Forwards(RKC2):
+    """The same without the rule for backward derivatives, which rules out all others."""
+
+    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.plain_increment)
 
 
 def _power_method(

@@ -95,6 +95,10 @@ class Solver(eqx.Module):
         asks = any(field.name == "tolerance" for field in dataclasses.fields(self))
         return dataclasses.replace(self, tolerance=tolerance) if asks else self
 
+    def forwards(self) -> "Solver":
+        """The solver for steps that are differentiated forwards, or not at all."""
+        return self
+
     def controller(self) -> Controller:
         """The controller that suits its error estimate."""
         return PID()

@@ -1,0 +1,49 @@
+"""Forward mode: tangents that travel through the loop beside the state."""
+
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ..batch import lanes as tiles
+from ..batch.lanes import Tile
+from ..batch.run import Ensemble, Run
+from ..forward import Plan, Problem, Result, run
+from .one_way import FORWARD, forwards_only
+
+Tree = TypeVar("Tree")
+
+
+class Forward(eqx.Module):
+    """Exact tangents of the computed solution, step sizes held fixed: `jax.jvp`, `jax.jacfwd`.
+
+    One pass, without anything kept of it: the cheapest where few numbers are differentiated by,
+    and many come out. It nests: `jax.jacfwd` of `jax.jacfwd` is a Hessian. Works with every solver
+    and every `save`. Where a solve fails, the tangents of what was not reached are NaN.
+
+    **Raises:** `DifferentiationError` if it is differentiated backwards, by `jax.grad` for
+    example; `jo.Discrete()` is for that.
+    """
+
+    def solve(self, problem: Problem, plan: Plan) -> Result:
+        """Run `problem`; JAX differentiates the run."""
+        return _finished(run(problem, plan)[0])
+
+    def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
+        """Run all of `ensemble`; JAX differentiates the run."""
+        run = Run(ensemble, tile)
+        return _finished(run.close(tiles.run(run.work(), tile, (run.open(), None))))
+
+
+def _finished(result: Result) -> Result:
+    ys, y1 = jax.tree.map(_unknown, (result.ys, result.y1))
+    return forwards_only(result._replace(ys=ys, y1=y1), FORWARD)
+
+
+def _unknown(x: Array) -> Array:
+    """The same, but the tangents of NaN are NaN: as it was written, it is a constant."""
+    if not jnp.issubdtype(x.dtype, jnp.inexact):
+        return x
+    return x * jnp.where(jnp.isnan(x), jnp.nan, 1).astype(jnp.finfo(x.dtype).dtype)
