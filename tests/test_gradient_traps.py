@@ -15,6 +15,7 @@ MODES = {
     "discrete": (jo.Discrete(), jax.jacrev),
     "continuous": (jo.Continuous(), jax.jacrev),
     "forward": (jo.Forward(), jax.jacfwd),
+    "reversible": (jo.Reversible(), jax.jacrev),
 }
 TS = jnp.array([0.0, 0.4, 1.0])
 Y0 = jnp.array([0.7, -0.3])
