@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from .integrate import Outcome, Recorder, integrate
 from .linalg import WithJacobian
 from .problem import Packing, pack_field
-from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, Trace, Tracing, missing
+from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, missing
 from .solution import DenseOutput, Solution, Stats, Status
 from .split import Split
 from .stepping.algebraic import Algebraic, consistent
@@ -38,11 +38,12 @@ class Problem(eqx.Module):
 
 
 class Plan(eqx.Module):
-    """What a solve is not differentiated by."""
+    """What a solve is not differentiated by; `algebraic` is what its mass matrix leaves."""
 
     method: Method
     save: Save = eqx.field(static=True)
     packing: Packing = eqx.field(static=True)
+    algebraic: Algebraic | None = None
 
 
 class Result(NamedTuple):
@@ -111,10 +112,8 @@ def consistent_start(
     return dataclasses.replace(problem, y0=y0), found
 
 
-def run(
-    problem: Problem, plan: Plan, tracing: Tracing | None = None
-) -> tuple[Result, Trace | None]:
-    """Solve, and trace the accepted steps if told to."""
+def run(problem: Problem, plan: Plan, tracing: Any = None) -> tuple[Result, Any]:
+    """Solve, and trace the accepted steps if told to: by a `Tracing`, or what opens and writes."""
     values = _recorder(problem, plan)
     t0, y0 = problem.ts[0], problem.y0
 

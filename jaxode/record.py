@@ -18,7 +18,7 @@ class Step(NamedTuple):
     """An attempted step, from `(t, y)` to `(t1, y1)` over the signed `h`.
 
     `direction` is 1 forwards in time and -1 backwards. `index` counts the accepted steps before
-    it. `dense` is what the solver's `interpolate` reads.
+    it. `dense` is what the solver's `interpolate` reads. `before` is the trajectory before it.
     """
 
     t: Array
@@ -31,6 +31,7 @@ class Step(NamedTuple):
     carry: Any
     index: Array
     accept: Array
+    before: Any = None
 
 
 class Reading(NamedTuple):

@@ -123,7 +123,8 @@ def attempt(
         num_made=jax.tree.map(jnp.add, s.num_made, stepped.made or ()),
         status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
     )
-    step = Step(s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept)
+    dense, count = stepped.dense, s.num_accepted
+    step = Step(s.t, h, t_new, direction, s.y, y1, dense, s.carry, count, accept, s)
     return after, step
 
 
