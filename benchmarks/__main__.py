@@ -27,6 +27,7 @@ NAMES = (
     "lotka_volterra",
     "neural_ode",
     "adjoint_memory",
+    "adjoint_evaluations",
     "ensembles",
     "neural_batch",
     "batch_scaling",
