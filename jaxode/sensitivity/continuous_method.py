@@ -17,9 +17,12 @@ from ..stepping.implicit import Implicit
 from ..stepping.solver import Solver
 from ..stepping.solvers import Rodas5P, Tsit5
 
-# How far off the state may come back, see `Continuous`: in units of the tolerance, and relative to
-# the state.
-MOST_UNITS, MOST_SHARE = 1000.0, 0.1
+# How far off the state may come back, as the norm of all of it: this many times the tolerance, but
+# no more than a tenth, or thirty times the tolerance where that is loose. And in the error norm,
+# which sees small components too, this many times the tolerance. Measured on networks of 2 and 16
+# components, weights up to three times those of an initialisation, rtol from 1e-2 to 1e-6: what
+# came back within a tenth was off by 5600 times the tolerance at most, by 10 in the median.
+_MOST, _SHARE, _LOOSE, _MOST_OF_NORM = 1000.0, 0.1, 30.0, 1e4
 
 
 class Mass(eqx.Module):
@@ -95,12 +98,15 @@ class Backwards(eqx.Module):
     def strayed(self, y: Array, known: Array, plan: Plan) -> Array:
         """Whether `y`, come back to where the state was `known`, is far from it."""
         tolerance, gap = self.tolerance(plan), y - known
-        far = tolerance.norm(gap) > MOST_SHARE * (
-            tolerance.norm(known) + jnp.max(jnp.asarray(tolerance.atol)) / MOST_SHARE
-        )
+        limit = jnp.asarray(_SHARE)
         if self.controller.adaptive:
-            far = far | (tolerance.ratio(gap, known) > MOST_UNITS)
-        return far | ~jnp.all(jnp.isfinite(gap))
+            rtol = jnp.max(tolerance.rtol)
+            limit = jnp.minimum(_MOST * rtol, jnp.maximum(limit, _LOOSE * rtol))
+        size = limit * tolerance.norm(known) + _MOST * jnp.max(tolerance.atol)
+        far = ~(tolerance.norm(gap) <= size)
+        if self.controller.adaptive:
+            far = far | ~(tolerance.ratio(gap, known) <= _MOST_OF_NORM)
+        return far
 
 
 def backwards(
