@@ -62,11 +62,14 @@ def assert_discrete(gradient, many, save="ts"):
     expected = discrete(many, save)
     for one in (gradient, expected):
         np.testing.assert_array_equal(one["args"]["unused"], 0)
-    drop = functools.partial(jax.tree.map, lambda x: x)
-    gradient, expected = drop(gradient), drop(expected)
-    for one in (gradient, expected):
-        del one["args"]["unused"]
-    assert_close(gradient, expected, 1e-6)
+    assert_close(compared(gradient), compared(expected), 1e-6)
+
+
+def compared(gradient):
+    """Without what is zero, and the times that are all one, which cannot move by themselves."""
+    args = {name: x for name, x in gradient["args"].items() if name != "unused"}
+    ts = gradient["ts"] if gradient["ts"].ndim == 1 else jnp.delete(gradient["ts"], 2, 0)
+    return gradient | {"args": args, "ts": ts}
 
 
 WAYS = {
@@ -154,8 +157,12 @@ def mixing(t, u, args):
     k, c = args
     x, y, z = u
     A = jnp.array([[-0.7, 0.9, 0.4], [-0.5, -0.8, 0.6], [0.5, -0.3, -1.9]])
-    more = [jnp.sin(x * y) + 0.3 * z**2 * x * c, x * y - 0.4 * z**3 * y, 0.3 * jnp.sin(x * z) + c]
-    return k * (A @ u) + jnp.stack(more) + jnp.array([0, 1.0, 0.5]) * jnp.cos(t)
+    more = [
+        jnp.sin(x * y) + 0.3 * z**2 * x * c,
+        x * y - 0.4 * z**3 * y + c * jnp.cos(t),
+        0.3 * jnp.sin(x * z) + x**2 + jnp.sin(t),
+    ]
+    return k * (A @ u) + jnp.stack(more)
 
 
 def massive(p, kind, sensitivity):
@@ -298,14 +305,14 @@ def test_only_the_trajectory_that_goes_astray_is_nan(options):
     ("solver", "options"),
     [
         ("stormer_verlet", {"dt": 1e-3}),
-        ("rk4", {"controller": jo.Grid(jnp.linspace(0.0, 1.0, 101))}),
-        ("implicit_midpoint", {"controller": jo.Grid(jnp.linspace(0.0, 1.0, 801))}),
+        ("rk4", {"controller": jo.Grid(np.linspace(0.0, 1.0, 101))}),
+        ("implicit_midpoint", {"controller": jo.Grid(np.linspace(0.0, 1.0, 801))}),
     ],
 )
 def test_ways_back_with_a_solver_of_their_own(solver, options):
     """Where the solve's own cannot go back: pairs, and grids."""
     field, flow = linear("stormer_verlet")
-    ts, y0, rate = jnp.array([0.0, 0.3, 1.0]), jnp.array([0.7, -0.4]), jnp.array(1.3)
+    ts, y0, rate = np.array([0.0, 0.3, 1.0]), jnp.array([0.7, -0.4]), jnp.array(1.3)
     way = jo.Continuous("backsolve", rtol=1e-7)
 
     def value(y0, rate):
