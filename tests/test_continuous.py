@@ -1,6 +1,7 @@
 """The continuous adjoint by each of its methods, against the discrete gradient and exact flows."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,8 @@ import jaxode as jo
 from jaxode.stepping.solvers import SOLVERS
 
 METHODS = ["quadrature", "backsolve", "interpolate"]
-TIGHT = {"rtol": 1e-10, "atol": 1e-12, "max_steps": 512}
+TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "max_steps": 512}
+STIFF: dict[str, Any] = TIGHT | {"rtol": 1e-9}
 OWN_TS = jnp.array([[0.0, 0.4, 0.4, 1.0], [1.2, 0.9, 0.5, 0.2], [0.3] * 4, [0.0, 0.5, 1.0, 3.0]])
 
 
@@ -44,7 +46,7 @@ def loss(p, sensitivity, many, save="ts"):
     def f(t, y, args):
         return pendulum(t, y, args) - p["pull"] * y
 
-    options = {"save": save, "sensitivity": sensitivity, **TIGHT}
+    options: dict[str, Any] = {"save": save, "sensitivity": sensitivity, **TIGHT}
     if many:
         axes = (0, 0, {"k": 0, "speed": None, "unused": None})
         sol = jo.solve_batch(f, p["y0"], p["ts"], p["args"], in_axes=axes, lanes=3, **options)
@@ -168,7 +170,7 @@ def mixing(t, u, args):
 def massive(p, kind, sensitivity):
     sol = jo.solve(
         mixing, p["y0"], p["ts"], (p["k"], p["c"]), solver=jo.Rodas5P(mass=MASSES[kind]),
-        sensitivity=sensitivity, **(TIGHT | {"rtol": 1e-9}),
+        sensitivity=sensitivity, **STIFF,
     )  # fmt: skip
     return weighted(sol.ys)
 
@@ -199,7 +201,7 @@ def test_algebraic_equations_in_a_batch():
         sols = jo.solve_batch(
             mixing, p["y0"][None], p["ts"], (p["k"][None], p["c"]), in_axes=(0, None, (0, None)),
             solver=jo.Rodas5P(mass=MASSES["index 1"]), sensitivity=sensitivity,
-            **(TIGHT | {"rtol": 1e-9}),
+            **STIFF,
         )  # fmt: skip
         return weighted(sols.ys)
 
@@ -220,7 +222,11 @@ def convection(t, u, k):
 
 def structured(k, solver, sensitivity):
     start = jnp.sin(jnp.linspace(0.1, 3.0, SIZE))
-    options = {"solver": solver, "sensitivity": sensitivity, **(TIGHT | {"rtol": 1e-8})}
+    options: dict[str, Any] = {
+        "solver": solver,
+        "sensitivity": sensitivity,
+        **STIFF,
+    }
     return weighted(jo.solve(convection, start, (0.0, 0.3, 0.5), k, **options).ys)
 
 
@@ -331,7 +337,7 @@ def test_many_segments_are_made_again():
             return args * jnp.stack([y[1], -jnp.sin(y[0]) - 0.1 * y[1]])
 
         ts = sign * jnp.array([0.0, 1.0, 7.0])
-        options = {"controller": jo.Fixed(0.01), "max_steps": 1000, "solver": "rk4"}
+        options: dict[str, Any] = {"controller": jo.Fixed(0.01), "max_steps": 1000, "solver": "rk4"}
         return weighted(jo.solve(field, p["y0"], ts, p["k"], sensitivity=way, **options).ys)
 
     p = {"y0": jnp.array([0.5, 1.0]), "k": jnp.array(1.3)}
@@ -385,6 +391,4 @@ DOES_NOT_FIT = {
 def test_what_does_not_fit_the_solve_is_refused_by_name(case):
     way, options, words = DOES_NOT_FIT[case]
     with pytest.raises(jo.OptionError, match=words):
-        jo.solve(
-            lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), sensitivity=way, **options
-        )
+        jo.solve(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), sensitivity=way, **options)

@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from scipy.sparse import block_array, csr_array, diags_array
+from scipy.sparse import block_array, csr_array
 
 from .banded import Banded
 from .krylov import Krylov
@@ -23,8 +23,7 @@ def doubled(solver: LinearSolver, size: int) -> LinearSolver:
         return dataclasses.replace(solver, preconditioner=None, method=method)
     if isinstance(solver, Banded):
         diagonals = range(-solver.lower, solver.upper + 1)
-        ones = [np.ones(size - abs(d)) for d in diagonals]
-        return _beside_transpose(csr_array(diags_array(ones, offsets=list(diagonals))))
+        return _beside_transpose(csr_array(sum(np.eye(size, k=d) for d in diagonals)))
     if isinstance(solver, Sparse):
         return _beside_transpose(csr_array(solver.pattern, dtype=float))
     return solver

@@ -41,18 +41,19 @@ class Continuous(eqx.Module):
       a segment at a time; the state is read off their dense output. Memory grows with the root of
       `max_steps`, and the work by that of the forward solve.
     - `solver`: for the way back, a name or an object; by default that of the solve. Instead of
-      solvers of two halves, and of fixed steps where none were given (`jo.Grid`), it is "tsit5", or
-      "rodas5p" for an implicit one. A `linear_solver` is that of the field's Jacobian; mass matrices
-      are taken over.
+      solvers of two halves, and of fixed steps along a `jo.Grid`, it is "tsit5", or "rodas5p" for
+      an implicit one. Its `linear_solver` is for the Jacobian of the field, as in the solve; the
+      mass matrix is taken over.
     - `rtol`, `atol`: for the way back, positive numbers; by default those of the solve.
     - `seminorm`: leave $g$ out of the error norm: its error feeds back into nothing. Only
       "backsolve" has it there.
 
     Fields that contract strongly forwards blow up backwards, and a state that is integrated
-    backwards then goes astray: "interpolate" has no such trouble, and is the one for stiff problems.
+    backwards then goes astray. "interpolate" has no such trouble: it is the one for stiff problems.
     The other two compare the state that comes back to a saved time, or to the first, with what it
-    was: if it is off by more than a tenth of its size, or (of adaptive steps) by more than 1000
-    times the tolerance, the gradient is NaN. So it is if the backward solve fails.
+    was. If its norm is off by more than 1000 times the tolerance or more than a tenth (with `rtol`
+    above 0.0033, 30 times that), or in the error norm by 10,000 times the tolerance, the gradient
+    is NaN; of fixed steps, if it is off by more than a tenth. NaN it is too if the way back fails.
 
     **Raises:** `OptionError` for an unknown method or solver, `ToleranceError` for a bad tolerance.
 

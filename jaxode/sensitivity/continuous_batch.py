@@ -1,4 +1,4 @@
-"""The gradient rule of a batch by its adjoint equations, and of a batch of one, which is a solve."""
+"""The gradient rule of a batch by its adjoint equations; a solve is a batch of one."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ from ..solution import Status
 from .batch import asked, cotangent, safe, without
 from .continuous_jumps import Jumps
 from .continuous_method import Backwards
-from .continuous_segments import Kept, Segments
-from .continuous_walk import Walk, forward_shapes
+from .continuous_segments import Kept, Segments, forward_shapes
+from .continuous_walk import Walk
 
 
 def solve_in_lanes(ensemble: Ensemble, tile: Tile, backwards: Backwards) -> Result:
@@ -94,19 +94,15 @@ def pull_back(
     ct_ys = jnp.zeros_like(ys) if cotangents.ys is None else cotangents.ys
     if cotangents.y1 is not None:
         ct_ys = ct_ys.at[:, -1].add(cotangents.y1)
-    first = jnp.argmax(good)
-
-    def sane(x: Array) -> Array:
-        return jnp.where(good.reshape((-1,) + (1,) * (x.ndim - 1)), x, x[first])
-
+    calm = ensemble
     if tile is not None:
-        ct_ys = jnp.where(good.reshape((-1,) + (1,) * (ys.ndim - 1)), ct_ys, 0)
-        ys, counts = sane(ys), sane(counts)
-        if kept is not None:
-            kept = jax.tree.map(
-                lambda x: jnp.where(good.reshape((-1,) + (1,) * (x.ndim - 1)), x, x[first]), kept
-            )
-    calm = safe(ensemble, good) if tile is not None else ensemble
+        # Zero times NaN is NaN in every sum over lanes: what failed is replaced.
+        ct_ys = jnp.where(_beside(good, ys), ct_ys, 0)
+        first = jnp.argmax(good)
+        ys, kept, counts = jax.tree.map(
+            lambda x: jnp.where(_beside(good, x), x, x[first]), (ys, kept, counts)
+        )
+        calm = safe(ensemble, good)
     flags = without(perturbed.own, y0=False, ts=False)
     shared = eqx.filter(calm.shared, without(perturbed.shared, ts=False))
     jumps = Jumps.of(calm, backwards.mass, ys, ct_ys, tile is not None)
@@ -123,3 +119,8 @@ def pull_back(
     y0 = jumps.start(a) + ct_ys[:, 0]
     ct = cotangent(ensemble, (own, eqx.filter(ensemble.own[1], False)), total, y0, ts, good, lost)
     return eqx.filter(ct, perturbed)
+
+
+def _beside(mask: Array, x: Array) -> Array:
+    """`mask` of trajectories with axes for the rest of `x`."""
+    return mask.reshape((-1,) + (1,) * (x.ndim - 1))

@@ -1,9 +1,9 @@
 r"""What the adjoint takes up at saved times, and what becomes of it there.
 
-The cotangent $c$ of a state at a saved time moves the adjoint of $M \dot y = f$ by $M^{-T} c$. Where
-$M$ is singular, a part of $c$ is that of algebraic unknowns, which depend on the parameters at that
-time alone: a kick $v$ in the null space of $M^T$, of no length in time, whose gradient is $v^T
-f_\theta$. Then $M^T \Delta a = c + f_y^T v$ has a solution.
+The cotangent $c$ of a state at a saved time moves the adjoint of $M \dot y = f$ by $M^{-T} c$.
+Where $M$ is singular, a part of $c$ is that of algebraic unknowns, which depend on the parameters
+at that time alone: a kick $v$ in the null space of $M^T$, of no length in time, whose gradient is
+$v^T f_\theta$. Then $M^T \Delta a = c + f_y^T v$ has a solution.
 
 Source: Cao, Li, Petzold, Serban, Adjoint sensitivity analysis for differential-algebraic equations,
 SIAM J. Sci. Comput. 24 (2003).
@@ -45,13 +45,14 @@ class Jumps(eqx.Module):
         """The jumps that the cotangents of the saved states make."""
         if mass is None:
             return cls(ensemble, mass, ys, ct_ys, None, lanes)
-        if mass.algebraic is None:
+        algebraic = mass.algebraic
+        if algebraic is None:
             a = jax.vmap(jax.vmap(mass.under))(ct_ys)
             return cls(ensemble, mass, ys, a, None, lanes)
 
         def one(field: Callable, t: Array, y: Array, c: Array) -> tuple[Array, Array]:
             _, pull = jax.vjp(lambda y: field(t, y), y)
-            kick = algebraic_move(lambda y: field(t, y), mass.algebraic, y)(c)
+            kick = algebraic_move(lambda y: field(t, y), algebraic, y)(c)
             return mass.under(c + pull(kick)[0]), kick
 
         a, kicks = _at_saved_times(ensemble, lanes, one, ys, ct_ys)

@@ -12,12 +12,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import PyTree
 
 from ..batch.lanes import Tile
-from ..batch.run import Turn
+from ..batch.run import Ensemble, Turn
+from ..forward import packed_field
 from ..record import Step, put_row
 from ..solution import Status
-from ..trajectory import Method, Moving, attempt
+from ..trajectory import Method, Moving, attempt, begin
 
 # Rows of a segment beyond its steps: made again, they may be cut otherwise by rounding.
 _SPARE = 4
@@ -187,3 +189,14 @@ class Keeping(NamedTuple):
     def write(self, kept: Kept, step: Step) -> Kept:
         """Keep the start of a step, if it is a segment's first."""
         return self.segments.write(kept, step)
+
+
+def forward_shapes(ensemble: Ensemble) -> Moving:
+    """The shapes of a trajectory of the solve."""
+
+    def start(own: PyTree) -> Moving:
+        problem, plan = ensemble.one(jax.tree.map(lambda x: x[0], own))
+        field, ts = packed_field(problem, plan), problem.ts
+        return begin(plan.method, field, problem.y0, ts[0], ts[-1])
+
+    return jax.eval_shape(start, ensemble.own)

@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ..batch.run import Ensemble
@@ -56,26 +55,16 @@ def _backward(
     backwards: Backwards,
 ) -> PyTree:
     known, perturbed = residuals
-    nothing = jax.tree.map(lambda _: False, problem)
     # A batch of one. What is its own has a part in its equation; what is shared, by quadrature.
-    own = perturbed if backwards.kind == "backsolve" else nothing
-    mine = dataclasses.replace(own, y0=True, ts=False)
-    one, rest = eqx.partition(problem, mine)
+    within = perturbed if backwards.kind == "backsolve" else jax.tree.map(lambda _: False, problem)
+    within = dataclasses.replace(within, y0=True, ts=False)
+    one, rest = eqx.partition(problem, within)
     one = jax.tree.map(lambda x: x[None], one)
     ensemble = Ensemble((one, eqx.filter(plan, False)), (rest, plan))
-    whole = jax.tree.map(lambda _: True, mine)
-    theirs = jax.tree.map(lambda p, m: bool(p) and not m, perturbed, mine)
-    flags = Ensemble(
-        (jax.tree.map(lambda p, m: bool(p) and m, perturbed, mine), False),  # pyright: ignore
-        (theirs, False),  # pyright: ignore
-    )
-    del whole
-    cts = jax.tree.map(lambda x: x[None], cotangents)
-    ct = pull_back(ensemble, None, backwards, flags, known, cts)
-    return eqx.filter(_one_of(ct), perturbed)
-
-
-def _one_of(ct: Ensemble) -> Problem:
-    """The cotangent of the only problem of an ensemble."""
+    mine = jax.tree.map(lambda p, own: p and own, perturbed, within)
+    theirs = jax.tree.map(lambda p, own: p and not own, perturbed, within)
+    flags: Any = Ensemble((mine, False), (theirs, False))  # pyright: ignore[reportArgumentType]
+    ct_of_one = jax.tree.map(lambda x: x[None], cotangents)
+    ct = pull_back(ensemble, None, backwards, flags, known, ct_of_one)
     own = jax.tree.map(lambda x: x[0], ct.own[0])
-    return eqx.combine(own, ct.shared[0])
+    return eqx.filter(eqx.combine(own, ct.shared[0]), perturbed)

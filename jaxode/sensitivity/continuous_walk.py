@@ -28,7 +28,7 @@ from .adjoint import Adjoint, Augmented, Read
 from .batch import without
 from .continuous_integral import Integrand, integral_in_lanes, integral_of_one
 from .continuous_method import Backwards
-from .continuous_segments import Kept, Rows, Segments, read_state
+from .continuous_segments import Kept, Rows, Segments, forward_shapes, read_state
 
 
 class Lane(NamedTuple):
@@ -277,9 +277,7 @@ class Walk(eqx.Module):
     # The equations.
 
     def own(self, rows: PyTree) -> PyTree:
-        """What is differentiated of a trajectory's own problem, where the equation has no part for
-        it.
-        """
+        """What is a trajectory's own and differentiated, but has no part in its equation."""
         if self.backwards.kind == "backsolve":
             return ()
         return eqx.filter(rows, self.flags)[0]
@@ -327,7 +325,7 @@ class Walk(eqx.Module):
     def integral(
         self, accept: Array, lanes: Lane, buffers: Any, steps: Step
     ) -> tuple[PyTree, PyTree]:
-        """What the accepted steps add to the integrals of what is a trajectory's own, and shared."""
+        """What the accepted steps add to the integrals of what is own, and what is shared."""
         first = jax.tree.map(lambda x: x[0], self.ensemble.own)
         calm = without(first, y0=None, ts=None), self.ensemble.ts(first)[0], self.ys[0, 0]
 
@@ -339,10 +337,12 @@ class Walk(eqx.Module):
             state = self.each(unpack)(flat)
             if self.backwards.with_y:
                 return t, state.y, state.a
-            read = self.in_lanes(
-                lambda lane, rows: lambda t, _: self.read(lane, rows)(t), lanes, buffers
-            )  # pyright: ignore[reportOptionalCall]
-            return t, read(t, state.a), state.a
+            return t, self.in_lanes(reading, lanes, buffers)(t, state.a), state.a
+
+        def reading(lane: Lane, rows: Any) -> Field:
+            read = self.read(lane, rows)
+            assert read is not None
+            return lambda t, _: read(t)
 
         def slope(own: PyTree, shared: PyTree, rows: PyTree, t: Array, y: Array) -> Array:
             rows = (eqx.combine(own, rows[0]), rows[1]) if jax.tree.leaves(own) else rows
@@ -378,17 +378,6 @@ class Walk(eqx.Module):
         """A saved time of a trajectory."""
         ts = self.ensemble.all_times
         return ts[place] if ts.ndim == 1 else ts[number, place]
-
-
-def forward_shapes(ensemble: Ensemble) -> Moving:
-    """The shapes of a trajectory of the solve."""
-
-    def start(own: PyTree) -> Moving:
-        problem, plan = ensemble.one(jax.tree.map(lambda x: x[0], own))
-        field, ts = packed_field(problem, plan), problem.ts
-        return begin(plan.method, field, problem.y0, ts[0], ts[-1])
-
-    return jax.eval_shape(start, ensemble.own)
 
 
 def _is_none(x: Any) -> bool:
