@@ -40,7 +40,7 @@ def read(t, y, args):
     return {"product": y[0] * y[1] * args["k"], "when": jnp.cos(t) * y}
 
 
-def loss(p, sensitivity, many, save="ts"):
+def loss(p, sensitivity, many, save: Any = "ts"):
     """Of states and the end, by a closure, own and shared arguments, times and starts."""
 
     def f(t, y, args):
@@ -56,11 +56,11 @@ def loss(p, sensitivity, many, save="ts"):
 
 
 @functools.cache
-def discrete(many, save="ts"):
+def discrete(many, save: Any = "ts"):
     return jax.jit(jax.grad(lambda p: loss(p, "discrete", many, save)))(point(many))
 
 
-def assert_discrete(gradient, many, save="ts"):
+def assert_discrete(gradient, many, save: Any = "ts"):
     expected = discrete(many, save)
     for one in (gradient, expected):
         np.testing.assert_array_equal(one["args"]["unused"], 0)
