@@ -29,6 +29,7 @@ NAMES = (
     "gradients",
     "gradient_modes",
     "adjoint_memory",
+    "adjoint_evaluations",
     "ensembles",
     "neural_batch",
     "batch_scaling",

@@ -13,17 +13,7 @@ from jaxtyping import PyTree
 from .integrate import Outcome, Recorder, integrate
 from .linalg import WithJacobian
 from .problem import Packing, pack_field
-from .record import (
-    AtTimes,
-    AtTimesState,
-    Clocking,
-    EveryDense,
-    EveryStep,
-    Reading,
-    Trace,
-    Tracing,
-    missing,
-)
+from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, missing
 from .solution import DenseOutput, Solution, Stats, Status
 from .split import Split
 from .stepping.algebraic import Algebraic, consistent
@@ -49,11 +39,12 @@ class Problem(eqx.Module):
 
 
 class Plan(eqx.Module):
-    """What a solve is not differentiated by."""
+    """What a solve is not differentiated by; `algebraic` is what its mass matrix leaves."""
 
     method: Method
     save: Save = eqx.field(static=True)
     packing: Packing = eqx.field(static=True)
+    algebraic: Algebraic | None = None
 
 
 class Result(NamedTuple):
@@ -125,10 +116,13 @@ def consistent_start(
 def run(
     problem: Problem,
     plan: Plan,
-    tracing: Tracing | Clocking | None = None,
+    tracing: Any = None,
     step: Callable[..., Stepped] | None = None,
-) -> tuple[Result, Trace | None]:
-    """Solve, and trace the accepted steps if told to; `step` stands in for the solver's."""
+) -> tuple[Result, Any]:
+    """Solve, and trace the accepted steps if told to; `step` stands in for the solver's.
+
+    `tracing` is a `Tracing` or `Clocking`, or what else opens, writes and closes as they do.
+    """
     values = _recorder(problem, plan)
     t0, y0 = problem.ts[0], problem.y0
 

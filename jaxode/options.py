@@ -12,6 +12,7 @@ from jax import Array
 from .closure import Closed, close
 from .control import NORMS, PID, Controller, Fixed, Grid, Tolerance
 from .errors import FieldError, OptionError, unknown_name
+from .lookup import find as _find
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
 from .sensitivity.discrete import Discrete
@@ -203,24 +204,6 @@ def check_max_steps(max_steps: Any) -> int:
     if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
         raise OptionError(f"max_steps must be a positive integer, got {max_steps!r}")
     return int(max_steps)
-
-
-def _find(what: str, value: Any, known: dict[str, type], kind: Any, example: str) -> Any:
-    if isinstance(value, str):
-        if value.lower() not in known:
-            raise unknown_name(what, value, known)
-        return known[value.lower()]()
-    if inspect.isclass(value):
-        raise OptionError(
-            f"{what} must be an instance, but got the class {value.__name__}: write "
-            f"{value.__name__}()"
-        )
-    if not isinstance(value, kind):
-        raise OptionError(
-            f"{what} must be a name or an object such as {example}, got {value!r}; "
-            f"known names: {', '.join(sorted(known))}"
-        )
-    return value
 
 
 def _check_grid(grid: Grid, ts: Any) -> None:

@@ -19,7 +19,7 @@ class Step(NamedTuple):
 
     `direction` is 1 forwards in time and -1 backwards. `index` counts the accepted steps before
     it. `dense` is what the solver's `interpolate` reads, `residuals` what the backward pass
-    will, where it is kept.
+    will, where it is kept. `before` is the trajectory before it.
     """
 
     t: Array
@@ -33,6 +33,7 @@ class Step(NamedTuple):
     index: Array
     accept: Array
     residuals: tuple[Array, ...] = ()
+    before: Any = None
 
 
 class Reading(NamedTuple):

@@ -148,7 +148,7 @@ def _solve(
         save = "ends"
     field = close_field(f, y0, args, packing)
     jac = close_jacobian(method.solver, y0, args, packing)
-    plan = Plan(without_gradient(method), save, packing)  # pyright: ignore[reportArgumentType]
+    plan = Plan(without_gradient(method), save, packing, algebraic)  # pyright: ignore[reportArgumentType]
     problem = Problem(field, packing.pack(y0), ts, args, read, jac)
     problem, found = consistent_start(problem, plan, algebraic)
     result = sensitivity.solve(one_direction(problem, sensitivity), plan)

@@ -198,7 +198,8 @@ def _solve_batch(
     elif save == "ts" and number == 2:
         save = "ends"
     field = close_field(f, y0, args, packing)
-    plan = Plan(without_gradient(parts.method), save, packing)  # pyright: ignore[reportArgumentType]
+    method = without_gradient(parts.method)
+    plan = Plan(method, save, packing, parts.algebraic)  # pyright: ignore[reportArgumentType]
     jac = close_jacobian(parts.method.solver, y0, args, packing)
     problem = Problem(field, jax.vmap(packing.pack)(parts.y0), parts.ts, parts.args, read, jac)
     flags = _flags(problem, plan, own_ts, own_args, own_tolerances)

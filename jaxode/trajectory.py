@@ -127,7 +127,7 @@ def attempt(
         status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
     )
     parts = s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept
-    return after, Step(*parts, stepped.residuals)
+    return after, Step(*parts, stepped.residuals, s)
 
 
 def step_end(s: Moving, direction: Array, t1: Array) -> Array:

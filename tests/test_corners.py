@@ -74,12 +74,6 @@ def test_a_known_grid_is_checked_under_jit():
         jax.jit(lambda y: jo.solve(decay, y, (0.0, 2.0), solver="euler", controller=grid).y1)(Y0)
 
 
-def test_no_grid_under_the_adjoint():
-    grid = jo.Grid(jnp.array([0.0, 0.3, 1.0]))
-    with pytest.raises(jo.OptionError, match="cannot walk"):
-        jo.solve(decay, Y0, (0.0, 1.0), solver="rk4", controller=grid, sensitivity="adjoint")
-
-
 def test_a_norm_sees_the_shape_of_the_state_in_both_modes():
     def norm(x):
         return jnp.sqrt(jnp.mean(x[:, 0] ** 2))

@@ -218,11 +218,3 @@ def test_algebraic_equations_without_an_unknown_have_a_status():
 def test_bad_input_is_refused_by_name(solver, y0, error, words):
     with pytest.raises(error, match=words):
         jo.solve(robertson, y0, (0.0, 1.0), RATES, solver=solver)
-
-
-@pytest.mark.parametrize(
-    "solver", [jo.Rodas5P(mass=MASS), jo.Rodas5P(linear_solver=jo.Banded(2, 2))]
-)
-def test_the_continuous_adjoint_refuses_what_is_made_for_the_state_alone(solver):
-    with pytest.raises(jo.OptionError, match=r'mass or linear_solver of Rodas5P.*"discrete"'):
-        jo.solve(robertson, START, (0.0, 1.0), RATES, solver=solver, sensitivity="adjoint")

@@ -201,11 +201,6 @@ def test_a_pair_a_pair_of_trees_and_an_array_are_one():
         np.testing.assert_allclose(tree[i]["b"][0], pair[i][1], rtol=1e-15)
 
 
-def test_the_continuous_adjoint_is_refused_by_name():
-    with pytest.raises(jo.OptionError, match="an equation that Yoshida4 cannot"):
-        jo.solve(pendulum, START, (0.0, 1.0), solver="yoshida4", dt=0.1, sensitivity="adjoint")
-
-
 @pytest.mark.parametrize("name", ["kepler", "kepler_eccentric", "pleiades"])
 def test_dprkn6_follows_its_tolerance_and_is_cheaper_than_a_method_of_first_order_systems(name):
     problem = BY_NAME[name]

@@ -169,9 +169,12 @@ def memory(loss, *inputs):
     return analysis.temp_size_in_bytes
 
 
-def test_memory_of_the_adjoint_does_not_grow_with_the_steps():
+@pytest.mark.parametrize("method", ["quadrature", "backsolve"])
+def test_memory_of_the_adjoint_does_not_grow_with_the_steps(method):
+    way = jo.Continuous(method)
+
     def loss(steps, y):
-        options = {"solver": "rk4", "dt": 1 / steps, "sensitivity": "adjoint", "max_steps": steps}
+        options = {"solver": "rk4", "dt": 1 / steps, "sensitivity": way, "max_steps": steps}
         return jnp.sum(jo.solve(lambda t, y, args: -jnp.sin(y), y, (0.0, 1.0), **options).y1)
 
     few, many = (memory(functools.partial(loss, steps), jnp.ones(1000)) for steps in (100, 10_000))

@@ -9,6 +9,7 @@ from .dense import inverse_of as inverse_of
 from .dense import product as product
 from .dense import solver_of as solver_of
 from .dense import transposed_product as transposed_product
+from .doubled import doubled as doubled
 from .krylov import Krylov as Krylov
 from .linear_solver import Direct as Direct
 from .linear_solver import Linearised as Linearised

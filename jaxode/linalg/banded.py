@@ -49,6 +49,9 @@ class Banded(Direct):
                 f"Banded({self.lower}, {self.upper}) has bands beyond a matrix of {size} rows"
             )
 
+    def transposed(self) -> "Banded":
+        return Banded(self.upper, self.lower)
+
     def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
         """The field around `(t, y)`; the Jacobian as `bands[i - j + upper, j]`."""
         if isinstance(field, WithJacobian):
@@ -66,8 +69,8 @@ class Banded(Direct):
         factors = self.factors(lax.stop_gradient(bands))
 
         def transposed(b: Array) -> Array:
-            other = Banded(self.upper, self.lower)
-            return other.solve(other.factors(self.transposed(lax.stop_gradient(bands))), b)
+            other = self.transposed()
+            return other.solve(other.factors(self.bands_transposed(lax.stop_gradient(bands))), b)
 
         def of(b: Array) -> Array:
             return lax.custom_linear_solve(
@@ -94,10 +97,10 @@ class Banded(Direct):
         bands = matrix[rows, np.arange(matrix.shape[0])[None]]
         return jnp.where(_spread(inside, bands), bands, 0)
 
-    def transposed(self, bands: Array) -> Array:
+    def bands_transposed(self, bands: Array) -> Array:
         """The bands of the transpose, as `Banded(upper, lower)` has them."""
         n = bands.shape[1]
-        rows, inside = Banded(self.upper, self.lower).rows(n)
+        rows, inside = self.transposed().rows(n)
         # Entry (i, j) of the transpose is (j, i): in row j - i + upper, column i.
         found = bands[np.arange(n)[None] - rows + self.upper, rows]
         return jnp.where(_spread(inside, found), found, 0)

@@ -44,6 +44,9 @@ class Dense(Direct):
     def solve(self, factors: Array, b: Array) -> Array:
         return product(factors, b)
 
+    def transposed(self) -> "Dense":
+        return self
+
 
 def shifted(jacobian: Array, shift: Array, mass: Array | None) -> Array:
     """`shift M - J`, by columns; `mass` as the user gives it."""

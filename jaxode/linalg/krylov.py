@@ -1,5 +1,6 @@
 """Systems of any size without a matrix: Krylov iterations on products with the Jacobian."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -81,6 +82,10 @@ class Krylov(LinearSolver):
         return lambda b: lax.custom_linear_solve(
             times, b, lambda times, b: self.iterate(times, near, b), transposed
         )
+
+    def transposed(self) -> "Krylov":
+        # A preconditioner is made for states, at which the transpose is not taken.
+        return dataclasses.replace(self, preconditioner=None)
 
     def iterate(self, times: Solve, near: Solve, b: Array) -> Array:
         """The solution of `times(x) = b`, NaN if it is not found; `near` is about its inverse."""

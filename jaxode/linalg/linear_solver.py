@@ -58,6 +58,10 @@ class LinearSolver(eqx.Module):
     def check(self, size: int) -> None:
         """**Raises:** `OptionError` if it does not suit a state of `size` components."""
 
+    @abc.abstractmethod
+    def transposed(self) -> "LinearSolver":
+        """The one for transposes of such Jacobians."""
+
 
 class Direct(LinearSolver):
     """A linear solver whose factors are arrays, which serve for as many systems as one likes."""

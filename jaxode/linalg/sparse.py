@@ -106,6 +106,16 @@ class Sparse(Direct):
         order, back = self._orders()
         return self.layout.inner.solve(factors, b[order])[back]
 
+    def transposed(self) -> "Sparse":
+        return Sparse(self.pattern.T)
+
+    @property
+    def pattern(self) -> csr_array:
+        """Where the Jacobian can be other than zero."""
+        n = len(self.layout.order)
+        ones = np.ones(len(self.layout.entries[0]), bool)
+        return csr_array((ones, self.layout.entries), shape=(n, n))
+
     def _orders(self) -> tuple[np.ndarray, np.ndarray]:
         """The order that is banded, and the way back."""
         order = np.array(self.layout.order)

@@ -7,105 +7,136 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import PyTree
 
 from ..control import Tolerance
 from ..forward import Plan, Problem, packed_field
-from ..integrate import Recorder, integrate
 from ..problem import Packing
-from ..solution import Status
-from ..trajectory import Method, first_size
+from ..stepping.algebraic import Algebraic
+from ..trajectory import Method
+from .continuous_method import Backwards
+
+Read = Callable[[Array], Array]
 
 
 class Augmented(NamedTuple):
-    """The state of the adjoint equation."""
+    """The state of the adjoint equation; None what is no part of it."""
 
-    y: Array
+    y: Any
     a: Array
     g: PyTree
 
 
 class Adjoint(eqx.Module):
-    """The adjoint equation of one problem; `moving` holds the parameters it is for."""
+    r"""The adjoint equation of one problem; `moving` holds the parameters that `g` is for.
+
+    Of $M \dot y = f$ it is $M^T \dot a = -f_y^T a$, $\dot g = -a^T f_\theta$, where $M^T a$ is the
+    cotangent of the state.
+    """
 
     moving: PyTree
     still: Problem
-    problem: Problem
     plan: Plan
+    backwards: Backwards
 
-    def field(self, t: Array, state: Augmented) -> Augmented:
-        """The right-hand side, on the pytree of its parts."""
+    def slope(self, moving: PyTree, t: Array, y: Array) -> Array:
+        """The field of the problem, with `moving` in the place of its own arrays."""
+        return packed_field(eqx.combine(moving, self.still), self.plan)(t, y)
 
-        def slope(moving: PyTree, y: Array) -> Array:
-            return packed_field(eqx.combine(moving, self.still), self.plan)(t, y)
-
-        dy, pull = jax.vjp(slope, self.moving, state.y)
-        dg, da = pull(-state.a)
-        return Augmented(dy, da, dg)
-
-    def packed(self, packing: Packing) -> Callable[[Array, Array], Array]:
-        """The right-hand side on packed states."""
+    def packed(self, read: Read | None) -> Callable[[Array, Array], Array]:
+        """The right-hand side on packed states; `read` is the state where it is no part of them."""
+        packing, back = self.packing, self.backwards
 
         def field(t: Array, flat: Array) -> Array:
-            slope = self.field(t.astype(self.plan.packing.time_dtype), packing.unpack(flat))
+            t = t.astype(self.plan.packing.time_dtype)
+            state = packing.unpack(flat)
+            y = state.y if read is None else read(t)
+            dy, pull = jax.vjp(lambda moving, y: self.slope(moving, t, y), self.moving, y)
+            dg, da = pull(-state.a)
+            if back.divided and back.mass is not None:
+                dy, da = back.mass.over(dy), back.mass.under(da)
+            slope = Augmented(dy if read is None else None, da, dg)
             return packing.pack(slope).astype(packing.dtype)
 
         return field
 
-    def backwards(self, ys: Array, ct_ys: Array) -> tuple[Array, PyTree, Array]:
-        """Cotangents of the first state, the parameters and the times."""
-        ts = self.problem.ts
-        zero = Augmented(ys[-1], ct_ys[-1], jax.tree.map(jnp.zeros_like, self.moving))
-        packing = Packing.of(zero)
-        method = self.method(packing)
+    @property
+    def packing(self) -> Packing:
+        """How a state of the equation is one array."""
+        y = self.still.y0
+        return Packing.of(Augmented(y if self.backwards.with_y else None, y, self.moving))
 
-        packed = self.packed(packing)
+    def start(self, y: Array, a: Array, g: PyTree) -> Array:
+        """A state of the equation, packed."""
+        return self.packing.pack(Augmented(y if self.backwards.with_y else None, a, g))
 
-        def one(state: Any) -> Any:
-            j, a, g, ct_ts, h, status = state
-            start = packing.pack(Augmented(ys[j], a, g))
-            sized = dataclasses.replace(method, dt=h)
-            out = integrate(
-                sized, packed, start, ts[j], ts[j - 1], Recorder(lambda s, _: s), lambda _: ()
-            )
-            _, a, g = packing.unpack(jnp.where(ts[j] == ts[j - 1], start, out.y1))
-            status = jnp.maximum(status, out.status)
-            ct_ts = ct_ts.at[j].add(self.time_cotangent(ts[j], ys[j], ct_ys[j]))
-            a_start = a + ct_ys[j - 1]
-            ct_ts = jnp.where(j == 1, ct_ts.at[0].add(-self.time_cotangent(ts[0], ys[0], a)), ct_ts)
-            h = jnp.where(ts[j] == ts[j - 1], h, out.h)
-            return j - 1, a_start, g, ct_ts, h, status
+    def method(self) -> Method:
+        """How the equation is stepped."""
+        back, plan = self.backwards, self.plan
+        solver, packing = back.solver, self.packing
+        if back.mass is not None and not back.divided:
+            number = packing.size - self.still.y0.size * (1 + back.with_y)
+            solver = dataclasses.replace(solver, mass=back.mass.of_all(back.with_y, number))
+        return Method(solver, back.controller, self.tolerance(), back.dt, plan.method.max_steps)
 
-        # Each interval goes on with the last step size of the one before it.
-        h = first_size(method, packed, ts[-1], ts[0], packing.pack(zero))
-        start = (jnp.int32(ts.shape[0] - 1), zero.a, zero.g, jnp.zeros_like(ts), h, jnp.int32(0))
-        _, a, g, ct_ts, _, status = lax.while_loop(lambda s: s[0] > 0, one, start)
-        good = status == Status.SUCCESS
-        return jax.tree.map(lambda x: jnp.where(good, x, jnp.nan), (a, g, ct_ts))
+    def tolerance(self) -> Tolerance:
+        """That of the state, for the state and its adjoint; of the parameters if they count."""
+        back, y0, like = self.backwards, self.still.y0, self.packing
+        known = back.tolerance(self.plan)
+        if len(like.shapes) == 1:
+            return known
+        shape, number = y0.shape, y0.size
 
-    def time_cotangent(self, t: Array, y: Array, ct: Array) -> Array:
-        """How the cotangent `ct` of a state moves with the time it is read at."""
-        slope = packed_field(self.problem, self.plan)(t, y)
-        return jnp.sum(ct * slope).real.astype(self.plan.packing.time_dtype)
-
-    def method(self, packing: Packing) -> Method:
-        """The forward method, its error norm over state and adjoint alone."""
-        method = self.plan.method
-        norm, shape, size = method.tolerance.norm, self.problem.y0.shape, self.problem.y0.size
-
-        def seminorm(x: Array) -> Array:
-            state, adjoint = x[:size].reshape(shape), x[size : 2 * size].reshape(shape)
-            return jnp.maximum(norm(state), norm(adjoint))
+        def norm(x: Array) -> Array:
+            parts = [x[:number].reshape(shape)]
+            if back.with_y:
+                parts.append(x[number : 2 * number].reshape(shape))
+            rest = x[len(parts) * number :]
+            largest = jnp.max(jnp.stack([known.norm(part) for part in parts]))
+            if back.seminorm or rest.size == 0:
+                return largest
+            return jnp.maximum(largest, known.norm(rest))
 
         def spread(tolerance: Array) -> Array:
             if tolerance.ndim == 0:
-                return tolerance.astype(jnp.finfo(packing.dtype).dtype)
-            twice = jnp.concatenate([tolerance.reshape(-1)] * 2)
-            rest = sum(jax.tree.leaves(jax.tree.map(jnp.size, self.moving)), 0)
-            return jnp.concatenate([twice, jnp.ones(rest, twice.dtype)])
+                return tolerance.astype(jnp.finfo(like.dtype).dtype)
+            parts = [tolerance.reshape(-1)] * (1 + back.with_y)
+            rest = like.size - len(parts) * number
+            return jnp.concatenate([*parts, jnp.full(rest, jnp.min(tolerance), tolerance.dtype)])
 
-        tolerance = Tolerance(
-            spread(method.tolerance.rtol), spread(method.tolerance.atol), seminorm
-        )
-        return dataclasses.replace(method, tolerance=tolerance, progress=None)
+        return Tolerance(spread(known.rtol), spread(known.atol), norm)
+
+    def strayed(self, y: Array, known: Array) -> Array:
+        """Whether a state that was integrated backwards is not the one it should be."""
+        return self.backwards.strayed(y, known, self.plan)
+
+    def consistent(self, t: Array, y: Array, a: Array) -> Array:
+        """`a` moved until the algebraic equations of the adjoint hold, where there are any."""
+        mass = self.backwards.mass
+        if mass is None or mass.algebraic is None:
+            return a
+        move = algebraic_move(lambda y: self.slope(self.moving, t, y), mass.algebraic, y)
+        _, pull = jax.vjp(lambda y: self.slope(self.moving, t, y), y)
+        return a + move(pull(a)[0])
+
+
+def algebraic_move(
+    slope: Callable[[Array], Array], algebraic: Algebraic, y: Array
+) -> Callable[[Array], Array]:
+    r"""`c` to the $v$ in the null space of $M^T$ with $U^T (c + f_y^T v) = 0$.
+
+    $U$ spans the null space of $M$: the algebraic unknowns. Source: Cao, Li, Petzold, Serban,
+    Adjoint sensitivity analysis for differential-algebraic equations, SIAM J. Sci. Comput. 24
+    (2003).
+    """
+    equations, unknowns = (x.astype(y.dtype) for x in algebraic)
+    _, pull = jax.vjp(slope, y)
+    rows = jax.vmap(lambda v: pull(v.reshape(y.shape))[0].reshape(-1), 1, 1)(equations)
+    matrix = unknowns.T @ rows
+
+    def move(c: Array) -> Array:
+        found = -jnp.linalg.solve(matrix, unknowns.T @ c.reshape(-1))
+        return (equations @ found).reshape(y.shape)
+
+    return move

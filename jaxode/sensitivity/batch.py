@@ -28,10 +28,15 @@ def safe(ensemble: Ensemble, good: Array) -> Ensemble:
 
 def spoiled(cotangents: Result, good: Array) -> Array:
     """Whether a trajectory that failed has a cotangent: what all share is then unknown."""
-    asked = jnp.zeros_like(good)
+    return jnp.any(asked(cotangents) & ~good)
+
+
+def asked(cotangents: Result) -> Array | bool:
+    """Which trajectories have a cotangent other than zero."""
+    found = False
     for ct in jax.tree.leaves((cotangents.ys, cotangents.y1, cotangents.dense)):
-        asked = asked | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
-    return jnp.any(asked & ~good)
+        found = found | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
+    return found
 
 
 def without(parts: Pair, **fields: Any) -> Pair:

@@ -1,112 +1,127 @@
 """The continuous adjoint: a second ODE, integrated backwards from the last time."""
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import ArrayLike
 
 from ..batch.lanes import Tile
 from ..batch.run import Ensemble
-from ..control import Grid
-from ..errors import OptionError
-from ..forward import Plan, Problem, Result, reading, run
-from ..linalg import Dense
-from ..stepping.implicit import Implicit
-from .adjoint import Adjoint
+from ..errors import OptionError, ToleranceError, unknown_name
+from ..forward import Plan, Problem, Result
+from ..lookup import find
+from ..problem import is_traced
+from ..stepping.solver import Solver
+from ..stepping.solvers import SOLVERS
 from .continuous_batch import solve_in_lanes
-from .one_way import forwards_after
+from .continuous_method import Backwards, backwards
+from .continuous_single import solve_alone
+
+METHODS = ("quadrature", "backsolve", "interpolate")
 
 
 class Continuous(eqx.Module):
-    r"""The continuous adjoint, integrated backwards beside the state.
+    r"""The continuous adjoint, integrated backwards after the solve.
 
-    With $a = \partial L / \partial y$ it solves $\dot y = f$, $\dot a = -a\, \partial f /
-    \partial y$, $\dot g = -a\, \partial f / \partial \theta$ from the last time to the first, $a$
-    jumping at each saved time. Memory does not grow with the number of steps. The gradient is that
-    of the differential equation, not of the computed solution: its error falls with the
-    tolerances, and fields that contract strongly forwards blow up backwards; `Discrete` has
-    neither trouble. A backward solve that fails leaves NaN as the gradient. The parameters' part
-    $g$ is kept out of the error norm. Works with values at `ts` and the state at the end.
+    With $a = \partial L / \partial y$ it solves $\dot a = -a\, \partial f / \partial y$ from the
+    last time to the first, $a$ jumping at each saved time, and integrates $\dot g = -a\, \partial f
+    / \partial \theta$. The gradient is that of the differential equation, not of the computed
+    solution: its error falls with the tolerances. Works with values at `ts` and the state at the
+    end, and with every solver.
+
+    **Arguments:**
+
+    - `method`: what is integrated backwards beside $a$.
+      "quadrature": the state too; $g$ is added up by Gauss quadrature on the dense output of the
+      accepted steps, so that the equation has twice the size of the state, whatever the number of
+      parameters. "backsolve": state and $g$, as one equation; in a batch, what all share is summed
+      by quadrature even so. Of both, memory does not grow with the number of steps. "interpolate":
+      $a$ alone. The forward solve keeps its state now and then, from where its steps are made again
+      a segment at a time; the state is read off their dense output. Memory grows with the root of
+      `max_steps`, and the work by that of the forward solve.
+    - `solver`: for the way back, a name or an object; by default that of the solve. Instead of
+      solvers of two halves, and of fixed steps along a `jo.Grid`, it is "tsit5", or "rodas5p" for
+      an implicit one. Its `linear_solver` is for the Jacobian of the field, as in the solve; the
+      mass matrix is taken over.
+    - `rtol`, `atol`: for the way back, positive numbers; by default those of the solve.
+    - `seminorm`: leave $g$ out of the error norm: its error feeds back into nothing. Only
+      "backsolve" has it there.
+
+    Fields that contract strongly forwards blow up backwards, and a state that is integrated
+    backwards then goes astray. "interpolate" has no such trouble: it is the one for stiff problems.
+    The other two compare the state that comes back to a saved time, or to the first, with what it
+    was. If its norm is off by more than 1000 times the tolerance or more than a tenth (with `rtol`
+    above 0.0033, 30 times that), or in the error norm by 10,000 times the tolerance, the gradient
+    is NaN; of fixed steps, if it is off by more than a tenth. NaN it is too if the way back fails.
+
+    **Raises:** `OptionError` for an unknown method or solver, `ToleranceError` for a bad tolerance.
 
     Source: Chen et al., Neural ordinary differential equations (2018), arXiv 1806.07366, appendix
-    B; the norm: Kidger et al., "Hey, that's not an ODE" (2020), arXiv 2009.09457.
+    B; the norm: Kidger et al., "Hey, that's not an ODE" (2020), arXiv 2009.09457; quadrature and
+    interpolation: GaussAdjoint and InterpolatingAdjoint of SciMLSensitivity.jl, Rackauckas et al.
+    (2020), arXiv 2001.04385; mass matrices: Cao, Li, Petzold, Serban, SIAM J. Sci. Comput. 24
+    (2003).
     """
+
+    method: str = eqx.field(static=True)
+    solver: Solver | None
+    rtol: ArrayLike | None
+    atol: ArrayLike | None
+    seminorm: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        method: str = "quadrature",
+        solver: str | Solver | None = None,
+        rtol: ArrayLike | None = None,
+        atol: ArrayLike | None = None,
+        seminorm: bool = True,
+    ) -> None:
+        if not isinstance(method, str) or method.lower() not in METHODS:
+            raise unknown_name("method of jo.Continuous", str(method), METHODS)
+        if not isinstance(seminorm, bool):
+            raise OptionError(f"seminorm must be True or False, got {seminorm!r}")
+        _check_tolerance("rtol", rtol)
+        _check_tolerance("atol", atol)
+        self.method = method.lower()
+        if solver is not None:
+            solver = find("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
+        self.solver = solver  # pyright: ignore[reportAttributeAccessIssue]
+        self.rtol, self.atol, self.seminorm = rtol, atol, seminorm
 
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the adjoint equation's.
 
-        **Raises:** `OptionError` for `save="steps"`, `save="dense"`, the controller `Grid`, and
-        solvers of states in two halves.
+        **Raises:** `OptionError` for `save="steps"` and `save="dense"`, and where solver, steps,
+        mass matrix and linear algebra do not go together.
         """
-        check_plan(plan)
-        if problem.read is None:
-            return _continuous(problem, plan)
-        # Values that a function reads off the states are differentiated outside the solve.
-        states = _continuous(dataclasses.replace(problem, read=None), plan)
-        read = reading(problem, plan).fn
-        return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
+        return solve_alone(problem, plan, self.backwards(plan))
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
         """Run all of `ensemble`; its gradient is the adjoint equations', in lanes.
 
         **Raises:** `OptionError` as `solve`.
         """
-        check_plan(ensemble.plan)
-        return solve_in_lanes(ensemble, tile)
+        return solve_in_lanes(ensemble, tile, self.backwards(ensemble.plan))
+
+    def backwards(self, plan: Plan) -> Backwards:
+        """How the adjoint equation of such a solve is solved."""
+        if plan.save not in ("ends", "ts"):
+            raise OptionError(
+                f'sensitivity="adjoint" gives gradients of values at ts, not of save="{plan.save}";'
+                ' use save="ts" or sensitivity="discrete"'
+            )
+        tolerances = self.rtol, self.atol
+        return backwards(self.method, self.seminorm, self.solver, tolerances, plan)
 
 
-def check_plan(plan: Plan) -> None:
-    """**Raises:** `OptionError` for what the adjoint equation cannot be solved along."""
-    if plan.save not in ("ends", "ts"):
-        raise OptionError(
-            f'sensitivity="adjoint" gives gradients of values at ts, not of save="{plan.save}";'
-            ' use save="ts" or sensitivity="discrete"'
-        )
-    if plan.method.solver.partitioned:
-        raise OptionError(
-            f'sensitivity="adjoint" solves an equation that {type(plan.method.solver).__name__} '
-            'cannot, for its state is no pair; use sensitivity="discrete"'
-        )
-    solver = plan.method.solver
-    if isinstance(solver, Implicit) and not (
-        solver.mass is None and isinstance(solver.linear_solver, Dense)
-    ):
-        raise OptionError(
-            'sensitivity="adjoint" solves an equation of another size and pattern, for which the '
-            f'mass or linear_solver of {type(solver).__name__} is not made; use "discrete"'
-        )
-    if isinstance(plan.method.controller, Grid):
-        raise OptionError(
-            'sensitivity="adjoint" cannot walk jo.Grid backwards; use jo.Fixed(dt), an '
-            'adaptive solver, or sensitivity="discrete"'
-        )
-
-
-@eqx.filter_custom_vjp
-def _continuous(problem: Problem, plan: Plan) -> Result:
-    return run(problem, plan)[0]
-
-
-@_continuous.def_fwd
-@forwards_after
-def _forward(perturbed: PyTree, problem: Problem, plan: Plan) -> tuple[Result, Any]:
-    result, _ = run(problem, plan)
-    return result, (result.ys, perturbed)
-
-
-@_continuous.def_bwd
-@forwards_after
-def _backward(
-    residuals: Any, cotangents: Result, _: PyTree, problem: Problem, plan: Plan
-) -> PyTree:
-    ys, perturbed = residuals
-    ct_ys = jnp.zeros_like(ys) if cotangents.ys is None else cotangents.ys
-    if cotangents.y1 is not None:
-        ct_ys = ct_ys.at[-1].add(cotangents.y1)
-    moving, still = eqx.partition(problem, dataclasses.replace(perturbed, y0=False, ts=False))
-    adjoint = Adjoint(moving, still, problem, plan)
-    ct_y0, ct_moving, ct_ts = adjoint.backwards(ys, ct_ys)
-    return eqx.filter(dataclasses.replace(ct_moving, y0=ct_y0, ts=ct_ts), perturbed)
+def _check_tolerance(name: str, value: Any) -> None:
+    if value is None or is_traced(value):
+        return
+    try:
+        number = np.asarray(value, float)
+    except (TypeError, ValueError) as error:
+        raise ToleranceError(f"{name} of jo.Continuous must be a number, got {value!r}") from error
+    if number.ndim or not np.isfinite(number) or number <= 0:
+        raise ToleranceError(f"{name} of jo.Continuous must be a positive number, got {value!r}")
