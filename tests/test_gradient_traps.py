@@ -70,6 +70,8 @@ def test_nothing_moves(mode, batch):
 @pytest.mark.parametrize("solver", ["tsit5", "dopri8", "rosenbrock23", "adams"])
 def test_error_estimates_and_norms_of_zero(mode, solver):
     """A constant field has no error, and this norm no derivative there."""
+    if mode == "reversible" and solver in ("rosenbrock23", "adams"):
+        pytest.skip("whose steps cannot be undone")
     controller = jo.PID(norm=lambda x: jnp.sqrt(jnp.sum(x**2)))
 
     def total(slope):
@@ -93,7 +95,7 @@ def test_branches_that_are_not_taken(mode, batch):
     def total(y0, k):
         return jnp.sum(values(mode, batch, field, y0, TS, k))
 
-    found = derivative(mode, total, argnums=(0, 1))(jnp.array([0.0, -3.0]), 0.5)
+    found = derivative(mode, total, argnums=(0, 1))(jnp.array([-1.0, -3.0]), 0.5)
     for one in jax.tree.leaves(found):
         assert np.all(np.isfinite(one))
     assert np.all(found[0] != 0)

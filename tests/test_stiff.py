@@ -41,7 +41,7 @@ def test_errors_are_near_the_tolerance(solver):
         for rtol, outcome in zip(RTOLS, outcomes(problem, solver), strict=True)
     }
     failed = {key: status.name for key, (status, _) in found.items() if status}
-    wrong = {k: error for k, (status, error) in found.items() if not status and not error <= 50}
+    wrong = {k: error for k, (status, error) in found.items() if not status and not error <= 100}
     assert not wrong
     assert not failed
     assert np.median([error for _, error in found.values()]) <= 5
