@@ -34,7 +34,7 @@ def outcomes(problem, solver):
 
 @pytest.mark.parametrize("solver", NAMES)
 def test_errors_are_near_the_tolerance(solver):
-    """Fifty times it at most, five times in the median."""
+    """A hundred times it at most, five times in the median."""
     found = {
         (problem.name, rtol): outcome
         for problem in PROBLEMS
