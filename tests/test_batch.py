@@ -63,6 +63,8 @@ def test_every_solver_equals_its_single_solves(name):
         options |= {"rtol": 1e-5, "atol": 1e-5}
     ts, axes = (OWN_TS, 0) if fixed else (TS, None)
     f = swing if name in PARTITIONED else pull
+    # Reversible solvers damp nothing: where solutions draw near each other they take tiny steps.
+    rates = 0.1 * K if solver.reversible and not fixed else K
 
     def batch(y, ts, k):
         more = {"in_axes": (0, axes, MAPS_K), "lanes": 3}
@@ -71,13 +73,13 @@ def test_every_solver_equals_its_single_solves(name):
     def single(y, ts, k):
         return outcome(jo.solve(f, y, ts, {"k": k, "push": 0.7}, **options))
 
-    expected = one_by_one(single, (0, axes, 0), Y0, ts, K)
+    expected = one_by_one(single, (0, axes, 0), Y0, ts, rates)
     assert np.all(expected[2] == jo.Status.SUCCESS)
     assert len(np.unique(expected[-1].num_steps)) > 3
     loose = {"rtol": options["rtol"], "counts": 4} if name in ITERATING else {}
-    assert_same(in_tile(False, batch, Y0, ts, K)(Y0, ts, K), expected, **loose)
+    assert_same(in_tile(False, batch, Y0, ts, rates)(Y0, ts, rates), expected, **loose)
     ts, expected = ts[..., ::3], (expected[0][:, ::3], *expected[1:])
-    *got, stats = in_tile(True, batch, Y0, ts, K)(Y0, ts, K)
+    *got, stats = in_tile(True, batch, Y0, ts, rates)(Y0, ts, rates)
     if solver.evaluations.inside:  # the steps that are read inside have more
         stats = dataclasses.replace(stats, num_evaluations=expected[-1].num_evaluations)
     assert_same((*got, stats), expected, **loose)
