@@ -51,9 +51,9 @@ class Continuous(eqx.Module):
     Fields that contract strongly forwards blow up backwards, and a state that is integrated
     backwards then goes astray. "interpolate" has no such trouble: it is the one for stiff problems.
     The other two compare the state that comes back to a saved time, or to the first, with what it
-    was. If its norm is off by more than 1000 times the tolerance or more than a tenth (with `rtol`
-    above 0.0033, 30 times that), or in the error norm by 10,000 times the tolerance, the gradient
-    is NaN; of fixed steps, if it is off by more than a tenth. NaN it is too if the way back fails.
+    was. If its norm is off by more than 10,000 times the tolerance or more than half (with `rtol`
+    above 0.016, 30 times that), or in the error norm by a million times the tolerance, the gradient
+    is NaN; of fixed steps, if it is off by more than half. NaN it is too if the way back fails.
 
     **Raises:** `OptionError` for an unknown method or solver, `ToleranceError` for a bad tolerance.
 

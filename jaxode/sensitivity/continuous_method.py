@@ -18,11 +18,11 @@ from ..stepping.solver import Solver
 from ..stepping.solvers import Rodas5P, Tsit5
 
 # How far off the state may come back, as the norm of all of it: this many times the tolerance, but
-# no more than a tenth, or thirty times the tolerance where that is loose. And in the error norm,
-# which sees small components too, this many times the tolerance. Measured on networks of 2 and 16
-# components, weights up to three times those of an initialisation, rtol from 1e-2 to 1e-6: what
-# came back within a tenth was off by 5600 times the tolerance at most, by 10 in the median.
-_MOST, _SHARE, _LOOSE, _MOST_OF_NORM = 1000.0, 0.1, 30.0, 1e4
+# no more than half, or thirty times the tolerance where that is loose. And in the error norm,
+# which sees small components too, this many times the tolerance. Networks of 2 and 16 components,
+# weights up to three times those of an initialisation, came back off by 10 times the tolerance in
+# the median; one that has learnt to part two spirals, by more than a thousand for some samples.
+_MOST, _SHARE, _LOOSE, _MOST_OF_NORM = 1e4, 0.5, 30.0, 1e6
 
 
 class Mass(eqx.Module):
