@@ -1,10 +1,13 @@
-"""Options by name or object."""
+"""Options: by name or object, and numbers that must be positive."""
 
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from .errors import OptionError, unknown_name
+from .problem import is_traced
 
 
 def find(what: str, value: Any, known: Mapping[str, type], kind: Any, example: str) -> Any:
@@ -28,3 +31,17 @@ def find(what: str, value: Any, known: Mapping[str, type], kind: Any, example: s
             f"known names: {', '.join(sorted(known))}"
         )
     return value
+
+
+def check_positive(
+    what: str, value: Any, error: type[Exception] = OptionError, remark: str = ""
+) -> None:
+    """**Raises:** `error` unless `value` is None, traced or a positive number."""
+    if value is None or is_traced(value):
+        return
+    try:
+        number = np.asarray(value, float)
+    except (TypeError, ValueError):
+        number = np.asarray(np.nan)
+    if number.ndim or not 0 < number < np.inf:
+        raise error(f"{what} must be a positive number{remark}, got {value!r}")

@@ -12,6 +12,7 @@ from jax import Array
 from .closure import Closed, close
 from .control import NORMS, PID, Controller, Fixed, Grid, Tolerance
 from .errors import FieldError, OptionError, unknown_name
+from .lookup import check_positive
 from .lookup import find as _find
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
@@ -178,14 +179,7 @@ def _traceable(controller: Controller) -> Controller:
 
 def check_dt(dt: Any) -> None:
     """**Raises:** `OptionError` unless `dt` is None or a positive number."""
-    if dt is None or is_traced(dt):
-        return
-    try:
-        value = np.asarray(dt, float)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"dt must be a positive number, got {dt!r}") from error
-    if value.ndim or not np.isfinite(value) or value <= 0:
-        raise OptionError(f"dt must be a positive number, backwards in time too; got {dt!r}")
+    check_positive("dt", dt, remark=", backwards in time too")
 
 
 def check_save(save: Any) -> str | Callable:

@@ -175,7 +175,7 @@ OPTIONS = {
     "controller class": ({"controller": jo.PID}, r"controller must be an instance.*got PID"),
     "controller of a name": ({"controller": "pid"}, r"controller must be an instance.*'pid'"),
     "dt of zero": ({"dt": 0.0}, r"dt must be a positive number.*got 0.0"),
-    "dt below zero": ({"dt": -0.1}, r"positive number, backwards in time too; got -0.1"),
+    "dt below zero": ({"dt": -0.1}, r"positive number, backwards in time too, got -0.1"),
     "dt of NaN": ({"dt": np.nan}, r"dt must be a positive number.*got nan"),
     "dt infinite": ({"dt": np.inf}, r"dt must be a positive number.*got inf"),
     "dt of a list": ({"dt": [0.1, 0.2]}, r"dt must be a positive number"),

@@ -1,22 +1,18 @@
 """The continuous adjoint: a second ODE, integrated backwards from the last time."""
 
-from typing import Any
-
 import equinox as eqx
-import numpy as np
 from jaxtyping import ArrayLike
 
 from ..batch.lanes import Tile
 from ..batch.run import Ensemble
 from ..errors import OptionError, ToleranceError, unknown_name
 from ..forward import Plan, Problem, Result
-from ..lookup import find
-from ..problem import is_traced
+from ..lookup import check_positive, find
 from ..stepping.solver import Solver
 from ..stepping.solvers import SOLVERS
-from .continuous_batch import solve_in_lanes
-from .continuous_method import Backwards, backwards
-from .continuous_single import solve_alone
+from .adjoint.batch import solve_in_lanes
+from .adjoint.method import Backwards, backwards
+from .adjoint.single import solve_alone
 
 METHODS = ("quadrature", "backsolve", "interpolate")
 
@@ -82,8 +78,8 @@ class Continuous(eqx.Module):
             raise unknown_name("method of jo.Continuous", str(method), METHODS)
         if not isinstance(seminorm, bool):
             raise OptionError(f"seminorm must be True or False, got {seminorm!r}")
-        _check_tolerance("rtol", rtol)
-        _check_tolerance("atol", atol)
+        check_positive("rtol of jo.Continuous", rtol, ToleranceError)
+        check_positive("atol of jo.Continuous", atol, ToleranceError)
         self.method = method.lower()
         if solver is not None:
             solver = find("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
@@ -114,14 +110,3 @@ class Continuous(eqx.Module):
             )
         tolerances = self.rtol, self.atol
         return backwards(self.method, self.seminorm, self.solver, tolerances, plan)
-
-
-def _check_tolerance(name: str, value: Any) -> None:
-    if value is None or is_traced(value):
-        return
-    try:
-        number = np.asarray(value, float)
-    except (TypeError, ValueError) as error:
-        raise ToleranceError(f"{name} of jo.Continuous must be a number, got {value!r}") from error
-    if number.ndim or not np.isfinite(number) or number <= 0:
-        raise ToleranceError(f"{name} of jo.Continuous must be a positive number, got {value!r}")

@@ -1,7 +1,6 @@
 """The discrete adjoint: record the accepted steps, replay each backwards with one vjp."""
 
-import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -11,13 +10,10 @@ from jaxtyping import PyTree
 from ..batch.lanes import Tile
 from ..batch.run import Ensemble
 from ..errors import OptionError
-from ..forward import Plan, Problem, Result, packed_field, run
-from ..record import Clocking, Tracing
-from .differentiated import Differentiated
-from .discrete_batch import replayed_in_lanes
-from .one_way import forwards_after
-from .replay import Replay
-from .stages import keeping, kept_of_step
+from ..forward import Plan, Problem, Result, packed_field
+from ..record import Tracing
+from .replay.batch import replayed_in_lanes
+from .replay.single import replayed
 
 
 class Discrete(eqx.Module):
@@ -70,61 +66,6 @@ class Discrete(eqx.Module):
             return Tracing(max_steps, rows, keeps_carry(plan, rows))
         rows = min(self.memory, max_steps) if isinstance(self.memory, int) else max_steps
         return Tracing(max_steps, rows, not plan.method.solver.one_step or rows == max_steps)
-
-
-@eqx.filter_custom_vjp
-def replayed(
-    problem: Problem, plan: Plan, tracing: Tracing | Clocking, stages: bool = False
-) -> Result:
-    """Run `problem`; its gradient replays the steps that `tracing` records, and their `stages`."""
-    return run(problem, plan)[0]
-
-
-@replayed.def_fwd
-@forwards_after
-def _forward(
-    perturbed: PyTree,
-    problem: Problem,
-    plan: Plan,
-    tracing: Tracing | Clocking,
-    stages: bool = False,
-) -> tuple[Result, Any]:
-    step = None
-    if stages and isinstance(tracing, Tracing):
-        part = Differentiated.of(perturbed, problem, plan)
-        step, tracing = keeping(part), with_stages(tracing, part)
-    result, trace = run(problem, plan, tracing, step)
-    # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
-    return result, (trace, result.status, result.stats.num_accepted, perturbed)
-
-
-@replayed.def_bwd
-@forwards_after
-def _backward(
-    residuals: Any,
-    cotangents: Result,
-    _: PyTree,
-    problem: Problem,
-    plan: Plan,
-    tracing: Tracing | Clocking,
-    stages: bool = False,
-) -> PyTree:
-    trace, status, num_accepted, perturbed = residuals
-    part, walks = Differentiated.of(perturbed, problem, plan), isinstance(tracing, Clocking)
-    replay = Replay(part, trace, cotangents, walks)
-    end = replay.steps(replay.start(status), num_accepted)
-    return eqx.filter(replay.finish(end, num_accepted), perturbed)
-
-
-def with_stages(tracing: Tracing, part: Differentiated) -> Tracing:
-    """`tracing`, with places for what is kept of the stages."""
-    problem, method = part.problem, part.plan.method
-    t, y = problem.ts[0], problem.y0
-    carry = jax.eval_shape(lambda: method.stepper.init(part.field(), t, y))
-    carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry)
-    inside = {"ends": None, "steps": None, "dense": True}.get(part.plan.save, jnp.asarray(True))
-    shapes = kept_of_step(part, (y, carry, t, t, inside), method.max_steps)
-    return dataclasses.replace(tracing, residuals=shapes)
 
 
 def kept_states(problem: Problem, plan: Plan) -> PyTree:

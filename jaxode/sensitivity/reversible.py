@@ -10,8 +10,8 @@ from ..record import Clocking
 from ..stepping.explicit import ExplicitRungeKutta
 from ..stepping.reversible import ReversibleRK
 from ..stepping.solver import Solver
-from .discrete import replayed
-from .discrete_batch import replayed_in_lanes
+from .replay.batch import replayed_in_lanes
+from .replay.single import replayed
 
 
 class Reversible(eqx.Module):

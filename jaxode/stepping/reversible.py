@@ -76,7 +76,7 @@ class ReversibleRK(Solver):
     def step(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
     ) -> Stepped:
-        return self._step(field, t, y, h, carry, inside, None)
+        return self.step_to(field, t, y, h, carry, inside, None)
 
     def step_to(
         self,
@@ -86,35 +86,23 @@ class ReversibleRK(Solver):
         h: Array,
         carry: Any,
         inside: Array | bool | None,
-        y1: Array,
-    ) -> Stepped:
-        # Its second half then has the very stages of the step back.
-        return self._step(field, t, y, h, carry, inside, y1)
-
-    def _step(
-        self,
-        field: Field,
-        t: Array,
-        y: Array,
-        h: Array,
-        carry: Any,
-        inside: Array | bool | None,
-        end: Array | None,
+        y1: Array | None,
     ) -> Stepped:
         z, base = carry, self.base
         first = lax.optimization_barrier(base.init(field, t, z))
         stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, inside)
-        y1 = z + (self.coupling * (y - z) + base.rise(h, slopes))
-        y1 = y1 if end is None else _known(y1, end)
-        z1 = z - base.increment(field, t + h, y1, -h)
+        computed = z + (self.coupling * (y - z) + base.rise(h, slopes))
+        # With a known end, the second half has the very stages of the step back.
+        end = computed if y1 is None else _known(computed, y1)
+        z1 = z - base.increment(field, t + h, end, -h)
         dense = None
         if stepped.dense is not None:
             dense = ((1 - self.coupling) * (z - y), *stepped.dense)
         error = stepped.error
         if error is not None:
-            grown = jnp.abs(y1 - z1) - jnp.abs(y - z)
+            grown = jnp.abs(end - z1) - jnp.abs(y - z)
             error = jnp.abs(error) + _GAP_WEIGHT * jnp.maximum(grown, 0)
-        return Stepped(y1, error, dense, z1)
+        return Stepped(end, error, dense, z1)
 
     def step_back(
         self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
@@ -140,17 +128,8 @@ def _known_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
     return primals[1], tangents[0]
 
 
-class ReversibleHeun(Solver):
-    r"""The reversible Heun method, order 2, adaptive, one evaluation a step. Dense: quadratic.
-
-    Beside $y$ it carries $\hat y$, with its slope $\hat f$:
-    $\hat y_{n+1} = 2 y_n - \hat y_n + h \hat f_n$ and
-    $y_{n+1} = y_n + \frac h2 (\hat f_n + \hat f_{n+1})$. Stable for oscillations alone: where
-    solutions approach each other, the gap between $y$ and $\hat y$ grows as fast as they do.
-
-    Source: P. Kidger, J. Foster, X. Li, T. Lyons, Efficient and accurate gradients for neural SDEs
-    (2021), arXiv 2105.13493, algorithms 1 and 2.
-    """
+class _Paired(Solver):
+    """Two methods of one evaluation a step that carry, beside the state, what gives its slope."""
 
     one_step: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
@@ -170,6 +149,22 @@ class ReversibleHeun(Solver):
     @property
     def num_dense(self) -> int:
         return 2
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        return hermite.value(theta, y, dense)
+
+
+class ReversibleHeun(_Paired):
+    r"""The reversible Heun method, order 2, adaptive, one evaluation a step. Dense: quadratic.
+
+    Beside $y$ it carries $\hat y$, with its slope $\hat f$:
+    $\hat y_{n+1} = 2 y_n - \hat y_n + h \hat f_n$ and
+    $y_{n+1} = y_n + \frac h2 (\hat f_n + \hat f_{n+1})$. Stable for oscillations alone: where
+    solutions approach each other, the gap between $y$ and $\hat y$ grows as fast as they do.
+
+    Source: P. Kidger, J. Foster, X. Li, T. Lyons, Efficient and accurate gradients for neural SDEs
+    (2021), arXiv 2105.13493, algorithms 1 and 2.
+    """
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return y, field(t, y)
@@ -197,11 +192,8 @@ class ReversibleHeun(Solver):
     def slope(self, carry: Any) -> Array | None:
         return carry[1]
 
-    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return hermite.value(theta, y, dense)
 
-
-class AsynchronousLeapfrog(Solver):
+class AsynchronousLeapfrog(_Paired):
     r"""The asynchronous leapfrog method, adaptive, one evaluation a step. Dense output: quadratic.
 
     Beside $y$ it carries a velocity $v$ near the slope. With $u$ the field in the middle of the
@@ -220,8 +212,6 @@ class AsynchronousLeapfrog(Solver):
     """
 
     damping: float = eqx.field(static=True, default=1.0)
-    one_step: ClassVar[bool] = False
-    reversible: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         if not 0.5 < self.damping <= 1:
@@ -230,18 +220,6 @@ class AsynchronousLeapfrog(Solver):
     @property
     def order(self) -> int:
         return 2 if self.damping == 1 else 1
-
-    @property
-    def error_order(self) -> int | None:
-        return 2
-
-    @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, 1, 0)
-
-    @property
-    def num_dense(self) -> int:
-        return 2
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return field(t, y)
@@ -268,6 +246,3 @@ class AsynchronousLeapfrog(Solver):
         u = lax.optimization_barrier(field(t + h / 2, middle))
         v = (v1 - 2 * self.damping * u) / (1 - 2 * self.damping)
         return middle - half * v, v
-
-    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return hermite.value(theta, y, dense)

@@ -6,13 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jaxtyping import ArrayLike
 
 from ..control import PID, Controller
-from ..errors import OptionError
-from ..problem import is_traced
+from ..lookup import check_positive
 from . import chebyshev, hermite
 from .solver import Evaluations, Field, Solver, Stepped
 
@@ -56,11 +54,7 @@ class RKC2(Solver):
     spectral_radius: ArrayLike | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        bound = self.spectral_radius
-        if bound is None or is_traced(bound):
-            return
-        if np.shape(bound) != () or not 0 < np.asarray(bound, float) < np.inf:
-            raise OptionError(f"spectral_radius of RKC2 must be a positive number, got {bound!r}")
+        check_positive("spectral_radius of RKC2", self.spectral_radius)
 
     @property
     def order(self) -> int:

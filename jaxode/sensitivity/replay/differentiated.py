@@ -10,10 +10,10 @@ import jax
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..forward import Plan, Problem, packed_field
-from ..linalg import WithJacobian
-from ..split import by_parts
-from ..stepping.solver import Stepped
+from ...forward import Plan, Problem, packed_field
+from ...linalg import WithJacobian
+from ...split import by_parts
+from ...stepping.solver import Stepped
 
 # Where a step begins: its state, the solver's carry, time, size, and whether it is read inside.
 At = tuple[Array, Any, Array, Array, Array | bool | None]

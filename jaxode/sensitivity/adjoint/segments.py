@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..batch.lanes import Tile
-from ..batch.run import Ensemble, Turn
-from ..forward import packed_field
-from ..record import Step, put_row
-from ..solution import Status
-from ..trajectory import Method, Moving, attempt, begin
+from ...batch.lanes import Tile
+from ...batch.run import Ensemble, Turn
+from ...forward import packed_field
+from ...record import Step, put_row
+from ...solution import Status
+from ...trajectory import Method, Moving, attempt, begin
 
 # Rows of a segment beyond its steps: made again, they may be cut otherwise by rounding.
 _SPARE = 4

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..forward import Result, direction_of, reading
-from ..fuse import once
-from ..record import Trace, put_row
-from ..solution import Status
+from ...forward import Result, direction_of, reading
+from ...fuse import once
+from ...record import Trace, put_row
+from ...solution import Status
 from .differentiated import Differentiated
-from .discrete_batch import times_returned
 from .stages import restored
-from .walking import returned, when
+from .walking import returned, times_returned, when
 
 
 class Back(NamedTuple):

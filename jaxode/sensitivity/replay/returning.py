@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..batch.lanes import Tile, first_of
-from ..batch.run import Ensemble
-from .batch import without
+from ...batch.lanes import Tile, first_of
+from ...batch.run import Ensemble
+from ..cotangents import without
 
 
 class Lane(NamedTuple):
@@ -151,3 +151,16 @@ class Returning(eqx.Module):
         return jax.tree.map(
             lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.rows(lanes)
         )
+
+    def with_moving(self, shared: PyTree, own: PyTree, rows: PyTree) -> tuple[Ensemble, PyTree]:
+        """The ensemble and rows, with differentiated arrays in the place of its own."""
+        ensemble = Ensemble(self.ensemble.own, eqx.combine(shared, self.ensemble.shared))
+        return ensemble, eqx.combine(own, rows)
+
+    def own_of(self, rows: PyTree) -> PyTree:
+        """What is differentiated of the lanes' own rows."""
+        return eqx.filter(rows, jax.tree.map(lambda x: x is not None, self.own, is_leaf=_is_none))
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

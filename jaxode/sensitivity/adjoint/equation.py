@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ..control import Tolerance
-from ..forward import Plan, Problem, packed_field
-from ..problem import Packing
-from ..stepping.algebraic import Algebraic
-from ..trajectory import Method
-from .continuous_method import Backwards
+from ...control import Tolerance
+from ...forward import Plan, Problem, packed_field
+from ...problem import Packing
+from ...stepping.algebraic import Algebraic
+from ...trajectory import Method
+from .method import Backwards
 
 Read = Callable[[Array], Array]
 

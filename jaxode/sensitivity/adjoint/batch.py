@@ -8,17 +8,17 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ..batch import lanes as tiles
-from ..batch.lanes import Tile
-from ..batch.run import Ensemble, Run
-from ..forward import Result, reading
-from ..solution import Status
-from .batch import asked, cotangent, safe, without
-from .continuous_jumps import Jumps
-from .continuous_method import Backwards
-from .continuous_segments import Kept, Segments, forward_shapes
-from .continuous_walk import Walk
-from .one_way import forwards_after
+from ...batch import lanes as tiles
+from ...batch.lanes import Tile
+from ...batch.run import Ensemble, Run
+from ...forward import Result, reading
+from ...solution import Status
+from ..cotangents import asked, cotangent, safe, without
+from ..one_way import forwards_after
+from .jumps import Jumps
+from .method import Backwards
+from .segments import Kept, Segments, forward_shapes
+from .walk import Walk
 
 
 def solve_in_lanes(ensemble: Ensemble, tile: Tile, backwards: Backwards) -> Result:

@@ -15,20 +15,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..batch import lanes as tiles
-from ..batch.lanes import Tile, Work
-from ..batch.run import Ensemble, Run, method_in_lanes
-from ..control import Tolerance
-from ..forward import direction_of, packed_field
-from ..fuse import in_one_piece
-from ..record import Step, put_row
-from ..solution import Status
-from ..trajectory import Field, Method, Moving, attempt, begin
-from .adjoint import Adjoint, Augmented, Read
-from .batch import without
-from .continuous_integral import Integrand, integral_in_lanes, integral_of_one
-from .continuous_method import Backwards
-from .continuous_segments import Kept, Rows, Segments, forward_shapes, read_state
+from ...batch import lanes as tiles
+from ...batch.lanes import Tile, Work
+from ...batch.run import Ensemble, Run, method_in_lanes
+from ...control import Tolerance
+from ...forward import direction_of, packed_field
+from ...fuse import in_one_piece
+from ...record import Step, put_row
+from ...solution import Status
+from ...trajectory import Field, Method, Moving, attempt, begin
+from ..cotangents import without
+from .equation import Adjoint, Augmented, Read
+from .integral import Integrand, integral_in_lanes, integral_of_one
+from .method import Backwards
+from .segments import Kept, Rows, Segments, forward_shapes, read_state
 
 
 class Lane(NamedTuple):

@@ -12,9 +12,9 @@ import jax
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Literal
 
-from ..batch.memory import memory_of_machine, size_text
-from ..errors import OutOfMemoryError
-from ..stepping.solver import Field, Stepped
+from ...batch.memory import memory_of_machine, size_text
+from ...errors import OutOfMemoryError
+from ...stepping.solver import Field, Stepped
 from .differentiated import At, Differentiated
 
 

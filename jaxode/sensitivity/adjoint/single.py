@@ -7,13 +7,13 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ..batch.run import Ensemble
-from ..forward import Plan, Problem, Result, packed_field, reading, run
-from ..trajectory import begin
-from .continuous_batch import pull_back
-from .continuous_method import Backwards
-from .continuous_segments import Keeping, Segments
-from .one_way import forwards_after
+from ...batch.run import Ensemble
+from ...forward import Plan, Problem, Result, packed_field, reading, run
+from ...trajectory import begin
+from ..one_way import forwards_after
+from .batch import pull_back
+from .method import Backwards
+from .segments import Keeping, Segments
 
 
 def solve_alone(problem: Problem, plan: Plan, backwards: Backwards) -> Result:

@@ -7,15 +7,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 
-from ..control import Controller, Grid, Tolerance
-from ..errors import OptionError
-from ..forward import Plan
-from ..linalg import Dense, Direct, doubled
-from ..stepping.algebraic import Algebraic
-from ..stepping.esdirk import Esdirk
-from ..stepping.implicit import Implicit
-from ..stepping.solver import Solver
-from ..stepping.solvers import Rodas5P, Tsit5
+from ...control import Controller, Grid, Tolerance
+from ...errors import OptionError
+from ...forward import Plan
+from ...linalg import Dense, Direct, doubled
+from ...stepping.algebraic import Algebraic
+from ...stepping.esdirk import Esdirk
+from ...stepping.implicit import Implicit
+from ...stepping.solver import Solver
+from ...stepping.solvers import Rodas5P, Tsit5
 
 # How far off the state may come back, as the norm of all of it: this many times the tolerance, but
 # no more than half, or thirty times the tolerance where that is loose. And in the error norm,

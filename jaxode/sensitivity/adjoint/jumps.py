@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..batch.run import Ensemble
-from ..forward import packed_field
-from .adjoint import algebraic_move
-from .batch import without
-from .continuous_method import Mass
+from ...batch.run import Ensemble
+from ...forward import packed_field
+from ..cotangents import without
+from .equation import algebraic_move
+from .method import Mass
 
 
 class Jumps(eqx.Module):

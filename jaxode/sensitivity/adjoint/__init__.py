@@ -1,0 +1,1 @@
+"""The continuous adjoint: its equation, and the way back along it."""

@@ -1,0 +1,1 @@
+"""The discrete adjoint: accepted steps run again, the last first, each pulled back."""

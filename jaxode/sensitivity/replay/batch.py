@@ -1,0 +1,59 @@
+"""The gradient rule of a batch by replay."""
+
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import PyTree
+
+from ...batch import lanes as tiles
+from ...batch.lanes import Tile
+from ...batch.log import Logger
+from ...batch.run import Ensemble, Run
+from ...forward import Result
+from ...solution import Status
+from ..one_way import forwards_after
+from .lanes import LaneReplay
+
+
+@eqx.filter_custom_vjp
+def replayed_in_lanes(
+    ensemble: Ensemble, tile: Tile, states: bool, memory: int | str | None = None
+) -> Result:
+    """Run all of `ensemble`; its gradient replays the steps.
+
+    `states`: whether it finds their states stored, or by steps back; `memory`: how many, as
+    `Discrete` has it.
+    """
+    run = Run(ensemble, tile)
+    return run.close(tiles.run(run.work(), tile, (run.open(), None)))
+
+
+@replayed_in_lanes.def_fwd
+@forwards_after
+def _forward(
+    perturbed: PyTree,
+    ensemble: Ensemble,
+    tile: Tile,
+    states: bool,
+    memory: int | str | None = None,
+) -> tuple[Result, Any]:
+    result, log = Logger.of(ensemble, tile, states, memory).run()
+    # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
+    return result, (log, result.status, result.stats.num_accepted, perturbed)
+
+
+@replayed_in_lanes.def_bwd
+@forwards_after
+def _backward(
+    residuals: Any,
+    cotangents: Result,
+    _: PyTree,
+    ensemble: Ensemble,
+    tile: Tile,
+    states: bool,
+    memory: int | str | None = None,
+) -> PyTree:
+    log, status, num_accepted, perturbed = residuals
+    residuals = log, status == Status.SUCCESS
+    replay = LaneReplay.of(perturbed, ensemble, tile, cotangents, residuals)
+    return replay.finish(replay.log(log), num_accepted, perturbed)

@@ -1,0 +1,205 @@
+"""A batch's log replayed backwards, all lanes of a turn with one vjp.
+
+What the trajectories share has one cotangent, which is summed over the lanes inside each vjp; what
+each has for itself is carried in its lane, and written when the replay comes to its first step.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import PyTree
+
+from ...batch.lanes import Tile
+from ...batch.log import Log, Logger, Row
+from ...batch.run import Ensemble, Run, method_in_lanes
+from ...forward import Result, packed_field, reading
+from ...fuse import in_one_piece, once
+from ...record import Step
+from ..cotangents import cotangent, safe, spoiled, without
+from .returning import Back, Lane, Returning
+from .saved import Saved
+from .walking import returned
+
+
+class LaneReplay(eqx.Module):
+    """The backward pass; `as_run` is the ensemble with the failures that there were."""
+
+    lanes: Returning
+    as_run: Ensemble
+    saved: Saved
+
+    @classmethod
+    def of(
+        cls, perturbed: PyTree, ensemble: Ensemble, tile: Tile, cotangents: Result, residuals: Any
+    ) -> "LaneReplay":
+        """The pass for these cotangents; `residuals` are the log and what went well."""
+        log, good = residuals
+        with_times = bool(perturbed.own[0].ts) or bool(perturbed.shared[0].ts)
+        own = eqx.filter(ensemble.own, without(perturbed.own, y0=False, ts=False))
+        shared = eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
+        end = jnp.zeros_like(ensemble.own[0].y0) if cotangents.y1 is None else cotangents.y1
+        if ensemble.plan.save == "ends" and cotangents.ys is not None:
+            end = end + cotangents.ys[:, 1]
+        if log.ends:
+            carry = jax.tree.map(lambda x: jnp.zeros_like(x[0]), log.ends[1])
+        else:
+            carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:-1], x.dtype), log.rows.carry)
+        calm = safe(ensemble, good)
+        lanes = Returning(own, shared, calm, tile, good, end, carry, with_times, log.ends)
+        return cls(lanes, ensemble, Saved(lanes, cotangents))
+
+    def log(self, log: Log) -> Back:
+        """Replay every turn, the last first."""
+        # Written again with the failures that there were: they took their turns.
+        logger = Logger.like(log, self.as_run, self.lanes.tile)
+
+        def segment(state: tuple[Array, Row, Back]) -> tuple[Array, Row, Back]:
+            number, rows, back = state
+            rows, count = logger.again(log._replace(rows=rows), number)
+
+            def one(state: tuple[Array, Back]) -> tuple[Array, Back]:
+                n = state[0] - 1
+                return n, self.turn(state[1], jax.tree.map(lambda b: b[n], rows))
+
+            back = lax.while_loop(lambda s: s[0] > 0, once(one), (count, back))[1]
+            return number - 1, rows, back
+
+        def whole(back: Back) -> Back:
+            start = log.segments - 1, log.rows, self.lanes.blank()._replace(results=back.results)
+            return lax.while_loop(lambda s: s[0] >= 0, segment, start)[2]
+
+        return in_one_piece(whole, self.lanes.blank())
+
+    def turn(self, back: Back, row: Row) -> Back:
+        """Pull the cotangents of one turn's lanes back over their steps."""
+        back = self.lanes.exchange(back, row.numbers)
+        lanes = back.lanes
+        # A lane that holds another trajectory than its row is one whose cotangents stay.
+        active = (row.numbers == back.numbers) & (row.h != 0)
+        ends = lanes.place
+        if ends:
+            row, lanes = self.stepped_back(row, lanes, active)
+            back = back._replace(lanes=lanes)
+        present = row.numbers == back.numbers
+        row, rows = self.sane(row, lanes.rows, present)
+        inside = self.saved.inside(back, row, active)
+        solver = method_in_lanes(self.lanes.ensemble, rows).stepper
+
+        def advance(shared: PyTree, own: PyTree, y: Array, carry: Any, clock: Any) -> Any:
+            t, h = (row.t, row.h) if clock is None else clock
+            field = self.field(shared, own, rows)
+            step = solver.step
+            if ends:
+                end = jnp.where(present, ends[0], row.y)
+                step = functools.partial(solver.step_to, y1=end)
+            stepped = step(field, t, y, h, carry, inside)
+            return stepped.y1, stepped.dense, stepped.carry
+
+        clock = (row.t, row.h) if self.lanes.with_times else None
+        (y1, dense, _), pull = jax.vjp(
+            advance, self.lanes.shared, self.lanes.own_of(rows), row.y, row.carry, clock
+        )
+        h = jnp.where(active, row.h, 1)  # what is read between the others is not used
+        steps = Step(row.t, h, row.t, h, row.y, y1, dense, row.carry, row.numbers, active)
+        back, (ct_y, ct_y1, ct_dense, ct_clock) = self.saved.of_steps(
+            back, row, rows, steps, active
+        )
+        end = jnp.where(active, back.lanes.y, 0) + ct_y1
+        carry = jax.tree.map(lambda c: jnp.where(active, c, 0), back.lanes.carry)
+        shared, own, y, carry, ct_step = pull((end, ct_dense, carry))
+        lanes = back.lanes
+        lanes = lanes._replace(
+            y=jnp.where(active, y + ct_y, lanes.y),
+            carry=jax.tree.map(lambda a, b: jnp.where(active, a, b), carry, lanes.carry),
+            own=jax.tree.map(jnp.add, lanes.own, own),
+            fresh=lanes.fresh & ~active,
+            **self.clock(back.lanes, ct_clock, ct_step, active),
+        )
+        return back._replace(lanes=lanes, shared=jax.tree.map(jnp.add, back.shared, shared))
+
+    def stepped_back(self, row: Row, lanes: Lane, active: Array) -> tuple[Row, Lane]:
+        """The row with the states that its steps began at, and the lanes there."""
+        ensemble, (y1, carry1) = self.lanes.ensemble, lanes.place
+        solver = method_in_lanes(ensemble, lanes.rows).stepper
+        field = Run(ensemble, self.lanes.tile).field(lanes.rows)
+        place = solver.step_back(field, row.t, y1, row.h, carry1)
+        place = jax.tree.map(lambda a, b: jnp.where(active, a, b), place, lanes.place)
+        return row._replace(y=place[0], carry=place[1]), lanes._replace(place=place)
+
+    def clock(self, lanes: Lane, ct_clock: Any, ct_step: Any, active: Array) -> dict[str, Array]:
+        """Cotangents of the first and last time, with those of a step's start and size."""
+        if not self.lanes.with_times:
+            return {}
+        ct_t, ct_h = jax.tree.map(jnp.add, ct_clock, ct_step)
+        ct_t, ct_h = jnp.where(active, ct_t, 0), jnp.where(active & lanes.fresh, ct_h, 0)
+        # Every step starts later if t0 does; the last alone is as long as the rest leaves it.
+        return {"t0": lanes.t0 + ct_t - ct_h, "t1": lanes.t1 + ct_h}
+
+    def sane(self, row: Row, rows: PyTree, present: Array) -> tuple[Row, PyTree]:
+        """The row with a harmless trajectory's start in the lanes that are not `present`.
+
+        Their cotangents are zero, but zero times NaN is NaN, in every sum over lanes.
+        """
+        (problem, plan), first = self.reference()
+        carry = plan.method.stepper.init(packed_field(problem, plan), problem.ts[0], problem.y0)
+        lane = jax.tree.map(
+            lambda a, b: jnp.where(present, a, b[..., None]),
+            (row.t, row.y, row.carry, rows),
+            (problem.ts[0], problem.y0, carry, first),
+        )
+        t, y, carry, rows = lane
+        # A short step instead of none: implicit solvers divide by it.
+        h = jnp.where(present & (row.h != 0), row.h, jnp.finfo(row.h.dtype).eps ** 2)
+        return row._replace(t=t, y=y, carry=carry, h=h), rows
+
+    def reference(self) -> tuple[tuple[Any, Any], PyTree]:
+        """A trajectory that went well, and its rows without state and times."""
+        rows = jax.tree.map(lambda x: x[jnp.argmax(self.lanes.good)], self.lanes.ensemble.own)
+        return self.lanes.ensemble.one(rows), (
+            dataclasses.replace(rows[0], y0=None, ts=None),
+            rows[1],
+        )
+
+    def finish(self, back: Back, num_accepted: Array, perturbed: PyTree) -> PyTree:
+        """The cotangent of the ensemble, from those at the first times."""
+        ended = self.lanes.results(back)
+        own = self.lanes.ensemble.own
+        t0 = jax.vmap(lambda rows: self.lanes.ensemble.ts(rows)[0])(own)
+
+        def begin(shared: PyTree, moving: PyTree, y: Array, t: Array) -> Any:
+            def one(moving: PyTree, rows: PyTree, y: Array, t: Array) -> Any:
+                ensemble, rows = self.lanes.with_moving(shared, moving, rows)
+                problem, plan = ensemble.one(rows)
+                carry = plan.method.stepper.init(packed_field(problem, plan), t, y)
+                value = reading(problem, plan).fn(t, y) if plan.save == "ts" else ()
+                return carry, value
+
+            return jax.vmap(one)(moving, own, y, t)
+
+        (_, value), pull = jax.vjp(begin, self.lanes.shared, self.lanes.own, own[0].y0, t0)
+        shared, moving, y0, ct_t0 = pull(
+            (ended.carry, self.saved.at_first_time(value, ended.unread))
+        )
+        shared, moving = jax.tree.map(jnp.add, (back.shared, ended.own), (shared, moving))
+        y0 = y0 + ended.y + self.saved.start(num_accepted)
+        ts = (
+            self.saved.of_times(back, ended, ct_t0, num_accepted) if self.lanes.with_times else None
+        )
+        good = self.lanes.good
+        if ended.place:
+            home = jax.vmap(returned)(ended.place[0], own[0].y0, self.lanes.places[0])
+            good = good & home
+        lost = spoiled(self.saved.cotangents, good)
+        ct = cotangent(self.lanes.ensemble, moving, shared, y0, ts, good, lost)
+        return eqx.filter(ct, perturbed)
+
+    def field(self, shared: PyTree, own: PyTree, rows: PyTree) -> Callable[..., Array]:
+        """The field on lanes."""
+        ensemble, rows = self.lanes.with_moving(shared, own, rows)
+        return Run(ensemble, self.lanes.tile).field(rows)

@@ -1,0 +1,171 @@
+"""Cotangents of what a batch saved, taken up on the way back by the steps that it was read off."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import PyTree
+
+from ...batch.log import Row
+from ...batch.run import values_in_lanes
+from ...forward import Result, direction_of
+from ...record import Step
+from .returning import Back, Lane, Returning
+from .walking import times_returned
+
+
+class Saved(eqx.Module):
+    """The cotangents of a batch's result, read by the lanes that come back."""
+
+    lanes: Returning
+    cotangents: Result
+
+    def of_steps(
+        self, back: Back, row: Row, rows: PyTree, steps: Step, active: Array
+    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
+        """Cotangents of what was saved of the steps: to their starts, ends, slopes and clocks."""
+        zeros = jax.tree.map(jnp.zeros_like, (row.y, steps.y1, steps.dense))
+        clock = (jnp.zeros_like(row.t), jnp.zeros_like(row.h)) if self.lanes.with_times else None
+        ct, save = self.cotangents, self.lanes.ensemble.plan.save
+        number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
+
+        def of(part: Array, place: Array) -> Array:
+            return jnp.where(active, jnp.moveaxis(part[number, place], 0, -1), 0)
+
+        if save == "steps" and ct.ys is not None:
+            return back, (zeros[0], of(ct.ys, row.index + 1), zeros[2], clock)
+        if save == "dense" and ct.dense is not None:
+            none = (jnp.zeros_like(row.t), jnp.zeros_like(row.h), zeros[0], jnp.stack(zeros[2]))
+            ct_t, ct_h, ct_y, ct_slopes = (
+                zero if part is None else of(part, row.index)
+                for part, zero in zip(ct.dense, none, strict=True)
+            )
+            return back, (ct_y, zeros[1], tuple(ct_slopes), (ct_t, ct_h) if clock else None)
+        if save == "ts" and ct.ys is not None:
+            return self.at_times(back, row, rows, steps, active, (zeros, clock))
+        return back, (*zeros, clock)
+
+    def at_times(
+        self, back: Back, row: Row, rows: PyTree, steps: Step, active: Array, zeros: Any
+    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
+        """The same for the times that the steps passed, the last first."""
+        number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
+        first, direction = self.span(number)
+
+        def passed(unread: Array) -> Array:
+            at = self.time(number, unread)
+            # A first step has written the repeats of the first time too, all but the first row.
+            more = (direction * (at - row.t) > 0) | (row.t == first)
+            return active & (unread > 1) & more
+
+        def one(state: Any) -> Any:
+            mask, unread, (shared, own, parts, clock), times = state
+            at = self.time(number, unread)
+
+            def value(shared: PyTree, own: PyTree, parts: Any, clock: Any) -> PyTree:
+                when, t, h = (at, steps.t, steps.h) if clock is None else clock
+                y, y1, dense = parts
+                step = steps._replace(t=t, h=h, y=y, y1=y1, dense=dense)
+                ensemble, lanes = self.lanes.with_moving(shared, own, rows)
+                return values_in_lanes(ensemble, lanes, when, unread == self.times, step)
+
+            parts_now = row.y, steps.y1, steps.dense
+            clock_now = (at, steps.t, steps.h) if self.lanes.with_times else None
+            _, pull = jax.vjp(
+                value, self.lanes.shared, self.lanes.own_of(rows), parts_now, clock_now
+            )
+            ct = jax.tree.map(
+                lambda c: jnp.where(mask, jnp.moveaxis(c[number, unread - 1], 0, -1), 0),
+                self.cotangents.ys,
+            )
+            *more, ct_when = pull(ct)
+            if self.lanes.with_times:
+                times = self.lanes.tile.put(times, mask, (number, unread - 1), ct_when[0])
+                ct_when = ct_when[1:]
+            totals = jax.tree.map(jnp.add, (shared, own, parts, clock), (*more, ct_when))
+            unread = jnp.where(mask, unread - 1, unread)
+            return passed(unread), unread, totals, times
+
+        (zero_parts, zero_clock), unread = zeros, back.lanes.unread
+        start = (
+            passed(unread),
+            unread,
+            (back.shared, back.lanes.own, zero_parts, zero_clock),
+            back.times,
+        )
+        _, unread, (shared, own, parts, clock), times = lax.while_loop(
+            lambda s: jnp.any(s[0]), one, start
+        )
+        lanes = back.lanes._replace(unread=unread, own=own)
+        back = back._replace(lanes=lanes, shared=shared, times=times)
+        return back, (*parts, clock)
+
+    def inside(self, back: Back, row: Row, active: Array) -> Array | bool | None:
+        """Whether dense output of a step was read."""
+        save = self.lanes.ensemble.plan.save
+        if save != "ts":
+            return True if save == "dense" else None
+        if not self.lanes.ensemble.plan.method.solver.evaluations.inside:
+            return True
+        number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
+        _, direction = self.span(number)
+        at = self.time(number, jnp.maximum(back.lanes.unread, 1))
+        return jnp.any(active & (direction * (at - row.t) > 0))
+
+    def start(self, num_accepted: Array) -> Array | float:
+        """Cotangent of the first states as they were saved."""
+        ct, save = self.cotangents, self.lanes.ensemble.plan.save
+        if save in ("ends", "steps") and ct.ys is not None:
+            return ct.ys[:, 0]
+        if save == "dense" and ct.dense is not None and ct.dense[2] is not None:
+            none = (num_accepted == 0).reshape((-1,) + (1,) * (ct.dense[2].ndim - 2))
+            return jnp.where(none, ct.dense[2][:, 0], 0)  # a solve over no time
+        return 0.0
+
+    def at_first_time(self, value: PyTree, unread: Array) -> PyTree:
+        """Cotangent of the value at the first time: of the rows that no step has written."""
+        if self.lanes.ensemble.plan.save != "ts":
+            return ()
+        here = (jnp.arange(self.times) < unread[:, None]) & self.lanes.good[:, None]
+        return jax.tree.map(
+            lambda c: jnp.sum(c, axis=1, where=here.reshape(here.shape + (1,) * (c.ndim - 2))),
+            self.ct_ys(value),
+        )
+
+    def of_times(self, back: Back, ended: Lane, ct_t0: Array, num_accepted: Array) -> Array:
+        """Cotangents of the times of each trajectory."""
+        ts = back.times.at[:, 0].add(ended.t0 + ct_t0).at[:, -1].add(ended.t1)
+        if self.lanes.ensemble.plan.save != "steps" or self.cotangents.ts is None:
+            return ts
+        returned = jax.vmap(times_returned, in_axes=(0, 0, None))
+        return ts + returned(self.cotangents.ts, num_accepted, self.times)
+
+    def span(self, number: Array) -> tuple[Array, Array]:
+        """First time and direction of the trajectories."""
+        ts = self.lanes.ensemble.all_times
+        if ts.ndim == 1:
+            return ts[0], direction_of(ts)
+        return ts[number, 0], jnp.sign(ts[number, -1] - ts[number, 0])
+
+    def time(self, number: Array, unread: Array) -> Array:
+        """The last of the `unread` times."""
+        ts = self.lanes.ensemble.all_times
+        return ts[unread - 1] if ts.ndim == 1 else ts[number, unread - 1]
+
+    @property
+    def times(self) -> int:
+        """How many times a trajectory is saved at."""
+        return self.lanes.ensemble.all_times.shape[-1]
+
+    def ct_ys(self, value: PyTree) -> PyTree:
+        """Cotangents of the saved values, zeros where there are none."""
+        return jax.tree.map(
+            lambda c, v: (
+                jnp.zeros((v.shape[0], self.times, *v.shape[1:]), v.dtype) if c is None else c
+            ),
+            self.cotangents.ys,
+            value,
+            is_leaf=lambda leaf: leaf is None,
+        )

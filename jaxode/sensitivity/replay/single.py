@@ -1,0 +1,71 @@
+"""The gradient rule of one solve by replay."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ...forward import Plan, Problem, Result, run
+from ...record import Clocking, Tracing
+from ..one_way import forwards_after
+from .differentiated import Differentiated
+from .stages import keeping, kept_of_step
+from .steps import Replay
+
+
+@eqx.filter_custom_vjp
+def replayed(
+    problem: Problem, plan: Plan, tracing: Tracing | Clocking, stages: bool = False
+) -> Result:
+    """Run `problem`; its gradient replays the steps that `tracing` records, and their `stages`."""
+    return run(problem, plan)[0]
+
+
+@replayed.def_fwd
+@forwards_after
+def _forward(
+    perturbed: PyTree,
+    problem: Problem,
+    plan: Plan,
+    tracing: Tracing | Clocking,
+    stages: bool = False,
+) -> tuple[Result, Any]:
+    step = None
+    if stages and isinstance(tracing, Tracing):
+        part = Differentiated.of(perturbed, problem, plan)
+        step, tracing = keeping(part), with_stages(tracing, part)
+    result, trace = run(problem, plan, tracing, step)
+    # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
+    return result, (trace, result.status, result.stats.num_accepted, perturbed)
+
+
+@replayed.def_bwd
+@forwards_after
+def _backward(
+    residuals: Any,
+    cotangents: Result,
+    _: PyTree,
+    problem: Problem,
+    plan: Plan,
+    tracing: Tracing | Clocking,
+    stages: bool = False,
+) -> PyTree:
+    trace, status, num_accepted, perturbed = residuals
+    part, walks = Differentiated.of(perturbed, problem, plan), isinstance(tracing, Clocking)
+    replay = Replay(part, trace, cotangents, walks)
+    end = replay.steps(replay.start(status), num_accepted)
+    return eqx.filter(replay.finish(end, num_accepted), perturbed)
+
+
+def with_stages(tracing: Tracing, part: Differentiated) -> Tracing:
+    """`tracing`, with places for what is kept of the stages."""
+    problem, method = part.problem, part.plan.method
+    t, y = problem.ts[0], problem.y0
+    carry = jax.eval_shape(lambda: method.stepper.init(part.field(), t, y))
+    carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry)
+    inside = {"ends": None, "steps": None, "dense": True}.get(part.plan.save, jnp.asarray(True))
+    shapes = kept_of_step(part, (y, carry, t, t, inside), method.max_steps)
+    return dataclasses.replace(tracing, residuals=shapes)
