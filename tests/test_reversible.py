@@ -36,10 +36,40 @@ def reversible(name, coupling=0.999):
 @pytest.mark.parametrize("name", [*EXPLICIT, *REVERSIBLE])
 def test_the_gradient_is_that_of_stored_states(name):
     """Saved values, with gradients by start, arguments and times; the name alone is enough."""
-    walked = loss_of("ts", solver=name, sensitivity="reversible", **STEPS)
+    walked = loss_of("ts", solver=name, sensitivity=jo.Reversible(0.999), **STEPS)
     stored = loss_of("ts", solver=reversible(name), **STEPS)
     got, expected = (jax.jit(jax.value_and_grad(loss))(point()) for loss in (walked, stored))
     assert_close(got, expected, 1e-10)
+
+
+def rate_over(span):
+    """Three eighths of the digits of float64."""
+    return 0.375 * np.log(2.0**52) / span
+
+
+@pytest.mark.parametrize("name", ["tsit5", "rk4"])
+def test_by_default_the_coupling_is_a_rate_over_the_times(name):
+    """The name alone is enough; the rate is held fixed where times are differentiated."""
+    p = point()
+    span = float(jnp.abs(p["ts"][-1] - p["ts"][0]))
+    base = SOLVERS[name]()
+    assert isinstance(base, ExplicitRungeKutta)
+    stored = jo.ReversibleRK(base, None, rate_over(span))
+    walked = loss_of("ts", solver=name, sensitivity="reversible", **STEPS)
+    got = jax.jit(jax.value_and_grad(walked))(p)
+    expected = jax.jit(jax.value_and_grad(loss_of("ts", solver=stored, **STEPS)))(p)
+    assert_close(got, expected, 1e-10)
+
+
+@pytest.mark.parametrize(("field", "end"), [(lotka_volterra, 10.0), (lambda t, y, k: -y, 10.0)])
+def test_it_takes_little_more_steps_than_its_base(field, end):
+    """Where solutions draw near each other; a coupling of 0.999 takes 30 and 160 times as many."""
+
+    def steps(sensitivity):
+        options = {"rtol": 1e-6, "atol": 1e-8, "sensitivity": sensitivity}
+        return jo.solve(field, jnp.ones(2), (0.0, end), **options).stats.num_steps
+
+    assert steps("reversible") < 1.5 * steps("discrete")
 
 
 @pytest.mark.parametrize("mode", ["ends", "function", "steps", "dense"])
@@ -184,12 +214,15 @@ def of_decay(span, **options):
 
 def test_the_gap_of_the_copies_bounds_adaptive_steps():
     """Fixed steps of solutions that approach each other are lost; the error estimate sees it."""
-    lost, _ = of_decay(20.0, controller=jo.Fixed(0.5))
+    lost, _ = of_decay(20.0, sensitivity=jo.Reversible(0.999), controller=jo.Fixed(0.5))
     assert abs(lost) > 1.0
     for coupling in (0.9, 0.99):
         kept, gradient = of_decay(20.0, sensitivity=jo.Reversible(coupling))
         assert abs(kept) < 1e-4
         assert abs(gradient) < 1e-4
+    # Digits for 13 e-foldings: twelve are, twenty are not to be had, and that is said.
+    assert abs(of_decay(12.0)[0] - np.exp(-12.0)) < 1e-6
+    assert np.all(np.isnan(of_decay(20.0, max_steps=1000)))
 
 
 def test_a_walk_that_goes_astray_gives_nan():
@@ -242,6 +275,12 @@ def test_solvers_that_cannot_be_undone_are_refused_by_name(name):
         (lambda: jo.ReversibleRK(jo.Rodas5P()), "needs an explicit Runge-Kutta solver"),  # pyright: ignore[reportArgumentType]
         (lambda: jo.ReversibleRK(jo.Tsit5(), 1.2), r"coupling must lie in \(0, 1\]"),
         (lambda: jo.Reversible(0.0).solver(jo.Tsit5()), r"coupling must lie in \(0, 1\]"),
+        (lambda: jo.ReversibleRK(jo.Tsit5(), 0.9, 1.0), "a coupling or a rate"),
+        (lambda: jo.ReversibleRK(jo.Tsit5(), None, -1.0), "rate of .* positive number, got -1.0"),
+        (
+            lambda: jo.solve(decay, 1.0, (0.0, 1.0), 1.0, solver=jo.ReversibleRK(jo.Tsit5(), None)),
+            r"needs a rate=; jo.Reversible\(\) chooses one",
+        ),
         (lambda: jo.AsynchronousLeapfrog(0.5), r"damping must lie in \(1/2, 1\]"),
     ],
 )

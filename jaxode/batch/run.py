@@ -297,7 +297,7 @@ def values_in_lanes(
 
 
 def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
-    """The method, its tolerances laid out for lanes."""
+    """The method, its tolerances laid out for lanes, with what the solver has for each."""
     method, tolerance = ensemble.plan.method, rows[1].method.tolerance
 
     def spread(own: Any, shared: Any) -> Array:
@@ -307,7 +307,8 @@ def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
     rtol = spread(tolerance.rtol, method.tolerance.rtol)
     atol = spread(tolerance.atol, method.tolerance.atol)
     spread_out = Tolerance(rtol, atol, method.tolerance.norm, lanes=True)
-    return dataclasses.replace(method, tolerance=spread_out)
+    solver = eqx.combine(rows[1].method.solver, method.solver)
+    return dataclasses.replace(method, tolerance=spread_out, solver=solver)
 
 
 def _idle(lanes: Lane) -> Lane:

@@ -42,7 +42,7 @@ class Continuous(eqx.Module):
       mass matrix is taken over.
     - `rtol`, `atol`: for the way back, positive numbers; by default those of the solve.
     - `seminorm`: leave $g$ out of the error norm: its error feeds back into nothing. Only
-      "backsolve" has it there.
+      "backsolve" has it there: then the largest of the norms of state, $a$ and every array of $g$.
 
     Fields that contract strongly forwards blow up backwards, and a state that is integrated
     backwards then goes astray. "interpolate" has no such trouble: it is the one for stiff problems.

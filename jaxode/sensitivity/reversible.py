@@ -1,6 +1,10 @@
 """The gradient of a solver that steps back: the discrete adjoint without stored states."""
 
+from typing import Any
+
 import equinox as eqx
+import jax.numpy as jnp
+from jax import Array, lax
 
 from ..batch.lanes import Tile
 from ..batch.run import Ensemble
@@ -29,13 +33,14 @@ class Reversible(eqx.Module):
     and as solutions that approach each other forwards part backwards. Where the start is not found
     again to a quarter of the digits, the gradient is NaN.
 
-    - `coupling`: of `jo.ReversibleRK`.
+    - `coupling`: of `jo.ReversibleRK`. None: $e^{-r |h|}$, with $r$ such that three eighths of the
+      digits are what rounding may grow by between the first time and the last, whatever the steps.
 
     Source: S. McCallum, J. Foster, Efficient, accurate and stable gradients for neural ODEs (2024),
     arXiv 2410.11648.
     """
 
-    coupling: float = eqx.field(static=True, default=0.999)
+    coupling: float | None = eqx.field(static=True, default=None)
 
     def solver(self, solver: Solver) -> Solver:
         """`solver`, or its reversible version. **Raises:** `OptionError` where there is none."""
@@ -51,10 +56,35 @@ class Reversible(eqx.Module):
 
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the replay, each step from where the step back leads."""
+        if _by_span(plan.method.solver):
+            plan = _with_rate(plan, _rate(problem.ts, problem.y0.dtype))
         method = plan.method
         tracing = Clocking(method.max_steps, known=not method.controller.adaptive)
         return replayed(problem, plan, tracing)
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
         """Run all of `ensemble`; its gradient is the same in lanes."""
+        if _by_span(ensemble.plan.method.solver):
+            (own, own_plan), (shared, shared_plan) = ensemble.own, ensemble.shared
+            rate = _rate(ensemble.all_times, own.y0.dtype)
+            if own.ts is None:
+                shared_plan = _with_rate(shared_plan, rate)
+            else:
+                own_plan = _with_rate(own_plan, rate)
+            ensemble = Ensemble((own, own_plan), (shared, shared_plan))
         return replayed_in_lanes(ensemble, tile, False)
+
+
+def _by_span(solver: Solver) -> bool:
+    """Whether the rate of its coupling is chosen here."""
+    return isinstance(solver, ReversibleRK) and solver.coupling is None and solver.rate is None
+
+
+def _rate(ts: Array, dtype: Any) -> Array:
+    """The rate at which rounding grows by three eighths of the digits; of each row of times."""
+    span = lax.stop_gradient(jnp.abs(ts[..., -1] - ts[..., 0]))
+    return -0.375 * jnp.log(jnp.finfo(dtype).eps) / jnp.where(span > 0, span, 1)
+
+
+def _with_rate(plan: Plan, rate: Array) -> Plan:
+    return eqx.tree_at(lambda p: p.method.solver.rate, plan, rate, is_leaf=lambda x: x is None)

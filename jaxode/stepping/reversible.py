@@ -6,8 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import ArrayLike
 
 from ..errors import OptionError
+from ..lookup import check_positive
 from . import hermite
 from .explicit import ExplicitRungeKutta
 from .solver import Evaluations, Field, Solver, Stepped
@@ -26,20 +28,22 @@ class ReversibleRK(Solver):
 
     - `base`: the explicit Runge-Kutta solver.
     - `coupling`: $\lambda$, in (0, 1]. It damps the gap between the copies, by $\lambda$ in each
-      step.
+      step. None: $\lambda = e^{-r |h|}$, as much in a unit of time however many steps that takes.
+    - `rate`: that $r$, per unit of time. None: `jo.Reversible` chooses it by the span of times.
 
     Where solutions approach each other at a rate $k$, the gap is multiplied by
-    $\lambda e^{k |h|}$: steps above $(1 - \lambda) / k$ let it grow. Walking back multiplies
-    rounding by up to $1 / \lambda$ in a step.
+    $\lambda e^{k |h|}$: a given coupling lets it grow in steps above $(1 - \lambda) / k$, a rate
+    where $k$ is above it. Walking back multiplies rounding by up to $1 / \lambda$ in a step.
 
-    **Raises:** `OptionError` for another base or coupling.
+    **Raises:** `OptionError` for another base, coupling or rate, and for a step with neither.
 
     Source: S. McCallum, J. Foster, Efficient, accurate and stable gradients for neural ODEs (2024),
-    arXiv 2410.11648.
+    arXiv 2410.11648; there $\lambda$ is a constant.
     """
 
     base: ExplicitRungeKutta
-    coupling: float = eqx.field(static=True, default=0.999)
+    coupling: float | None = eqx.field(static=True, default=0.999)
+    rate: ArrayLike | None = None
     one_step: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
 
@@ -49,8 +53,13 @@ class ReversibleRK(Solver):
                 "jo.ReversibleRK needs an explicit Runge-Kutta solver such as jo.Tsit5(), got "
                 f"{self.base!r}"
             )
-        if not 0 < self.coupling <= 1:
+        if self.coupling is not None and not 0 < self.coupling <= 1:
             raise OptionError(f"coupling must lie in (0, 1], near one; got {self.coupling!r}")
+        if self.coupling is not None and self.rate is not None:
+            raise OptionError(
+                "give jo.ReversibleRK a coupling or a rate; a rate needs coupling=None"
+            )
+        check_positive("rate of jo.ReversibleRK", self.rate)
 
     @property
     def order(self) -> int:
@@ -73,6 +82,16 @@ class ReversibleRK(Solver):
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return y
 
+    def damping(self, h: Array) -> Array | float:
+        """$\\lambda$ of a step."""
+        if self.coupling is not None:
+            return self.coupling
+        if self.rate is None:
+            raise OptionError(
+                "jo.ReversibleRK with coupling=None needs a rate=; jo.Reversible() chooses one"
+            )
+        return jnp.exp(-jnp.asarray(self.rate) * jnp.abs(h))
+
     def step(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
     ) -> Stepped:
@@ -91,13 +110,15 @@ class ReversibleRK(Solver):
         z, base = carry, self.base
         first = lax.optimization_barrier(base.init(field, t, z))
         stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, inside)
-        computed = z + (self.coupling * (y - z) + base.rise(h, slopes))
+        real = jnp.finfo(y.dtype).dtype
+        keep = jnp.asarray(self.damping(h), real)
+        computed = z + (keep * (y - z) + base.rise(h, slopes))
         # With a known end, the second half has the very stages of the step back.
         end = computed if y1 is None else _known(computed, y1)
         z1 = z - base.increment(field, t + h, end, -h)
         dense = None
         if stepped.dense is not None:
-            dense = ((1 - self.coupling) * (z - y), *stepped.dense)
+            dense = ((1 - keep) * (z - y), *stepped.dense)
         error = stepped.error
         if error is not None:
             grown = jnp.abs(end - z1) - jnp.abs(y - z)
@@ -109,7 +130,8 @@ class ReversibleRK(Solver):
     ) -> tuple[Array, Any]:
         z = carry1 + self.base.increment(field, t + h, y1, -h)
         rise = self.base.increment(field, t, z, h)
-        return z + (y1 - z - rise) / self.coupling, z
+        keep = jnp.asarray(self.damping(h), jnp.finfo(y1.dtype).dtype)
+        return z + (y1 - z - rise) / keep, z
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         missing, *slopes = dense

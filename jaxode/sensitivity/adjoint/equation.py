@@ -81,22 +81,19 @@ class Adjoint(eqx.Module):
         return Method(solver, back.controller, self.tolerance(), back.dt, plan.method.max_steps)
 
     def tolerance(self) -> Tolerance:
-        """That of the state, for the state and its adjoint; of the parameters if they count."""
+        """That of the state, for the state and its adjoint; for each parameter if they count."""
         back, y0, like = self.backwards, self.still.y0, self.packing
         known = back.tolerance(self.plan)
         if len(like.shapes) == 1:
             return known
-        shape, number = y0.shape, y0.size
+        number = y0.size
 
         def norm(x: Array) -> Array:
-            parts = [x[:number].reshape(shape)]
-            if back.with_y:
-                parts.append(x[number : 2 * number].reshape(shape))
-            rest = x[len(parts) * number :]
-            largest = jnp.max(jnp.stack([known.norm(part) for part in parts]))
-            if back.seminorm or rest.size == 0:
-                return largest
-            return jnp.maximum(largest, known.norm(rest))
+            # The largest of the parts' norms: in a common mean, many parameters would hide a state.
+            state = like.unpack(x)
+            counted = state._replace(g=None) if back.seminorm else state
+            parts = [part for part in jax.tree.leaves(counted) if part.size]
+            return jnp.max(jnp.stack([known.norm(part) for part in parts]))
 
         def spread(tolerance: Array) -> Array:
             if tolerance.ndim == 0:
