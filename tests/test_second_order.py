@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from differences import assert_close, weighted
 from stiff_problems import robertson
@@ -131,3 +132,19 @@ def test_hessian_of_a_batch_is_the_sum_of_its_solves(mode):
 
     found, expected = (jax.jit(jax.jacfwd(first(loss)))(RATES) for loss in (batch, loop))
     assert_close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("mode", ["discrete", "reversible", "adjoint", "forward"])
+@pytest.mark.parametrize("batch", [False, True])
+def test_of_a_solve_that_failed_it_is_nan(mode, batch):
+    """And not zero, which a constant NaN would have for a derivative."""
+
+    def loss(rates):
+        options = {"sensitivity": mode, "max_steps": 4, "throw": False}
+        if batch:
+            return jnp.sum(jo.solve_batch(predators, Y0[None], TS, rates, **options).y1)
+        return jnp.sum(jo.solve(predators, Y0, TS, rates, **options).y1)
+
+    first = jax.jacfwd if mode == "forward" else jax.jacrev
+    assert np.all(np.isnan(jax.jit(first(loss))(RATES)))
+    assert np.all(np.isnan(jax.jit(jax.jacfwd(first(loss)))(RATES)))

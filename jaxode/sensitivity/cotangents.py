@@ -39,6 +39,11 @@ def asked(cotangents: Result) -> Array | bool:
     return found
 
 
+def where_known(known: Array, x: Array) -> Array:
+    """`x`, but NaN where it is not `known`: and so are its derivatives."""
+    return x * jnp.where(known, 1, jnp.nan).astype(jnp.finfo(x.dtype).dtype)
+
+
 def without(parts: Pair, **fields: Any) -> Pair:
     """A pair of problem and plan with other fields in the problem."""
     return dataclasses.replace(parts[0], **fields), parts[1]
@@ -60,10 +65,10 @@ def cotangent(
     """
 
     def of_each(x: Array) -> Array:
-        return jnp.where(good.reshape((-1,) + (1,) * (x.ndim - 1)), x, jnp.nan)
+        return where_known(good.reshape((-1,) + (1,) * (x.ndim - 1)), x)
 
     def of_all(x: Array) -> Array:
-        return jnp.where(lost, jnp.nan, x)
+        return where_known(~lost, x)
 
     own = without(jax.tree.map(of_each, own), y0=of_each(y0))
     shared = jax.tree.map(of_all, shared)

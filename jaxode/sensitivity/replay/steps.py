@@ -14,6 +14,7 @@ from ...forward import Result, direction_of, reading
 from ...fuse import once
 from ...record import Trace, put_row
 from ...solution import Status
+from ..cotangents import where_known
 from .differentiated import Differentiated
 from .stages import restored
 from .walking import returned, times_returned, when
@@ -61,7 +62,7 @@ class Replay(eqx.Module):
             lambda: self.part.plan.method.stepper.init(self.part.field(), self.t0, y0)
         )
         return Back(
-            y=jnp.where(status == Status.SUCCESS, y, jnp.nan),
+            y=where_known(status == Status.SUCCESS, y),
             carry=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry),
             moving=jax.tree.map(jnp.zeros_like, self.part.moving),
             ts=jnp.zeros_like(self.part.problem.ts) if self.part.with_times else None,
@@ -84,9 +85,8 @@ class Replay(eqx.Module):
         if not isinstance(place, _Reached):
             return back
         home = returned(place.y, self.part.problem.y0, self.trace.y)
-        y, moving, ts = jax.tree.map(
-            lambda x: jnp.where(home, x, jnp.nan), (back.y, back.moving, back.ts)
-        )
+        found = back.y, back.moving, back.ts
+        y, moving, ts = jax.tree.map(lambda x: where_known(home, x), found)
         return back._replace(y=y, moving=moving, ts=ts)
 
     def source(self) -> tuple[Callable[[Array, Any, Any], tuple[Array, Any, Any]], Any]:
