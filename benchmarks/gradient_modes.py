@@ -55,15 +55,33 @@ def peer_loss(problem: tuple, how: Any, args: PyTree, rtol: float, atol: float) 
     return jnp.sum(found.ys[-1] ** 2)  # pyright: ignore[reportOptionalSubscript]
 
 
+def derivative_of(function: Callable, name: str) -> Callable:
+    """Its gradient in the direction that the mode called `name` has."""
+    return jax.jacfwd(function) if name == "Forward()" else jax.grad(function)
+
+
 def gradient(loss: Callable, problem: tuple, how: Any, name: str) -> Any:
     """The compiled value and gradient."""
     *_, args, rtol, atol, _ = problem
     function = partial(loss, problem, how)
     if name == "Forward()":
-        pair = lambda *x: (function(*x), jax.jacfwd(function)(*x))  # noqa: E731
+        pair = lambda *x: (function(*x), derivative_of(function, name)(*x))  # noqa: E731
     else:
         pair = jax.value_and_grad(function)
     return jax.jit(pair).lower(args, rtol, atol).compile()
+
+
+def second_order(problem: tuple, how: Any, name: str) -> str:
+    """The time of a product of the Hessian by the parameters with a vector."""
+    *_, args, rtol, atol, _ = problem
+    function = derivative_of(partial(our_loss, problem, how), name)
+
+    def product(args: PyTree) -> PyTree:
+        return jax.jvp(lambda p: function(p, rtol, atol), (args,), (args,))[1]
+
+    compiled = jax.jit(product).lower(args).compile()
+    time = run_times(lambda: compiled(args), repeats=21)[0]
+    return f"Hessian product {time:.3g} ms"
 
 
 def temporary(compiled: Any) -> str:
@@ -90,6 +108,7 @@ def rows() -> list[Row]:
                 repeats=101,
             )
             errors = [distance(f(args, rtol, atol)[1], exact) for f in (ours, peer)]
-            note = f"{temporary(ours)}; {type(beside).__name__} {temporary(peer)}"
+            memory = f"{temporary(ours)}; {type(beside).__name__} {temporary(peer)}"
+            note = f"{memory}; {second_order(problem, how, name)}"
             found.append(Row(f"{title}, {name}", mine, theirs, "", errors[0], errors[1], note))
     return found

@@ -134,17 +134,18 @@ def test_hessian_of_a_batch_is_the_sum_of_its_solves(mode):
     assert_close(found, expected, 1e-10)
 
 
-@pytest.mark.parametrize("mode", ["discrete", "reversible", "adjoint", "forward"])
-@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "batch"),
+    [(m, False) for m in ("discrete", "reversible", "adjoint", "forward")] + [("discrete", True)],
+)
 def test_of_a_solve_that_failed_it_is_nan(mode, batch):
     """And not zero, which a constant NaN would have for a derivative."""
 
     def loss(rates):
-        options = {"sensitivity": mode, "max_steps": 4, "throw": False}
+        options = {"solver": "bosh3", "sensitivity": mode, "max_steps": 2, "throw": False}
         if batch:
-            return jnp.sum(jo.solve_batch(predators, Y0[None], TS, rates, **options).y1)
-        return jnp.sum(jo.solve(predators, Y0, TS, rates, **options).y1)
+            return jnp.sum(jo.solve_batch(predators, Y0[None], (0.0, 1.0), rates, **options).y1)
+        return jnp.sum(jo.solve(predators, Y0, (0.0, 1.0), rates, **options).y1)
 
-    first = jax.jacfwd if mode == "forward" else jax.jacrev
-    assert np.all(np.isnan(jax.jit(first(loss))(RATES)))
-    assert np.all(np.isnan(jax.jit(jax.jacfwd(first(loss)))(RATES)))
+    gradient = (jax.jacfwd if mode == "forward" else jax.grad)(loss)
+    assert np.all(np.isnan(jax.jit(lambda p: jax.jvp(gradient, (p,), (p,))[1])(RATES)))
