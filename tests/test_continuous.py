@@ -258,7 +258,7 @@ def robertson(t, y, k):
     return jnp.stack([three - one, one - two - three, two])
 
 
-def stiff(k, sensitivity="discrete", rtol=1e-8):
+def stiff(k, sensitivity: Any = "discrete", rtol=1e-8):
     sol = jo.solve(
         robertson, jnp.array([1.0, 0.0, 0.0]), (0.0, 1e5), jnp.exp(k), solver="rodas5p",
         rtol=rtol, atol=1e-4 * rtol, sensitivity=sensitivity, max_steps=20_000,
