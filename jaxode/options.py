@@ -56,6 +56,11 @@ def solver_for(sensitivity: Sensitivity, solver: Any) -> Solver:
     return sensitivity.solver(solver) if isinstance(sensitivity, Reversible) else solver
 
 
+def advice_of(sensitivity: Sensitivity) -> str:
+    """What its users should know of a solve that ran out of steps."""
+    return sensitivity.ADVICE if isinstance(sensitivity, Reversible) else ""
+
+
 def check_split(f: Any, solver: Solver) -> None:
     """**Raises:** `OptionError` where the field is in two parts and the solver takes one."""
     if isinstance(f, Split) and not solver.splits:

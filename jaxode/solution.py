@@ -161,8 +161,11 @@ class Solution(eqx.Module):
         return at(self.dense, jnp.asarray(t))
 
 
-def raise_on_failure(solution: Solution) -> None:
-    """Raise `SolveError` if the status is known here, outside any `jit`, and is a failure."""
+def raise_on_failure(solution: Solution, advice: str = "") -> None:
+    """Raise `SolveError` if the status is known here, outside any `jit`, and is a failure.
+
+    `advice`: what else may be the cause where the steps ran out or became too small.
+    """
     status, stats = lax.stop_gradient((solution.status, solution.stats))
     if isinstance(status, Tracer):
         return
@@ -176,8 +179,9 @@ def raise_on_failure(solution: Solution) -> None:
         if status.ndim == 0
         else (f"{failed.size} of {status.size} trajectories failed, the first number {failed[0]}: ")
     )
+    more = f". {advice}" if found in (Status.MAX_STEPS, Status.STEP_UNDERFLOW) and advice else ""
     raise SolveError(
         f"{who}{found.name}: at t = {float(stats.t_reached[first]):.6g} after "
-        f"{int(stats.num_steps[first])} steps {found.message}. (throw=False returns the solution "
-        "as far as it got.)"
+        f"{int(stats.num_steps[first])} steps {found.message}{more}. (throw=False returns the "
+        "solution as far as it got.)"
     )

@@ -12,6 +12,7 @@ from .forward import Plan, Problem, consistent_start, solution_of, without_gradi
 from .options import (
     SaveName,
     Sensitivity,
+    advice_of,
     check_save,
     check_split,
     close_jacobian,
@@ -125,7 +126,7 @@ def solve(
         find_algebraic(method.solver),
     )
     if throw:
-        raise_on_failure(solution)
+        raise_on_failure(solution, advice_of(sensitivity))
     return solution
 
 

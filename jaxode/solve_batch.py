@@ -39,6 +39,7 @@ from .forward import (
 from .options import (
     SaveName,
     Sensitivity,
+    advice_of,
     check_save,
     check_split,
     close_jacobian,
@@ -151,7 +152,7 @@ def solve_batch(
     spread = find_sharding(sharding, jax.tree.leaves(given))
     solution = compiled(_solve_batch, f, parts, flags, sensitivity, spread)
     if throw:
-        raise_on_failure(solution)
+        raise_on_failure(solution, advice_of(sensitivity))
     return solution
 
 

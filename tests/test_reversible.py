@@ -225,6 +225,13 @@ def test_the_gap_of_the_copies_bounds_adaptive_steps():
     assert np.all(np.isnan(of_decay(20.0, max_steps=1000)))
 
 
+def test_what_cannot_be_undone_is_said_with_the_remedy():
+    with pytest.raises(jo.SolveError, match=r'MAX_STEPS.*approach each other.*"discrete"'):
+        jo.solve(decay, 1.0, (0.0, 40.0), 1.0, sensitivity="reversible", max_steps=500)
+    with pytest.raises(jo.SolveError, match=r"MAX_STEPS(?!.*approach each other)"):
+        jo.solve(decay, 1.0, (0.0, 40.0), 1.0, max_steps=5)
+
+
 def test_a_walk_that_goes_astray_gives_nan():
     """Steps of Euler's method, damped so that 400 of them forget the other copy."""
     fixed = jo.Fixed(0.005)

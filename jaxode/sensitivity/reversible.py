@@ -1,6 +1,6 @@
 """The gradient of a solver that steps back: the discrete adjoint without stored states."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -41,6 +41,11 @@ class Reversible(eqx.Module):
     """
 
     coupling: float | None = eqx.field(static=True, default=None)
+    ADVICE: ClassVar[str] = (
+        'With sensitivity="reversible" it may also be that solutions approach each other by more '
+        "digits than can be undone, and steps shrink to keep them: then use "
+        'sensitivity="discrete", or another coupling of jo.Reversible'
+    )
 
     def solver(self, solver: Solver) -> Solver:
         """`solver`, or its reversible version. **Raises:** `OptionError` where there is none."""
