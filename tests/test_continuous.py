@@ -87,6 +87,22 @@ def test_agrees_with_the_discrete_gradient_at_tight_tolerances(way):
     assert_discrete(gradient, False)
 
 
+def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
+    """Each array has a norm of its own: a thousand zeros beside it change no step."""
+
+    def gradient(size):
+        def value(p):
+            def field(t, y, p):
+                return -p["k"] * jnp.sin(3 * y) + jnp.sum(p["idle"]) * 0
+
+            options = {"rtol": 1e-4, "atol": 1e-8, "sensitivity": WAYS["plain"]}
+            return jnp.sum(jo.solve(field, jnp.array([0.4, 1.0]), (0.0, 2.0), p, **options).y1 ** 2)
+
+        return jax.jit(jax.grad(value))({"k": jnp.array(1.3), "idle": jnp.zeros(size)})["k"]
+
+    np.testing.assert_allclose(gradient(1000), gradient(1), rtol=1e-13)
+
+
 def test_a_saved_function_read_off_the_interpolated_way():
     way = jo.Continuous("interpolate", solver=jo.Vern7())
     gradient = jax.jit(jax.grad(lambda p: loss(p, way, False, read)))(point(False))

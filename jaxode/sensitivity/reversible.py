@@ -17,6 +17,9 @@ from ..stepping.solver import Solver
 from .replay.batch import replayed_in_lanes
 from .replay.single import replayed
 
+# The share of the digits that rounding may grow by on the way back.
+_SHARE = 3 / 8
+
 
 class Reversible(eqx.Module):
     r"""The exact gradient of the computed solution, step sizes held fixed, without stored states.
@@ -86,9 +89,9 @@ def _by_span(solver: Solver) -> bool:
 
 
 def _rate(ts: Array, dtype: Any) -> Array:
-    """The rate at which rounding grows by three eighths of the digits; of each row of times."""
+    """The rate at which rounding grows by its share of the digits; of each row of times."""
     span = lax.stop_gradient(jnp.abs(ts[..., -1] - ts[..., 0]))
-    return -0.375 * jnp.log(jnp.finfo(dtype).eps) / jnp.where(span > 0, span, 1)
+    return -_SHARE * jnp.log(jnp.finfo(dtype).eps) / jnp.where(span > 0, span, 1)
 
 
 def _with_rate(plan: Plan, rate: Array) -> Plan:

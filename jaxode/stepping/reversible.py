@@ -82,15 +82,16 @@ class ReversibleRK(Solver):
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return y
 
-    def damping(self, h: Array) -> Array | float:
-        """$\\lambda$ of a step."""
-        if self.coupling is not None:
-            return self.coupling
-        if self.rate is None:
-            raise OptionError(
-                "jo.ReversibleRK with coupling=None needs a rate=; jo.Reversible() chooses one"
-            )
-        return jnp.exp(-jnp.asarray(self.rate) * jnp.abs(h))
+    def coupling_of(self, h: Array, y: Array) -> Array:
+        r"""$\lambda$ of a step, in the real dtype of the state."""
+        kept = self.coupling
+        if kept is None:
+            if self.rate is None:
+                raise OptionError(
+                    "jo.ReversibleRK with coupling=None needs a rate=; jo.Reversible() chooses one"
+                )
+            kept = jnp.exp(-jnp.asarray(self.rate) * jnp.abs(h))
+        return jnp.asarray(kept, jnp.finfo(y.dtype).dtype)
 
     def step(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
@@ -110,15 +111,14 @@ class ReversibleRK(Solver):
         z, base = carry, self.base
         first = lax.optimization_barrier(base.init(field, t, z))
         stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, inside)
-        real = jnp.finfo(y.dtype).dtype
-        keep = jnp.asarray(self.damping(h), real)
-        computed = z + (keep * (y - z) + base.rise(h, slopes))
+        coupling = self.coupling_of(h, y)
+        computed = z + (coupling * (y - z) + base.rise(h, slopes))
         # With a known end, the second half has the very stages of the step back.
         end = computed if y1 is None else _known(computed, y1)
         z1 = z - base.increment(field, t + h, end, -h)
         dense = None
         if stepped.dense is not None:
-            dense = ((1 - keep) * (z - y), *stepped.dense)
+            dense = ((1 - coupling) * (z - y), *stepped.dense)
         error = stepped.error
         if error is not None:
             grown = jnp.abs(end - z1) - jnp.abs(y - z)
@@ -130,8 +130,7 @@ class ReversibleRK(Solver):
     ) -> tuple[Array, Any]:
         z = carry1 + self.base.increment(field, t + h, y1, -h)
         rise = self.base.increment(field, t, z, h)
-        keep = jnp.asarray(self.damping(h), jnp.finfo(y1.dtype).dtype)
-        return z + (y1 - z - rise) / keep, z
+        return z + (y1 - z - rise) / self.coupling_of(h, y1), z
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         missing, *slopes = dense

@@ -30,7 +30,6 @@ from .walking import returned
 class LaneReplay(eqx.Module):
     """The backward pass; `as_run` is the ensemble with the failures that there were."""
 
-    lanes: Returning
     as_run: Ensemble
     saved: Saved
 
@@ -52,7 +51,12 @@ class LaneReplay(eqx.Module):
             carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:-1], x.dtype), log.rows.carry)
         calm = safe(ensemble, good)
         lanes = Returning(own, shared, calm, tile, good, end, carry, with_times, log.ends)
-        return cls(lanes, ensemble, Saved(lanes, cotangents))
+        return cls(ensemble, Saved(lanes, cotangents))
+
+    @property
+    def lanes(self) -> Returning:
+        """How trajectories get into the lanes and out of them."""
+        return self.saved.lanes
 
     def log(self, log: Log) -> Back:
         """Replay every turn, the last first."""

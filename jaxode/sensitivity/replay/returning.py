@@ -159,8 +159,5 @@ class Returning(eqx.Module):
 
     def own_of(self, rows: PyTree) -> PyTree:
         """What is differentiated of the lanes' own rows."""
-        return eqx.filter(rows, jax.tree.map(lambda x: x is not None, self.own, is_leaf=_is_none))
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
+        known = jax.tree.map(lambda x: x is not None, self.own, is_leaf=lambda x: x is None)
+        return eqx.filter(rows, known)
