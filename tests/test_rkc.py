@@ -20,7 +20,8 @@ def grown(z, stages, dtype=jnp.float64):
     z, stages = (jnp.asarray(x, dtype) for x in (z, stages))
     one = jnp.ones((1, z.size), dtype)
     step = chebyshev.Step([z], 0 * z, 1 + 0 * z, one, z * one, stages)
-    return 1 + np.asarray(chebyshev.increment(lambda t, y, z: z * y, step)[0], np.float64)
+    rise = np.asarray(chebyshev.increment(lambda t, y, z: z * y, step), np.float64)
+    return 1 + rise[0]
 
 
 @pytest.mark.parametrize("stages", STAGES)
