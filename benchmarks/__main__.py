@@ -37,6 +37,7 @@ NAMES = (
     "stiff_batch",
     "stiff_pde",
     "reversible",
+    "events",
     "two_devices",
 )
 RESULTS = pathlib.Path(__file__).parent / "results"

@@ -10,6 +10,7 @@ from .control import Grid as Grid
 from .control import I as I
 from .errors import BatchError as BatchError
 from .errors import DataError as DataError
+from .errors import EventError as EventError
 from .errors import DifferentiationError as DifferentiationError
 from .errors import FieldError as FieldError
 from .errors import OptionError as OptionError
@@ -20,6 +21,10 @@ from .errors import TimesError as TimesError
 from .errors import ToleranceError as ToleranceError
 from .errors import ToleranceWarning as ToleranceWarning
 from .errors import TrainingWarning as TrainingWarning
+from .event import AtRest as AtRest
+from .event import Event as Event
+from .event import Jumps as Jumps
+from .solution import Events as Events
 from .linalg import Banded as Banded
 from .linalg import Dense as Dense
 from .linalg import Krylov as Krylov

@@ -24,6 +24,10 @@ class OptionError(ValueError):
     """An option has a value that does not exist or does not fit the others."""
 
 
+class EventError(ValueError):
+    """An event's condition or what it applies does not fit the state."""
+
+
 class DifferentiationError(TypeError):
     """A solve was differentiated in a direction, or as often, as its `sensitivity` does not do."""
 

@@ -10,15 +10,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from .closure import Closed
+from .errors import OptionError
+from .event import Watched
+from .handling import Log
 from .integrate import Outcome, Recorder, integrate
 from .linalg import WithJacobian
 from .problem import Packing, pack_field
 from .record import AtTimes, AtTimesState, EveryDense, EveryStep, Reading, missing
-from .solution import DenseOutput, Solution, Stats, Status
+from .solution import DenseOutput, Events, Solution, Stats, Status
 from .split import Split
 from .stepping.algebraic import Algebraic, consistent
 from .stepping.solver import Stepped
+from .stops import between, next_stop
 from .trajectory import Method
+from .watch import Watch
 
 Save = Literal["ends", "ts", "steps", "dense"]
 
@@ -27,7 +33,7 @@ class Problem(eqx.Module):
     """What a solve is differentiated by: its field, state, times, arguments and read-out.
 
     `field`, `read` and `jac` are closed: every array they use is one of their leaves. `y0` is
-    packed.
+    packed. `kick` is what is applied at the `jumps`.
     """
 
     field: Callable[..., PyTree]
@@ -36,6 +42,19 @@ class Problem(eqx.Module):
     args: PyTree
     read: Callable[..., PyTree] | None
     jac: Callable[..., Array] | None = None
+    events: tuple[Watched, ...] = ()
+    jumps: Array | None = None
+    kick: Closed | None = None
+
+    @property
+    def watched(self) -> bool:
+        """Whether there are events or jumps to watch for."""
+        return bool(self.events) or self.jumps is not None
+
+    @property
+    def ends(self) -> Array:
+        """Which events end the solve, and False for what is none."""
+        return jnp.asarray([*(event.terminal for event in self.events), False])
 
 
 class Plan(eqx.Module):
@@ -45,6 +64,7 @@ class Plan(eqx.Module):
     save: Save = eqx.field(static=True)
     packing: Packing = eqx.field(static=True)
     algebraic: Algebraic | None = None
+    max_events: int = eqx.field(static=True, default=0)
 
 
 class Result(NamedTuple):
@@ -56,6 +76,7 @@ class Result(NamedTuple):
     stats: Stats
     status: Array
     dense: tuple[Array, Array, Array, Array] | None
+    log: Log | None = None
 
 
 def without_gradient(method: Method) -> Method:
@@ -95,6 +116,35 @@ def reading(problem: Problem, plan: Plan) -> Reading:
         return jax.tree.map(jnp.asarray, problem.read(t, plan.packing.unpack(y), problem.args))
 
     return Reading(plan.method.solver.interpolate, read)
+
+
+def watch_of(problem: Problem, plan: Plan) -> Watch:
+    """The events and jumps of the problem, for one trajectory."""
+    parts = problem.events, problem.jumps, problem.kick, problem.args, plan.packing, plan.max_events
+    return Watch(*parts, plan.method, packed_field(problem, plan))
+
+
+def stop_of(problem: Problem, t: Array) -> Array:
+    """The time that steps from `t` have to end on: the next jump, or the last time."""
+    ts = problem.ts
+    return (
+        ts[-1] if problem.jumps is None else next_stop(problem.jumps, t, ts[-1], direction_of(ts))
+    )
+
+
+def field_of_step(problem: Problem, plan: Plan, t: Array) -> Callable[..., Array]:
+    """The packed field as a step from `t` sees it: up to the next jump, and not beyond."""
+    field = packed_field(problem, plan)
+    return field if problem.jumps is None else between(field, t, stop_of(problem, t))
+
+
+def refuse_watched(watched: bool, sensitivity: str) -> None:
+    """**Raises:** `OptionError` where there are events or jumps."""
+    if watched:
+        raise OptionError(
+            f"sensitivity={sensitivity} does not differentiate through events and jumps: use "
+            'sensitivity="discrete" or "forward"'
+        )
 
 
 def direction_of(ts: Array) -> Array:
@@ -137,13 +187,13 @@ def run(
     look = values.inside
     inside = None if look is None else (lambda record, t1, sign: look(record[0], t1, sign))
     field = packed_field(problem, plan)
-    outcome = integrate(
-        plan.method, field, y0, t0, problem.ts[-1], Recorder(write, inside, step), open_record
-    )
+    watch = watch_of(problem, plan) if problem.watched else None
+    recorder = Recorder(write, inside, step)
+    outcome = integrate(plan.method, field, y0, t0, problem.ts[-1], recorder, open_record, watch)
     saved, trace = outcome.record
     if tracing is not None:
         trace = tracing.close(trace, outcome.y1, outcome.carry)
-    return values.close(saved, outcome), trace
+    return values.close(saved, outcome)._replace(log=outcome.log), trace
 
 
 class _Values(NamedTuple):
@@ -165,8 +215,9 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
         at = AtTimes(ts, reading(problem, plan))
 
         def written(saved: AtTimesState, out: Outcome) -> Result:
-            # A time that was never passed lies outside the span, unless the span is empty.
+            # A time that was never passed lies outside the span, unless that is empty or was left.
             missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
+            missed = missed & (out.stats.t_reached == ts[-1])
             status = times_status(out.status, saved.ordered, missed)
             return _result(ts, saved.buffers, out._replace(status=status))
 
@@ -227,4 +278,15 @@ def solution_of(
     ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))
     # Times that are only handed back keep their gradient outside of the rule for the solve.
     ts = result.ts if plan.save == "steps" else problem.ts
-    return Solution(ts, ys, y1, result.stats, status, dense)
+    events, stats = None, result.stats
+    if result.log is not None:
+        log = result.log
+        ended = jnp.any(problem.ends[log.index])
+        # The log is differentiated by every sensitivity, the counts are not.
+        last = log.ts[jnp.clip(log.count, 1, log.ts.shape[0]) - 1]
+        t_reached = jnp.where(ended, last, result.stats.t_reached)
+        stats = dataclasses.replace(result.stats, t_reached=t_reached)
+        events = Events(log.ts, unpack(log.ys), log.index, log.count, ended)
+        if dense is not None:
+            dense = dataclasses.replace(dense, last=result.stats.t_reached)
+    return Solution(ts, ys, y1, stats, status, dense, events)

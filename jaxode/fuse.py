@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, DebugInfo, DropVar, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 State = TypeVar("State")
@@ -25,6 +25,15 @@ def in_one_piece(function: Callable[[State], State], state: State) -> State:
         return jnp.zeros_like(carry[0]), function(carry[1])
 
     return lax.while_loop(lambda carry: carry[0], turn, (begin, state))[1]
+
+
+def if_needed(needed: Array, function: Callable[[State], State], state: State) -> State:
+    """`function(state)` where it is `needed`, else `state`; a loop of at most one turn.
+
+    A conditional is a kernel of its own on a CPU, and copies what it returns.
+    """
+    begin = needed, state
+    return lax.while_loop(lambda carry: carry[0], lambda c: (~c[0], function(c[1])), begin)[1]
 
 
 # What costs more to compute again than to keep.

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from .fuse import in_one_piece
+from .handling import Log, empty_log, handled, watching_one
 from .record import Step
 from .solution import Stats
 from .stepping.solver import Stepped
+from .stops import between
 from .trajectory import Field, Method, Moving, attempt, begin, judged, stats_of, under_way
+from .watch import Watch
 
 
 class Recorder(NamedTuple):
@@ -35,6 +38,7 @@ class Outcome(NamedTuple):
     record: Any
     h: Array
     carry: Any
+    log: Log | None
 
 
 def integrate(
@@ -45,38 +49,57 @@ def integrate(
     t1: Array,
     recorder: Recorder,
     open_record: Callable[[Any], Any],
+    watch: Watch | None = None,
 ) -> Outcome:
     """Integrate `field` from `(t0, y0)` to `t1`, recording on the way.
 
     `open_record` makes the recorder's first state from the solver's first carry. The state at the
-    end is NaN unless the status is `SUCCESS`.
+    end is NaN unless the status is `SUCCESS`. `watch`: the events and jumps to look for.
     """
-    shapes = jax.eval_shape(lambda y, t: begin(method, field, y, t, t1), y0, t0)
+    watching, empty = None, None
+    if watch is not None:
+        watching = watching_one(watch)
+        empty = empty_log((), watch.rows, y0, t0.dtype) if watch.events else None
+
+    def first(y: Array, t: Array) -> Moving:
+        s = begin(method, field, y, t, t1)
+        return s if watch is None else watch.begun(s, t1)
+
+    shapes = jax.eval_shape(first, y0, t0)
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)._replace(t=t0, y=y0)
 
-    def whole(state: tuple[Moving, Any]) -> tuple[Moving, Any]:
-        (s, record), direction = state, jnp.sign(t1 - state[0].t)
+    def whole(state: tuple[Moving, Any, Any]) -> tuple[Moving, Any, Any]:
+        (s, record, log), direction = state, jnp.sign(t1 - state[0].t)
 
-        def unfinished(state: tuple[Moving, Any]) -> Array:
+        def unfinished(state: tuple[Moving, Any, Any]) -> Array:
             return under_way(method, state[0], direction, t1)
 
-        def advance(state: tuple[Moving, Any]) -> tuple[Moving, Any]:
-            s, record = state
+        def advance(state: tuple[Moving, Any, Any]) -> tuple[Moving, Any, Any]:
+            s, record, log = state
 
             def look(t_new: Array) -> Array | bool | None:
-                return (
-                    None if recorder.inside is None else recorder.inside(record, t_new, direction)
-                )
+                if watching is not None and watching.events:
+                    return True
+                inside = recorder.inside
+                return None if inside is None else inside(record, t_new, direction)
 
-            after, step = attempt(method, field, s, direction, t1, look, recorder.step)
+            here, stop = field, t1
+            if watching is not None and watching.jumps:
+                stop = s.sights.stop
+                here = between(field, s.t, stop)
+            after, step = attempt(method, here, s, direction, stop, look, recorder.step)
             if method.progress is not None:
                 method.progress(after.t, t0, t1)
-            return after, recorder.write(record, step)
+            if watching is not None:
+                after, step, log = handled(watching, after, step, log, t1)
+            return after, recorder.write(record, step), log
 
-        start = begin(method, field, s.y, s.t, t1), record
-        end, record = lax.while_loop(unfinished, advance, start)
-        return judged(end, direction * (t1 - end.t)), record
+        start = first(s.y, s.t), record, log
+        end, record, log = lax.while_loop(unfinished, advance, start)
+        return judged(end, direction * (t1 - end.t)), record, log
 
-    end, record = in_one_piece(whole, (blank, open_record(blank.carry)))
+    end, record, log = in_one_piece(whole, (blank, open_record(blank.carry), empty))
+    if log is not None:
+        log = log._replace(count=end.sights.count)
     stats = stats_of(method, end.num_steps, end.num_accepted, end.num_more, end.num_made, end.t)
-    return Outcome(end.y, end.status, stats, record, end.h, end.carry)
+    return Outcome(end.y, end.status, stats, record, end.h, end.carry, log)

@@ -295,23 +295,28 @@ def _close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> 
 
 
 def _check_output(f: Callable, out: PyTree, y0: PyTree) -> None:
+    check_like(f"{_name(f)}(t, y, args)", out, y0, FieldError)
+
+
+def check_like(what: str, out: PyTree, y0: PyTree, error: type[Exception]) -> None:
+    """**Raises:** `error` unless `out` has the structure, shapes and dtypes of the state `y0`."""
     expected, got = jax.tree.structure(y0), jax.tree.structure(out)
     if expected != got:
-        raise FieldError(
-            f"{_name(f)} must return a pytree like y0, structure {expected}, but returned {got}"
+        raise error(
+            f"{what} must return a pytree like y0, structure {expected}, but returned {got}"
         )
     outputs = jax.tree_util.tree_leaves_with_path(out)
     for (path, leaf), y in zip(outputs, jax.tree.leaves(y0), strict=True):
-        where = f"{_name(f)}(t, y, args){jax.tree_util.keystr(path)}"
+        where = f"{what}{jax.tree_util.keystr(path)}"
         if not hasattr(leaf, "dtype"):
-            raise FieldError(f"{where} is a {type(leaf).__name__}: expected an array like y0")
+            raise error(f"{where} is a {type(leaf).__name__}: expected an array like y0")
         if leaf.shape != y.shape:
-            raise FieldError(
-                f"{where} has shape {leaf.shape} where y0 has {y.shape}: dy/dt must have the shape "
+            raise error(
+                f"{where} has shape {leaf.shape} where y0 has {y.shape}: it must have the shape "
                 "of y (nothing is broadcast)"
             )
         if leaf.dtype != y.dtype and not getattr(leaf, "weak_type", False):
-            raise FieldError(
+            raise error(
                 f"{where} has dtype {leaf.dtype} where y0 has {y.dtype}: cast y0 or the output, "
                 f"for example y0.astype(jnp.{leaf.dtype})"
             )

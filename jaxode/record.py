@@ -64,18 +64,18 @@ class Reading(NamedTuple):
 def state_at(last: Array, final: Array | None, y1: Array, inner: Array) -> Array:
     """`y1` where `last`, else `inner`; it moves with the last time only where it is `final`."""
     y = jnp.where(last, y1, inner)
-    return y if final is None else _valued(y, jnp.where(final, y1, inner))
+    return y if final is None else valued(y, jnp.where(final, y1, inner))
 
 
 @jax.custom_jvp
-def _valued(value: Array, moving: Array) -> Array:
+def valued(value: Array, moving: Array) -> Array:
     """`value`, with the derivative of `moving`."""
     return value
 
 
-@_valued.defjvp
-def _valued_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
-    return _valued(*primals), tangents[1]
+@valued.defjvp
+def _moving(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
+    return valued(*primals), tangents[1]
 
 
 class AtTimesState(NamedTuple):

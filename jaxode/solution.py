@@ -28,6 +28,10 @@ class Status(enum.IntEnum):
     BAD_JACOBIAN = 6
     NOT_CONVERGED = 7
     INCONSISTENT_START = 8
+    TOO_MANY_EVENTS = 9
+    EVENTS_ACCUMULATE = 10
+    TERMINATED = 11
+    EVENT_NOT_FINITE = 12
 
     @property
     def message(self) -> str:
@@ -66,6 +70,17 @@ _MESSAGES = {
         "no start that satisfies the algebraic equations of the mass matrix was found near y0: "
         "give a y0 that is closer to one, and check that these equations determine their unknowns"
     ),
+    Status.TOO_MANY_EVENTS: (
+        "there were more events than max_events: raise it, or end the solve at one of them"
+    ),
+    Status.EVENTS_ACCUMULATE: (
+        "events follow each other faster than time resolves, like the bounces of a ball that comes "
+        "to rest: end the solve there with a terminal event, or change the field by then"
+    ),
+    Status.TERMINATED: "a terminal event ended the solve",
+    Status.EVENT_NOT_FINITE: (
+        "the condition of an event became NaN: check it at this time and state"
+    ),
     Status.BAD_TIMES: "ts is not monotone or holds NaN: give times that only increase or decrease",
 }
 
@@ -102,6 +117,7 @@ class DenseOutput(eqx.Module):
     count: Array
     interpolate: Callable[..., Array]
     packing: Packing = eqx.field(static=True)
+    last: Array | None = None  # the time at which an event may have ended it
 
     def __call__(self, t: Array) -> PyTree:
         """The state at `t`, a scalar or an array of times, whose axes come first; NaN outside."""
@@ -120,7 +136,24 @@ class DenseOutput(eqx.Module):
         value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
         slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(h))
         known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)
+        if self.last is not None:
+            known = known & (sign * (t - self.last) <= slack)
         return jnp.where(known, jnp.where(h == 0, self.y[index], value), jnp.nan)
+
+
+class Events(eqx.Module):
+    """The events that a solve met, in order; unused places are NaN, and -1.
+
+    - `ts`: when, shape `(max_events,)`. `ys`: the states then, before `apply`, a pytree like `y0`.
+    - `index`: which event, int32. `count`: how many, int32. `terminated`: whether the last one
+      ended the solve, boolean.
+    """
+
+    ts: Array
+    ys: PyTree
+    index: Array
+    count: Array
+    terminated: Array
 
 
 class Solution(eqx.Module):
@@ -129,9 +162,11 @@ class Solution(eqx.Module):
     - `ts`: the times of `ys`, shape `(times,)`.
     - `ys`: the saved values, a pytree like `y0` (or like what the `save` function returns) with a
       leading axis of times. Rows that were not reached are NaN.
-    - `y1`: the state at the last time, a pytree like `y0`; NaN if it was not reached.
+    - `y1`: the state at the last time, or where an event ended the solve, a pytree like `y0`; NaN
+      if it was not reached.
     - `stats`: a `Stats`. `status`: int32, a `Status` by number.
     - `sol(t)`: the state at any `t` of the solve, where `save="dense"`.
+    - `events`: an `Events`, where there were any to look for.
     """
 
     ts: Array
@@ -140,6 +175,7 @@ class Solution(eqx.Module):
     stats: Stats
     status: Array
     dense: DenseOutput | None = None
+    events: Events | None = None
 
     @property
     def success(self) -> Array:

@@ -1,6 +1,7 @@
 """`solve`: check the problem, choose how to differentiate it, run."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import jax
 from jax import Array
@@ -8,6 +9,7 @@ from jaxtyping import ArrayLike, PyTree
 
 from .closure import close
 from .control import Controller
+from .event import AtRest, Event, Jumps, close_apply, close_events
 from .forward import Plan, Problem, consistent_start, solution_of, without_gradient
 from .options import (
     SaveName,
@@ -39,6 +41,7 @@ from .solution import Solution, raise_on_failure
 from .stepping.algebraic import Algebraic
 from .stepping.solver import Solver
 from .surroundings import compiled
+from .switches import Switches, find_switches
 from .trajectory import Method
 
 
@@ -55,6 +58,9 @@ def solve(
     controller: Controller | None = None,
     save: SaveName | Callable[[Array, PyTree, PyTree], PyTree] = "ts",
     sensitivity: str | Sensitivity = "discrete",
+    events: Event | AtRest | Sequence[Event | AtRest] | None = None,
+    jumps: ArrayLike | Sequence[float] | Jumps | None = None,
+    max_events: int = 64,
     max_steps: int = 4096,
     throw: bool = True,
     progress: bool | None = None,
@@ -89,6 +95,12 @@ def solve(
       whose values at `ts` are kept in the place of the states.
     - `sensitivity`: "discrete" or `jo.Discrete()`, "adjoint" or `jo.Continuous()`, "reversible" or
       `jo.Reversible()`, "forward" or `jo.Forward()`.
+    - `events`: one `jo.Event` or several: conditions whose crossings are found, written down in
+      `sol.events`, and acted upon; `jo.AtRest()` ends the solve where it has converged.
+    - `jumps`: times at which `f` jumps, shape `(k,)` in any order, such as those of doses: a step
+      ends on each, the next one begins afresh, and neither sees the other side. Times outside `ts`
+      are passed over. `jo.Jumps(times, apply)` moves the state there too.
+    - `max_events`: the room in `sol.events`; a solve with more of them fails.
     - `max_steps`: the most steps to attempt.
     - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: what was not
       reached is NaN, and `sol.status` says why.
@@ -96,9 +108,9 @@ def solve(
 
     **Returns:** a `Solution`.
 
-    **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError` and `OptionError` for bad
-    input; `SolveError` if the solve fails; `DifferentiationError` for a derivative that the
-    `sensitivity` does not have. **Warns:** `ToleranceWarning`.
+    **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError`, `EventError` and
+    `OptionError` for bad input; `SolveError` if the solve fails; `DifferentiationError` for a
+    derivative that the `sensitivity` does not have. **Warns:** `ToleranceWarning`.
     """
     f = check_field(f)
     y0 = check_state(y0)
@@ -112,6 +124,7 @@ def solve(
     sensitivity = find_sensitivity(sensitivity)
     solver = solver_for(sensitivity, solver)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known_ts, packing, meter)
+    switches = find_switches(events, jumps, max_events, method.controller, packing)
     check_split(f, method.solver)
     args = arrays_of_args(args)
     solution = compiled(
@@ -124,6 +137,7 @@ def solve(
         check_save(save),
         sensitivity,
         find_algebraic(method.solver),
+        switches,
     )
     if throw:
         raise_on_failure(solution, advice_of(sensitivity))
@@ -139,18 +153,22 @@ def _solve(
     save: str | Callable,
     sensitivity: Sensitivity,
     algebraic: Algebraic | None,
+    switches: Switches,
 ) -> Solution:
     packing = Packing.of(y0)
     read = None
     if callable(save):
         read, _ = close(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
-    elif save == "ts" and ts.shape[0] == 2:
+    elif save == "ts" and ts.shape[0] == 2 and not switches.terminal:
         save = "ends"
     field = close_field(f, y0, args, packing)
     jac = close_jacobian(method.solver, y0, args, packing)
-    plan = Plan(without_gradient(method), save, packing, algebraic)  # pyright: ignore[reportArgumentType]
-    problem = Problem(field, packing.pack(y0), ts, args, read, jac)
+    method = dataclasses.replace(without_gradient(method), restarts=switches.any)
+    plan = Plan(method, save, packing, algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
+    watched = close_events(switches.events, field, y0, args, packing)
+    kick = close_apply("jo.Jumps", switches.apply, y0, args, packing)
+    problem = Problem(field, packing.pack(y0), ts, args, read, jac, watched, switches.jumps, kick)
     problem, found = consistent_start(problem, plan, algebraic)
     result = sensitivity.solve(one_direction(problem, sensitivity), plan)
     return solution_of(result, problem, plan, found)

@@ -1,7 +1,7 @@
 """`solve_batch`: many trajectories of one field, each with steps of its own."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -21,12 +21,13 @@ from .batch.axes import (
     shape_of_one,
     times_of_batch,
 )
-from .batch.memory import bytes_of_saved, refuse_too_much
-from .batch.run import Ensemble
+from .batch.ensemble import Ensemble
+from .batch.memory import bytes_of_events, bytes_of_saved, refuse_too_much
 from .batch.sharding import find_sharding, over_devices, spread_out
 from .batch.width import check_lanes, choose_tile
 from .closure import close
 from .control import Controller
+from .event import AtRest, Event, Jumps, close_apply, close_events
 from .forward import (
     Plan,
     Problem,
@@ -65,6 +66,7 @@ from .solution import Solution, raise_on_failure
 from .stepping.algebraic import Algebraic
 from .stepping.solver import Solver
 from .surroundings import compiled
+from .switches import Switches, find_switches
 from .trajectory import Method
 
 
@@ -82,6 +84,9 @@ def solve_batch(
     controller: Controller | None = None,
     save: SaveName | Callable[[Array, PyTree, PyTree], PyTree] = "ts",
     sensitivity: str | Sensitivity = "discrete",
+    events: Event | AtRest | Sequence[Event | AtRest] | None = None,
+    jumps: ArrayLike | Sequence[float] | Jumps | None = None,
+    max_events: int = 64,
     max_steps: int = 4096,
     throw: bool = False,
     progress: bool | None = None,
@@ -101,6 +106,8 @@ def solve_batch(
     - `in_axes`: which axis of `y0`, `ts` and `args` counts the trajectories, as in `jax.vmap`: an
       integer, None for what is shared, or a pytree of these. Two entries more give the axes of
       `rtol` and `atol`.
+    - `jumps`: those of all trajectories, shape `(k,)`, or of each, shape `(trajectories, k)`; rows
+      that need fewer are filled up with times outside `ts`.
     - `throw`: outside `jit` and `vmap`, raise if any trajectory fails. By default a trajectory that
       fails is NaN from there on, and `sols.status` says why.
     - `progress`: show a bar of the trajectories that are done (needs tqdm).
@@ -141,11 +148,12 @@ def solve_batch(
     sensitivity = find_sensitivity(sensitivity)
     solver = solver_for(sensitivity, solver)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
+    switches = find_switches(events, jumps, max_events, method.controller, packing, count)
     check_split(f, method.solver)
     args = arrays_of_args(trees["args"])
     algebraic = find_algebraic(method.solver)
     parts = _Parts(
-        trees["y0"], times, args, method, check_save(save), check_lanes(lanes), algebraic
+        trees["y0"], times, args, method, check_save(save), check_lanes(lanes), algebraic, switches
     )
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
     _refuse_too_much(parts, mapped["args"], packing, count)
@@ -166,6 +174,7 @@ class _Parts(NamedTuple):
     save: str | Callable
     lanes: int | None
     algebraic: Algebraic | None
+    switches: Switches
 
 
 def _refuse_too_much(parts: _Parts, own_args: PyTree, packing: Packing, count: int) -> None:
@@ -178,7 +187,8 @@ def _refuse_too_much(parts: _Parts, own_args: PyTree, packing: Packing, count: i
         read = eqx.filter_eval_shape(save, t, y0, args)
     saved = bytes_of_saved(save, packing, parts.method, parts.ts.shape[-1], read)
     ends = 2 * packing.size * packing.dtype.itemsize
-    refuse_too_much({"saved values": saved, "first and last states": ends}, count)
+    met = bytes_of_events(parts.switches, packing)
+    refuse_too_much({"saved values": saved, "events": met, "first and last states": ends}, count)
 
 
 def _solve_batch(
@@ -189,6 +199,7 @@ def _solve_batch(
     sharding: NamedSharding | None,
 ) -> Solution:
     own_ts, own_args, own_tolerances = mapped
+    switches = parts.switches
     y0 = jax.tree.map(shape_of_one, parts.y0)
     args = jax.tree.map(lambda x, own: shape_of_one(x) if own else x, parts.args, own_args)
     number = parts.ts.shape[-1]
@@ -196,13 +207,17 @@ def _solve_batch(
     if callable(save):
         read, _ = close(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
-    elif save == "ts" and number == 2:
+    elif save == "ts" and number == 2 and not switches.terminal:
         save = "ends"
     field = close_field(f, y0, args, packing)
-    method = without_gradient(parts.method)
-    plan = Plan(method, save, packing, parts.algebraic)  # pyright: ignore[reportArgumentType]
+    method = dataclasses.replace(without_gradient(parts.method), restarts=switches.any)
+    plan = Plan(method, save, packing, parts.algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
     jac = close_jacobian(parts.method.solver, y0, args, packing)
-    problem = Problem(field, jax.vmap(packing.pack)(parts.y0), parts.ts, parts.args, read, jac)
+    events = close_events(switches.events, field, y0, args, packing)
+    states = jax.vmap(packing.pack)(parts.y0)
+    kick = close_apply("jo.Jumps", switches.apply, y0, args, packing)
+    parts_of_it = parts.ts, parts.args, read, jac, events, switches.jumps, kick
+    problem = Problem(field, states, *parts_of_it)
     flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
     ensemble = Ensemble(*eqx.partition((problem, plan), flags))
     ensemble, found = _consistent_starts(ensemble, parts.algebraic)
@@ -245,7 +260,8 @@ def _flags(
 ) -> tuple[Problem, Plan]:
     """Which leaves each trajectory has for itself."""
     none = jax.tree.map(lambda _: False, (problem, plan))
-    own_problem = dataclasses.replace(none[0], y0=True, ts=ts, args=args)
+    own_jumps = None if problem.jumps is None else problem.jumps.ndim == 2
+    own_problem = dataclasses.replace(none[0], y0=True, ts=ts, args=args, jumps=own_jumps)
     own_plan = eqx.tree_at(
         lambda p: (p.method.tolerance.rtol, p.method.tolerance.atol), none[1], tuple(tolerances)
     )

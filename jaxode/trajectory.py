@@ -30,6 +30,7 @@ class Method(eqx.Module):
     dt: Array | None
     max_steps: int = eqx.field(static=True)
     progress: Callable[..., None] | None = eqx.field(static=True, default=None)
+    restarts: bool = eqx.field(static=True, default=False)  # events or jumps are on the way
 
     @property
     def stepper(self) -> Solver:
@@ -39,14 +40,15 @@ class Method(eqx.Module):
     @property
     def counts_more(self) -> bool:
         """Whether field evaluations differ from step to step."""
-        return bool(self.solver.iterates or self.solver.evaluations.inside)
+        return bool(self.restarts or self.solver.iterates or self.solver.evaluations.inside)
 
 
 class Moving(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
     `num_more` counts the field evaluations that not every step makes, where there are any;
-    `num_made` the Jacobians and the factorisations, where the solver keeps them.
+    `num_made` the Jacobians and the factorisations, where the solver keeps them. `sights`: what it
+    remembers of events and jumps, where there are any.
     """
 
     t: Array
@@ -60,6 +62,7 @@ class Moving(NamedTuple):
     num_more: Any
     num_made: Any
     status: Array
+    sights: Any = ()
 
 
 def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Moving:
@@ -117,7 +120,7 @@ def attempt(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
         y=jnp.where(accept, y1, s.y),
-        carry=_where(accept, stepped.carry, s.carry),
+        carry=select(accept, stepped.carry, s.carry),
         h=lax.stop_gradient(proposed),
         memory=lax.stop_gradient(decision.memory),
         num_steps=s.num_steps + 1,
@@ -125,6 +128,7 @@ def attempt(
         num_more=jax.tree.map(lambda count: count + more, s.num_more),
         num_made=jax.tree.map(jnp.add, s.num_made, stepped.made or ()),
         status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
+        sights=s.sights,
     )
     parts = s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept
     return after, Step(*parts, stepped.residuals, s)
@@ -184,8 +188,10 @@ def _status(
 
 def judged(end: Moving, remaining: Array) -> Moving:
     """The trajectory after its loop: its final status, and NaN unless that is `SUCCESS`."""
+    ended = end.status == Status.TERMINATED
     short = jnp.where(jnp.isnan(remaining), Status.BAD_TIMES, Status.MAX_STEPS).astype(jnp.int32)
     status = jnp.where((end.status == Status.SUCCESS) & ~(remaining <= 0), short, end.status)
+    status = jnp.where(ended, jnp.int32(Status.SUCCESS), status)
     broken = (status == Status.SUCCESS) & ~jnp.all(jnp.isfinite(end.y))
     status = jnp.where(broken, jnp.int32(Status.NOT_FINITE), status)
     return end._replace(status=status, y=jnp.where(status == Status.SUCCESS, end.y, jnp.nan))
@@ -200,9 +206,7 @@ def stats_of(
     t_reached: Array,
 ) -> Stats:
     """The counts of trajectories that have ended."""
-    first, each, _ = method.solver.evaluations
-    if method.controller.adaptive and method.dt is None:
-        first = max(first, 1) + 1  # the first step's choice shares the slope at the start
+    first, each = first_evaluations(method), method.solver.evaluations.each
     jacobians, factorisations = num_made or (None, None)
     return Stats(
         num_steps=num_steps,
@@ -213,6 +217,14 @@ def stats_of(
         num_jacobians=jacobians,
         num_factorisations=factorisations,
     )
+
+
+def first_evaluations(method: Method) -> int:
+    """Field evaluations before a first step: the solver's, and those of its choice."""
+    first = method.solver.evaluations.first
+    if method.controller.adaptive and method.dt is None:
+        return max(first, 1) + 1  # which shares the slope at the start
+    return first
 
 
 def first_size(
@@ -228,5 +240,6 @@ def first_size(
     return first_step(field, t0, y0, slope, t1 - t0, order, method.tolerance)
 
 
-def _where(accept: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, old)
+def select(mask: Array, new: Any, old: Any) -> Any:
+    """`new` where `mask` holds, else `old`, array by array."""
+    return jax.tree.map(lambda a, b: jnp.where(mask, a, b), new, old)

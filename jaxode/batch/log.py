@@ -18,8 +18,9 @@ from ..forward import Result
 from ..fuse import in_one_piece
 from ..record import put_row
 from . import lanes as tiles
+from .ensemble import Ensemble
 from .lanes import State, Tile
-from .run import Ensemble, Lane, Run, Turn
+from .run import Lane, Run, Turn
 
 # Bytes of the rows of one segment, where the root of the number of turns does not ask for more.
 SEGMENT_BYTES = 2**20
@@ -28,8 +29,8 @@ SEGMENT_BYTES = 2**20
 class Row(NamedTuple):
     """One turn: the trajectory in each lane, and its step; `h` is zero unless it was accepted.
 
-    `index` counts the accepted steps before it, where a save mode asks. `y` and `carry` are left
-    out where the states are found by steps back.
+    `index` counts the accepted steps before it, where a save mode or an event asks. `y` and `carry`
+    are left out where the states are found by steps back.
     """
 
     numbers: Array
@@ -154,10 +155,16 @@ class Logger(eqx.Module):
         work = run.work(self._write)._replace(result=lambda lane: ())
         queue, left, numbers, lanes = jax.tree.map(lambda b: b[segment], log.snapshots)
         written = jnp.where(known, self.length, 0).astype(jnp.int32)
-        record = ((), (written, log.rows))
+        record = (((), None), (written, log.rows))
         state = State(queue, left, numbers, lanes, (), record, jnp.int32(0))
         state = self._fill(work, state)
         return state.record[1][1], jnp.where(known, log.count, state.record[1][0])
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the way back asks how many steps were accepted before one."""
+        saved = self.ensemble.plan.save in ("steps", "dense")
+        return saved or bool(self.ensemble.shared[0].events)
 
     def _fill(self, work: tiles.Work, state: State) -> State:
         return tiles.go(work, self.tile, state, lambda s: s.record[1][0] < self.length)
@@ -169,20 +176,19 @@ class Logger(eqx.Module):
 
     def _row(self, turn: Turn) -> Row:
         steps = turn.steps
-        indexed = self.ensemble.plan.save in ("steps", "dense")
         return Row(
             turn.numbers,
             steps.t,
             jnp.where(steps.accept, steps.h, 0),
             steps.y if self.states else (),
             steps.carry if self.states else (),
-            steps.index if indexed else (),
+            steps.index if self.indexed else (),
         )
 
     def _row_of(self, state: State) -> Row:
         """A row's shapes."""
-        moving, indexed = state.lanes.moving, self.ensemble.plan.save in ("steps", "dense")
-        index = moving.num_accepted if indexed else ()
+        moving = state.lanes.moving
+        index = moving.num_accepted if self.indexed else ()
         y, carry = (moving.y, moving.carry) if self.states else ((), ())
         return Row(state.numbers, moving.t, moving.h, y, carry, index)
 

@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from ..errors import OutOfMemoryError
 from ..problem import Packing
+from ..switches import Switches
 from ..trajectory import Method
 
 
@@ -33,6 +34,14 @@ def bytes_of_saved(
         return times * state
     values = [jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)) for x in jax.tree.leaves(read)]
     return times * sum(math.prod(x.shape) * x.dtype.itemsize for x in values)
+
+
+def bytes_of_events(switches: Switches, packing: Packing) -> int:
+    """What the log of one trajectory's events takes."""
+    if not switches.events:
+        return 0
+    state = packing.size * packing.dtype.itemsize
+    return switches.max_events * (state + packing.time_dtype.itemsize + 8)
 
 
 def refuse_too_much(rows: dict[str, int], count: int) -> None:

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..control import Tolerance
 from ..forward import (
     Plan,
     Problem,
@@ -19,52 +18,20 @@ from ..forward import (
     direction_of,
     packed_field,
     packed_jacobian,
-    reading,
     times_status,
+    watch_of,
 )
+from ..handling import empty_log, handled
 from ..linalg import WithJacobian
-from ..record import Step, state_at
+from ..record import Step
 from ..solution import Status
 from ..split import Split
-from ..trajectory import Method, Moving, attempt, begin, judged, stats_of, step_end, under_way
+from ..stops import between
+from ..trajectory import Moving, attempt, begin, judged, stats_of, step_end, under_way
+from .ensemble import Ensemble, first_values, method_in_lanes, values_in_lanes
 from .lanes import Ended, Tile, Work
 from .saving import AtTimes, EveryDense, EveryStep, Reader
-
-
-class Ensemble(eqx.Module):
-    """Many problems of one form.
-
-    `own` holds what each trajectory has for itself, an array's first axis being the trajectories;
-    `shared` all the rest. Both are `(Problem, Plan)`, None in the places that the other fills.
-    """
-
-    own: tuple[Problem, Plan]
-    shared: tuple[Problem, Plan]
-
-    def one(self, rows: PyTree) -> tuple[Problem, Plan]:
-        """The problem of one trajectory, from its rows of `own`."""
-        return eqx.combine(rows, self.shared)
-
-    def ts(self, rows: PyTree) -> Array:
-        """The times of a trajectory."""
-        own = rows[0].ts
-        return self.shared[0].ts if own is None else own
-
-    @property
-    def all_times(self) -> Array:
-        """The times, shape `(times,)` or `(trajectories, times)`."""
-        own = self.own[0].ts
-        return self.shared[0].ts if own is None else own
-
-    @property
-    def count(self) -> int:
-        """How many trajectories."""
-        return self.own[0].y0.shape[0]
-
-    @property
-    def plan(self) -> Plan:
-        """The plan, for what is static in it: solver, packing, `save`."""
-        return self.shared[1]
+from .watching import watching_lanes
 
 
 class Lane(NamedTuple):
@@ -108,13 +75,18 @@ class Run(eqx.Module):
         """What the lanes do; the record is `(saved, traced)`."""
 
         def advance(numbers: Array, lanes: Lane, record: Any) -> tuple[Lane, Any]:
-            saved, traced = record
+            (saved, log), traced = record
             after, steps = self.attempt(lanes)
             steps = steps._replace(accept=steps.accept & (numbers < self.ensemble.count))
             if trace is not None:
                 traced = trace(traced, Turn(numbers, lanes, steps))
+            if self.ensemble.watched:
+                parts = self.ensemble, self.tile, lanes.rows, numbers, self.saving
+                t1, _ = self.span(lanes)
+                moving, steps, log = handled(watching_lanes(*parts), after.moving, steps, log, t1)
+                after = after._replace(moving=moving)
             reader, saved = self.write(numbers, lanes, steps, saved)
-            return after._replace(reader=reader), (saved, traced)
+            return after._replace(reader=reader), ((saved, log), traced)
 
         meter = self.ensemble.plan.method.progress if self.saving else None
         return Work(self.ensemble.count, _idle, self.load, self.over, self.result, advance, meter)
@@ -128,6 +100,8 @@ class Run(eqx.Module):
         ts, direction = problem.ts, direction_of(problem.ts)
         field = packed_field(problem, plan)
         moving = begin(plan.method, field, problem.y0, ts[0], ts[-1])
+        if self.ensemble.watched:
+            moving = watch_of(problem, plan).begun(moving, ts[-1])
         kept = dataclasses.replace(rows[0], y0=None, ts=None), rows[1]
         reader = self.at_times().reader(number, direction) if self.save == "ts" else ()
         span = (None, None) if rows[0].ts is None else (ts[-1], direction)
@@ -140,6 +114,10 @@ class Run(eqx.Module):
         ts = self.ensemble.shared[0].ts
         return ts[-1], direction_of(ts)
 
+    def stop(self, lanes: Lane) -> Array:
+        """The time that the next step may not pass, of each lane or of all."""
+        return lanes.moving.sights.stop if self.ensemble.jumps else self.span(lanes)[0]
+
     def over(self, lanes: Lane) -> Array:
         """Which trajectories have ended."""
         t1, direction = self.span(lanes)
@@ -151,9 +129,10 @@ class Run(eqx.Module):
         end = judged(lane.moving, direction * (t1 - lane.moving.t))
         status = end.status
         if self.save == "ts":
-            missed = lane.reader.count < self.ensemble.all_times.shape[-1]
+            missed = (lane.reader.count < self.ensemble.all_times.shape[-1]) & (end.t == t1)
             status = times_status(status, lane.reader.ordered, missed)
-        more = jax.tree.leaves((end.num_more, end.num_made))
+        met = end.sights.count if self.ensemble.shared[0].events else ()
+        more = jax.tree.leaves((end.num_more, end.num_made, met))
         counts = status, end.num_steps, end.num_accepted, *more
         return end.y, end.t, jnp.stack(counts)
 
@@ -163,8 +142,10 @@ class Run(eqx.Module):
         # The extra stages of a dense output are computed for all lanes where one needs them.
         anyone = inside if inside is None or inside is True else jnp.any(inside)
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
-        t1, direction = self.span(lanes)
-        moving, steps = attempt(method, field, lanes.moving, direction, t1, lambda _: anyone)
+        (_, direction), stop = self.span(lanes), self.stop(lanes)
+        if self.ensemble.jumps:
+            field = between(field, lanes.moving.t, stop)
+        moving, steps = attempt(method, field, lanes.moving, direction, stop, lambda _: anyone)
         if isinstance(inside, Array):  # a lane's count leaves out stages for another one's sake
             unread = method.solver.evaluations.inside * (jnp.any(inside) & ~inside)
             moving = moving._replace(num_more=jax.tree.map(lambda n: n - unread, moving.num_more))
@@ -201,15 +182,16 @@ class Run(eqx.Module):
 
     def inside(self, lanes: Lane) -> Array | bool | None:
         """Which lanes will read inside their next step; True where it does not matter."""
-        if self.save == "dense":
+        if self.save == "dense" or self.ensemble.shared[0].events:
             return True
         if self.save != "ts":
             return None
         if not self.ensemble.plan.method.solver.evaluations.inside:
             return True
 
-        t1, direction = self.span(lanes)
-        return direction * (lanes.reader.t - step_end(lanes.moving, direction, t1)) < 0
+        _, direction = self.span(lanes)
+        end = step_end(lanes.moving, direction, self.stop(lanes))
+        return direction * (lanes.reader.t - end) < 0
 
     def write(self, numbers: Array, lanes: Lane, steps: Step, saved: Any) -> tuple[Any, Any]:
         """Record the steps: the readers after it, and what is saved."""
@@ -227,6 +209,14 @@ class Run(eqx.Module):
         return self.at_times().write(read, lanes.reader, numbers, steps, saved)
 
     def open(self) -> Any:
+        """What is saved before the first step, and the log of events."""
+        if not self.ensemble.shared[0].events:
+            return self.first(), None
+        y0 = self.ensemble.own[0].y0
+        rows, dtype = self.ensemble.plan.max_events, self.ensemble.all_times.dtype
+        return self.first(), empty_log((self.ensemble.count,), rows, y0[0], dtype)
+
+    def first(self) -> Any:
         """What is saved before the first step."""
         own = self.ensemble.own
         if self.save == "ends":
@@ -249,66 +239,24 @@ class Run(eqx.Module):
 
     def close(self, ended: Ended) -> Result:
         """The results, trajectory by trajectory."""
-        (y1, t, counts), (saved, _), turns = ended
+        (y1, t, counts), ((saved, log), _), turns = ended
         status, num_steps, num_accepted, *more = jnp.moveaxis(counts, 1, 0)
         method = self.ensemble.plan.method
+        if log is not None:
+            log = log._replace(count=more.pop())
         num_made = tuple(more[-2:]) if method.solver.keeps else ()
         num_more = more[: method.counts_more]
         stats = stats_of(method, num_steps, num_accepted, num_more, num_made, t)
         share = jnp.sum(num_steps) / jnp.maximum(turns * self.tile.width, 1).astype(t.dtype)
         stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
+        result = Result(None, None, y1, stats, status, None, log)
         if self.save == "ends":
-            ys = jnp.stack([self.ensemble.own[0].y0, y1], axis=1)
-            return Result(None, ys, y1, stats, status, None)
+            return result._replace(ys=jnp.stack([self.ensemble.own[0].y0, y1], axis=1))
         if self.save == "ts":
-            return Result(None, saved, y1, stats, status, None)
+            return result._replace(ys=saved)
         if self.save == "steps":
-            return Result(saved[0], saved[1], y1, stats, status, None)
-        return Result(None, None, y1, stats, status, saved)
-
-
-def first_values(ensemble: Ensemble) -> PyTree:
-    """What is saved at the first time of each trajectory, its axis first."""
-
-    def one(rows: PyTree) -> PyTree:
-        problem, plan = ensemble.one(rows)
-        return reading(problem, plan).fn(problem.ts[0], problem.y0)
-
-    return jax.vmap(one)(ensemble.own)
-
-
-def values_in_lanes(
-    ensemble: Ensemble,
-    rows: PyTree,
-    t: Array,
-    last: Array,
-    steps: Step,
-    final: Array | None = None,
-) -> PyTree:
-    """What is saved at `t` inside the lanes' steps; `last` and `final` as a `Reading` has them."""
-
-    def value(rows: PyTree, t: Array, y: Array) -> PyTree:
-        return reading(*ensemble.one(rows)).fn(t, y)
-
-    interpolate = ensemble.plan.method.solver.interpolate
-    inner = interpolate((t - steps.t) / steps.h, steps.y, steps.h, steps.dense)
-    y = state_at(last, final, steps.y1, inner)
-    return y if ensemble.shared[0].read is None else jax.vmap(value, -1, -1)(rows, t, y)
-
-
-def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
-    """The method, its tolerances laid out for lanes, with what the solver has for each."""
-    method, tolerance = ensemble.plan.method, rows[1].method.tolerance
-
-    def spread(own: Any, shared: Any) -> Array:
-        # One of the two is None; a tolerance by component has the state's shape before its lanes.
-        return own if shared is None else shared[..., None] if shared.ndim else shared
-
-    rtol = spread(tolerance.rtol, method.tolerance.rtol)
-    atol = spread(tolerance.atol, method.tolerance.atol)
-    spread_out = Tolerance(rtol, atol, method.tolerance.norm, lanes=True)
-    solver = eqx.combine(rows[1].method.solver, method.solver)
-    return dataclasses.replace(method, tolerance=spread_out, solver=solver)
+            return result._replace(ts=saved[0], ys=saved[1])
+        return result._replace(dense=saved)
 
 
 def _idle(lanes: Lane) -> Lane:

@@ -3,10 +3,10 @@
 import equinox as eqx
 from jaxtyping import ArrayLike
 
+from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
-from ..batch.run import Ensemble
 from ..errors import OptionError, ToleranceError, unknown_name
-from ..forward import Plan, Problem, Result
+from ..forward import Plan, Problem, Result, refuse_watched
 from ..lookup import check_positive, find
 from ..stepping.solver import Solver
 from ..stepping.solvers import SOLVERS
@@ -92,6 +92,7 @@ class Continuous(eqx.Module):
         **Raises:** `OptionError` for `save="steps"` and `save="dense"`, and where solver, steps,
         mass matrix and linear algebra do not go together.
         """
+        refuse_watched(problem.watched, "jo.Continuous()")
         return solve_alone(problem, plan, self.backwards(plan))
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
@@ -99,6 +100,7 @@ class Continuous(eqx.Module):
 
         **Raises:** `OptionError` as `solve`.
         """
+        refuse_watched(ensemble.watched, "jo.Continuous()")
         return solve_in_lanes(ensemble, tile, self.backwards(ensemble.plan))
 
     def backwards(self, plan: Plan) -> Backwards:

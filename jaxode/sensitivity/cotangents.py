@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ..batch.run import Ensemble
+from ..batch.ensemble import Ensemble
 from ..forward import Result
 
 Pair = tuple[Any, Any]
@@ -34,7 +34,8 @@ def spoiled(cotangents: Result, good: Array) -> Array:
 def asked(cotangents: Result) -> Array | bool:
     """Which trajectories have a cotangent other than zero."""
     found = False
-    for ct in jax.tree.leaves((cotangents.ys, cotangents.y1, cotangents.dense)):
+    parts = cotangents.ys, cotangents.y1, cotangents.dense, cotangents.log
+    for ct in jax.tree.leaves(parts):
         found = found | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
     return found
 

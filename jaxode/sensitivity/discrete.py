@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
-from ..batch.run import Ensemble
 from ..errors import OptionError
 from ..forward import Plan, Problem, Result, packed_field
 from ..record import Tracing

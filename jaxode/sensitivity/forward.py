@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..batch import lanes as tiles
+from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
-from ..batch.run import Ensemble, Run
+from ..batch.run import Run
 from ..forward import Plan, Problem, Result, run
 from .cotangents import where_known
 from .one_way import FORWARD, forwards_only

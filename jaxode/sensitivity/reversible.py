@@ -6,10 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
-from ..batch.run import Ensemble
 from ..errors import OptionError
-from ..forward import Plan, Problem, Result
+from ..forward import Plan, Problem, Result, refuse_watched
 from ..record import Clocking
 from ..stepping.explicit import ExplicitRungeKutta
 from ..stepping.reversible import ReversibleRK
@@ -64,6 +64,7 @@ class Reversible(eqx.Module):
 
     def solve(self, problem: Problem, plan: Plan) -> Result:
         """Run `problem`; its gradient is the replay, each step from where the step back leads."""
+        refuse_watched(problem.watched, "jo.Reversible()")
         if _by_span(plan.method.solver):
             plan = _with_rate(plan, _rate(problem.ts, problem.y0.dtype))
         method = plan.method
@@ -72,6 +73,7 @@ class Reversible(eqx.Module):
 
     def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
         """Run all of `ensemble`; its gradient is the same in lanes."""
+        refuse_watched(ensemble.watched, "jo.Reversible()")
         if _by_span(ensemble.plan.method.solver):
             (own, own_plan), (shared, shared_plan) = ensemble.own, ensemble.shared
             rate = _rate(ensemble.all_times, own.y0.dtype)

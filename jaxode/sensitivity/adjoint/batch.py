@@ -9,8 +9,9 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ...batch import lanes as tiles
+from ...batch.ensemble import Ensemble
 from ...batch.lanes import Tile
-from ...batch.run import Ensemble, Run
+from ...batch.run import Run
 from ...forward import Result, reading
 from ...solution import Status
 from ..cotangents import asked, cotangent, safe, without

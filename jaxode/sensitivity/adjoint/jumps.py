@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ...batch.run import Ensemble
+from ...batch.ensemble import Ensemble
 from ...forward import packed_field
 from ..cotangents import without
 from .equation import algebraic_move

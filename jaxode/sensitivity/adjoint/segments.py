@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ...batch.ensemble import Ensemble
 from ...batch.lanes import Tile
-from ...batch.run import Ensemble, Turn
+from ...batch.run import Turn
 from ...forward import packed_field
 from ...record import Step, put_row
 from ...solution import Status

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
-from ...batch.run import Ensemble
+from ...batch.ensemble import Ensemble
 from ...forward import Plan, Problem, Result, packed_field, reading, run
 from ...trajectory import begin
 from ..one_way import forwards_after

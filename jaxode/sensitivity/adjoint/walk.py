@@ -16,8 +16,9 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ...batch import lanes as tiles
+from ...batch.ensemble import Ensemble, method_in_lanes
 from ...batch.lanes import Tile, Work
-from ...batch.run import Ensemble, Run, method_in_lanes
+from ...batch.run import Run
 from ...control import Tolerance
 from ...forward import direction_of, packed_field
 from ...fuse import in_one_piece

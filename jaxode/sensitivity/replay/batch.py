@@ -6,9 +6,10 @@ import equinox as eqx
 from jaxtyping import PyTree
 
 from ...batch import lanes as tiles
+from ...batch.ensemble import Ensemble
 from ...batch.lanes import Tile
 from ...batch.log import Logger
-from ...batch.run import Ensemble, Run
+from ...batch.run import Run
 from ...forward import Result
 from ...solution import Status
 from ..one_way import forwards_after
@@ -39,7 +40,7 @@ def _forward(
 ) -> tuple[Result, Any]:
     result, log = Logger.of(ensemble, tile, states, memory).run()
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
-    return result, (log, result.status, result.stats.num_accepted, perturbed)
+    return result, (log, result.status, result.stats.num_accepted, result.log, perturbed)
 
 
 @replayed_in_lanes.def_bwd
@@ -53,7 +54,7 @@ def _backward(
     states: bool,
     memory: int | str | None = None,
 ) -> PyTree:
-    log, status, num_accepted, perturbed = residuals
-    residuals = log, status == Status.SUCCESS
+    log, status, num_accepted, events, perturbed = residuals
+    residuals = log, status == Status.SUCCESS, events
     replay = LaneReplay.of(perturbed, ensemble, tile, cotangents, residuals)
     return replay.finish(replay.log(log), num_accepted, perturbed)

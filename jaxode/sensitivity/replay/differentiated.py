@@ -10,7 +10,7 @@ import jax
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ...forward import Plan, Problem, packed_field
+from ...forward import Plan, Problem, field_of_step
 from ...linalg import WithJacobian
 from ...split import by_parts
 from ...stepping.solver import Stepped
@@ -35,16 +35,18 @@ class Differentiated(eqx.Module):
     def of(cls, perturbed: PyTree, problem: Problem, plan: Plan) -> "Differentiated":
         """`perturbed` is like the problem, with booleans for its arrays."""
         moving, still = eqx.partition(problem, dataclasses.replace(perturbed, y0=False, ts=False))
-        return cls(moving, still, problem, plan, bool(perturbed.ts))
+        # Where there are events, times depend on all the rest.
+        times = bool(perturbed.ts) or bool(perturbed.jumps) or bool(problem.events)
+        return cls(moving, still, problem, plan, times)
 
     def with_moving(self, moving: PyTree) -> Problem:
         """The problem, with `moving` in the place of its own arrays."""
         return eqx.combine(moving, self.still)
 
-    def field(self, moving: PyTree = None) -> Callable[..., Array]:
-        """The field on packed states, with `moving` in the place of the problem's own arrays."""
+    def field(self, t: Array, moving: PyTree = None) -> Callable[..., Array]:
+        """The field of a step from `t`, with `moving` in the place of the problem's own arrays."""
         problem = self.problem if moving is None else self.with_moving(moving)
-        field = packed_field(problem, self.plan)
+        field = field_of_step(problem, self.plan, t)
 
         # The state of a stage enters its slope and its cotangents: computed once, not in each.
         def once(part: Callable) -> Callable:
@@ -69,7 +71,7 @@ class Differentiated(eqx.Module):
             t_, h_ = (t, h) if clock is None else clock
             solver = self.plan.method.stepper
             step = solver.step if end is None else functools.partial(solver.step_to, y1=end)
-            stepped = step(self.field(moving), t_, y, h_, carry, inside)
+            stepped = step(self.field(t, moving), t_, y, h_, carry, inside)
             return (stepped.y1, stepped.dense, stepped.carry), stepped
 
         clock = (t, h) if self.with_times else None

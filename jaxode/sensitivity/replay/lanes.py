@@ -15,13 +15,18 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ...batch.ensemble import Ensemble, method_in_lanes
 from ...batch.lanes import Tile
 from ...batch.log import Log, Logger, Row
-from ...batch.run import Ensemble, Run, method_in_lanes
+from ...batch.run import Run
 from ...forward import Result, packed_field, reading
 from ...fuse import in_one_piece, once
 from ...record import Step
+from ...stops import between
+from ...trajectory import select
 from ..cotangents import cotangent, safe, spoiled, without
+from .behind import Behind, Parts
+from .met_in_lanes import LaneMet, Totals, counts_of
 from .returning import Back, Lane, Returning
 from .saved import Saved
 from .walking import returned
@@ -32,14 +37,17 @@ class LaneReplay(eqx.Module):
 
     as_run: Ensemble
     saved: Saved
+    met: LaneMet
 
     @classmethod
     def of(
         cls, perturbed: PyTree, ensemble: Ensemble, tile: Tile, cotangents: Result, residuals: Any
     ) -> "LaneReplay":
         """The pass for these cotangents; `residuals` are the log and what went well."""
-        log, good = residuals
-        with_times = bool(perturbed.own[0].ts) or bool(perturbed.shared[0].ts)
+        log, good, events = residuals
+        # Where there are events, times depend on all the rest.
+        moving = [part for p in (perturbed.own[0], perturbed.shared[0]) for part in (p.ts, p.jumps)]
+        with_times = any(map(bool, moving)) or events is not None
         own = eqx.filter(ensemble.own, without(perturbed.own, y0=False, ts=False))
         shared = eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
         end = jnp.zeros_like(ensemble.own[0].y0) if cotangents.y1 is None else cotangents.y1
@@ -50,8 +58,9 @@ class LaneReplay(eqx.Module):
         else:
             carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:-1], x.dtype), log.rows.carry)
         calm = safe(ensemble, good)
-        lanes = Returning(own, shared, calm, tile, good, end, carry, with_times, log.ends)
-        return cls(ensemble, Saved(lanes, cotangents))
+        counts = counts_of(events)
+        lanes = Returning(own, shared, calm, tile, good, end, carry, with_times, log.ends, counts)
+        return cls(ensemble, Saved(lanes, cotangents), LaneMet(lanes, events, cotangents))
 
     @property
     def lanes(self) -> Returning:
@@ -92,12 +101,13 @@ class LaneReplay(eqx.Module):
             back = back._replace(lanes=lanes)
         present = row.numbers == back.numbers
         row, rows = self.sane(row, lanes.rows, present)
+        rows = self.met.with_times(rows, self.met.number(row))
         inside = self.saved.inside(back, row, active)
         solver = method_in_lanes(self.lanes.ensemble, rows).stepper
 
         def advance(shared: PyTree, own: PyTree, y: Array, carry: Any, clock: Any) -> Any:
             t, h = (row.t, row.h) if clock is None else clock
-            field = self.field(shared, own, rows)
+            field = self.field(shared, own, rows, t)
             step = solver.step
             if ends:
                 end = jnp.where(present, ends[0], row.y)
@@ -114,18 +124,86 @@ class LaneReplay(eqx.Module):
         back, (ct_y, ct_y1, ct_dense, ct_clock) = self.saved.of_steps(
             back, row, rows, steps, active
         )
-        end = jnp.where(active, back.lanes.y, 0) + ct_y1
-        carry = jax.tree.map(lambda c: jnp.where(active, c, 0), back.lanes.carry)
-        shared, own, y, carry, ct_step = pull((end, ct_dense, carry))
+        behind, cts = self.behind(back.lanes, row, active), (ct_y, ct_y1, ct_dense, ct_clock)
+        if self.lanes.ensemble.watched:
+            parts = row.y, y1, dense
+            back, behind, cts = self.switched(back, row, rows, active, behind, cts, parts)
+        ct_y, ct_y1, ct_dense, ct_clock = cts
+        shared, own, y, carry, ct_step = pull((behind.y + ct_y1, ct_dense, behind.carry))
         lanes = back.lanes
         lanes = lanes._replace(
             y=jnp.where(active, y + ct_y, lanes.y),
-            carry=jax.tree.map(lambda a, b: jnp.where(active, a, b), carry, lanes.carry),
+            carry=select(active, carry, lanes.carry),
             own=jax.tree.map(jnp.add, lanes.own, own),
-            fresh=lanes.fresh & ~active,
-            **self.clock(back.lanes, ct_clock, ct_step, active),
         )
-        return back._replace(lanes=lanes, shared=jax.tree.map(jnp.add, back.shared, shared))
+        back = back._replace(lanes=lanes, shared=jax.tree.map(jnp.add, back.shared, shared))
+        if not self.lanes.with_times:
+            return back
+        ct_clock = jax.tree.map(jnp.add, ct_clock, ct_step)
+        return self.clocked(back, row, rows, active, behind.t, ct_clock)
+
+    def behind(self, lanes: Lane, row: Row, active: Array) -> Behind:
+        """Cotangents of what the next steps of the active lanes began with."""
+        t = lanes.t + self.saved.of_end(row, active) if self.lanes.with_times else None
+        zeros = jax.tree.map(jnp.zeros_like, (lanes.y, lanes.carry))
+        return Behind(t, *select(active, (lanes.y, lanes.carry), zeros))
+
+    def switched(
+        self,
+        back: Back,
+        row: Row,
+        rows: PyTree,
+        active: Array,
+        behind: Behind,
+        cts: Any,
+        parts: Parts,
+    ) -> tuple[Back, Behind, Any]:
+        """The same behind the events and jumps of the steps, with what came of them."""
+        lanes, (ct_y, ct_y1, ct_dense, ct_clock) = back.lanes, cts
+        cut = self.met.cut(lanes.events, row, active)
+        landed = active & False
+        if self.lanes.ensemble.jumps:
+            landed = self.met.aimed(row, rows, active)[0] & ~cut
+        # What was saved of a step's end is where an event cut it.
+        cut = cut & (self.lanes.ensemble.plan.save == "steps")
+        ct_end, ct_y1 = jnp.where(cut, ct_y1, 0), jnp.where(cut, 0, ct_y1)
+        which = active, landed
+        unread, behind, more = self.met.pulled(
+            lanes.events, row, rows, which, behind, ct_end, parts
+        )
+        now = Totals(back.shared, lanes.own, (ct_y, ct_y1, ct_dense), ct_clock)
+        shared, own, cts, ct_clock = jax.tree.map(jnp.add, now, more)
+        lanes = lanes._replace(own=own, events=unread)
+        return back._replace(shared=shared, lanes=lanes), behind, (*cts, ct_clock)
+
+    def clocked(
+        self,
+        back: Back,
+        row: Row,
+        rows: PyTree,
+        active: Array,
+        ct_end: Array,
+        ct_clock: tuple[Array, Array],
+    ) -> Back:
+        """The cotangents of times, from those of the steps' ends, starts and sizes."""
+        lanes = back.lanes
+        drawn = active & lanes.fresh & self.met.drawn(self.met.number(row))
+        to_jump, to_last = active & False, drawn
+        if self.lanes.ensemble.watched:
+            to_jump, to_last = self.met.aimed(row, rows, active)
+        # A step starts as much later as the one before; the last is what the rest leaves it.
+        ct_t, ct_h = ct_clock[0], jnp.where(to_jump | to_last, ct_clock[1], 0)
+        at_end = jnp.where(drawn, ct_end, 0)
+        lanes = lanes._replace(
+            t=jnp.where(active, ct_t - ct_h + ct_end - at_end, lanes.t),
+            t1=lanes.t1 + jnp.where(to_last, ct_h, 0) + at_end,
+            fresh=lanes.fresh & ~active,
+        )
+        if not self.lanes.ensemble.jumps:
+            return back._replace(lanes=lanes)
+        shared, own = self.met.of_stops(jnp.where(to_jump, ct_h, 0), rows, row.t)
+        shared, own = jax.tree.map(jnp.add, (back.shared, lanes.own), (shared, own))
+        return back._replace(shared=shared, lanes=lanes._replace(own=own))
 
     def stepped_back(self, row: Row, lanes: Lane, active: Array) -> tuple[Row, Lane]:
         """The row with the states that its steps began at, and the lanes there."""
@@ -133,17 +211,8 @@ class LaneReplay(eqx.Module):
         solver = method_in_lanes(ensemble, lanes.rows).stepper
         field = Run(ensemble, self.lanes.tile).field(lanes.rows)
         place = solver.step_back(field, row.t, y1, row.h, carry1)
-        place = jax.tree.map(lambda a, b: jnp.where(active, a, b), place, lanes.place)
+        place = select(active, place, lanes.place)
         return row._replace(y=place[0], carry=place[1]), lanes._replace(place=place)
-
-    def clock(self, lanes: Lane, ct_clock: Any, ct_step: Any, active: Array) -> dict[str, Array]:
-        """Cotangents of the first and last time, with those of a step's start and size."""
-        if not self.lanes.with_times:
-            return {}
-        ct_t, ct_h = jax.tree.map(jnp.add, ct_clock, ct_step)
-        ct_t, ct_h = jnp.where(active, ct_t, 0), jnp.where(active & lanes.fresh, ct_h, 0)
-        # Every step starts later if t0 does; the last alone is as long as the rest leaves it.
-        return {"t0": lanes.t0 + ct_t - ct_h, "t1": lanes.t1 + ct_h}
 
     def sane(self, row: Row, rows: PyTree, present: Array) -> tuple[Row, PyTree]:
         """The row with a harmless trajectory's start in the lanes that are not `present`.
@@ -192,9 +261,7 @@ class LaneReplay(eqx.Module):
         )
         shared, moving = jax.tree.map(jnp.add, (back.shared, ended.own), (shared, moving))
         y0 = y0 + ended.y + self.saved.start(num_accepted)
-        ts = (
-            self.saved.of_times(back, ended, ct_t0, num_accepted) if self.lanes.with_times else None
-        )
+        ts = self.saved.of_times(back, ended, ct_t0) if self.lanes.with_times else None
         good = self.lanes.good
         if ended.place:
             home = jax.vmap(returned)(ended.place[0], own[0].y0, self.lanes.places[0])
@@ -203,7 +270,10 @@ class LaneReplay(eqx.Module):
         ct = cotangent(self.lanes.ensemble, moving, shared, y0, ts, good, lost)
         return eqx.filter(ct, perturbed)
 
-    def field(self, shared: PyTree, own: PyTree, rows: PyTree) -> Callable[..., Array]:
-        """The field on lanes."""
-        ensemble, rows = self.lanes.with_moving(shared, own, rows)
-        return Run(ensemble, self.lanes.tile).field(rows)
+    def field(self, shared: PyTree, own: PyTree, rows: PyTree, t: Array) -> Callable[..., Array]:
+        """The field on lanes, as steps from `t` see it."""
+        ensemble, moved = self.lanes.with_moving(shared, own, rows)
+        field = Run(ensemble, self.lanes.tile).field(moved)
+        if not self.lanes.ensemble.jumps:
+            return field
+        return between(field, t, self.met.stops(shared, own, rows, t))

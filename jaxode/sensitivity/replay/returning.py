@@ -8,24 +8,26 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ...batch.ensemble import Ensemble
 from ...batch.lanes import Tile, first_of
-from ...batch.run import Ensemble
 from ..cotangents import without
 
 
 class Lane(NamedTuple):
     """The cotangents of a trajectory on its way back, and its own part of the problem.
 
-    `unread` counts the saved times whose cotangents are yet to come in; `t0` and `t1` are the
-    cotangents of its first and last time, `fresh` tells that its last step has not come. `place`
-    is the state and carry that steps back have led to, where they are not stored.
+    `unread` counts the saved times whose cotangents are yet to come in, `events` those in the log;
+    `t` and `t1` are the cotangents of the time that the walk is at and of the last one, `fresh`
+    tells that its last step has not come. `place` is the state and carry that steps back have led
+    to, where they are not stored.
     """
 
     y: Array
     carry: Any
     own: PyTree
     unread: Array
-    t0: Any
+    events: Any
+    t: Any
     t1: Any
     fresh: Array
     rows: PyTree
@@ -51,6 +53,7 @@ class Returning(eqx.Module):
     - `own`, `shared`: the arrays that are differentiated. `good`: which trajectories went well.
     - `end`: cotangents of the last states. `carry`: zeros like one trajectory's solver carry.
     - `places`: the last state and carry of each trajectory, where they are not stored.
+    - `events`: how many each had.
     """
 
     own: PyTree
@@ -62,6 +65,7 @@ class Returning(eqx.Module):
     carry: PyTree
     with_times: bool = eqx.field(static=True)
     places: PyTree = ()
+    events: Any = ()
 
     def blank(self) -> Back:
         """Blank lanes, and results as of trajectories that take no step."""
@@ -102,6 +106,7 @@ class Returning(eqx.Module):
             self.carry,
             jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.own),
             jnp.int32(ts.shape[-1]),
+            jax.tree.map(take, self.events),
             zero,
             zero,
             jnp.asarray(True),

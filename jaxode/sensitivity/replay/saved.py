@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ...batch.ensemble import values_in_lanes
 from ...batch.log import Row
-from ...batch.run import values_in_lanes
 from ...forward import Result, direction_of
 from ...record import Step
 from .returning import Back, Lane, Returning
-from .walking import times_returned
 
 
 class Saved(eqx.Module):
@@ -105,8 +104,10 @@ class Saved(eqx.Module):
     def inside(self, back: Back, row: Row, active: Array) -> Array | bool | None:
         """Whether dense output of a step was read."""
         save = self.lanes.ensemble.plan.save
+        if save == "dense" or self.lanes.ensemble.shared[0].events:
+            return True
         if save != "ts":
-            return True if save == "dense" else None
+            return None
         if not self.lanes.ensemble.plan.method.solver.evaluations.inside:
             return True
         number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
@@ -134,13 +135,19 @@ class Saved(eqx.Module):
             self.ct_ys(value),
         )
 
-    def of_times(self, back: Back, ended: Lane, ct_t0: Array, num_accepted: Array) -> Array:
+    def of_times(self, back: Back, ended: Lane, ct_t0: Array) -> Array:
         """Cotangents of the times of each trajectory."""
-        ts = back.times.at[:, 0].add(ended.t0 + ct_t0).at[:, -1].add(ended.t1)
+        ts = back.times.at[:, 0].add(ended.t + ct_t0).at[:, -1].add(ended.t1)
         if self.lanes.ensemble.plan.save != "steps" or self.cotangents.ts is None:
             return ts
-        returned = jax.vmap(times_returned, in_axes=(0, 0, None))
-        return ts + returned(self.cotangents.ts, num_accepted, self.times)
+        return ts.at[:, 0].add(self.cotangents.ts[:, 0])
+
+    def of_end(self, row: Row, active: Array) -> Array | float:
+        """Cotangent of the times at which the steps ended, where these were saved."""
+        if self.lanes.ensemble.plan.save != "steps" or self.cotangents.ts is None:
+            return 0.0
+        number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
+        return jnp.where(active, self.cotangents.ts[number, row.index + 1], 0)
 
     def span(self, number: Array) -> tuple[Array, Array]:
         """First time and direction of the trajectories."""

@@ -12,6 +12,7 @@ from ...forward import Plan, Problem, Result, run
 from ...record import Clocking, Tracing
 from ..one_way import forwards_after
 from .differentiated import Differentiated
+from .met import Met
 from .stages import keeping, kept_of_step
 from .steps import Replay
 
@@ -39,7 +40,7 @@ def _forward(
         step, tracing = keeping(part), with_stages(tracing, part)
     result, trace = run(problem, plan, tracing, step)
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
-    return result, (trace, result.status, result.stats.num_accepted, perturbed)
+    return result, (trace, result.status, result.stats.num_accepted, result.log, perturbed)
 
 
 @replayed.def_bwd
@@ -53,9 +54,10 @@ def _backward(
     tracing: Tracing | Clocking,
     stages: bool = False,
 ) -> PyTree:
-    trace, status, num_accepted, perturbed = residuals
+    trace, status, num_accepted, log, perturbed = residuals
     part, walks = Differentiated.of(perturbed, problem, plan), isinstance(tracing, Clocking)
-    replay = Replay(part, trace, cotangents, walks)
+    met = Met(part, log, cotangents) if problem.watched else None
+    replay = Replay(part, trace, cotangents, met, walks)
     end = replay.steps(replay.start(status), num_accepted)
     return eqx.filter(replay.finish(end, num_accepted), perturbed)
 
@@ -64,8 +66,10 @@ def with_stages(tracing: Tracing, part: Differentiated) -> Tracing:
     """`tracing`, with places for what is kept of the stages."""
     problem, method = part.problem, part.plan.method
     t, y = problem.ts[0], problem.y0
-    carry = jax.eval_shape(lambda: method.stepper.init(part.field(), t, y))
+    carry = jax.eval_shape(lambda: method.stepper.init(part.field(t), t, y))
     carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry)
     inside = {"ends": None, "steps": None, "dense": True}.get(part.plan.save, jnp.asarray(True))
+    if problem.events:
+        inside = True
     shapes = kept_of_step(part, (y, carry, t, t, inside), method.max_steps)
     return dataclasses.replace(tracing, residuals=shapes)

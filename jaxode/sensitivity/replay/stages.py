@@ -48,7 +48,7 @@ def kept_of_step(part: Differentiated, at: At, max_steps: int) -> tuple[Any, ...
     """
     y, carry, t, h, inside = at
     shapes = jax.eval_shape(
-        lambda y, carry, t, h: keeping(part)(part.field(), t, y, h, carry, inside).residuals,
+        lambda y, carry, t, h: keeping(part)(part.field(t), t, y, h, carry, inside).residuals,
         y, carry, t, h,
     )  # fmt: skip
     needed = max_steps * sum(x.size * x.dtype.itemsize for x in shapes)

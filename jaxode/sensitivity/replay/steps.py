@@ -15,19 +15,26 @@ from ...fuse import once
 from ...record import Trace, put_row
 from ...solution import Status
 from ..cotangents import where_known
+from .behind import Behind
 from .differentiated import Differentiated
+from .met import Met, Pulled
 from .stages import restored
-from .walking import returned, times_returned, when
+from .walking import returned, when
 
 
 class Back(NamedTuple):
-    """What the backward pass carries: cotangents, and how many saved times are yet to be read."""
+    """What the backward pass carries: cotangents, and how many saved times are yet to be read.
+
+    `t` is that of the time at which the last step ended; `events` counts those yet to be read.
+    """
 
     y: Array
     carry: Any
     moving: PyTree
     ts: Array | None
     unread: Array
+    t: Array | None
+    events: Any
 
 
 class _Kept(NamedTuple):
@@ -50,6 +57,7 @@ class Replay(eqx.Module):
     part: Differentiated
     trace: Trace
     cotangents: Result
+    met: Met | None
     walks: bool = eqx.field(static=True)
 
     def start(self, status: Array) -> Back:
@@ -59,7 +67,7 @@ class Replay(eqx.Module):
         if self.part.plan.save == "ends" and ct.ys is not None:
             y = y + ct.ys[1]
         carry = jax.eval_shape(
-            lambda: self.part.plan.method.stepper.init(self.part.field(), self.t0, y0)
+            lambda: self.part.plan.method.stepper.init(self.part.field(self.t0), self.t0, y0)
         )
         return Back(
             y=where_known(status == Status.SUCCESS, y),
@@ -67,6 +75,8 @@ class Replay(eqx.Module):
             moving=jax.tree.map(jnp.zeros_like, self.part.moving),
             ts=jnp.zeros_like(self.part.problem.ts) if self.part.with_times else None,
             unread=jnp.int32(self.part.problem.ts.shape[0]),
+            t=jnp.zeros_like(self.t0) if self.part.with_times else None,
+            events=() if self.met is None else self.met.count,
         )
 
     def steps(self, back: Back, num_accepted: Array) -> Back:
@@ -106,7 +116,7 @@ class Replay(eqx.Module):
     def walked_back(self, n: Array, clock: Any, place: _Reached) -> tuple[Array, Any, _Reached]:
         """The state that the solver's step back leads to, from the one after step `n`."""
         solver, (t, h) = self.part.plan.method.stepper, clock
-        y, carry = solver.step_back(self.part.field(), t, place.y, h, place.carry)
+        y, carry = solver.step_back(self.part.field(t), t, place.y, h, place.carry)
         return y, carry, _Reached(y, carry)
 
     def rebuilt(self, n: Array, clock: Any, kept: _Kept) -> tuple[Array, Any, _Kept]:
@@ -114,21 +124,24 @@ class Replay(eqx.Module):
 
         The rows of later steps are free: they take states on the way, evenly spaced.
         """
-        trace, field = self.trace, self.part.field()
-        solver = self.part.plan.method.stepper.forwards()
+        trace, solver = self.trace, self.part.plan.method.stepper.forwards()
         row = jnp.argmax(jnp.where(kept.steps <= n, kept.steps, -1))
         begin = kept.steps[row]
         y, carry = jax.tree.map(lambda b: b[row], kept.states)
         kept_carry = bool(jax.tree.leaves(carry))
         if not kept_carry:
-            carry = solver.init(field, trace.t[begin], y)
+            carry = solver.init(self.part.field(trace.t[begin]), trace.t[begin], y)
         free = jnp.sum((kept.steps > n) | (kept.steps < 0))
         stride = (n - begin) // (free + 1) + 1
 
         def again(state: tuple) -> tuple:
             i, y, carry, (steps, states) = state
-            stepped = solver.step(field, trace.t[i], y, trace.h[i], carry, None)
-            i, y, carry = i + 1, stepped.y1, stepped.carry
+            t, h, inside = trace.t[i], trace.h[i], True if self.part.problem.events else None
+            stepped = solver.step(self.part.field(t), t, y, h, carry, inside)
+            after = stepped.y1, stepped.carry
+            if self.met is not None:
+                after = self.met.resumed(i, t, h, y, stepped)
+            i, (y, carry) = i + 1, after
             due, row = (i - begin) % stride == 0, jnp.argmax((steps > n) | (steps < 0))
             states = jax.tree.map(
                 lambda b, v: put_row(b, jnp.where(due, v, b[row]), row),
@@ -147,25 +160,45 @@ class Replay(eqx.Module):
         """Pull the cotangents at the end of step `n`, `end` if known, back to its `start`."""
         y, carry, t, h = start
         if not jax.tree.leaves(carry):
-            carry = self.part.plan.method.stepper.init(self.part.field(), t, y)
+            carry = self.part.plan.method.stepper.init(self.part.field(t), t, y)
         at = (y, carry, t, h, self.inside(back, t))
         kept = jax.tree.map(lambda b: b[n], self.trace.residuals)
         (y1, dense, _), pull = (
             restored(self.part, at, kept) if kept else self.part.pull(at, end)[:2]
         )
         back, (ct_y, ct_y1, ct_dense, ct_clock) = self.values(back, n, t, h, y, y1, dense)
-        moving, ct_start, ct_carry, ct_step = pull((back.y + ct_y1, ct_dense, back.carry))
-        ts = back.ts
+        ts, behind = back.ts, Behind(back.t, back.y, back.carry)
+        drawn = (n == total - 1) & self.drawn
+        if ts is not None and self.part.plan.save == "steps" and self.cotangents.ts is not None:
+            behind = behind._replace(t=behind.t + self.cotangents.ts[n + 1])
+        if self.met is not None:
+            # What was saved of a step's end is where an event cut it.
+            cut = self.met.cut(n) & (self.part.plan.save == "steps")
+            ct_end, ct_y1 = jnp.where(cut, ct_y1, 0), jnp.where(cut, 0, ct_y1)
+            parts = y, y1, dense
+            unread, behind, more = self.met.pulled(back.events, n, behind, ct_end, parts, (t, h))
+            so_far = Pulled(back.moving, (ct_y, ct_y1, ct_dense), ct_clock)
+            moving, (ct_y, ct_y1, ct_dense), ct_clock = jax.tree.map(jnp.add, so_far, more)
+            back = back._replace(events=unread, moving=moving)
+        moving, ct_start, ct_carry, ct_step = pull((behind.y + ct_y1, ct_dense, behind.carry))
+        ct_before = None
         if ts is not None:
             ct_t, ct_h = jax.tree.map(jnp.add, ct_clock, ct_step)
-            # Every step starts later if t0 does; the last alone is as long as the rest leaves it.
-            ct_h = jnp.where(n == total - 1, ct_h, 0)
-            ts = ts.at[0].add(ct_t - ct_h).at[-1].add(ct_h)
+            # A step starts as much later as the one before; the last is what the rest leaves it.
+            to_jump, to_last = (False, drawn) if self.met is None else self.met.aimed(t, h)
+            ct_h = jnp.where(to_jump | to_last, ct_h, 0)
+            at_end = jnp.where(drawn, behind.t, 0)
+            ts = ts.at[-1].add(jnp.where(to_last, ct_h, 0) + at_end)
+            ct_before = ct_t - ct_h + behind.t - at_end
+            if self.met is not None and self.part.problem.jumps is not None:
+                more = self.met.of_stop(jnp.where(to_jump, ct_h, 0), t)
+                moving = jax.tree.map(jnp.add, moving, more)
         return back._replace(
             y=ct_start + ct_y,
             carry=ct_carry,
             moving=jax.tree.map(jnp.add, back.moving, moving),
             ts=ts,
+            t=ct_before,
         )
 
     def values(
@@ -234,7 +267,7 @@ class Replay(eqx.Module):
         solver, problem = self.part.plan.method.stepper, self.part.problem
 
         def begin(moving: PyTree, y: Array, t: Array) -> Any:
-            return solver.init(self.part.field(moving), t, y), self.first_value(moving, y, t)
+            return solver.init(self.part.field(t, moving), t, y), self.first_value(moving, y, t)
 
         (_, value), pull = jax.vjp(begin, self.part.moving, problem.y0, self.t0)
         moving, y0, t0 = pull((back.carry, self.ct_first_value(value, back.unread)))
@@ -245,9 +278,9 @@ class Replay(eqx.Module):
             y0 = y0 + ct.ys[0]
         if self.part.plan.save == "dense" and ct.dense is not None and ct.dense[2] is not None:
             y0 = y0 + jnp.where(total == 0, ct.dense[2][0], 0)  # a solve over no time
-        ts = None if back.ts is None else back.ts.at[0].add(t0)
+        ts = None if back.ts is None else back.ts.at[0].add(t0 + back.t)
         if ts is not None and self.part.plan.save == "steps" and ct.ts is not None:
-            ts = ts + times_returned(ct.ts, total, ts.shape[0])
+            ts = ts.at[0].add(ct.ts[0])
         return dataclasses.replace(moving, y0=y0, ts=ts)
 
     def first_value(self, moving: PyTree, y: Array, t: Array) -> PyTree:
@@ -270,10 +303,19 @@ class Replay(eqx.Module):
 
     def inside(self, back: Back, t: Array) -> Array | bool | None:
         """Whether dense output of the step that starts at `t` was read."""
+        if self.part.problem.events:
+            return True
         if self.part.plan.save == "ts":
             ts = self.part.problem.ts
             return direction_of(ts) * (ts[jnp.maximum(back.unread - 1, 0)] - t) > 0
         return True if self.part.plan.save == "dense" else None
+
+    @property
+    def drawn(self) -> Array | bool:
+        """Whether the last step was drawn out to the last time; else an event ended the solve."""
+        if self.met is None or self.met.log is None:
+            return True
+        return ~jnp.any(self.part.problem.ends[self.met.log.index])
 
     @property
     def t0(self) -> Array:

@@ -25,10 +25,3 @@ def returned(y: Array, y0: Array, y1: Array) -> Array:
     """
     gap, size = jnp.abs(y - y0), jnp.maximum(jnp.abs(y0), jnp.abs(y1))
     return jnp.max(gap) <= jnp.finfo(gap.dtype).eps ** 0.25 * jnp.max(size)
-
-
-def times_returned(ct: Array, total: Array, times: int) -> Array:
-    """Cotangent of `ts` through the times of steps: all but the last move with the first."""
-    zeros, rows = jnp.zeros((times,), ct.dtype), jnp.arange(ct.shape[0])
-    first = jnp.sum(ct, where=(rows < total) | (rows == 0))
-    return zeros.at[0].add(first).at[-1].add(jnp.where(total > 0, ct[total], 0))
