@@ -214,5 +214,6 @@ def test_the_period_of_the_van_der_pol_oscillator(solver):
     )  # fmt: skip
     count = int(sol.events.count)
     assert count == 12
-    periods = np.diff(np.asarray(sol.events.ts[:count]))
+    times = np.asarray(sol.events.ts[:count], dtype=np.float64)
+    periods = times[1:] - times[:-1]
     np.testing.assert_allclose(periods[-4:], PERIOD, rtol=0, atol=1e-8)
