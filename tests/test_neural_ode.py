@@ -186,8 +186,8 @@ def test_log_of_a_named_loss():
 def test_only_parameters_are_trained():
     model = jo.NeuralODE(network(), rtol=jnp.array(1e-4), atol=1e-6)
     trained, _ = jo.fit(model, (X, LABELS), loss="cross_entropy", steps=3, progress=False)
-    assert trained.rtol == model.rtol
-    assert trained.solver == model.solver
+    assert trained.settings.rtol == model.settings.rtol
+    assert trained.settings.solver == model.settings.solver
     assert not np.allclose(trained.field.layers[0].weight, model.field.layers[0].weight)
 
 
@@ -226,3 +226,24 @@ def test_a_plain_module_is_mapped_over_the_batch():
     trained, log = jo.fit(network(), (X, X), loss="mse", metric="mse", steps=3, progress=False)
     np.testing.assert_allclose(log.history["mse"], log.loss)
     assert isinstance(trained, eqx.nn.MLP)
+
+
+def test_each_sample_may_have_times_of_its_own():
+    model = jo.NeuralODE(network(), rtol=1e-9, atol=1e-9)
+    ts = jnp.array([[0.0, 0.3, 0.9], [0.0, 0.5, 0.5], [0.2, 0.4, 1.5]])  # the second ends early
+    path = model(X[:3], ts)
+    assert path.shape == (3, 3, 2)
+    for sample in range(3):
+        np.testing.assert_allclose(path[:, sample], model(X[sample], ts[sample]), rtol=1e-7)
+
+
+def test_arguments_of_each_sample():
+    model = jo.NeuralODE(lambda t, y, args: args["own"] * args["all"] * y, rtol=1e-9, atol=1e-9)
+    args = {"own": jnp.array([0.5, 1.0, 2.0]), "all": 0.7}
+    y1 = model(X[:3], args=args, args_axes={"own": 0, "all": None})
+    np.testing.assert_allclose(y1, np.exp(0.7 * args["own"])[:, None] * X[:3], rtol=1e-7)
+
+
+def test_an_unknown_option_is_named():
+    with pytest.raises(jo.OptionError, match=r"no option called 'rtoll'.*'rtol'"):
+        jo.NeuralODE(network(), rtoll=1e-3)  # pyright: ignore[reportCallIssue]

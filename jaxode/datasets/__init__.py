@@ -1,4 +1,29 @@
-"""Data to learn from: toys that are drawn afresh, and records that come with the package."""
+"""Data to learn from: toys that are drawn afresh, simulated systems, and records."""
 
+from .annulus import annulus as annulus
+from .densities import DENSITIES as DENSITIES
+from .densities import ENTROPY_FLOORS as ENTROPY_FLOORS
+from .densities import checkerboard as checkerboard
+from .densities import circles as circles
+from .densities import eight_gaussians as eight_gaussians
+from .densities import moons as moons
+from .densities import pinwheel as pinwheel
+from .densities import rings as rings
+from .densities import swiss_roll as swiss_roll
+from .densities import two_spirals as two_spirals
 from .lynx_hare import lynx_hare as lynx_hare
+from .records import co2 as co2
+from .records import digits as digits
+from .records import eeg as eeg
+from .records import stocks as stocks
+from .records import sunspots as sunspots
+from .series import LatentSpirals as LatentSpirals
+from .series import Periodic as Periodic
+from .series import latent_spirals as latent_spirals
+from .series import periodic as periodic
+from .series import spiral_chirality as spiral_chirality
+from .simulators import SYSTEMS as SYSTEMS
+from .simulators import Simulated as Simulated
+from .simulators import System as System
+from .simulators import simulate as simulate
 from .spiral import Spiral as Spiral

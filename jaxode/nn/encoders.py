@@ -1,0 +1,146 @@
+"""Encoders: from an irregular series to the distribution of a latent state."""
+
+from typing import Any, Literal, Protocol, Unpack
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import Float
+
+from ..errors import unknown_name
+from .flow import flow
+from .ode_rnn import ODERNN, cast, check_sizes
+from .series import Series
+from .settings import SolveOptions
+
+
+class Encoder(Protocol):
+    """What a `LatentODE` asks of an encoder."""
+
+    def __call__(
+        self, series: Series, t0: Float[Array, " batch"], key: Array | None = None
+    ) -> tuple[Array, Array, Array | None]:
+        """Mean and log variance of the state at `t0`, shape `(batch, latent)`.
+
+        Third the status of each solve, int32 of shape `(batch, n)`, if there were any.
+        """
+        ...
+
+
+class RNNEncoder(eqx.Module):
+    """A recurrent network that reads the observations backwards, with the time between them.
+
+    It reads at each place the values (zero where there are none), what is observed, and the time
+    since the place read before; places with no observation are passed over. At the end it is told
+    how long before the first observation `t0` is.
+
+    **Arguments:**
+
+    - `channels`: of a series. `latent`: size of the latent state. `hidden`: of the network's.
+    - `cell`: "gru", or "tanh" for the plain recurrence `h = tanh(W [x, h] + b)`.
+    - `key`: for the weights.
+
+    **Raises:** `OptionError` for bad options.
+
+    Source: Chen et al., Neural ordinary differential equations (2018), arXiv 1806.07366.
+    """
+
+    cell: eqx.nn.GRUCell | eqx.nn.Linear
+    readout: eqx.nn.Linear
+    hidden: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        channels: int,
+        latent: int,
+        hidden: int = 25,
+        *,
+        cell: Literal["gru", "tanh"] = "gru",
+        key: Array,
+    ) -> None:
+        check_sizes(channels=channels, latent=latent, hidden=hidden)
+        first, second = jax.random.split(key)
+        size = 2 * channels + 1
+        if cell not in ("gru", "tanh"):
+            raise unknown_name("cell", str(cell), ("gru", "tanh"))
+        if cell == "gru":
+            self.cell = eqx.nn.GRUCell(size, hidden, key=first)
+        else:
+            self.cell = eqx.nn.Linear(size + hidden, hidden, key=first)
+        self.readout = eqx.nn.Linear(hidden + 1, 2 * latent, key=second)
+        self.hidden = hidden
+
+    def __call__(
+        self, series: Series, t0: Float[Array, " batch"], key: Array | None = None
+    ) -> tuple[Array, Array, None]:
+        """Mean and log variance of the state at `t0`; see `Encoder`."""
+        del key
+        model = cast(self, series.xs.dtype)
+        mean, log_variance = jax.vmap(model._one)(series, t0)
+        return mean, log_variance, None
+
+    def _one(self, series: Series, t0: Array) -> tuple[Array, Array]:
+        ts, xs, mask = series
+        seen = jnp.any(mask, -1)
+        last = jnp.max(jnp.where(seen, ts, ts[0]))
+
+        def step(carry: Any, place: Any) -> Any:
+            h, later = carry
+            t, x, known = place
+            inputs = jnp.concatenate([x, known.astype(x.dtype), (later - t)[None]])
+            read = jnp.any(known)
+            return (jnp.where(read, self._update(inputs, h), h), jnp.where(read, t, later)), None
+
+        start = jnp.zeros(self.hidden, xs.dtype), last
+        (h, first), _ = lax.scan(step, start, (ts, xs, mask), reverse=True)
+        out = self.readout(jnp.concatenate([h, (first - t0)[None]]))
+        mean, log_variance = jnp.split(out, 2)
+        return mean, log_variance
+
+    def _update(self, inputs: Array, h: Array) -> Array:
+        if isinstance(self.cell, eqx.nn.GRUCell):
+            return self.cell(inputs, h)
+        return jnp.tanh(self.cell(jnp.concatenate([inputs, h])))
+
+
+class ODERNNEncoder(eqx.Module):
+    """An ODE-RNN that runs backwards from a series' last observation to `t0`.
+
+    **Arguments:** `channels` of a series, `latent` the size of the latent state; `hidden`, `field`,
+    `width`, `depth`, `key` and the options of `solve` as of `ODERNN`.
+
+    **Raises:** `OptionError` and `FieldError` for bad options.
+
+    Source: Rubanova et al. (2019), arXiv 1907.03907.
+    """
+
+    rnn: ODERNN
+
+    def __init__(
+        self,
+        channels: int,
+        latent: int,
+        hidden: int = 25,
+        *,
+        field: Any = None,
+        width: int | None = None,
+        depth: int = 1,
+        key: Array,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        sizes = {"field": field, "width": width, "depth": depth}
+        check_sizes(latent=latent)
+        self.rnn = ODERNN(channels, hidden, 2 * latent, **sizes, key=key, **options)
+
+    def __call__(
+        self, series: Series, t0: Float[Array, " batch"], key: Array | None = None
+    ) -> tuple[Array, Array, Array]:
+        """Mean and log variance of the state at `t0`; see `Encoder`."""
+        states = self.rnn.walk(series, reverse=True, key=key)
+        spans = jnp.stack([series.ts[:, 0], t0], -1)
+        field = cast(self.rnn.field, series.xs.dtype)
+        axes = 0, 0, None
+        end = flow(field, states.after[:, 0], spans, None, self.rnn.settings, in_axes=axes, key=key)
+        mean, log_variance = jnp.split(self.rnn.read(end.y1), 2, axis=-1)
+        return mean, log_variance, jnp.concatenate([states.status, end.status[:, None]], 1)

@@ -1,0 +1,86 @@
+"""A block of a transformer as a field: the ODE transformer."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from ...errors import FieldError, OptionError
+from .parts import check_count
+
+
+class TransformerField(eqx.Module):
+    """The update of a pre-norm transformer block as the slope of the tokens.
+
+    An Euler step of length 1 is the usual block: attention, then a network of one hidden layer
+    (GELU) for each token, each of the normalised tokens and added to them. The state has shape
+    `(tokens, width)`. `args` is None or a boolean mask, True for what may be seen: of shape
+    `(tokens,)`, where the other tokens are padding and stand still, or `(tokens, tokens)`, from
+    row to column, as for causal attention.
+
+    **Arguments:**
+
+    - `width`: features of a token, a multiple of `heads`.
+    - `heads`: of the attention.
+    - `hidden`: width of the network's hidden layer.
+
+    **Raises:** `OptionError` for sizes that do not fit; called, `FieldError` for a mask or a state
+    of another shape.
+
+    Source: Li et al., ODE transformer (2022), arXiv 2203.09176.
+    """
+
+    attention: eqx.nn.MultiheadAttention
+    network: eqx.nn.MLP
+    norms: tuple[eqx.nn.LayerNorm, eqx.nn.LayerNorm]
+    width: int = eqx.field(static=True)
+
+    def __init__(self, width: int, heads: int, hidden: int, *, key: Array) -> None:
+        for name, value in (("width", width), ("heads", heads), ("hidden", hidden)):
+            check_count("TransformerField", name, value)
+        if width % heads:
+            raise OptionError(
+                f"TransformerField: width must be a multiple of heads, got {width} and {heads}"
+            )
+        first, second = jax.random.split(key)
+        self.width = width
+        self.attention = eqx.nn.MultiheadAttention(heads, width, key=first)
+        self.network = eqx.nn.MLP(width, width, hidden, 1, activation=jax.nn.gelu, key=second)
+        self.norms = eqx.nn.LayerNorm(width), eqx.nn.LayerNorm(width)
+
+    def __call__(
+        self, t: Array, y: Float[Array, "tokens width"], args: Bool[Array, "..."] | None = None
+    ) -> Float[Array, "tokens width"]:
+        """The slope of the tokens."""
+        if y.ndim != 2 or y.shape[1] != self.width:
+            raise FieldError(
+                f"TransformerField: the state has shape (tokens, {self.width}), got {y.shape}"
+            )
+        mask, real = _mask(args, y.shape[0])
+        normed = jax.vmap(self.norms[0])(y)
+        seen = self.attention(normed, normed, normed, mask=mask)
+        slope = seen + jax.vmap(lambda token: self.network(self.norms[1](token)))(y + seen)
+        return slope if real is None else jnp.where(real[:, None], slope, 0)
+
+
+def _mask(args: Array | None, tokens: int) -> tuple[Array | None, Array | None]:
+    """Who may be seen from each token, and which tokens are no padding."""
+    if args is None:
+        return None, None
+    if not _is_boolean(args) or args.shape not in ((tokens,), (tokens, tokens)):
+        raise FieldError(
+            f"TransformerField: args must be None or a boolean mask of shape ({tokens},) or "
+            f"({tokens}, {tokens}), got {getattr(args, 'dtype', type(args).__name__)} of shape "
+            f"{jnp.shape(args)}"
+        )
+    if args.ndim == 2:
+        return args, None
+    return jnp.broadcast_to(args, (tokens, tokens)), args
+
+
+def _is_boolean(args: Any) -> bool:
+    return isinstance(args, Array | np.ndarray) and args.dtype.kind == "b"

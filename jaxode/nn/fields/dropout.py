@@ -1,0 +1,81 @@
+"""Dropout for fields: one mask for a whole solve."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool
+
+from ...errors import FieldError, OptionError
+from ..drawn import Drawn
+from .parts import check_count
+
+
+class Dropout(Drawn):
+    """Dropout whose mask is drawn once for each solve and each sample.
+
+    A mask that changed from stage to stage would make the field random, and an adaptive solver
+    would take tiny steps. Models of `jo.nn` draw the mask when they are called with `key=`;
+    `eqx.nn.inference_mode(model)` turns dropout off, and then no key is needed.
+
+    **Arguments:**
+
+    - `p`: the probability that a feature is set to zero; the others are divided by `1 - p`.
+    - `shape`: the features that enter, an integer for a vector; or anything that broadcasts to
+      them, such as `(channels, 1, 1)` to drop whole channels.
+
+    A layer of `(x)`.
+
+    **Raises:** `OptionError` unless `0 <= p < 1` and `shape` is of positive integers; called,
+    `FieldError` without a mask.
+
+    Source: Srivastava et al. (2014); one mask for all times: Gal and Ghahramani (2016), arXiv
+    1512.05287.
+    """
+
+    p: float = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
+    # Not static: eqx.nn.inference_mode sets it.
+    inference: bool
+    drawn: Bool[Array, "..."] | None
+
+    def __init__(self, p: float, shape: int | Sequence[int], *, inference: bool = False) -> None:
+        try:
+            self.p = float(p)
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"Dropout: p must be a number, got {p!r}") from error
+        if not 0 <= self.p < 1:
+            raise OptionError(f"Dropout: p must be at least 0 and below 1, got {p!r}")
+        sizes = shape if isinstance(shape, tuple | list) else (shape,)
+        self.shape = tuple(check_count("Dropout", "shape", size) for size in sizes)
+        self.inference, self.drawn = inference, None
+
+    def draw(self, key: Array) -> Array:
+        """The mask of one sample: True for what is kept."""
+        return jax.random.bernoulli(key, 1 - self.p, self.shape)
+
+    def draws(self) -> bool:
+        """Whether there is anything to drop."""
+        return not self.inference and self.p > 0
+
+    def __call__(self, x: Array, *, key: Array | None = None) -> Array:
+        """`x` with what is dropped zero; `key`, which `eqx.nn.Sequential` gives, is ignored."""
+        if not self.draws():
+            return x
+        if self.drawn is None:
+            raise FieldError(
+                "Dropout has no mask: call the model with key=jax.random.key(...), or turn dropout "
+                "off by eqx.nn.inference_mode(model)"
+            )
+        if not self._fits(x.shape):
+            raise FieldError(f"Dropout: the mask of shape {self.shape} does not fit x of {x.shape}")
+        return jnp.where(self.drawn, x / (1 - self.p), 0)
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        try:
+            return np.broadcast_shapes(shape, self.shape) == shape
+        except ValueError:
+            return False

@@ -1,0 +1,158 @@
+"""Fields that follow from an energy, without and with losses and controls."""
+
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, PyTree
+
+from ...errors import FieldError, OptionError
+from ...problem import call_field
+from .parts import check_count, check_part, halves, slope
+
+
+class Hamiltonian(eqx.Module):
+    """The field of an energy: of the state `y = (q, p)`, `q' = dH/dp` and `p' = -dH/dq`.
+
+    The energy is conserved; symplectic solvers keep it from drifting.
+
+    **Arguments:**
+
+    - `energy`: of `(y)`, `(t, y)` or `(t, y, args)`, returns a scalar; a network such as
+      `eqx.nn.MLP(2 * n, "scalar", 64, 2, jnp.tanh, key=key)`, which must be smooth.
+
+    **Raises:** `FieldError` if the energy cannot be called; called, if it is no scalar or the state
+    no vector of even size.
+
+    Source: Greydanus et al., Hamiltonian neural networks (2019), arXiv 1906.01563.
+    """
+
+    energy: Any
+
+    def __init__(self, energy: Any) -> None:
+        self.energy = check_part("Hamiltonian", "energy", energy)
+
+    def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
+        """The slope at `y`, of its shape."""
+        halves("Hamiltonian", y)
+        by_q, by_p = jnp.split(slope("Hamiltonian", "energy", self.energy, t, y, args), 2)
+        return jnp.concatenate([by_p, -by_q])
+
+
+class PortHamiltonian(eqx.Module):
+    """A field with an energy, losses and controls: `y' = (J - R) dH/dy + G u`.
+
+    `R = L L'` is never negative, so without controls the energy never rises, whatever is learned.
+
+    **Arguments:**
+
+    - `energy`: as of `Hamiltonian`, here of a state of any `size`.
+    - `size`: of the state.
+    - `structure`: J. "canonical", that of `(q, p)` for an even size; "learned", a trained
+      antisymmetric matrix; or an antisymmetric matrix of shape `(size, size)`, held fixed.
+    - `dissipation`: whether there is an R; its L is trained, from 0.1 on the diagonal.
+    - `controls`: how many controls there are; G, of shape `(size, controls)`, is trained.
+    - `control`: u, of `(y)`, `(t, y)` or `(t, y, args)`, returns shape `(controls,)`. By default
+      `args` is u.
+    - `key`: for G and a learned J.
+
+    **Raises:** `OptionError` for options that do not fit; called, `FieldError` where a part does
+    not return its shape.
+
+    Source: van der Schaft and Jeltsema (2014); Desai et al., Port-Hamiltonian neural networks
+    (2021), arXiv 2107.08024.
+    """
+
+    energy: Any
+    control: Any
+    size: int = eqx.field(static=True)
+    # Known numbers are static, so that no optimiser moves them.
+    fixed: tuple[tuple[float, ...], ...] | None = eqx.field(static=True)
+    generator: Float[Array, "size size"] | None
+    factor: Float[Array, "size size"] | None
+    inputs: Float[Array, "size controls"] | None
+
+    def __init__(
+        self,
+        energy: Any,
+        size: int,
+        *,
+        structure: Literal["canonical", "learned"] | Any = "canonical",
+        dissipation: bool = True,
+        controls: int = 0,
+        control: Any = None,
+        key: Array | None = None,
+    ) -> None:
+        self.energy = check_part("PortHamiltonian", "energy", energy)
+        self.size = check_count("PortHamiltonian", "size", size)
+        check_count("PortHamiltonian", "controls", controls, least=0)
+        if control is not None:
+            check_part("PortHamiltonian", "control", control)
+            if not controls:
+                raise OptionError("PortHamiltonian: a control needs controls=..., their number")
+        learned = isinstance(structure, str) and structure == "learned"
+        if key is None and (learned or controls):
+            raise OptionError("PortHamiltonian: controls and a learned structure need key=...")
+        keys = jax.random.split(jax.random.key(0) if key is None else key)
+        scale = size**-0.5
+        self.control = control
+        self.fixed = None if learned else _fixed(structure, size)
+        self.generator = scale * jax.random.normal(keys[0], (size, size)) if learned else None
+        self.factor = 0.1 * jnp.eye(size) if dissipation else None
+        self.inputs = scale * jax.random.normal(keys[1], (size, controls)) if controls else None
+
+    def structure(self) -> Float[Array, "size size"]:
+        """J, antisymmetric."""
+        if self.generator is None:
+            return jnp.asarray(self.fixed)
+        return self.generator - self.generator.T
+
+    def dissipation(self) -> Float[Array, "size size"]:
+        """R, symmetric and without a negative eigenvalue."""
+        if self.factor is None:
+            return jnp.zeros((self.size, self.size))
+        lower = jnp.tril(self.factor)
+        return lower @ lower.T
+
+    def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
+        """The slope at `y`, of its shape."""
+        if y.shape != (self.size,):
+            raise FieldError(f"PortHamiltonian: the state has size {self.size}, got {y.shape}")
+        by_y = slope("PortHamiltonian", "energy", self.energy, t, y, args)
+        flow = (self.structure() - self.dissipation()).astype(y.dtype) @ by_y
+        if self.inputs is None:
+            return flow
+        u = args if self.control is None else call_field(self.control, t, y, args)
+        if jnp.shape(u) != self.inputs.shape[1:]:
+            whose = "args" if self.control is None else "what control returns"
+            raise FieldError(
+                f"PortHamiltonian: {whose} must be the controls, of shape {self.inputs.shape[1:]}, "
+                f"got {jnp.shape(u)}"
+            )
+        return flow + self.inputs @ u
+
+
+def _fixed(structure: Any, size: int) -> tuple[tuple[float, ...], ...]:
+    """The matrix J as numbers. **Raises:** `OptionError`."""
+    if isinstance(structure, str):
+        if structure != "canonical":
+            raise OptionError(
+                "PortHamiltonian: structure must be 'canonical', 'learned' or a matrix, got "
+                f"{structure!r}"
+            )
+        if size % 2:
+            raise OptionError(
+                f"PortHamiltonian: the canonical structure is of an even size, got {size}; use "
+                "structure='learned' or a matrix"
+            )
+        one, zero = np.eye(size // 2), np.zeros((size // 2, size // 2))
+        structure = np.block([[zero, one], [-one, zero]])
+    matrix = np.asarray(structure, float)
+    if matrix.shape != (size, size) or not np.allclose(matrix, -matrix.T):
+        raise OptionError(
+            f"PortHamiltonian: structure must be an antisymmetric matrix of shape {(size, size)}"
+        )
+    return tuple(tuple(row) for row in matrix.tolist())

@@ -1,0 +1,42 @@
+"""Layers one after the other, those that depend on time among them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+from jax import Array
+from jaxtyping import PyTree
+
+from ...errors import FieldError
+from ...problem import call_field
+from .parts import check_part
+
+
+class Sequential(eqx.Module):
+    """A field of layers, each of which may see the time.
+
+    **Arguments:**
+
+    - `layers`: one after the other, each of `(x)`, such as `eqx.nn.Linear` or `jnp.tanh`, of
+      `(t, x)`, such as `GalerkinLinear` or `ConcatSquash`, or of `(t, x, args)`, as a field.
+
+    **Raises:** `FieldError` for layers that cannot be called, and for `eqx.nn.Dropout`.
+    """
+
+    layers: tuple[Callable[..., Any], ...]
+
+    def __init__(self, layers: Sequence[Callable[..., Any]]) -> None:
+        for i, layer in enumerate(layers):
+            check_part("Sequential", f"layers[{i}]", layer)
+            if isinstance(layer, eqx.nn.Dropout):
+                raise FieldError(
+                    f"Sequential: layers[{i}] is eqx.nn.Dropout, whose mask changes at every call "
+                    "while a solve needs one field; use jo.nn.Dropout"
+                )
+        self.layers = tuple(layers)
+
+    def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
+        """What the last layer returns."""
+        for layer in self.layers:
+            y = call_field(layer, t, y, args)
+        return y

@@ -1,0 +1,222 @@
+"""GRU-ODE-Bayes: a filter whose hidden state flows between observations and jumps at them."""
+
+from typing import Any, Unpack
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import ArrayLike, Float, Int
+
+from ..surroundings import compiled
+from .ode_rnn import (
+    Walk,
+    cast,
+    check_channels,
+    check_sizes,
+    find_times,
+    raise_on_broken_walk,
+    walk,
+    with_queries,
+)
+from .series import Series, find_series
+from .settings import Settings, SolveOptions
+
+
+class GRUODE(eqx.Module):
+    """A GRU in the limit of continuous time: `h' = (1 - z) (g - h)`.
+
+    `z` is the update gate and `g` the candidate, in `(-1, 1)`; so a state whose entries are between
+    -1 and 1 stays there.
+
+    **Arguments:** `hidden`: size of the state. `key`: for the weights.
+
+    Source: De Brouwer et al. (2019), arXiv 1905.12374, section 2.2, without inputs.
+    """
+
+    gates: eqx.nn.Linear
+    candidate: eqx.nn.Linear
+
+    def __init__(self, hidden: int, *, key: Array) -> None:
+        first, second = jax.random.split(key)
+        self.gates = eqx.nn.Linear(hidden, 2 * hidden, key=first)
+        self.candidate = eqx.nn.Linear(hidden, hidden, key=second)
+
+    def __call__(self, h: Float[Array, " hidden"]) -> Float[Array, " hidden"]:
+        """The slope at `h`."""
+        r, z = jnp.split(jax.nn.sigmoid(self.gates(h)), 2)
+        g = jnp.tanh(self.candidate(r * h))
+        return (1 - z) * (g - h)
+
+
+class GRUODEBayes(eqx.Module):
+    """Predicts the mean and the variance of each channel of a series that is observed sporadically.
+
+    Between observations the hidden state follows `GRUODE`. At one it jumps by a GRU, which sees
+    of every channel that is observed the value, the predicted mean and log variance, and the
+    error. The state begins at a learnt one at the sample's first observation. Series are given as
+    to `ODERNN`; each sample takes steps of its own.
+
+    **Arguments:**
+
+    - `channels`: of a series. `hidden`: size of the state.
+    - `width`: of the hidden layer that predicts mean and log variance; `hidden` if None.
+    - `features`: made of each channel for the jump.
+    - `key`: for the weights.
+    - `solver` and the other options of `solve`.
+
+    A jump forgets what was there before it, so there is no `inverse`.
+
+    **Raises:** `OptionError` for bad options.
+
+    Source: De Brouwer et al., GRU-ODE-Bayes: continuous modeling of sporadically-observed time
+    series (2019), arXiv 1905.12374.
+    """
+
+    start: Float[Array, " hidden"]
+    field: GRUODE
+    cell: eqx.nn.GRUCell
+    weight: Float[Array, "channels features 4"]
+    bias: Float[Array, "channels features"]
+    observe: eqx.nn.MLP
+    settings: Settings
+    channels: int = eqx.field(static=True)
+    batched = True
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int,
+        *,
+        width: int | None = None,
+        features: int = 4,
+        key: Array,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        width = hidden if width is None else width
+        check_sizes(channels=channels, hidden=hidden, width=width, features=features)
+        keys = jax.random.split(key, 4)
+        self.start = jnp.zeros(hidden)
+        self.field = GRUODE(hidden, key=keys[0])
+        self.cell = eqx.nn.GRUCell(channels * features, hidden, key=keys[1])
+        self.weight = jax.random.normal(keys[2], (channels, features, 4)) / 2
+        self.bias = jnp.full((channels, features), 0.1)
+        self.observe = eqx.nn.MLP(hidden, 2 * channels, width, 1, jax.nn.relu, key=keys[3])
+        self.settings = Settings(options)
+        self.channels = channels
+
+    def __call__(
+        self,
+        ts: Float[ArrayLike, "*batch n"],
+        xs: Float[ArrayLike, "batch n channels"],
+        mask: ArrayLike | None = None,
+        lengths: Int[ArrayLike, " batch"] | None = None,
+    ) -> tuple[Float[Array, "batch n channels"], Float[Array, "batch n channels"]]:
+        """Mean and log variance at every place, as predicted from what was observed before it."""
+        series = self._series(ts, xs, mask, lengths)
+        out, status = compiled(_before, self, series)
+        raise_on_broken_walk(status, self.settings)
+        return out
+
+    def predict(
+        self,
+        ts: Float[ArrayLike, "*batch n"],
+        xs: Float[ArrayLike, "batch n channels"],
+        times: Float[ArrayLike, "*batch m"],
+        mask: ArrayLike | None = None,
+        lengths: Int[ArrayLike, " batch"] | None = None,
+    ) -> tuple[Float[Array, "batch m channels"], Float[Array, "batch m channels"]]:
+        """Mean and log variance at `times` of all or of each, from what was observed until then.
+
+        They need no order. Before its first observation a sample has what the learnt start says.
+        """
+        series = self._series(ts, xs, mask, lengths)
+        times = find_times(times, series.ts.shape[0], series.ts.dtype)
+        out, status = compiled(_predict, self, series, times)
+        raise_on_broken_walk(status, self.settings)
+        return out
+
+    def loss(
+        self,
+        ts: Float[ArrayLike, "*batch n"],
+        xs: Float[ArrayLike, "batch n channels"],
+        mask: ArrayLike | None = None,
+        lengths: Int[ArrayLike, " batch"] | None = None,
+        *,
+        noise: ArrayLike = 0.1,
+        weight: ArrayLike = 1.0,
+    ) -> Float[Array, ""]:
+        """The mean over all observations of their loss, nats.
+
+        It is the negative log likelihood of an observation before the jump, and `weight` times the
+        divergence of what the model says behind the jump from Bayes' posterior: the prediction
+        before it, given an observation whose standard deviation is `noise`.
+        """
+        series = self._series(ts, xs, mask, lengths)
+        out, status = compiled(_loss, self, series, noise, weight)
+        raise_on_broken_walk(status, self.settings)
+        return out
+
+    def walk(self, series: Series) -> Walk:
+        """The hidden state before and after every place."""
+        model = cast((self.start, self.field, self.cell), series.xs.dtype)
+        start, field, cell = model
+        start = jnp.broadcast_to(jnp.tanh(start), (series.ts.shape[0], start.size))
+        weight, bias, observe = cast((self.weight, self.bias, self.observe), series.xs.dtype)
+
+        def jump(h: Array, x: Array, seen: Array) -> Array:
+            mean, log_variance = jnp.split(observe(h), 2)
+            error = (x - mean) * jnp.exp(-0.5 * log_variance)
+            known = jnp.stack([x, mean, log_variance, error], -1)
+            prepared = jax.nn.relu(jnp.einsum("cfi,ci->cf", weight, known) + bias)
+            return cell(jnp.where(seen[:, None], prepared, 0).reshape(-1), h)
+
+        return walk(field, jump, start, series, self.settings)
+
+    def distribution(self, h: Float[Array, "*batch hidden"]) -> tuple[Array, Array]:
+        """Mean and log variance of every channel, from hidden states."""
+        observe = cast(self.observe, h.dtype)
+        mean, log_variance = jnp.split(jnp.vectorize(observe, signature="(h)->(o)")(h), 2, axis=-1)
+        return mean, log_variance
+
+    def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
+        series = find_series(ts, xs, mask, lengths, least=1)
+        check_channels(series, self.channels)
+        return series
+
+
+def _before(model: GRUODEBayes, series: Series) -> Any:
+    states = model.walk(series)
+    return model.distribution(states.before), states.status
+
+
+def _predict(model: GRUODEBayes, series: Series, times: Array) -> Any:
+    series, places = with_queries(series, times)
+    states = model.walk(series)
+    at = jnp.take_along_axis(states.after, places[..., None], 1)
+    return model.distribution(at), states.status
+
+
+def _loss(model: GRUODEBayes, series: Series, noise: ArrayLike, weight: ArrayLike) -> Any:
+    states = model.walk(series)
+    dtype = series.xs.dtype
+    noise, weight = jnp.asarray(noise, dtype), jnp.asarray(weight, dtype)
+    mean, log_variance = model.distribution(states.before)
+    squares = (series.xs - mean) ** 2 * jnp.exp(-log_variance)
+    surprise = 0.5 * (squares + log_variance + jnp.log(2 * jnp.pi).astype(dtype))
+    bayes = posterior(mean, log_variance, series.xs, noise)
+    loss = surprise + weight * kl_of_normals(*bayes, *model.distribution(states.after))
+    return jnp.sum(jnp.where(series.mask, loss, 0)) / jnp.sum(series.mask), states.status
+
+
+def posterior(mean: Array, log_variance: Array, x: Array, noise: Array) -> tuple[Array, Array]:
+    """Mean and log variance of a normal number of which `x` was seen, with deviation `noise`."""
+    share = jax.nn.sigmoid(log_variance - 2 * jnp.log(noise))  # of the way to what was seen
+    return mean + share * (x - mean), jnp.log(share) + 2 * jnp.log(noise)
+
+
+def kl_of_normals(mean: Array, log_variance: Array, mean_2: Array, log_variance_2: Array) -> Array:
+    """The divergence of normal numbers from normal numbers by the second pair, nats."""
+    ratio = jnp.exp(log_variance - log_variance_2)
+    shift = (mean - mean_2) ** 2 * jnp.exp(-log_variance_2)
+    return 0.5 * (ratio + shift - 1 - log_variance + log_variance_2)

@@ -1,0 +1,154 @@
+"""Images of continuous depth: a convolutional field, its block, and a classifier around it."""
+
+from typing import Any, Unpack
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, PyTree
+
+from ..errors import DataError, OptionError
+from ..solution import Solution
+from .fields import ConcatConv2d
+from .neural_ode import NeuralODE
+from .settings import SolveOptions
+
+
+class ConvField(eqx.Module):
+    """Twice normalise, rectify and convolve with the depth as a channel, and normalise once more.
+
+    **Arguments:** `channels` of the image; `groups` of the group norm, at most so many.
+
+    Source: Chen et al. (2018), arXiv 1806.07366, the ODE-Net of section 3.
+    """
+
+    norms: tuple[eqx.nn.GroupNorm, ...]
+    convolutions: tuple[ConcatConv2d, ...]
+
+    def __init__(self, channels: int, *, groups: int = 32, key: Array) -> None:
+        self.norms = tuple(group_norm(channels, groups) for _ in range(3))
+        self.convolutions = tuple(
+            ConcatConv2d(channels, channels, 3, padding=1, key=k) for k in jax.random.split(key)
+        )
+
+    def __call__(
+        self, t: Array, y: Float[Array, "channels height width"], args: PyTree = None
+    ) -> Float[Array, "channels height width"]:
+        """The slope of one image."""
+        for norm, convolution in zip(self.norms[:2], self.convolutions, strict=True):
+            y = convolution(t, jax.nn.relu(norm(y)))
+        return self.norms[2](y)
+
+
+class ODEBlock(eqx.Module):
+    """A `ConvField` from depth 0 to 1: what a stack of residual blocks tends to.
+
+    **Arguments:** `channels`, `groups` as of `ConvField`; `augment`: channels of zeros appended;
+    the options of `solve`.
+
+    Source: Chen et al. (2018), arXiv 1806.07366; augmentation: Dupont et al. (2019).
+    """
+
+    ode: NeuralODE
+    batched = True
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        augment: int = 0,
+        groups: int = 32,
+        key: Array,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        field = ConvField(channels + augment, groups=groups, key=key)
+        self.ode = NeuralODE(field, augment=augment, **options)
+
+    def __call__(
+        self, x: Float[Array, "batch channels height width"], *, key: Array | None = None
+    ) -> Float[Array, "batch channels height width"]:
+        """The images at depth 1, with the channels that were added."""
+        return self.ode(check_images(x), key=key)
+
+    def inverse(self, y1: Float[Array, "batch channels height width"]) -> Array:
+        """The images at depth 0 that lead to `y1`, both with the channels that were added."""
+        return self.ode.inverse(check_images(y1))
+
+
+class ConvODENet(eqx.Module):
+    """Classifies images: a convolution, an `ODEBlock`, the mean over the image, a linear layer.
+
+    **Arguments:**
+
+    - `in_channels` of the images, `classes` to tell apart.
+    - `channels`: of the block; `stride`: of the first convolution.
+    - `augment`, `groups`: as of `ODEBlock`. `key`: of the weights.
+    - `solver`, `rtol`, `sensitivity` and so on: as in `solve`.
+
+    **Raises:** `OptionError` for sizes that are not positive.
+
+    Source: Chen et al. (2018), arXiv 1806.07366, section 3; sizes are the caller's.
+    """
+
+    stem: eqx.nn.Conv2d
+    block: ODEBlock
+    norm: eqx.nn.GroupNorm
+    head: eqx.nn.Linear
+    batched = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        channels: int = 32,
+        stride: int = 2,
+        augment: int = 0,
+        groups: int = 32,
+        key: Array,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        sizes = {"in_channels": in_channels, "classes": classes, "channels": channels}
+        for name, size in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                raise OptionError(f"{name} must be a positive integer, got {size!r}")
+        stem_key, block_key, head_key = jax.random.split(key, 3)
+        self.stem = eqx.nn.Conv2d(in_channels, channels, 3, stride, padding=1, key=stem_key)
+        self.block = ODEBlock(channels, augment=augment, groups=groups, key=block_key, **options)
+        self.norm = group_norm(channels + augment, groups)
+        self.head = eqx.nn.Linear(channels + augment, classes, key=head_key)
+
+    def __call__(
+        self, x: Float[Array, "batch channels height width"], *, key: Array | None = None
+    ) -> Float[Array, "batch classes"]:
+        """The logits of each image."""
+        solution = self.solve(x, key=key)
+        return jax.vmap(self._logits)(solution.y1)
+
+    def solve(self, x: Array, *, key: Array | None = None) -> Solution:
+        """The solution of the block: its `stats` have the evaluations of each image."""
+        x = check_images(x, self.stem.in_channels)
+        return self.block.ode.solve(jax.vmap(self.stem)(x), key=key)
+
+    def _logits(self, y: Array) -> Array:
+        return self.head(jnp.mean(jax.nn.relu(self.norm(y)), axis=(1, 2)))
+
+
+def group_norm(channels: int, groups: int) -> eqx.nn.GroupNorm:
+    """A group norm of at most `groups` groups, as many as divide the channels."""
+    return eqx.nn.GroupNorm(int(np.gcd(channels, groups)), channels)
+
+
+def check_images(x: Any, channels: int | None = None) -> Array:
+    """**Raises:** `DataError` unless `x` is a batch of images, of so many channels."""
+    shape = np.shape(x)
+    if len(shape) != 4 or 0 in shape:
+        raise DataError(
+            f"images must have shape (batch, channels, height, width), got {shape}"
+            + ("; give one image as x[None]" if len(shape) == 3 else "")
+        )
+    if channels is not None and shape[1] != channels:
+        raise DataError(f"the model takes images of {channels} channels, got {shape[1]}: {shape}")
+    return jnp.asarray(x)

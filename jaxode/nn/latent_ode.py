@@ -1,0 +1,382 @@
+"""Latent ODEs: irregular series as observations of a trajectory that is inferred."""
+
+from collections.abc import Callable
+from typing import Any, Unpack
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import ArrayLike, Float, Int
+
+from ..errors import OptionError, StateError, unknown_name
+from ..options import advice_of
+from ..solution import Solution, raise_on_failure
+from ..surroundings import compiled
+from .encoders import Encoder, ODERNNEncoder, RNNEncoder
+from .flow import flow
+from .ode_rnn import (
+    cast,
+    check_channels,
+    check_sizes,
+    find_field,
+    find_times,
+    raise_on_broken_walk,
+)
+from .series import Series, find_series
+from .settings import Settings, SolveOptions
+
+# Of a call: arguments `ts`, `xs`, `mask`, `lengths` are those of `find_series`.
+Ts = Float[ArrayLike, "*batch n"]
+Xs = Float[ArrayLike, "batch n channels"]
+Lengths = Int[ArrayLike, " batch"]
+
+
+class LatentODE(eqx.Module):
+    """A variational autoencoder of series: a latent state at `t0`, an ODE, and a decoder.
+
+    Series are given as `ts` (times, shape `(n,)` or `(batch, n)`), `xs` (values, shape
+    `(batch, n, channels)`), and, where it is needed, `mask` (True where observed; without it NaN is
+    missing) and `lengths` (places of each sample). Each sample takes steps of its own.
+
+    **Arguments:**
+
+    - `channels`: of a series. `latent`: size of the latent state. `hidden`: of the encoder's state.
+    - `encoder`: "rnn" (a GRU), "ode_rnn", or an object such as `RNNEncoder(..., cell="tanh")`.
+    - `field`: a network or function of `(z)` or `(t, z)` for one latent state with its augmented
+      zeros; if None an MLP with `depth` hidden layers of `width` and ELU.
+    - `decoder`: a network or function from a latent state with its augmented dimensions to the
+      channels; if None an MLP with one hidden layer of `width` and ReLU.
+    - `augment`: this many zeros are appended to the latent state before the solve.
+    - `t0`: the time of the latent state; by default each sample's first time.
+    - `key`: for the weights.
+    - `solver` and the other options of `solve`, which an encoder "ode_rnn" takes as well.
+
+    **Raises:** `OptionError` and `FieldError` for bad options; calls raise `DataError` and
+    `TimesError` for bad series, and what `solve` raises.
+
+    Source: Chen et al. (2018), arXiv 1806.07366; Rubanova et al. (2019), arXiv 1907.03907.
+    """
+
+    encoder: Encoder
+    field: Callable[..., Array]
+    decoder: Callable[[Array], Array]
+    settings: Settings
+    channels: int = eqx.field(static=True)
+    latent: int = eqx.field(static=True)
+    augment: int = eqx.field(static=True)
+    t0: float | None = eqx.field(static=True)
+    batched = True
+
+    def __init__(
+        self,
+        channels: int,
+        latent: int,
+        hidden: int = 25,
+        *,
+        encoder: str | Encoder = "rnn",
+        field: Callable[..., Array] | None = None,
+        decoder: Callable[[Array], Array] | None = None,
+        width: int = 20,
+        depth: int = 2,
+        augment: int = 0,
+        t0: float | None = None,
+        key: Array,
+        **options: Unpack[SolveOptions],
+    ) -> None:
+        check_sizes(channels=channels, latent=latent, hidden=hidden, width=width, depth=depth)
+        check_sizes(0, augment=augment)
+        keys = jax.random.split(key, 3)
+        size = latent + augment
+        self.encoder = _find_encoder(encoder, channels, latent, hidden, keys[0], options)
+        self.field = find_field(field, size, width, depth, jax.nn.elu, keys[1])
+        if decoder is None:
+            decoder = eqx.nn.MLP(size, channels, width, 1, jax.nn.relu, key=keys[2])
+        self.decoder = decoder
+        self.settings = Settings(options)
+        self.channels, self.latent, self.augment = channels, latent, augment
+        self.t0 = None if t0 is None else float(t0)
+
+    def __call__(
+        self,
+        ts: Ts,
+        xs: Xs,
+        times: Float[ArrayLike, "*batch m"] | None = None,
+        mask: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "batch m channels"]:
+        """`predict`, or `reconstruct` where no `times` are given."""
+        if times is None:
+            return self.reconstruct(ts, xs, mask, lengths, key=key)
+        return self.predict(ts, xs, times, mask, lengths, key=key)
+
+    def encode(
+        self,
+        ts: Ts,
+        xs: Xs,
+        mask: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        *,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
+        """Mean and log variance of each sample's latent state at `t0`."""
+        series = self._series(ts, xs, mask, lengths)
+        mean, log_variance, walked = compiled(_encode, self, series, key)
+        self._raise(walked)
+        return mean, log_variance
+
+    def decode(
+        self,
+        z0: Float[ArrayLike, "batch latent"],
+        times: Float[ArrayLike, "*batch m"],
+        t0: Float[ArrayLike, "*batch"] | None = None,
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "batch m channels"]:
+        """The values at `times`, before or after `t0`, of the trajectories from `z0` there.
+
+        `times` need no order. `t0` is by default the model's, and if it has none the first time.
+        """
+        z0 = self._states(z0, self.latent)
+        times = find_times(times, z0.shape[0], z0.dtype)
+        t0 = self._start(times) if t0 is None else _per_sample(t0, times)
+        xs, solutions = compiled(_decode, self, z0, t0, times, key)
+        self._raise(None, *solutions)
+        return xs
+
+    def predict(
+        self,
+        ts: Ts,
+        xs: Xs,
+        times: Float[ArrayLike, "*batch m"],
+        mask: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "batch m channels"]:
+        """The values at `times`, inside, behind or before the series, from the mean latent state.
+
+        `times` are those of all samples or of each, in any order.
+        """
+        series = self._series(ts, xs, mask, lengths)
+        times = find_times(times, series.ts.shape[0], series.ts.dtype)
+        out, walked, solutions = compiled(_predict, self, series, times, key)
+        self._raise(walked, *solutions)
+        return out
+
+    def reconstruct(
+        self,
+        ts: Ts,
+        xs: Xs,
+        mask: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "batch n channels"]:
+        """The values at the places of the series, from the mean latent state.
+
+        Behind a sample's length its last value is repeated.
+        """
+        series = self._series(ts, xs, mask, lengths)
+        out, walked, solutions = compiled(_predict, self, series, series.ts, key)
+        self._raise(walked, *solutions)
+        return out
+
+    def impute(
+        self,
+        ts: Ts,
+        xs: Xs,
+        mask: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "batch n channels"]:
+        """The series, with `reconstruct` in the place of what was not observed."""
+        series = self._series(ts, xs, mask, lengths)
+        out, walked, solutions = compiled(_predict, self, series, series.ts, key)
+        self._raise(walked, *solutions)
+        return jnp.where(series.mask, series.xs, out)
+
+    def sample(
+        self, key: Array, n: int, times: Float[ArrayLike, "*n m"]
+    ) -> Float[Array, "n m channels"]:
+        """`n` series at `times`, from latent states drawn from the standard normal prior.
+
+        They start at the model's `t0`, and if it has none at the first of `times`.
+        """
+        check_sizes(n=n)
+        draw, solve = jax.random.split(key)
+        z0 = jax.random.normal(draw, (n, self.latent), jnp.result_type(float, *_floats(times)))
+        return self.decode(z0, times, key=solve)
+
+    def elbo(
+        self,
+        ts: Ts,
+        xs: Xs,
+        mask: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        *,
+        key: Array,
+        noise: ArrayLike = 0.3,
+        kl_weight: ArrayLike = 1.0,
+    ) -> Float[Array, " batch"]:
+        """The evidence lower bound of each sample, nats, from one draw of its latent state.
+
+        The log likelihood of what is observed, normal with standard deviation `noise`, less
+        `kl_weight` times the divergence of the latent state from the standard normal prior.
+        """
+        series = self._series(ts, xs, mask, lengths)
+        out, walked, solutions = compiled(_elbo, self, series, noise, kl_weight, key)
+        self._raise(walked, *solutions)
+        return out
+
+    def elbo_loss(
+        self,
+        ts: Ts,
+        xs: Xs,
+        mask: ArrayLike | None = None,
+        lengths: Lengths | None = None,
+        *,
+        key: Array,
+        noise: ArrayLike = 0.3,
+        kl_weight: ArrayLike = 1.0,
+    ) -> Float[Array, ""]:
+        """The negative of `elbo`, the mean over the samples: what training makes small."""
+        bounds = self.elbo(ts, xs, mask, lengths, key=key, noise=noise, kl_weight=kl_weight)
+        return -jnp.mean(bounds)
+
+    def inverse(
+        self,
+        z: Float[ArrayLike, "batch size"],
+        t: Float[ArrayLike, "*batch"],
+        t0: Float[ArrayLike, "*batch"] | None = None,
+        *,
+        key: Array | None = None,
+    ) -> Float[Array, "batch size"]:
+        """The latent state at `t0` that leads to `z` at `t`, both with their augmented dimensions.
+
+        Encoder and decoder have no inverse: it is the ODE alone that is run backwards.
+        """
+        if t0 is None and self.t0 is None:
+            raise OptionError("the model has no t0 of its own: say which, inverse(z, t, t0)")
+        z = self._states(z, self.latent + self.augment)
+        spans = jnp.stack([_per_sample(x, z) for x in (t, self.t0 if t0 is None else t0)], -1)
+        solution = compiled(_flow, self, z, spans, key)
+        self._raise(None, solution)
+        return solution.y1
+
+    def states(self, z0: Array, ts: Array, key: Array | None = None) -> Solution:
+        """The latent trajectories from `z0`, with the zeros appended already, at monotone `ts`."""
+        field = cast(self.field, z0.dtype)
+        return flow(field, z0, ts, None, self.settings, in_axes=(0, 0, None), key=key)
+
+    def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
+        series = find_series(ts, xs, mask, lengths, least=1)
+        check_channels(series, self.channels)
+        return series
+
+    def _states(self, z: Any, size: int) -> Array:
+        if np.ndim(z) != 2 or np.shape(z)[1] != size:
+            raise StateError(f"latent states must have shape (batch, {size}), got {np.shape(z)}")
+        z = jnp.asarray(z)
+        return z if jnp.issubdtype(z.dtype, jnp.floating) else z.astype(jnp.result_type(float))
+
+    def _start(self, ts: Array) -> Array:
+        return ts[:, 0] if self.t0 is None else jnp.full(ts.shape[:1], self.t0, ts.dtype)
+
+    def _raise(self, walked: Array | None, *solutions: Solution) -> None:
+        if walked is not None:
+            raise_on_broken_walk(walked, self.settings)
+        for solution in solutions:
+            if self.settings.throw:
+                raise_on_failure(solution, advice_of(self.settings.sensitivity))
+
+
+def _encode(model: LatentODE, series: Series, key: Array | None) -> Any:
+    return model.encoder(series, model._start(series.ts), key)
+
+
+def _decode(model: LatentODE, z0: Array, t0: Array, times: Array, key: Array | None) -> Any:
+    """The values at `times` and the solves, one away from `t0` in each direction of time."""
+    zeros = jnp.zeros((z0.shape[0], model.augment), z0.dtype)
+    z0, t0 = jnp.concatenate([z0, zeros], 1), t0[:, None]
+    order = jnp.argsort(times, axis=1)
+    ts = jnp.take_along_axis(times, order, 1)
+    later = model.states(z0, jnp.concatenate([t0, jnp.maximum(ts, t0)], 1), key)
+    earlier = model.states(z0, jnp.concatenate([t0, jnp.minimum(ts, t0)[:, ::-1]], 1), key)
+    zs = jnp.where((ts >= t0)[..., None], later.ys[:, 1:], earlier.ys[:, :0:-1])
+    zs = jnp.take_along_axis(zs, jnp.argsort(order, 1)[..., None], 1)
+    return _values(model, zs), (later, earlier)
+
+
+def _values(model: LatentODE, zs: Array) -> Array:
+    """What the decoder makes of latent states, shape `(batch, m, size)`."""
+    decoder = cast(model.decoder, zs.dtype)
+    return jax.vmap(jax.vmap(decoder))(zs)
+
+
+def _predict(model: LatentODE, series: Series, times: Array, key: Array | None) -> Any:
+    mean, _, walked = _encode(model, series, key)
+    out, solutions = _decode(model, mean, model._start(series.ts), times, key)
+    return out, walked, solutions
+
+
+def _elbo(
+    model: LatentODE, series: Series, noise: ArrayLike, kl_weight: ArrayLike, key: Array
+) -> Any:
+    draw, solve = jax.random.split(key)
+    mean, log_variance, walked = _encode(model, series, solve)
+    z0 = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(draw, mean.shape, mean.dtype)
+    if model.t0 is None:  # then no observation is before the latent state
+        zeros = jnp.zeros((z0.shape[0], model.augment), z0.dtype)
+        ts = jnp.concatenate([series.ts[:, :1], series.ts], 1)
+        solutions = (model.states(jnp.concatenate([z0, zeros], 1), ts, solve),)
+        xs = _values(model, solutions[0].ys[:, 1:])
+    else:
+        xs, solutions = _decode(model, z0, model._start(series.ts), series.ts, solve)
+    noise = jnp.asarray(noise, xs.dtype)
+    likelihood = normal_log_density(series.xs, xs, 2 * jnp.log(noise))
+    likelihood = jnp.sum(jnp.where(series.mask, likelihood, 0), (1, 2))
+    divergence = jnp.sum(kl_to_standard_normal(mean, log_variance), -1)
+    return likelihood - jnp.asarray(kl_weight, xs.dtype) * divergence, walked, solutions
+
+
+def normal_log_density(x: Array, mean: Array, log_variance: Array) -> Array:
+    """The log density of each number, nats."""
+    squares = (x - mean) ** 2 * jnp.exp(-log_variance)
+    return -0.5 * (squares + log_variance + jnp.log(2 * jnp.pi).astype(x.dtype))
+
+
+def kl_to_standard_normal(mean: Array, log_variance: Array) -> Array:
+    """The divergence of each normal number from a standard normal one, nats."""
+    return 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+
+
+def _flow(model: LatentODE, z: Array, spans: Array, key: Array | None) -> Solution:
+    return model.states(z, spans, key)
+
+
+def _per_sample(t: Any, like: Array) -> Array:
+    return jnp.broadcast_to(jnp.asarray(t, like.dtype), like.shape[:1])
+
+
+def _floats(x: Any) -> tuple[Any, ...]:
+    dtype = jnp.result_type(x)
+    return (dtype,) if jnp.issubdtype(dtype, jnp.floating) else ()
+
+
+def _find_encoder(
+    encoder: str | Encoder, channels: int, latent: int, hidden: int, key: Array, options: Any
+) -> Encoder:
+    if encoder == "rnn":
+        return RNNEncoder(channels, latent, hidden, key=key)
+    if encoder == "ode_rnn":
+        return ODERNNEncoder(channels, latent, hidden, key=key, **options)
+    if isinstance(encoder, str):
+        raise unknown_name("encoder", encoder, ("rnn", "ode_rnn"))
+    if not callable(encoder):
+        raise OptionError(f"encoder must be a name or an encoder such as RNNEncoder, got {encoder}")
+    return encoder

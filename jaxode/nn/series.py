@@ -1,0 +1,119 @@
+"""Irregular series of many samples: checked, and made rectangular."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float
+
+from ..errors import DataError, TimesError
+from ..problem import is_traced
+
+
+class Series(NamedTuple):
+    """Observations of each sample at times of its own.
+
+    - `ts`: shape `(batch, n)`, not decreasing; behind a sample's length its last time, repeated.
+    - `xs`: shape `(batch, n, channels)`, zero where nothing was observed.
+    - `mask`: shape `(batch, n, channels)`, True where there is an observation.
+    """
+
+    ts: Float[Array, "batch n"]
+    xs: Float[Array, "batch n channels"]
+    mask: Bool[Array, "batch n channels"]
+
+
+def find_series(ts: Any, xs: Any, mask: Any = None, lengths: Any = None, least: int = 2) -> Series:
+    """The series of a batch.
+
+    **Arguments:**
+
+    - `ts`: times, shape `(n,)` for all samples or `(batch, n)`, not decreasing.
+    - `xs`: values, shape `(batch, n, channels)`. Without a mask a NaN is a missing value.
+    - `mask`: True where `xs` was observed, shape `(batch, n)` or `(batch, n, channels)`.
+    - `lengths`: integers, shape `(batch,)`: how many of the `n` places each sample uses.
+    - `least`: how many places a sample must have.
+
+    **Raises:** `DataError` and `TimesError`, with the sample that they are about, for shapes that
+    disagree, values observed that are not finite, times out of order, and series too short.
+    """
+    xs = _values(xs)
+    batch, n, _ = xs.shape
+    ts = _times(ts, batch, n, xs.dtype)
+    inside = _inside(lengths, batch, n, least)
+    observed = _observed(xs, mask, inside)
+    _check_known(ts, xs, observed, inside)
+    last = jnp.max(jnp.where(inside, jnp.arange(n), 0), axis=1, keepdims=True)
+    ts = jnp.where(inside, ts, jnp.take_along_axis(ts, last, axis=1))
+    return Series(ts, jnp.where(observed, xs, 0), observed)
+
+
+def _values(xs: Any) -> Array:
+    shape = np.shape(xs)
+    if len(shape) != 3 or 0 in (shape[0], shape[2]):
+        raise DataError(f"xs must have shape (batch, n, channels), got {shape}")
+    xs = jnp.asarray(xs)
+    return xs if jnp.issubdtype(xs.dtype, jnp.floating) else xs.astype(jnp.result_type(float))
+
+
+def _times(ts: Any, batch: int, n: int, dtype: Any) -> Array:
+    if np.shape(ts) not in ((n,), (batch, n)):
+        raise DataError(
+            f"ts must have shape ({n},) or ({batch}, {n}), as many times as xs has places; got "
+            f"{np.shape(ts)}"
+        )
+    return jnp.broadcast_to(jnp.asarray(ts, dtype), (batch, n))
+
+
+def _inside(lengths: Any, batch: int, n: int, least: int) -> Array:
+    """Which places each sample uses, shape `(batch, n)`."""
+    if n < least:
+        raise DataError(f"a series must have at least {least} points; those of xs have {n}")
+    if lengths is None:
+        return jnp.ones((batch, n), bool)
+    if np.shape(lengths) != (batch,):
+        raise DataError(f"lengths must have shape ({batch},), got {np.shape(lengths)}")
+    if not is_traced(lengths):
+        values = np.asarray(lengths)
+        bad = np.flatnonzero((values < least) | (values > n))
+        if values.dtype.kind not in "iu" or bad.size:
+            sample = int(bad[0]) if bad.size else 0
+            raise DataError(
+                f"lengths must be integers between {least} and {n}; sample {sample} has "
+                f"{values[sample]}"
+            )
+    return jnp.arange(n) < jnp.asarray(lengths)[:, None]
+
+
+def _observed(xs: Array, mask: Any, inside: Array) -> Array:
+    if mask is None:
+        return inside[..., None] & ~jnp.isnan(xs)
+    if np.shape(mask) not in (xs.shape, xs.shape[:2]):
+        raise DataError(f"mask must have shape {xs.shape[:2]} or {xs.shape}, got {np.shape(mask)}")
+    mask = jnp.asarray(mask, bool)
+    mask = mask if mask.ndim == 3 else mask[..., None]
+    return jnp.broadcast_to(inside[..., None] & mask, xs.shape)
+
+
+def _check_known(ts: Array, xs: Array, observed: Array, inside: Array) -> None:
+    """What values alone can tell, where they are known."""
+    if is_traced((ts, xs, observed)):
+        return
+    known, times, used = np.asarray(observed), np.asarray(ts), np.asarray(inside)
+    bad = np.argwhere(known & ~np.isfinite(np.asarray(xs)))
+    if bad.size:
+        sample, place, channel = bad[0]
+        raise DataError(
+            f"sample {sample} has {xs[sample, place, channel]} at place {place}, channel "
+            f"{channel}, which the mask says was observed; without a mask NaN means missing"
+        )
+    wrong = (~np.isfinite(times) & used).any(1) | (
+        (times[:, 1:] < times[:, :-1]) & used[:, 1:]
+    ).any(1)
+    if wrong.any():
+        sample = int(np.flatnonzero(wrong)[0])
+        raise TimesError(f"the times of sample {sample} are not finite or not in order")
+    empty = ~known.any((1, 2))
+    if empty.any():
+        raise DataError(f"sample {int(np.flatnonzero(empty)[0])} has no observation at all")
