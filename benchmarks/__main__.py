@@ -38,6 +38,7 @@ NAMES = (
     "stiff_pde",
     "reversible",
     "events",
+    "models",
     "two_devices",
 )
 RESULTS = pathlib.Path(__file__).parent / "results"

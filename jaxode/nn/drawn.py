@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
@@ -84,7 +85,9 @@ def _is_reparametrised(node: Any) -> bool:
 
 def _plain_of_weight_norm(norm: eqx.nn.WeightNorm) -> Any:
     direction = getattr(norm.layer, norm.weight_name)
-    weight = direction * norm.g / norm._norm(direction)
+    kept = () if norm.axis is None else (norm.axis % direction.ndim,)
+    others = tuple(axis for axis in range(direction.ndim) if axis not in kept)
+    weight = direction * norm.g / jnp.sqrt(jnp.sum(direction**2, others, keepdims=True))
     return eqx.tree_at(lambda layer: getattr(layer, norm.weight_name), norm.layer, weight)
 
 
