@@ -137,8 +137,8 @@ def test_an_optimiser_leaves_the_settings_of_a_solve_alone():
         optimizer=optax.adamw(1e-1, weight_decay=0.1),
         progress=False,
     )
-    np.testing.assert_array_equal(jnp.asarray(trained.controller.times), grid)
-    assert trained.rtol == pytest.approx(1e-4)
+    np.testing.assert_array_equal(jnp.asarray(trained.settings.controller.times), grid)
+    assert trained.settings.rtol == pytest.approx(1e-4)
     assert not np.allclose(trained.field.weight, linear.weight)
 
 
