@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 from jaxtyping import ArrayLike, Float, Int, PyTree
 
 from ..errors import DataError, FieldError, OptionError, SolveError, TimesError
@@ -261,7 +260,7 @@ def cast(modules: PyTree, dtype: Any) -> Any:
 def raise_on_broken_walk(status: Int[Array, "batch n"], settings: Settings) -> None:
     """**Raises:** `SolveError` for the first solve that failed, if that is known and asked for."""
     status = lax.stop_gradient(status)
-    if isinstance(status, Tracer) or not settings.throw:
+    if is_traced(status) or not settings.throw:
         return
     failed = np.argwhere(np.asarray(status))
     if failed.size:
