@@ -4,6 +4,7 @@ import datetime
 import pathlib
 import platform
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 
 import jax
@@ -13,8 +14,9 @@ import jaxode
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "results.md"
 HEAD = """# What the models reach
 
-Every section is written by its own command, on two processors, without a GPU. Figures are means
-over seeds, with the smallest and the largest in brackets where there is more than one.
+Every section is written by its own command, on one processor each, without a GPU, two at a time:
+milliseconds are rough. Figures are means over seeds, with the smallest and the largest in brackets
+where there is more than one. All models of a section had as many training steps.
 """
 
 
@@ -23,7 +25,8 @@ def publish(name: str, title: str, lines: Iterable[str], page: pathlib.Path = PA
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
     made = f"{datetime.datetime.now(datetime.UTC).date()}, Python {platform.python_version()}"
     versions = f"jax {jax.__version__}, jaxode {jaxode.__version__}"
-    command = f"`python -m benchmarks.results_{name}`, {made}, {versions}."
+    command = " ".join([f"python -m benchmarks.results_{name}", *sys.argv[1:]])
+    command = f"`{command}`, {made}, {versions}."
     section = "\n".join([f"{begin}## {title}\n", *lines, "", command]) + f"\n{end}"
     text = page.read_text() if page.exists() else HEAD
     if begin in text:
