@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import jaxode as jo
-from jaxode.nn.hypersolver import HyperSolver, hypersolver_loss
+from jaxode.nn.hypersolver import HyperSolver, hypersolver_loss, hypersolver_trajectory_loss
 
 MATRIX = jnp.array([[-0.1, 2.0], [-2.0, -0.1]])
 STARTS = jax.random.normal(jax.random.key(0), (16, 2))
@@ -83,6 +83,38 @@ def test_it_learns_the_error_of_euler():
     ]
     errors = [np.abs(end - ys[:, -1]).max() for end in ends]
     assert errors[1] < 0.1 * errors[0]
+
+
+@pytest.mark.parametrize("base", ["euler", "midpoint", "rk4"])
+def test_the_trajectory_loss_is_that_of_its_own_solve(base):
+    network = eqx.nn.MLP(6, 2, 8, 1, jnp.tanh, key=jax.random.key(3))
+    solver, ts = HyperSolver(2, base, network), jnp.array([0.0, 0.3, 0.4, 1.0])
+    exact = jax.vmap(lambda t: jax.scipy.linalg.expm(t * MATRIX) @ STARTS[0])(ts)
+    own = jo.solve(linear, STARTS[0], ts, solver=solver, controller=jo.Grid(ts)).ys
+    loss = hypersolver_trajectory_loss(solver, linear, ts, exact)
+    np.testing.assert_allclose(loss, np.mean((own[1:] - exact[1:]) ** 2), rtol=1e-10)
+
+
+def test_steps_fitted_to_trajectories_end_closer_than_those_fitted_to_residuals():
+    ts = jnp.linspace(0.0, 1.0, 4)
+    ys = jo.solve_batch(linear, STARTS, ts, rtol=1e-9, atol=1e-9).ys
+    network = eqx.nn.Linear(6, 2, key=jax.random.key(4))
+    solver = HyperSolver(2, network=network)
+
+    def fitted(solver, of):
+        def loss(solver, ys):
+            return jnp.mean(jax.vmap(lambda ys: of(solver, linear, ts, ys))(ys))
+
+        optimizer = optax.adam(optax.cosine_decay_schedule(3e-2, 300))
+        return jo.fit(solver, ys, loss=loss, steps=300, optimizer=optimizer, progress=False)[0]
+
+    first = fitted(solver, hypersolver_loss)
+    second = fitted(first, hypersolver_trajectory_loss)
+    errors = [
+        jnp.abs(jo.solve_batch(linear, STARTS, ts, solver=s, controller=jo.Grid(ts)).ys - ys).max()
+        for s in (first, second)
+    ]
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_bad_hypersolvers_are_refused():

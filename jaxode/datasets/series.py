@@ -44,18 +44,20 @@ class Periodic(NamedTuple):
 
 
 def latent_spirals(
-    n_series: int = 1000, *, key: Array, shown: int = 100, noise: float = 0.3
+    n_series: int = 1000, *, key: Array, shown: int = 100, noise: float = 0.3, future: int = 100
 ) -> LatentSpirals:
     """Pieces of a clockwise and of an anticlockwise spiral: the toy of latent ODEs.
 
-    Each spiral has 500 points; a series is 100 of them from a random place on, and the truth the
-    next 100 too, to forecast.
+    Each spiral has 500 points; a series is 100 of them from a random place on, the 100th at the
+    earliest, and the truth the next ones too, to forecast.
 
     **Arguments:**
 
     - `n_series`: how many; a fair coin tosses each one's direction.
     - `key`: of `jax.random`. Same key, same data.
     - `shown`: how many of the 100 points the mask keeps, drawn for each series.
+    - `future`: how many points of the truth come after the 100: from 0, with which series begin
+      anywhere up to the 400th place, as in the source's code, to 300.
     - `noise`: standard deviation of the normal noise on both coordinates; the spirals reach out
       to a radius of six about (5, 0), and about (-5, 0) clockwise.
 
@@ -68,14 +70,18 @@ def latent_spirals(
     """
     _check(n_series, noise, key)
     _check_shown(shown, 100)
+    if isinstance(future, bool) or not isinstance(future, int) or not 0 <= future <= 300:
+        raise OptionError(f"future must be an integer from 0 to 300, got {future!r}")
     keys = jax.random.split(key, 4)
     ts = jnp.linspace(0, 6 * jnp.pi, 500)
     clockwise = jax.random.bernoulli(keys[0], 0.5, (n_series,))
-    start = jax.random.randint(keys[1], (n_series,), 100, 301)  # 200 points are left from 300 on
-    places = ts[start[:, None] + jnp.arange(200)]
+    start = jax.random.randint(keys[1], (n_series,), 100, 401 - future)
+    places = ts[start[:, None] + jnp.arange(100 + future)]
     truth = jnp.where(clockwise[:, None, None], _inwards(places), _outwards(places))
     xs = truth[:, :100] + noise * jax.random.normal(keys[2], (n_series, 100, 2))
-    return LatentSpirals(ts[:100], xs, some_of(n_series, 100, shown, keys[3]), truth, ts[:200])
+    return LatentSpirals(
+        ts[:100], xs, some_of(n_series, 100, shown, keys[3]), truth, ts[: 100 + future]
+    )
 
 
 def _outwards(t: Array) -> Array:

@@ -37,6 +37,7 @@ from .flow_matching import flow_matching_loss as flow_matching_loss
 from .gru_ode_bayes import GRUODEBayes as GRUODEBayes
 from .hypersolver import HyperSolver as HyperSolver
 from .hypersolver import hypersolver_loss as hypersolver_loss
+from .hypersolver import hypersolver_trajectory_loss as hypersolver_trajectory_loss
 from .images import ConvField as ConvField
 from .images import ConvODENet as ConvODENet
 from .images import ODEBlock as ODEBlock

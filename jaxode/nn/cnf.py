@@ -55,6 +55,9 @@ class CNF(eqx.Module):
 
     - `field`: a network or function of `(y)`, `(t, y)` or `(t, y, args)` for one sample `(size,)`.
     - `size`: features of a sample.
+    - `augment`: so many dimensions of normal noise are appended to a sample, and the flow is of
+      both: it may then do what no flow of the sample alone can. `field` and `base` are of
+      `size + augment`; `log_prob` needs a key, and is a lower bound in expectation.
     - `t0`, `t1`: the times of the base and of the data.
     - `trace`: how the divergence is found: "exact", `size` products with the Jacobian;
       "hutchinson", an unbiased estimate by one, which needs a `key`; or an object such as
@@ -73,13 +76,15 @@ class CNF(eqx.Module):
     **Raises:** `OptionError` and `FieldError` for bad options; `DataError` for samples of another
     size, and what `solve` raises, when called.
 
-    Source: Chen et al. (2018), arXiv 1806.07366; Grathwohl et al., FFJORD (2019), arXiv 1810.01367.
+    Source: Chen et al. (2018), arXiv 1806.07366; Grathwohl et al., FFJORD (2019), arXiv 1810.01367;
+    `augment`: Huang, Dinh and Courville (2020), arXiv 2002.07101.
     """
 
     field: Callable[..., Array]
     trace: Any
     base: Base
     size: int = eqx.field(static=True)
+    augment: int = eqx.field(static=True)
     t0: float = eqx.field(static=True)
     t1: float = eqx.field(static=True)
     control_density: bool = eqx.field(static=True)
@@ -91,6 +96,7 @@ class CNF(eqx.Module):
         field: Callable[..., Array],
         size: int,
         *,
+        augment: int = 0,
         t0: float = 0.0,
         t1: float = 1.0,
         trace: Literal["exact", "hutchinson"] | Callable = "exact",
@@ -102,11 +108,13 @@ class CNF(eqx.Module):
             raise FieldError(f"the field must be a callable such as a network, got {field!r}")
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise OptionError(f"size must be a positive integer, got {size!r}")
+        if isinstance(augment, bool) or not isinstance(augment, int) or augment < 0:
+            raise OptionError(f"augment must be an integer of at least 0, got {augment!r}")
         if base is not None and not (hasattr(base, "log_prob") and hasattr(base, "sample")):
             raise OptionError(f"base must have log_prob(z) and sample(key, n), got {base!r}")
-        self.field, self.size = field, size
-        self.trace = find_trace(trace, size)
-        self.base = StandardNormal(size) if base is None else base
+        self.field, self.size, self.augment = field, size, augment
+        self.trace = find_trace(trace, size + augment)
+        self.base = StandardNormal(size + augment) if base is None else base
         self.t0, self.t1 = float(t0), float(t1)
         self.control_density = control_density
         self.settings = Settings(options)
@@ -119,24 +127,37 @@ class CNF(eqx.Module):
         args_axes: Any = None,
         key: Array | None = None,
     ) -> Float[Array, " n"]:
-        """The log density at each sample, nats."""
+        """The log density at each sample, nats.
+
+        With `augment` a lower bound in expectation, by the noise drawn by `key`; the exponential
+        of it has the density as its mean, so averaging over keys there makes it tight.
+        """
         x = self._samples(x)
         if x.ndim == 1:
             return self.log_prob(x[None], args, key=key)[0]
-        z, change = self.solve(x, args, args_axes=args_axes, key=key).y1
-        return jax.vmap(self.base.log_prob)(z) + change
+        y, of_noise = self.with_noise(x, key)
+        z, change = self.solve(y, args, args_axes=args_axes, key=key).y1
+        return jax.vmap(self.base.log_prob)(z) + change - of_noise
 
     def forward(
         self, x: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
     ) -> Array:
-        """From data to the base: the state at `t0` of what is `x` at `t1`."""
-        return self._follow(x, (self.t1, self.t0), args, args_axes, key)
+        """From data to the base: the state at `t0` of what is `x` at `t1`.
+
+        With `augment` it is of `x` and of noise by `key`, so of `size + augment` numbers.
+        """
+        y, _ = self.with_noise(self._samples(x), key)
+        return self._follow(y, (self.t1, self.t0), args, args_axes, key)
 
     def inverse(
         self, z: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
     ) -> Array:
-        """From the base to data: the state at `t1` of what is `z` at `t0`."""
-        return self._follow(z, (self.t0, self.t1), args, args_axes, key)
+        """From the base to data: the state at `t1` of what is `z` at `t0`.
+
+        With `augment` it takes `size + augment` numbers and gives those of the sample alone.
+        """
+        z = self._samples(z, self.augment)
+        return self._follow(z, (self.t0, self.t1), args, args_axes, key)[..., : self.size]
 
     def sample(
         self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
@@ -149,7 +170,15 @@ class CNF(eqx.Module):
     def sample_and_log_prob(
         self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
     ) -> tuple[Float[Array, "n size"], Float[Array, " n"]]:
-        """Independent samples with their log densities, by one solve."""
+        """Independent samples with their log densities, by one solve.
+
+        **Raises:** `OptionError` with `augment`: the density of a sample alone is not known then.
+        """
+        if self.augment:
+            raise OptionError(
+                "with augment= the density of a sample is known by a bound alone: take sample(), "
+                "then log_prob()"
+            )
         base_key, key = jax.random.split(key)
         z = self._samples(self.base.sample(base_key, n))
         ends = self.solve(z, args, args_axes=args_axes, key=key, from_base=True).y1
@@ -157,7 +186,7 @@ class CNF(eqx.Module):
 
     def solve(
         self,
-        x: Float[Array, "n size"],
+        x: Float[Array, "n state"],
         args: PyTree = None,
         *,
         args_axes: Any = None,
@@ -167,11 +196,12 @@ class CNF(eqx.Module):
         """The whole `Solution` from data at `t1` to `t0`, or from the base to data.
 
         The state is a pair: the sample, and the integral of the divergence in the direction of the
-        solve, `(n,)`. So `log_prob(x)` is the base's at the end plus this integral.
+        solve, `(n,)`. So `log_prob(x)` is the base's at the end plus this integral. With `augment`
+        `x` has the appended dimensions already, shape `(n, size + augment)`.
         """
-        x = self._samples(x)
+        x = self._samples(x, self.augment)
         if x.ndim != 2:
-            raise DataError(f"x must be a batch (n, {self.size}), got shape {x.shape}")
+            raise DataError(f"x must be a batch (n, {self.size + self.augment}), got {x.shape}")
         ts = (self.t0, self.t1) if from_base else (self.t1, self.t0)
         settings, axes = self.settings, (0, None, args_axes)
         if not self.control_density:
@@ -181,18 +211,31 @@ class CNF(eqx.Module):
         return flow(field, y0, ts, args, settings, in_axes=axes, key=key)
 
     def _follow(self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None) -> Array:
-        y0 = self._samples(y0)
         axes = (0, None, args_axes) if y0.ndim == 2 else None
         return flow(self.field, y0, ts, args, self.settings, in_axes=axes, key=key).y1
 
-    def _samples(self, x: Any) -> Array:
+    def with_noise(self, x: Array, key: Array | None) -> tuple[Array, Array | float]:
+        """Samples with the `augment` dimensions appended, and the log density of these.
+
+        **Raises:** `OptionError` without a key, where there are any.
+        """
+        if not self.augment:
+            return x, 0.0
+        if key is None:
+            raise OptionError("a CNF with augment= draws what it appends: give it a key=")
+        noise = jax.random.normal(
+            jax.random.fold_in(key, 0), (*x.shape[:-1], self.augment), x.dtype
+        )
+        of_noise = jnp.sum(jax.scipy.stats.norm.logpdf(noise), -1)
+        return jnp.concatenate([x, noise], -1), of_noise
+
+    def _samples(self, x: Any, more: int = 0) -> Array:
         if not isinstance(x, Array) and not hasattr(x, "__array__"):
             raise DataError(f"x must be an array of samples, got {type(x).__name__}")
-        x = jnp.asarray(x)
-        if x.ndim not in (1, 2) or x.shape[-1] != self.size or x.size == 0:
+        x, size = jnp.asarray(x), self.size + more
+        if x.ndim not in (1, 2) or x.shape[-1] != size or x.size == 0:
             raise DataError(
-                f"x must be a batch (n, {self.size}) or one sample ({self.size},), got shape "
-                f"{x.shape}"
+                f"x must be a batch (n, {size}) or one sample ({size},), got shape {x.shape}"
             )
         return x
 
@@ -211,16 +254,22 @@ class FFJORD(CNF):
     """
 
     def __init__(
-        self, size: int, widths: Sequence[int] = (64, 64, 64), *, key: Array, **options: Any
+        self,
+        size: int,
+        widths: Sequence[int] = (64, 64, 64),
+        *,
+        augment: int = 0,
+        key: Array,
+        **options: Any,
     ) -> None:
-        sizes = [size, *widths, size]
+        sizes = [size + augment, *widths, size + augment]
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
             raise OptionError(f"size and widths must be positive integers, got {sizes[:-1]}")
         layers: list[Any] = []
         keys = jax.random.split(key, len(sizes) - 1)
         for before, after, own in zip(sizes[:-1], sizes[1:], keys, strict=True):
             layers += [ConcatSquash(before, after, key=own), jnp.tanh]
-        super().__init__(Sequential(layers[:-1]), size, **options)
+        super().__init__(Sequential(layers[:-1]), size, augment=augment, **options)
 
 
 class _WithDivergence(eqx.Module):

@@ -38,7 +38,8 @@ def flow_matching_loss(
 
     - `model`: a `CNF`, or the field alone, which then carries the standard normal distribution at
       `t = 0` to the data at `t = 1`.
-    - `x`: samples of the data. `key`: of base, pairs and times.
+    - `x`: samples of the data, to which a `CNF` with `augment` appends noise.
+    - `key`: of base, pairs and times.
     - `coupling`: how draws and samples are paired. "independent"; "ot", by an entropic plan of
       optimal transport within the batch, which makes paths that cross seldom, so the targets vary
       less and the flow is straighter; "exact", by the optimal assignment, which runs on the host
@@ -59,6 +60,8 @@ def flow_matching_loss(
     if x.ndim != 2 or x.size == 0 or (isinstance(model, CNF) and x.shape[1] != model.size):
         size = model.size if isinstance(model, CNF) else "size"
         raise DataError(f"x must be a batch of samples (n, {size}), got shape {x.shape}")
+    if isinstance(model, CNF):
+        x = model.with_noise(x, key)[0]
     base_key, pair_key, time_key, noise_key, field_key = jax.random.split(key, 5)
     field, t0, t1, base = _parts(model, x.shape[1])
     z = base.sample(base_key, x.shape[0]).astype(x.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import Float, PyTree
 
 from ..errors import DataError, OptionError
@@ -22,7 +22,8 @@ class HyperSolver(Solver):
     """A step of `base`, and `h^(p + 1)` times what a network makes of its start.
 
     It is a solver like any other: `solve(..., solver=HyperSolver(...), dt=0.1)`. Its network is not
-    differentiated through a solve; train it by `hypersolver_loss`.
+    differentiated through a solve; train it by `hypersolver_loss`,
+    then `hypersolver_trajectory_loss`.
 
     **Arguments:**
 
@@ -122,21 +123,64 @@ def hypersolver_loss(
 
     Source: Poli et al. (2020), arXiv 2007.09601, equation 6 (residual fitting).
     """
+    _check_path(ts, ys)
+
+    def missed(t: Array, y: Array, t1: Array, y1: Array) -> Array:
+        h = t1 - t
+        end, slope = _base_step(solver, f, args, t, y, h)
+        residual = (y1 - end) / h ** (solver.order + 1)
+        return solver.correction(t, y, slope, h) - residual
+
+    return jnp.mean(jax.vmap(missed)(ts[:-1], ys[:-1], ts[1:], ys[1:]) ** 2)
+
+
+def hypersolver_trajectory_loss(
+    solver: HyperSolver,
+    f: Callable,
+    ts: Float[Array, " times"],
+    ys: Float[Array, "times ..."],
+    args: PyTree = None,
+) -> Float[Array, ""]:
+    """How far the solver's own steps, from `ys[0]` on, are from an accurate solution.
+
+    Through all of its steps the network learns to make good what it missed before. It is best
+    fitted to residuals first.
+
+    **Arguments:** those of `hypersolver_loss`.
+
+    **Returns:** the mean squared difference, over `ts[1:]` and components.
+
+    **Raises:** `DataError` if times and states disagree.
+
+    Source: Poli et al. (2020), arXiv 2007.09601, section 3.2 (trajectory fitting).
+    """
+    _check_path(ts, ys)
+
+    def step(y: Array, span: tuple[Array, Array]) -> tuple[Array, Array]:
+        t, h = span[0], span[1] - span[0]
+        end, slope = _base_step(solver, f, args, t, y, h)
+        y1 = end + solver._last(t, y, slope, h)
+        return y1, y1
+
+    return jnp.mean((lax.scan(step, ys[0], (ts[:-1], ts[1:]))[1] - ys[1:]) ** 2)
+
+
+def _base_step(
+    solver: HyperSolver, f: Callable, args: PyTree, t: Array, y: Array, h: Array
+) -> tuple[Array, Array]:
+    """Where a step of the base ends, and the slope it began with."""
+    field = lambda t, y: call_field(f, t, y, args)  # noqa: E731
+    carry = solver.base.init(field, t, y)
+    stepped, slopes, _ = solver.base.step_and_stages(field, t, y, h, carry, None)
+    return stepped.y1, slopes[0]
+
+
+def _check_path(ts: Array, ys: Array) -> None:
     if jnp.ndim(ts) != 1 or jnp.shape(ys)[:1] != jnp.shape(ts):
         raise DataError(
             f"ts must have shape (times,) and ys (times, ...), got {jnp.shape(ts)} and "
             f"{jnp.shape(ys)}"
         )
-
-    def missed(t: Array, y: Array, t1: Array, y1: Array) -> Array:
-        h = t1 - t
-        field = lambda t, y: call_field(f, t, y, args)  # noqa: E731
-        carry = solver.base.init(field, t, y)
-        stepped, slopes, _ = solver.base.step_and_stages(field, t, y, h, carry, None)
-        residual = (y1 - stepped.y1) / h ** (solver.order + 1)
-        return solver.correction(t, y, slopes[0], h) - residual
-
-    return jnp.mean(jax.vmap(missed)(ts[:-1], ys[:-1], ts[1:], ys[1:]) ** 2)
 
 
 def _zero_at_first(size: int, width: int, depth: int, key: Any) -> eqx.nn.MLP:
