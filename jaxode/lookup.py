@@ -1,4 +1,4 @@
-"""Options: by name or object, and numbers that must be positive."""
+"""Options: by name or object, and numbers that must be positive or count something."""
 
 import inspect
 from collections.abc import Mapping
@@ -45,3 +45,28 @@ def check_positive(
         number = np.asarray(np.nan)
     if number.ndim or not 0 < number < np.inf:
         raise error(f"{what} must be a positive number{remark}, got {value!r}")
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether `value` is an integer, Python's or NumPy's, of at least `least`."""
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return integer and int(value) >= least
+
+
+def check_count(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value`, an integer from `least` to `most`, as Python's. **Raises:** `OptionError`."""
+    if is_count(value, least) and (most is None or value <= most):
+        return int(value)
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise OptionError(f"{what} must be an integer {bounds}, got {value!r}")
+
+
+def check_counts(owner: str = "", /, **counts: Any) -> tuple[int, ...]:
+    """Positive integers, as `check_count`; `owner`: whose they are."""
+    whose = f"{owner}: " if owner else ""
+    return tuple(check_count(whose + name, value) for name, value in counts.items())
+
+
+def plain(value: Any) -> Any:
+    """A NumPy integer as Python's, for Equinox takes it for an array; all else as it is."""
+    return int(value) if isinstance(value, np.integer) else value

@@ -12,7 +12,7 @@ from jax import Array
 from .closure import Closed, close
 from .control import NORMS, PID, Controller, Fixed, Grid, Tolerance
 from .errors import FieldError, OptionError, unknown_name
-from .lookup import check_positive
+from .lookup import check_count, check_positive
 from .lookup import find as _find
 from .problem import Packing, is_traced
 from .sensitivity.continuous import Continuous
@@ -200,9 +200,7 @@ def check_save(save: Any) -> str | Callable:
 
 def check_max_steps(max_steps: Any) -> int:
     """**Raises:** `OptionError` unless `max_steps` is a positive integer."""
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise OptionError(f"max_steps must be a positive integer, got {max_steps!r}")
-    return int(max_steps)
+    return check_count("max_steps", max_steps)
 
 
 def _check_grid(grid: Grid, ts: Any) -> None:

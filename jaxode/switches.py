@@ -11,6 +11,7 @@ import numpy as np
 from .control import Controller, Grid
 from .errors import OptionError, TimesError
 from .event import AtRest, Event, Jumps, check_events
+from .lookup import check_count
 from .problem import Packing, is_traced
 
 
@@ -50,19 +51,13 @@ def find_switches(
     if isinstance(jumps, Jumps) and times is None:
         raise TimesError("times of jo.Jumps must be times, got None")
     checked = _check_jumps(times, packing, count)
-    found = Switches(check_events(events), checked, apply, _check_most(max_events))
+    found = Switches(check_events(events), checked, apply, check_count("max_events", max_events))
     if found.any and isinstance(controller, Grid):
         raise OptionError(
             "jo.Grid prescribes every step, and events= and jumps= end steps where they are: use "
             "dt=, or a solver that chooses its steps"
         )
     return found
-
-
-def _check_most(most: Any) -> int:
-    if isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1:
-        raise OptionError(f"max_events must be a positive integer, got {most!r}")
-    return int(most)
 
 
 def _check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:

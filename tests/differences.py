@@ -1,8 +1,9 @@
-"""Finite differences, and losses whose gradient no symmetry hides."""
+"""Finite differences, modules as functions of weights, losses whose gradient nothing hides."""
 
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +18,22 @@ def central(function: Callable[[Any], Any], point: Any, step: float = 1e-3) -> A
     run = jax.jit(lambda rows: jax.lax.map(lambda row: function(unravel(row)), rows))
     values = run(points.reshape(-1, flat.size)).reshape(flat.size, 4)
     return unravel(values @ jnp.array([1.0, -8.0, 8.0, -1.0]) / (12 * step))
+
+
+def parted(module: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The weights as one vector, and the module as a function of them."""
+    weights, rest = eqx.partition(module, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(weights)
+    return flat, lambda flat: eqx.combine(unravel(flat), rest)
+
+
+def assert_gradient(value_and_grad: Callable[[Any], Any], model: Any) -> None:
+    """Along one direction of the weights, against central differences."""
+    flat, of = parted(model)
+    way = jnp.sin(1.0 + jnp.arange(flat.size))
+    slope = parted(value_and_grad(model)[1])[0] @ way
+    ends = [value_and_grad(of(flat + h * way))[0] for h in (1e-5, -1e-5)]
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-5)
 
 
 def weighted(tree: Any) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
+from jaxode.lookup import check_count, is_count
 
 Y0 = jnp.array([1.0, 2.0])
 
@@ -199,10 +200,19 @@ OPTIONS = {
         {"controller": jo.Grid(jnp.array([0.0, jnp.nan, 1.0]))},
         r"at least two finite times",
     ),
-    "max_steps of zero": ({"max_steps": 0}, r"max_steps must be a positive integer, got 0"),
-    "max_steps of a float": ({"max_steps": 1.5}, r"max_steps must be a positive integer, got 1.5"),
-    "max_steps of True": ({"max_steps": True}, r"max_steps must be a positive integer, got True"),
-    "max_steps of None": ({"max_steps": None}, r"max_steps must be a positive integer, got None"),
+    "max_steps of zero": ({"max_steps": 0}, r"max_steps must be an integer of at least 1, got 0"),
+    "max_steps of a float": (
+        {"max_steps": 1.5},
+        r"max_steps must be an integer of at least 1, got 1.5",
+    ),
+    "max_steps of True": (
+        {"max_steps": True},
+        r"max_steps must be an integer of at least 1, got True",
+    ),
+    "max_steps of None": (
+        {"max_steps": None},
+        r"max_steps must be an integer of at least 1, got None",
+    ),
     "progress of a string": ({"progress": "yes"}, r"progress must be True or False, got 'yes'"),
     "adjoint of steps": (
         {"sensitivity": "adjoint", "save": "steps"},
@@ -242,6 +252,15 @@ def test_controllers(case, make):
 def test_a_gain_that_is_no_number():
     with pytest.raises(jo.OptionError, match="icoeff"):
         jo.PID(icoeff=np.nan)
+
+
+def test_integers_of_numpy_count_and_booleans_do_not():
+    for value in (2, np.int32(2), np.uint8(2)):
+        assert is_count(value, 2) and not is_count(value, 3)
+        assert type(check_count("n", value)) is int
+    for value in (True, np.True_, 2.0, np.float64(2.0), np.array(2), "2", None):
+        assert not is_count(value)
+    assert jo.Banded(np.int64(2), 1).lower == 2  # an array here would be a warning
 
 
 def test_dense_output_that_was_not_asked_for():

@@ -59,9 +59,14 @@ FITS = {
     ),
     "an empty batch": (DATA, {"batch_size": 0}, jo.OptionError, r"between 1 and 8 samples, got 0"),
     "half a sample": (DATA, {"batch_size": 2.5}, jo.OptionError, r"batch_size.*2.5"),
-    "no steps": (DATA, {"steps": 0}, jo.OptionError, r"steps must be a positive integer, got 0"),
-    "half a step": (DATA, {"steps": 1.5}, jo.OptionError, r"positive integer, got 1.5"),
-    "True steps": (DATA, {"steps": True}, jo.OptionError, r"positive integer, got True"),
+    "no steps": (
+        DATA,
+        {"steps": 0},
+        jo.OptionError,
+        r"^steps must be an integer of at least 1, got 0",
+    ),
+    "half a step": (DATA, {"steps": 1.5}, jo.OptionError, r"integer of at least 1, got 1.5"),
+    "True steps": (DATA, {"steps": True}, jo.OptionError, r"integer of at least 1, got True"),
     "no optimiser": (DATA, {"optimizer": 0.1}, jo.OptionError, r"an Optax transformation, got 0.1"),
     "optimiser uncalled": (
         DATA,
@@ -108,11 +113,11 @@ def test_fit_refuses(case):
 
 
 MODELS = {
-    "augment below zero": ({"augment": -1}, jo.OptionError, r"non-negative integer, got -1"),
-    "augment of a float": ({"augment": 1.0}, jo.OptionError, r"non-negative integer, got 1.0"),
+    "augment below zero": ({"augment": -1}, jo.OptionError, r"integer of at least 0, got -1"),
+    "augment of a float": ({"augment": 1.0}, jo.OptionError, r"integer of at least 0, got 1.0"),
     "misspelt solver": ({"solver": "dopri"}, jo.OptionError, r"no solver called 'dopri'; did you"),
     "misspelt mode": ({"sensitivity": "adjont"}, jo.OptionError, r"did you mean 'adjoint'"),
-    "no steps": ({"max_steps": 0}, jo.OptionError, r"max_steps must be a positive integer"),
+    "no steps": ({"max_steps": 0}, jo.OptionError, r"max_steps must be an integer of at least 1"),
 }
 
 
@@ -162,7 +167,7 @@ def test_width_that_does_not_fit_mentions_augment(x):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_points": 1}, r"n_points must be at least two, got 1"),
+        ({"n_points": 1}, r"n_points must be an integer of at least 2, got 1"),
         ({"n_points": 10.5}, r"n_points must be .*10.5"),
         ({"noise": -0.1}, r"noise must not be negative, got -0.1"),
         ({"noise": np.nan}, r"noise must not be negative, got nan"),

@@ -195,7 +195,7 @@ SHARED: dict[str, tuple[dict[str, Any], type, str]] = {
     "misspelt solver": ({"solver": "tsit"}, jo.OptionError, r"did you mean 'tsit5'"),
     "fixed solver, no dt": ({"solver": "euler"}, jo.OptionError, r"takes fixed steps: give dt="),
     "misspelt save": ({"save": "step"}, jo.OptionError, r"did you mean 'steps'"),
-    "max_steps of zero": ({"max_steps": 0}, jo.OptionError, r"max_steps must be a positive"),
+    "max_steps of zero": ({"max_steps": 0}, jo.OptionError, r"max_steps must be an integer of"),
     "misspelt sensitivity": ({"sensitivity": "discreet"}, jo.OptionError, r"'discrete'"),
     "progress of a string": ({"progress": "yes"}, jo.OptionError, r"progress must be True or Fal"),
     "sharding of a string": ({"sharding": "all"}, jo.OptionError, r"sharding must be a .*'all'"),

@@ -409,21 +409,22 @@ def test_record_without_its_package_says_what_to_install(
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: datasets.moons(0, KEY), "n_points must be at least 1"),
+        (lambda: datasets.moons(0, KEY), "n_points must be an integer of at least 1, got 0"),
         (lambda: datasets.rings(2.5, KEY), "n_points must be an integer"),  # pyright: ignore
         (lambda: datasets.checkerboard(10, 0), "key must be one key"),  # pyright: ignore
         (lambda: datasets.pinwheel(10, jax.random.split(KEY)), "key must be one key"),
-        (lambda: datasets.annulus(3, key=KEY), "n_points must be at least 4"),
-        (lambda: datasets.annulus(8, key=KEY, dim=0), "dim must be at least 1"),
+        (lambda: datasets.annulus(3, key=KEY), "n_points must be an integer of at least 4, got 3"),
+        (lambda: datasets.annulus(8, key=KEY, dim=0), "dim must be an integer of at least 1"),
         (lambda: datasets.latent_spirals(True, key=KEY), "n_series must be an integer"),
         (lambda: datasets.latent_spirals(2, key=KEY, shown=101), "shown must be at most 100"),
-        (lambda: datasets.periodic(2, key=KEY, shown=1), "shown must be at least 2"),
+        (lambda: datasets.latent_spirals(2, key=KEY, future=301), "integer from 0 to 300, got 301"),
+        (lambda: datasets.periodic(2, key=KEY, shown=1), "shown must be an integer of at least 2"),
         (lambda: datasets.periodic(2, key=KEY, noise=-1.0), "noise must be"),
         (lambda: datasets.spiral_chirality(2, key=KEY, missing=1.0), "missing must be a share"),
         (lambda: datasets.simulate("sri", key=KEY), "did you mean 'sir'"),
         (lambda: datasets.simulate("sir", key=KEY, betta=1.0), "did you mean 'beta'"),
         (lambda: datasets.simulate("sir", 2, key=KEY, beta=jnp.ones(3)), r"shape \(2,\)"),
-        (lambda: datasets.simulate("sir", key=KEY, times=1), "times must be at least 2"),
+        (lambda: datasets.simulate("sir", key=KEY, times=1), "times must be .* at least 2, got 1"),
         (lambda: datasets.simulate("sir", key=KEY, end=-1.0), "end must be positive"),
         (lambda: datasets.simulate("sir", key=KEY, noise=math.nan), "noise must be"),
         (lambda: datasets.simulate(3, key=KEY), "a name or a System"),  # pyright: ignore

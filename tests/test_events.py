@@ -388,7 +388,7 @@ def test_an_unknown_direction_is_refused():
 
 @pytest.mark.parametrize("most", [0, -1, 2.5, True])
 def test_a_log_has_a_whole_number_of_rows(most):
-    with pytest.raises(jo.OptionError, match="max_events must be a positive integer"):
+    with pytest.raises(jo.OptionError, match="max_events must be an integer of at least 1"):
         drop(POINT, 1.0, max_events=most)
 
 

@@ -7,17 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from differences import assert_close, weighted
-from jax.flatten_util import ravel_pytree
+from differences import parted, weighted
+from field_checks import (
+    T,
+    assert_equal_with_gradient,
+    assert_single_precision_stays_single,
+    assert_the_gradient_of_a_batch_is_traced,
+    assert_weights_have_the_gradient_that_differences_show,
+)
 
 import jaxode as jo
 from jaxode.nn import drawn, fields
-from jaxode.problem import call_field
 
 KEY = jax.random.key(0)
 Y = jax.random.normal(jax.random.key(1), (3, 4))
 IMAGES = jax.random.normal(jax.random.key(2), (2, 2, 5, 5))
-T = jnp.asarray(0.3)
 
 
 def mlp(size_in, size_out, key=KEY):
@@ -74,40 +78,15 @@ FIELDS = {
 }
 
 
-def parted(field):
-    """The weights as one vector, and the field as a function of them."""
-    weights, rest = eqx.partition(field, eqx.is_inexact_array)
-    flat, unravel = ravel_pytree(weights)
-    return flat, lambda flat: eqx.combine(unravel(flat), rest)
-
-
 @pytest.mark.parametrize("name", FIELDS)
 def test_weights_have_the_gradient_that_differences_show(name):
     field, y, args = FIELDS[name]
-    flat, of = parted(field)
-    direction = jax.random.normal(jax.random.key(9), flat.shape)
-
-    @jax.jit
-    def loss(flat):
-        return weighted(call_field(of(flat), T, y[0], args))
-
-    gradient = jax.jit(jax.grad(loss))(flat)
-    values = [loss(flat + s * direction) for s in (-2e-4, -1e-4, 1e-4, 2e-4)]
-    slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / 1.2e-3
-    np.testing.assert_allclose(gradient @ direction, slope, rtol=1e-6, atol=1e-8)
+    assert_weights_have_the_gradient_that_differences_show(field, y[0], args)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_field_passes_through_the_gradient_of_a_batch(name):
-    """Traced alone; that batches of fields are right is shown below."""
-    field, y, args = FIELDS[name]
-    flat, of = parted(field)
-
-    def loss(flat):
-        model = jo.NeuralODE(of(flat), solver="midpoint", dt=0.25)
-        return weighted(model(y, args=args))
-
-    assert jax.eval_shape(jax.grad(loss), flat).shape == flat.shape
+    assert_the_gradient_of_a_batch_is_traced(*FIELDS[name])
 
 
 def test_a_batch_and_its_gradient_are_those_of_steps_by_hand():
@@ -130,21 +109,13 @@ def test_a_batch_and_its_gradient_are_those_of_steps_by_hand():
 
         return weighted(jax.vmap(end)(y))
 
-    value, gradient = jax.jit(jax.value_and_grad(solved))(flat)
-    want, expected = jax.jit(jax.value_and_grad(by_hand))(flat)
-    np.testing.assert_allclose(value, want, rtol=1e-12)
-    assert_close(gradient, expected, 1e-10)
+    assert_equal_with_gradient(solved, by_hand, flat)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_single_precision_stays_single(name):
-    def single(tree):
-        return jax.tree.map(lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, tree)
-
     field, y, args = FIELDS[name]
-    field, y, args = single(field), single(y[0]), single(args)
-    slope = eqx.filter_eval_shape(call_field, field, jnp.float32(0.3), y, args)
-    assert slope.dtype == jnp.float32 and slope.shape == y.shape
+    assert_single_precision_stays_single(field, y[0], args)
 
 
 def test_time_stands_beside_the_features_or_is_one_more_channel():

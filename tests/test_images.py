@@ -100,5 +100,5 @@ def test_images_of_the_wrong_rank_are_refused(images, match):
 
 
 def test_bad_sizes_are_refused():
-    with pytest.raises(jo.OptionError, match="classes must be a positive integer, got 0"):
+    with pytest.raises(jo.OptionError, match="classes must be an integer of at least 1, got 0"):
         jo.nn.ConvODENet(1, 0, key=KEY)

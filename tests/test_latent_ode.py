@@ -6,9 +6,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from jax.flatten_util import ravel_pytree
+from differences import assert_gradient
+from irregular import (
+    assert_what_is_masked_out_and_other_samples_do_not_matter,
+    series,
+    sines,
+    trained,
+)
 
 import jaxode as jo
 from jaxode.nn.encoders import ODERNNEncoder, RNNEncoder
@@ -18,14 +23,6 @@ from jaxode.nn.series import Series
 KEY = jax.random.key(0)
 SIZES = {"width": 5, "depth": 1}
 OPTIONS = {"solver": "midpoint", "dt": 0.1}
-
-
-def series(channels=2, batch=3, n=5):
-    rng = np.random.default_rng(1)
-    ts = np.sort(rng.uniform(0.0, 3.0, (batch, n)), 1)
-    mask = rng.uniform(size=(batch, n, channels)) < 0.7
-    mask[:, 0], mask[1, 2] = True, False
-    return ts, rng.normal(size=(batch, n, channels)), mask
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +41,9 @@ def plain():
 @pytest.mark.parametrize("name", ["model", "plain"])
 def test_what_is_masked_out_or_padding_does_not_matter(name, request):
     model = request.getfixturevalue(name)
-    ts, xs, mask = series()
-    expected = model.reconstruct(ts, xs, mask)
+    expected = assert_what_is_masked_out_and_other_samples_do_not_matter(model.reconstruct)
     assert expected.shape == (3, 5, 2)
-    hidden = np.where(mask, xs, np.nan)
-    np.testing.assert_array_equal(model.reconstruct(ts, hidden, mask), expected)
-    order = np.array([2, 0, 1])
-    moved = model.reconstruct(ts[order], xs[order], mask[order])
-    np.testing.assert_allclose(moved, expected[order], rtol=1e-12, atol=1e-14)
-    others = np.arange(3)[:, None] > 0
-    mixed = model.reconstruct(ts + 2.0 * others, xs + 3.0 * others[..., None], mask)
-    np.testing.assert_allclose(mixed[0], expected[0], rtol=1e-12, atol=1e-14)
-    assert not np.allclose(mixed[1], expected[1], rtol=1e-2)
+    ts, xs, mask = series()
     late = np.concatenate([ts[:, :3], ts[:, 3:] + 7.0], 1)
     padded = model.encode(late, np.where(mask, xs, 1e3), mask, np.array([3, 3, 3]))
     alone = model.encode(ts[:1, :3], xs[:1, :3], mask[:1, :3])
@@ -140,53 +128,19 @@ def test_float32_data_give_float32(plain):
     np.testing.assert_allclose(got, plain.reconstruct(ts, xs, mask), atol=1e-3)
 
 
-def sines(seed, batch=32, n=8, noise=0.1):
-    rng = np.random.default_rng(seed)
-    ts = np.sort(rng.uniform(0.0, 4.0, (batch, n)), 1)
-    clean = np.sin(1.5 * ts + rng.uniform(0.0, 2 * np.pi, (batch, 1)))[..., None]
-    return ts, clean + noise * rng.normal(size=clean.shape), clean
-
-
 def test_gradients_are_right_and_noisy_sines_are_learnt():
     options = {"solver": "midpoint", "dt": 0.25}
     model = LatentODE(1, 3, 12, key=KEY, width=16, depth=1, **options)
-    ts, xs, _ = sines(0)
+    ts, xs, _ = sines(0, 0.1)
     value_and_grad = eqx.filter_jit(
         eqx.filter_value_and_grad(lambda model, key: model.elbo_loss(ts, xs, key=key, noise=0.2))
     )
     assert_gradient(lambda model: value_and_grad(model, KEY), model)
     model, losses = trained(value_and_grad, model, 200)
     assert np.mean(losses[-10:]) < 0.25 * losses[0]
-    ts, xs, clean = sines(1)
+    ts, xs, clean = sines(1, 0.1)
     error = np.sqrt(np.mean((np.asarray(model.reconstruct(ts, xs)) - clean) ** 2))
     assert error < 0.5 * np.std(clean)
-
-
-def assert_gradient(value_and_grad, model):
-    """Along one direction, against central differences."""
-    arrays, rest = eqx.partition(model, eqx.is_inexact_array)
-    flat, back = ravel_pytree(arrays)
-    way = jnp.sin(1.0 + jnp.arange(flat.size))
-    slope = ravel_pytree(eqx.filter(value_and_grad(model)[1], eqx.is_inexact_array))[0] @ way
-    ends = [value_and_grad(eqx.combine(back(flat + h * way), rest))[0] for h in (1e-5, -1e-5)]
-    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-5)
-
-
-def trained(value_and_grad, model, steps):
-    optimizer = optax.adam(2e-2)
-
-    @eqx.filter_jit
-    def update(model, gradient, state):
-        moves, state = optimizer.update(gradient, state)
-        return eqx.apply_updates(model, moves), state
-
-    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-    losses = []
-    for i in range(steps):
-        loss, gradient = value_and_grad(model, jax.random.key(i))
-        model, state = update(model, gradient, state)
-        losses.append(float(loss))
-    return model, losses
 
 
 def test_bad_input_is_refused_by_name(model):

@@ -105,7 +105,7 @@ def temporary(memory: Any, steps: int) -> int:
 
 
 def test_a_number_of_states_is_all_that_is_kept():
-    few, many = temporary(32, 100), temporary(32, 10_000)
+    few, many = temporary(32, 100), temporary(np.int64(32), 10_000)
     assert abs(many / few - 1) < 0.05
     assert temporary("steps", 100) > 2 * few
 

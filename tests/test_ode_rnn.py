@@ -1,14 +1,20 @@
 """ODE-RNN and GRU-ODE-Bayes: what they take, what they compute, and what they learn."""
 
+from functools import partial
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from jax.flatten_util import ravel_pytree
+from differences import assert_gradient
+from irregular import (
+    assert_what_is_masked_out_and_other_samples_do_not_matter,
+    series,
+    sines,
+    trained,
+)
 
 import jaxode as jo
 from jaxode.nn.gru_ode_bayes import GRUODE, GRUODEBayes, kl_of_normals, posterior
@@ -17,22 +23,6 @@ from jaxode.nn.series import find_series
 
 KEY = jax.random.key(0)
 OPTIONS = {"solver": "midpoint", "dt": 0.1}
-
-
-def sines(seed, batch=32, n=8, noise=0.05):
-    """Times, noisy values and clean ones of sines of one frequency at irregular times."""
-    rng = np.random.default_rng(seed)
-    ts = np.sort(rng.uniform(0.0, 4.0, (batch, n)), 1)
-    clean = np.sin(1.5 * ts + rng.uniform(0.0, 2 * np.pi, (batch, 1)))[..., None]
-    return ts, clean + noise * rng.normal(size=clean.shape), clean
-
-
-def series(channels=2, batch=3, n=5):
-    rng = np.random.default_rng(1)
-    ts = np.sort(rng.uniform(0.0, 3.0, (batch, n)), 1)
-    mask = rng.uniform(size=(batch, n, channels)) < 0.7
-    mask[:, 0], mask[1, 2] = True, False
-    return ts, rng.normal(size=(batch, n, channels)), mask
 
 
 @pytest.fixture(scope="module")
@@ -55,23 +45,14 @@ def answers(model, *args):
 @pytest.mark.parametrize("name", ["rnn", "bayes"])
 def test_what_is_masked_out_or_padding_does_not_matter(name, request):
     model = request.getfixturevalue(name)
-    ts, xs, mask = series()
-    expected = answers(model, ts, xs, mask)
+    expected = assert_what_is_masked_out_and_other_samples_do_not_matter(partial(answers, model))
     assert expected.shape == (3, 5, 3 if name == "rnn" else 4)
-    hidden = np.where(mask, xs, np.nan)
-    np.testing.assert_array_equal(answers(model, ts, hidden, mask), expected)
+    ts, xs, mask = series()
     lengths = np.array([5, 3, 4])
     late = np.where(np.arange(5) < lengths[:, None], ts, ts + 7.0)
     padded = answers(model, late, np.where(mask, xs, 1e3), mask, lengths)
     for i, length in enumerate(lengths):
         np.testing.assert_allclose(padded[i, :length], expected[i, :length], rtol=1e-12, atol=1e-14)
-    order = np.array([2, 0, 1])
-    moved = answers(model, ts[order], xs[order], mask[order])
-    np.testing.assert_allclose(moved, expected[order], rtol=1e-12, atol=1e-14)
-    others = np.arange(3)[:, None] > 0
-    mixed = answers(model, ts + 2.0 * others, xs + 3.0 * others[..., None], mask)
-    np.testing.assert_allclose(mixed[0], expected[0], rtol=1e-12, atol=1e-14)
-    assert not np.allclose(mixed[1], expected[1], rtol=1e-2)
 
 
 def test_the_last_output_of_a_series_alone_is_the_one_of_its_last_place(rnn):
@@ -180,40 +161,15 @@ def test_gradients_are_right_and_the_next_value_is_learnt(kind, loss):
         model = ODERNN(1, 8, 1, key=KEY, **options)
     else:
         model = GRUODEBayes(1, 8, key=KEY, **options)
-    ts, xs, _ = sines(0)
+    ts, xs, _ = sines(0, 0.05)
     value_and_grad = eqx.filter_jit(eqx.filter_value_and_grad(loss))
     assert_gradient(lambda model: value_and_grad(model, ts, xs), model)
-    model = trained(lambda model: value_and_grad(model, ts, xs), model, 120)
-    ts, xs, clean = sines(1)
+    model, _ = trained(lambda model, key: value_and_grad(model, ts, xs), model, 120)
+    ts, xs, clean = sines(1, 0.05)
     got = model(ts, xs, outputs="before") if isinstance(model, ODERNN) else model(ts, xs)[0]
     error = np.sqrt(np.mean((np.asarray(got) - clean)[:, 3:] ** 2))
     persistence = np.sqrt(np.mean((xs[:, 2:-1] - clean[:, 3:]) ** 2))
     assert error < 0.6 * persistence
-
-
-def assert_gradient(value_and_grad, model):
-    """Along one direction, against central differences."""
-    arrays, rest = eqx.partition(model, eqx.is_inexact_array)
-    flat, back = ravel_pytree(arrays)
-    way = jnp.sin(1.0 + jnp.arange(flat.size))
-    gradient = value_and_grad(model)[1]
-    slope = ravel_pytree(eqx.filter(gradient, eqx.is_inexact_array))[0] @ way
-    ends = [value_and_grad(eqx.combine(back(flat + h * way), rest))[0] for h in (1e-5, -1e-5)]
-    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-5)
-
-
-def trained(value_and_grad, model, steps):
-    optimizer = optax.adam(2e-2)
-
-    @eqx.filter_jit
-    def update(model, gradient, state):
-        moves, state = optimizer.update(gradient, state)
-        return eqx.apply_updates(model, moves), state
-
-    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-    for _ in range(steps):
-        model, state = update(model, value_and_grad(model)[1], state)
-    return model
 
 
 def test_bad_input_is_refused_by_name(rnn, bayes):

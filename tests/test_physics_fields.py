@@ -7,14 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from differences import assert_close, weighted
-from jax.flatten_util import ravel_pytree
+from differences import parted, weighted
+from field_checks import (
+    T,
+    assert_equal_with_gradient,
+    assert_single_precision_stays_single,
+    assert_the_gradient_of_a_batch_is_traced,
+    assert_weights_have_the_gradient_that_differences_show,
+)
 
 import jaxode as jo
 from jaxode.nn import fields
 
 KEY = jax.random.key(0)
-T = jnp.asarray(0.3)
 Y = jax.random.normal(jax.random.key(1), (3, 4))
 M1, M2, L1, L2, G = 1.3, 0.7, 0.9, 1.1, 9.81
 
@@ -203,37 +208,14 @@ FIELDS = {
 }
 
 
-def parted(field):
-    """The weights as one vector, and the field as a function of them."""
-    weights, rest = eqx.partition(field, eqx.is_inexact_array)
-    flat, unravel = ravel_pytree(weights)
-    return flat, lambda flat: eqx.combine(unravel(flat), rest)
-
-
 @pytest.mark.parametrize("name", FIELDS)
 def test_weights_have_the_gradient_that_differences_show(name):
-    flat, of = parted(FIELDS[name])
-    direction = jax.random.normal(jax.random.key(9), flat.shape)
-
-    @jax.jit
-    def loss(flat):
-        return weighted(of(flat)(T, Y[0], None))
-
-    gradient = jax.jit(jax.grad(loss))(flat)
-    values = [loss(flat + s * direction) for s in (-2e-4, -1e-4, 1e-4, 2e-4)]
-    slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / 1.2e-3
-    np.testing.assert_allclose(gradient @ direction, slope, rtol=1e-6, atol=1e-8)
+    assert_weights_have_the_gradient_that_differences_show(FIELDS[name], Y[0])
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_field_passes_through_the_gradient_of_a_batch(name):
-    """Traced alone; the numbers of one are compared below."""
-    flat, of = parted(FIELDS[name])
-
-    def loss(flat):
-        return weighted(jo.NeuralODE(of(flat), solver="midpoint", dt=0.25)(Y))
-
-    assert jax.eval_shape(jax.grad(loss), flat).shape == flat.shape
+    assert_the_gradient_of_a_batch_is_traced(FIELDS[name], Y)
 
 
 def test_a_batch_and_its_gradient_are_those_of_steps_by_hand():
@@ -250,20 +232,12 @@ def test_a_batch_and_its_gradient_are_those_of_steps_by_hand():
         field = of(flat)
         return weighted(jax.vmap(lambda y: y + 0.25 * field(T, y + 0.125 * field(T, y)))(Y))
 
-    value, gradient = jax.jit(jax.value_and_grad(solved))(flat)
-    want, expected = jax.jit(jax.value_and_grad(by_hand))(flat)
-    np.testing.assert_allclose(value, want, rtol=1e-12)
-    assert_close(gradient, expected, 1e-10)
+    assert_equal_with_gradient(solved, by_hand, flat)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_single_precision_stays_single(name):
-    field = jax.tree.map(
-        lambda x: x.astype(jnp.float32) if eqx.is_inexact_array(x) else x, FIELDS[name]
-    )
-    y = Y[0].astype(jnp.float32)
-    slope = eqx.filter_eval_shape(field, jnp.float32(0.3), y, None)
-    assert slope.dtype == jnp.float32 and slope.shape == y.shape
+    assert_single_precision_stays_single(FIELDS[name], Y[0])
 
 
 def energy(y):

@@ -107,7 +107,7 @@ def test_boundary_makes_its_own_axes():
         ({"model": lambda x: x[0]}, jo.DataError, r"logits .* got \(25,\)"),
         ({"model": lambda x: half_planes(x) / 0}, jo.DataError, "logits are not finite at"),
         ({"model": None}, jo.FieldError, "callable"),
-        ({"resolution": 1}, jo.OptionError, "at least two"),
+        ({"resolution": 1}, jo.OptionError, "integer of at least 2, got 1"),
         ({"margin": -0.1}, jo.OptionError, "margin"),
         ({"ax": "axes"}, jo.OptionError, "one matplotlib Axes or None, got str"),
     ],

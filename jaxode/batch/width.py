@@ -9,6 +9,7 @@ from jax import Array
 
 from ..errors import OptionError
 from ..linalg import INLINE_LANES
+from ..lookup import is_count
 from .lanes import Tile
 
 # What XLA will not put inside the native function that it makes of a small loop on a CPU.
@@ -26,7 +27,7 @@ def check_lanes(lanes: Any) -> int | None:
     """**Raises:** `OptionError` unless `lanes` is None or a positive integer."""
     if lanes is None:
         return None
-    if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer) or lanes < 1:
+    if not is_count(lanes):
         raise OptionError(f"lanes must be a positive integer or None, got {lanes!r}")
     return int(lanes)
 

@@ -6,7 +6,8 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ..errors import OptionError
-from .draw import check_count, check_key
+from ..lookup import check_count
+from .draw import check_key
 
 
 def annulus(

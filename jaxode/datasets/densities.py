@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from .draw import check_count, check_key, shares
+from ..lookup import check_count
+from .draw import check_key, shares
 
 Points = Float[Array, "n_points 2"]
 Labels = Int[Array, " n_points"]

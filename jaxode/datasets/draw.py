@@ -1,4 +1,4 @@
-"""What every random draw takes: how many, how noisy, and a key."""
+"""What random draws share: checks of noise and key, labels dealt out, places kept."""
 
 from typing import Any
 
@@ -10,14 +10,6 @@ from jaxtyping import Bool, Int
 
 from ..errors import OptionError
 from ..problem import is_traced
-
-
-def check_count(name: str, count: Any, least: int = 1) -> None:
-    """**Raises:** `OptionError` unless `count` is an integer of at least `least`."""
-    if isinstance(count, bool) or not isinstance(count, int | np.integer):
-        raise OptionError(f"{name} must be an integer, got {count!r}")
-    if count < least:
-        raise OptionError(f"{name} must be at least {least}, got {count}")
 
 
 def check_noise(noise: Any) -> None:

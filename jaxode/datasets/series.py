@@ -8,7 +8,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from ..errors import OptionError
-from .draw import check_count, check_key, check_noise, shares, some_of
+from ..lookup import check_count
+from .draw import check_key, check_noise, shares, some_of
 
 
 class LatentSpirals(NamedTuple):
@@ -70,8 +71,7 @@ def latent_spirals(
     """
     _check(n_series, noise, key)
     _check_shown(shown, 100)
-    if isinstance(future, bool) or not isinstance(future, int) or not 0 <= future <= 300:
-        raise OptionError(f"future must be an integer from 0 to 300, got {future!r}")
+    check_count("future", future, 0, 300)
     keys = jax.random.split(key, 4)
     ts = jnp.linspace(0, 6 * jnp.pi, 500)
     clockwise = jax.random.bernoulli(keys[0], 0.5, (n_series,))

@@ -9,9 +9,10 @@ from jax import Array
 from jaxtyping import ArrayLike, Float
 
 from ..errors import OptionError, unknown_name
+from ..lookup import check_count
 from ..problem import is_traced
 from ..solve_batch import solve_batch
-from .draw import check_count, check_key, check_noise
+from .draw import check_key, check_noise
 
 
 class Simulated(NamedTuple):

@@ -8,6 +8,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ..errors import OptionError
+from ..lookup import check_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +30,7 @@ class Spiral:
     key: Array | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.n_points, bool) or not isinstance(self.n_points, int):
-            raise OptionError(f"n_points must be an integer, got {self.n_points!r}")
-        if self.n_points < 2:
-            raise OptionError(f"n_points must be at least two, got {self.n_points}")
+        check_count("n_points", self.n_points, 2)
         if not self.noise >= 0:
             raise OptionError(f"noise must not be negative, got {self.noise}")
 

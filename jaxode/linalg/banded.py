@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from ..errors import OptionError
+from ..lookup import check_count, plain
 from .dense import inverse_of, product
 from .linear_solver import Direct, Field, Linearised, Solve, WithJacobian, pushed_forward
 
@@ -30,13 +31,12 @@ class Banded(Direct):
     **Raises:** `OptionError` for negative numbers or a band wider than the matrix.
     """
 
-    lower: int = eqx.field(static=True)
-    upper: int = eqx.field(static=True)
+    lower: int = eqx.field(static=True, converter=plain)
+    upper: int = eqx.field(static=True, converter=plain)
 
     def __check_init__(self) -> None:
-        for name, value in (("lower", self.lower), ("upper", self.upper)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise OptionError(f"{name} of Banded must be an integer from 0 up, got {value!r}")
+        check_count("lower of Banded", self.lower, least=0)
+        check_count("upper of Banded", self.upper, least=0)
 
     @property
     def width(self) -> int:

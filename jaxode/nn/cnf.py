@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from ..errors import DataError, FieldError, OptionError
+from ..lookup import check_count
 from ..problem import call_field
 from ..solution import Solution
 from .fields.sequential import Sequential
@@ -106,10 +107,7 @@ class CNF(eqx.Module):
     ) -> None:
         if not callable(field) or isinstance(field, type):
             raise FieldError(f"the field must be a callable such as a network, got {field!r}")
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise OptionError(f"size must be a positive integer, got {size!r}")
-        if isinstance(augment, bool) or not isinstance(augment, int) or augment < 0:
-            raise OptionError(f"augment must be an integer of at least 0, got {augment!r}")
+        size, augment = check_count("size", size), check_count("augment", augment, least=0)
         if base is not None and not (hasattr(base, "log_prob") and hasattr(base, "sample")):
             raise OptionError(f"base must have log_prob(z) and sample(key, n), got {base!r}")
         self.field, self.size, self.augment = field, size, augment
@@ -262,9 +260,9 @@ class FFJORD(CNF):
         key: Array,
         **options: Any,
     ) -> None:
-        sizes = [size + augment, *widths, size + augment]
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
-            raise OptionError(f"size and widths must be positive integers, got {sizes[:-1]}")
+        size, augment = check_count("size", size), check_count("augment", augment, least=0)
+        within = [check_count("each of widths", width) for width in widths]
+        sizes = [size + augment, *within, size + augment]
         layers: list[Any] = []
         keys = jax.random.split(key, len(sizes) - 1)
         for before, after, own in zip(sizes[:-1], sizes[1:], keys, strict=True):

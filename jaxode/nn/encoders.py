@@ -9,8 +9,10 @@ from jax import Array, lax
 from jaxtyping import Float
 
 from ..errors import unknown_name
+from ..lookup import check_count, check_counts
 from .flow import flow
-from .ode_rnn import ODERNN, cast, check_sizes
+from .networks import cast
+from .ode_rnn import ODERNN
 from .series import Series
 from .settings import SolveOptions
 
@@ -59,7 +61,8 @@ class RNNEncoder(eqx.Module):
         cell: Literal["gru", "tanh"] = "gru",
         key: Array,
     ) -> None:
-        check_sizes(channels=channels, latent=latent, hidden=hidden)
+        sizes = {"channels": channels, "latent": latent, "hidden": hidden}
+        channels, latent, hidden = check_counts(**sizes)
         first, second = jax.random.split(key)
         size = 2 * channels + 1
         if cell not in ("gru", "tanh"):
@@ -130,8 +133,8 @@ class ODERNNEncoder(eqx.Module):
         **options: Unpack[SolveOptions],
     ) -> None:
         sizes = {"field": field, "width": width, "depth": depth}
-        check_sizes(latent=latent)
-        self.rnn = ODERNN(channels, hidden, 2 * latent, **sizes, key=key, **options)
+        out = 2 * check_count("latent", latent)
+        self.rnn = ODERNN(channels, hidden, out, **sizes, key=key, **options)
 
     def __call__(
         self, series: Series, t0: Float[Array, " batch"], key: Array | None = None

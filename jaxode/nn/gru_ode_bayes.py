@@ -8,19 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
-from ..surroundings import compiled
-from .ode_rnn import (
-    Walk,
-    cast,
-    check_channels,
-    check_sizes,
-    find_times,
-    raise_on_broken_walk,
-    walk,
-    with_queries,
-)
-from .series import Series, find_series
+from ..lookup import check_counts
+from .networks import cast
+from .series import Series, find_series, find_times
 from .settings import Settings, SolveOptions
+from .walk import Walk, at_times, run, walk
 
 
 class GRUODE(eqx.Module):
@@ -94,7 +86,9 @@ class GRUODEBayes(eqx.Module):
         **options: Unpack[SolveOptions],
     ) -> None:
         width = hidden if width is None else width
-        check_sizes(channels=channels, hidden=hidden, width=width, features=features)
+        channels, hidden, width, features = check_counts(
+            channels=channels, hidden=hidden, width=width, features=features
+        )
         keys = jax.random.split(key, 4)
         self.start = jnp.zeros(hidden)
         self.field = GRUODE(hidden, key=keys[0])
@@ -114,9 +108,7 @@ class GRUODEBayes(eqx.Module):
     ) -> tuple[Float[Array, "batch n channels"], Float[Array, "batch n channels"]]:
         """Mean and log variance at every place, as predicted from what was observed before it."""
         series = self._series(ts, xs, mask, lengths)
-        out, status = compiled(_before, self, series)
-        raise_on_broken_walk(status, self.settings)
-        return out
+        return run(_before, self, series)
 
     def predict(
         self,
@@ -132,9 +124,7 @@ class GRUODEBayes(eqx.Module):
         """
         series = self._series(ts, xs, mask, lengths)
         times = find_times(times, series.ts.shape[0], series.ts.dtype)
-        out, status = compiled(_predict, self, series, times)
-        raise_on_broken_walk(status, self.settings)
-        return out
+        return run(_predict, self, series, times)
 
     def loss(
         self,
@@ -153,9 +143,7 @@ class GRUODEBayes(eqx.Module):
         before it, given an observation whose standard deviation is `noise`.
         """
         series = self._series(ts, xs, mask, lengths)
-        out, status = compiled(_loss, self, series, noise, weight)
-        raise_on_broken_walk(status, self.settings)
-        return out
+        return run(_loss, self, series, noise, weight)
 
     def walk(self, series: Series) -> Walk:
         """The hidden state before and after every place."""
@@ -180,9 +168,7 @@ class GRUODEBayes(eqx.Module):
         return mean, log_variance
 
     def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
-        series = find_series(ts, xs, mask, lengths, least=1)
-        check_channels(series, self.channels)
-        return series
+        return find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
 
 
 def _before(model: GRUODEBayes, series: Series) -> Any:
@@ -191,10 +177,8 @@ def _before(model: GRUODEBayes, series: Series) -> Any:
 
 
 def _predict(model: GRUODEBayes, series: Series, times: Array) -> Any:
-    series, places = with_queries(series, times)
-    states = model.walk(series)
-    at = jnp.take_along_axis(states.after, places[..., None], 1)
-    return model.distribution(at), states.status
+    states, status = at_times(model.walk, series, times)
+    return model.distribution(states), status
 
 
 def _loss(model: GRUODEBayes, series: Series, noise: ArrayLike, weight: ArrayLike) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ..errors import DataError, OptionError
+from ..errors import DataError
+from ..lookup import check_counts
 from ..solution import Solution
 from .fields import ConcatConv2d
 from .neural_ode import NeuralODE
@@ -111,9 +112,7 @@ class ConvODENet(eqx.Module):
         **options: Unpack[SolveOptions],
     ) -> None:
         sizes = {"in_channels": in_channels, "classes": classes, "channels": channels}
-        for name, size in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise OptionError(f"{name} must be a positive integer, got {size!r}")
+        in_channels, classes, channels = check_counts(**sizes)
         stem_key, block_key, head_key = jax.random.split(key, 3)
         self.stem = eqx.nn.Conv2d(in_channels, channels, 3, stride, padding=1, key=stem_key)
         self.block = ODEBlock(channels, augment=augment, groups=groups, key=block_key, **options)

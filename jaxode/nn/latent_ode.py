@@ -11,21 +11,16 @@ from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
 from ..errors import OptionError, StateError, unknown_name
+from ..lookup import check_count, check_counts
 from ..options import advice_of
 from ..solution import Solution, raise_on_failure
 from ..surroundings import compiled
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
 from .flow import flow
-from .ode_rnn import (
-    cast,
-    check_channels,
-    check_sizes,
-    find_field,
-    find_times,
-    raise_on_broken_walk,
-)
-from .series import Series, find_series
+from .networks import cast, find_field
+from .series import Series, find_series, find_times
 from .settings import Settings, SolveOptions
+from .walk import raise_on_broken_walk
 
 # Of a call: arguments `ts`, `xs`, `mask`, `lengths` are those of `find_series`.
 Ts = Float[ArrayLike, "*batch n"]
@@ -85,8 +80,10 @@ class LatentODE(eqx.Module):
         key: Array,
         **options: Unpack[SolveOptions],
     ) -> None:
-        check_sizes(channels=channels, latent=latent, hidden=hidden, width=width, depth=depth)
-        check_sizes(0, augment=augment)
+        channels, latent, hidden, width, depth = check_counts(
+            channels=channels, latent=latent, hidden=hidden, width=width, depth=depth
+        )
+        augment = check_count("augment", augment, least=0)
         keys = jax.random.split(key, 3)
         size = latent + augment
         self.encoder = _find_encoder(encoder, channels, latent, hidden, keys[0], options)
@@ -163,9 +160,7 @@ class LatentODE(eqx.Module):
         """
         series = self._series(ts, xs, mask, lengths)
         times = find_times(times, series.ts.shape[0], series.ts.dtype)
-        out, walked, solutions = compiled(_predict, self, series, times, key)
-        self._raise(walked, *solutions)
-        return out
+        return self._at(series, times, key)
 
     def reconstruct(
         self,
@@ -181,9 +176,7 @@ class LatentODE(eqx.Module):
         Behind a sample's length its last value is repeated.
         """
         series = self._series(ts, xs, mask, lengths)
-        out, walked, solutions = compiled(_predict, self, series, series.ts, key)
-        self._raise(walked, *solutions)
-        return out
+        return self._at(series, series.ts, key)
 
     def impute(
         self,
@@ -196,9 +189,7 @@ class LatentODE(eqx.Module):
     ) -> Float[Array, "batch n channels"]:
         """The series, with `reconstruct` in the place of what was not observed."""
         series = self._series(ts, xs, mask, lengths)
-        out, walked, solutions = compiled(_predict, self, series, series.ts, key)
-        self._raise(walked, *solutions)
-        return jnp.where(series.mask, series.xs, out)
+        return jnp.where(series.mask, series.xs, self._at(series, series.ts, key))
 
     def sample(
         self, key: Array, n: int, times: Float[ArrayLike, "*n m"]
@@ -207,7 +198,7 @@ class LatentODE(eqx.Module):
 
         They start at the model's `t0`, and if it has none at the first of `times`.
         """
-        check_sizes(n=n)
+        check_count("n", n)
         draw, solve = jax.random.split(key)
         z0 = jax.random.normal(draw, (n, self.latent), jnp.result_type(float, *_floats(times)))
         return self.decode(z0, times, key=solve)
@@ -274,9 +265,13 @@ class LatentODE(eqx.Module):
         return flow(field, z0, ts, None, self.settings, in_axes=(0, 0, None), key=key)
 
     def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
-        series = find_series(ts, xs, mask, lengths, least=1)
-        check_channels(series, self.channels)
-        return series
+        return find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
+
+    def _at(self, series: Series, times: Array, key: Array | None) -> Array:
+        """The values at `times`, from the mean latent state."""
+        out, walked, solutions = compiled(_predict, self, series, times, key)
+        self._raise(walked, *solutions)
+        return out
 
     def _states(self, z: Any, size: int) -> Array:
         if np.ndim(z) != 2 or np.shape(z)[1] != size:

@@ -13,6 +13,7 @@ from jaxtyping import ArrayLike, Float
 
 from ..control import Grid
 from ..errors import DataError, FieldError, OptionError, TimesError, unknown_name
+from ..lookup import check_count
 from ..problem import call_field, is_traced
 from ..sensitivity.discrete import Discrete
 from ..sensitivity.forward import Forward
@@ -20,7 +21,7 @@ from ..solution import Solution
 from .controls import CONTROLS, Control
 from .flow import flow
 from .log_ode import LogODE, signature_channels
-from .series import Series, find_series
+from .series import Series, find_series, spread_times
 from .settings import Settings, SolveOptions
 
 SMOOTH = "hermite", "natural_cubic"
@@ -88,7 +89,7 @@ class NeuralCDE(eqx.Module):
                 )
         _check_control(control, window, time_channel)
         self.field, self.initial, self.readout = field, initial, readout
-        self.control, self.window = control, window
+        self.control, self.window = control, int(window)
         self.time_channel, self.counts = time_channel, counts
         self.settings = Settings(options)
 
@@ -282,8 +283,7 @@ def _check_control(control: Any, window: Any, time_channel: bool) -> None:
     known = [*CONTROLS, "log_ode"]
     if control not in known:
         raise unknown_name("control", str(control), known)
-    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-        raise OptionError(f"window must be a positive integer, got {window!r}")
+    check_count("window", window)
     if control == "rectilinear" and not time_channel:
         raise OptionError('control="rectilinear" needs the time as a channel: time_channel=True')
 
@@ -295,11 +295,7 @@ def _asked(series: Series, times: Any, evolving: bool) -> Array:
         return jnp.concatenate([first, series.ts if evolving else last], axis=1)
     if evolving:
         raise OptionError("times says when the states are wanted, evolving=True at all of ts: one")
-    batch = len(first)
-    shape = np.shape(times)
-    if len(shape) not in (1, 2) or shape[-1] == 0 or (len(shape) == 2 and shape[0] != batch):
-        raise DataError(f"times must have shape (m,) or ({batch}, m), got {shape}")
-    wanted = jnp.broadcast_to(jnp.asarray(times, first.dtype), (batch, shape[-1]))
+    wanted = spread_times(times, len(first), first.dtype)
     if not is_traced((wanted, first)):
         rows = np.asarray(jnp.concatenate([first, wanted], axis=1))
         bad = np.flatnonzero(~(rows[:, 1:] >= rows[:, :-1]).all(1))

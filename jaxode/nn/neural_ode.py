@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, Float, PyTree
 
-from ..errors import DataError, FieldError, OptionError
+from ..errors import DataError, FieldError
+from ..lookup import check_count
 from ..solution import Solution
 from .flow import flow
 from .settings import Settings, SolveOptions
@@ -57,11 +58,9 @@ class NeuralODE(eqx.Module):
             raise FieldError(
                 f"the field must be a callable such as an eqx.nn.MLP instance, got {field!r}"
             )
-        if isinstance(augment, bool) or not isinstance(augment, int) or augment < 0:
-            raise OptionError(f"augment must be a non-negative integer, got {augment!r}")
         self.field = field
         self.t0, self.t1 = float(t0), float(t1)
-        self.augment = augment
+        self.augment = check_count("augment", augment, least=0)
         self.settings = Settings(options)
 
     def __call__(

@@ -24,7 +24,15 @@ class Series(NamedTuple):
     mask: Bool[Array, "batch n channels"]
 
 
-def find_series(ts: Any, xs: Any, mask: Any = None, lengths: Any = None, least: int = 2) -> Series:
+def find_series(
+    ts: Any,
+    xs: Any,
+    mask: Any = None,
+    lengths: Any = None,
+    *,
+    least: int = 2,
+    channels: int | None = None,
+) -> Series:
     """The series of a batch.
 
     **Arguments:**
@@ -33,10 +41,11 @@ def find_series(ts: Any, xs: Any, mask: Any = None, lengths: Any = None, least: 
     - `xs`: values, shape `(batch, n, channels)`. Without a mask a NaN is a missing value.
     - `mask`: True where `xs` was observed, shape `(batch, n)` or `(batch, n, channels)`.
     - `lengths`: integers, shape `(batch,)`: how many of the `n` places each sample uses.
-    - `least`: how many places a sample must have.
+    - `least`: how many places a sample must have. `channels`: how many a model has.
 
     **Raises:** `DataError` and `TimesError`, with the sample that they are about, for shapes that
-    disagree, values observed that are not finite, times out of order, and series too short.
+    disagree, values observed that are not finite, times out of order, series too short, and
+    channels other than the model's.
     """
     xs = _values(xs)
     batch, n, _ = xs.shape
@@ -46,6 +55,8 @@ def find_series(ts: Any, xs: Any, mask: Any = None, lengths: Any = None, least: 
     _check_known(ts, xs, observed, inside)
     last = jnp.max(jnp.where(inside, jnp.arange(n), 0), axis=1, keepdims=True)
     ts = jnp.where(inside, ts, jnp.take_along_axis(ts, last, axis=1))
+    if channels is not None and xs.shape[2] != channels:
+        raise DataError(f"the model has {channels} channels, xs has {xs.shape[2]}")
     return Series(ts, jnp.where(observed, xs, 0), observed)
 
 
@@ -117,3 +128,24 @@ def _check_known(ts: Array, xs: Array, observed: Array, inside: Array) -> None:
     empty = ~known.any((1, 2))
     if empty.any():
         raise DataError(f"sample {int(np.flatnonzero(empty)[0])} has no observation at all")
+
+
+def find_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
+    """The times of queries, shape `(m,)` or `(batch, m)`, for each sample.
+
+    **Raises:** `DataError` for another shape, `TimesError` where they are not finite.
+    """
+    times = spread_times(times, batch, dtype)
+    if not is_traced(times):
+        bad = np.argwhere(~np.isfinite(np.asarray(times)))
+        if bad.size:
+            raise TimesError(f"times has {times[tuple(bad[0])]} for sample {bad[0][0]}")
+    return times
+
+
+def spread_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
+    """Times of all samples or of each, for each; finite or not. **Raises:** `DataError`."""
+    shape = np.shape(times)
+    if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and shape[0] != batch):
+        raise DataError(f"times must have shape (m,) or ({batch}, m), got {shape}")
+    return jnp.broadcast_to(jnp.asarray(times, dtype), (batch, shape[-1]))

@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ..errors import FieldError, OptionError, unknown_name
+from ..lookup import check_count
 from .drawn import Drawn
 
 # Up to this size each product with the Jacobian is written out; above it they are mapped.
@@ -65,8 +66,7 @@ class HutchinsonTrace(Drawn):
     ) -> None:
         if kind not in _PROBES:
             raise unknown_name("kind of probe", str(kind), _PROBES)
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise OptionError(f"samples must be a positive integer, got {samples!r}")
+        samples = check_count("samples", samples)
         self.kind, self.samples, self.size, self.drawn = kind, samples, size, None
 
     def of_size(self, size: int) -> "HutchinsonTrace":

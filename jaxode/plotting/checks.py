@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, OptionError
+from ..lookup import check_count
 
 
 def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -63,9 +64,7 @@ def check_limits(name: str, limits: Any) -> tuple[float, float]:
 
 def check_resolution(resolution: Any) -> int:
     """The number of grid points along an axis, at least two. **Raises:** `OptionError`."""
-    if isinstance(resolution, bool) or not isinstance(resolution, int) or resolution < 2:
-        raise OptionError(f"resolution must be an integer of at least two, got {resolution!r}")
-    return resolution
+    return check_count("resolution", resolution, 2)
 
 
 def check_number(name: str, value: Any) -> float:

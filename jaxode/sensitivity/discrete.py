@@ -11,6 +11,7 @@ from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
 from ..errors import OptionError
 from ..forward import Plan, Problem, Result, packed_field
+from ..lookup import is_count, plain
 from ..record import Tracing
 from .replay.batch import replayed_in_lanes
 from .replay.single import replayed
@@ -35,12 +36,12 @@ class Discrete(eqx.Module):
     Stumm, Walther, New algorithms for optimal online checkpointing, SIAM J. Sci. Comput. 32 (2010).
     """
 
-    memory: int | Literal["steps", "stages"] | None = eqx.field(static=True, default=None)
+    memory: int | Literal["steps", "stages"] | None = eqx.field(
+        static=True, default=None, converter=plain
+    )
 
     def __check_init__(self) -> None:
-        count = self.memory
-        number = isinstance(count, int) and not isinstance(count, bool) and count >= 1
-        if not (number or count is None or count in ("steps", "stages")):
+        if not (is_count(self.memory) or self.memory in (None, "steps", "stages")):
             raise OptionError(
                 f'memory must be a number of states, "steps", "stages" or None, got {self.memory!r}'
             )

@@ -16,6 +16,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
 from ..errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
+from ..lookup import check_count, is_count
 from ..nn import NeuralODE
 from ..problem import positional_arguments
 from ..progress import tqdm_class
@@ -94,9 +95,8 @@ def fit(
     finite. **Warns:** `TrainingWarning` if a later one is not.
     """
     size = _check_data(data)
-    if not _is_count(steps, float("inf")):
-        raise OptionError(f"steps must be a positive integer, got {steps!r}")
-    if batch_size is not None and not _is_count(batch_size, size):
+    check_count("steps", steps)
+    if batch_size is not None and not (is_count(batch_size) and batch_size <= size):
         raise OptionError(
             f"batch_size must be an integer between 1 and {size} samples, got {batch_size!r}"
         )
@@ -116,10 +116,6 @@ def fit(
     data = jax.tree.map(jnp.asarray, data)
     key = jax.random.key(0) if key is None else key
     return _train(step, model, state, data, key, steps, progress, label)
-
-
-def _is_count(value: Any, most: float) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _check_data(data: PyTree) -> int:

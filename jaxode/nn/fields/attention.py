@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from ...errors import FieldError, OptionError
-from .parts import check_count
+from ...lookup import check_counts
 
 
 class TransformerField(eqx.Module):
@@ -40,8 +40,8 @@ class TransformerField(eqx.Module):
     width: int = eqx.field(static=True)
 
     def __init__(self, width: int, heads: int, hidden: int, *, key: Array) -> None:
-        for name, value in (("width", width), ("heads", heads), ("hidden", hidden)):
-            check_count("TransformerField", name, value)
+        sizes = {"width": width, "heads": heads, "hidden": hidden}
+        width, heads, hidden = check_counts("TransformerField", **sizes)
         if width % heads:
             raise OptionError(
                 f"TransformerField: width must be a multiple of heads, got {width} and {heads}"

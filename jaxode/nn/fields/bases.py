@@ -9,8 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ...errors import OptionError, unknown_name
-from ...lookup import check_positive
-from .parts import check_count
+from ...lookup import check_count, check_positive
 
 
 class Basis(eqx.Module):
@@ -33,7 +32,7 @@ class Fourier(Basis):
     period: float = eqx.field(static=True)
 
     def __init__(self, n: int, period: float = 1.0) -> None:
-        self.n = check_count("Fourier", "n", n)
+        self.n = check_count("Fourier: n", n)
         check_positive("period", period)
         self.period = float(period)
 
@@ -55,7 +54,7 @@ class Polynomial(Basis):
     n: int = eqx.field(static=True)
 
     def __init__(self, n: int) -> None:
-        self.n = check_count("Polynomial", "n", n)
+        self.n = check_count("Polynomial: n", n)
 
     def __call__(self, t: Array) -> Float[Array, " n"]:
         """The functions at `t`."""
@@ -73,7 +72,7 @@ class Chebyshev(Basis):
     span: tuple[float, float] = eqx.field(static=True)
 
     def __init__(self, n: int, span: tuple[float, float] = (0.0, 1.0)) -> None:
-        self.n = check_count("Chebyshev", "n", n)
+        self.n = check_count("Chebyshev: n", n)
         self.span = _span("Chebyshev", span)
 
     def __call__(self, t: Array) -> Float[Array, " n"]:
@@ -112,7 +111,7 @@ class RBF(Basis):
         kind: str = "gaussian",
         width: float | None = None,
     ) -> None:
-        self.n = check_count("RBF", "n", n)
+        self.n = check_count("RBF: n", n)
         self.span = _span("RBF", span)
         if kind not in _RADIAL:
             raise unknown_name("kind of radial function", str(kind), _RADIAL)

@@ -10,8 +10,8 @@ from jax import Array
 from jaxtyping import Bool
 
 from ...errors import FieldError, OptionError
+from ...lookup import check_count
 from ..drawn import Drawn
-from .parts import check_count
 
 
 class Dropout(Drawn):
@@ -50,7 +50,7 @@ class Dropout(Drawn):
         if not 0 <= self.p < 1:
             raise OptionError(f"Dropout: p must be at least 0 and below 1, got {p!r}")
         sizes = shape if isinstance(shape, tuple | list) else (shape,)
-        self.shape = tuple(check_count("Dropout", "shape", size) for size in sizes)
+        self.shape = tuple(check_count("Dropout: shape", size) for size in sizes)
         self.inference, self.drawn = inference, None
 
     def draw(self, key: Array) -> Array:

@@ -10,8 +10,9 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from ...errors import FieldError, OptionError
+from ...lookup import check_count
 from ...problem import call_field
-from .parts import check_count, check_part, halves, slope
+from .parts import check_part, halves, slope
 
 
 class Hamiltonian(eqx.Module):
@@ -87,8 +88,9 @@ class PortHamiltonian(eqx.Module):
         key: Array | None = None,
     ) -> None:
         self.energy = check_part("PortHamiltonian", "energy", energy)
-        self.size = check_count("PortHamiltonian", "size", size)
-        check_count("PortHamiltonian", "controls", controls, least=0)
+        size = check_count("PortHamiltonian: size", size)
+        controls = check_count("PortHamiltonian: controls", controls, least=0)
+        self.size = size
         if control is not None:
             check_part("PortHamiltonian", "control", control)
             if not controls:

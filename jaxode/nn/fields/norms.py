@@ -9,8 +9,8 @@ from jax import Array
 from jaxtyping import Float
 
 from ...errors import OptionError
+from ...lookup import check_count
 from ..drawn import Reparametrised
-from .parts import check_count
 
 _TINY = 1e-12
 # Iterations when the module is made, whose result those of each solve begin with.
@@ -49,7 +49,7 @@ class SpectralNorm(Reparametrised):
             )
         self.layer = layer
         self.num_power_iterations = check_count(
-            "SpectralNorm", "num_power_iterations", num_power_iterations
+            "SpectralNorm: num_power_iterations", num_power_iterations
         )
         matrix = weight.reshape(weight.shape[0], -1)
         start = jax.random.normal(jax.random.key(0), weight.shape[:1], weight.dtype)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...errors import FieldError, OptionError
+from ...errors import FieldError
 from ...problem import call_field
 
 
@@ -20,13 +20,6 @@ def check_part(owner: str, name: str, part: Any) -> Any:
             f"{part!r}"
         )
     return part
-
-
-def check_count(owner: str, name: str, value: Any, least: int = 1) -> int:
-    """`value`, an integer of at least `least`. **Raises:** `OptionError`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise OptionError(f"{owner}: {name} must be an integer of at least {least}, got {value!r}")
-    return value
 
 
 def check_shape(owner: str, name: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from ...lookup import check_count, check_counts
 from ..convolution import convolved
 from .concat import with_time
-from .parts import check_count
 from .sequential import Sequential
 
 
@@ -105,9 +105,8 @@ def concat_squash_mlp(
 
     **Raises:** `OptionError` for sizes that are not positive integers.
     """
-    for name, value in (("size", size), ("width", width)):
-        check_count("concat_squash_mlp", name, value)
-    check_count("concat_squash_mlp", "depth", depth, least=0)
+    size, width = check_counts("concat_squash_mlp", size=size, width=width)
+    depth = check_count("concat_squash_mlp: depth", depth, least=0)
     sizes = [size, *[width] * depth, size]
     keys = jax.random.split(key, depth + 1)
     layers: list[Any] = []

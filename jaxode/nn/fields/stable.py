@@ -10,9 +10,9 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from ...errors import OptionError
-from ...lookup import check_positive
+from ...lookup import check_counts, check_positive
 from ...problem import call_field
-from .parts import check_count, check_part, check_shape, slope, value_and_slope
+from .parts import check_part, check_shape, slope, value_and_slope
 
 # Where the smoothed rectifier becomes straight.
 _KNEE = 0.1
@@ -102,8 +102,8 @@ class ConvexPotential(eqx.Module):
     def __init__(
         self, size: int, width: int, depth: int = 2, *, floor: float = 1e-2, key: Array
     ) -> None:
-        for name, value in (("size", size), ("width", width), ("depth", depth)):
-            check_count("ConvexPotential", name, value)
+        sizes = {"size": size, "width": width, "depth": depth}
+        size, width, depth = check_counts("ConvexPotential", **sizes)
         check_positive("floor", floor)
         keys = jax.random.split(key, 2 * depth + 1)
         outs = [*[width] * depth, 1]
