@@ -21,6 +21,7 @@ from ..solution import Solution
 from .controls import CONTROLS, Control
 from .flow import flow
 from .log_ode import LogODE, signature_channels
+from .networks import cast
 from .series import Series, find_series, spread_times
 from .settings import Settings, SolveOptions
 
@@ -224,7 +225,7 @@ class NeuralCDE(eqx.Module):
         first = jax.vmap(lambda path, t: path.evaluate(t))(paths, series.ts[:, 0])
         channels = self.time_channel + series.xs.shape[2] * (2 if self.counts else 1)
         try:
-            states = jax.vmap(self.initial)(first[:, :channels])
+            states = jax.vmap(cast(self.initial, first.dtype))(first[:, :channels])
         except TypeError as error:
             error.add_note(f"NeuralCDE: initial must take the {channels} channels of the path")
             raise
@@ -233,7 +234,8 @@ class NeuralCDE(eqx.Module):
         return dataclasses.replace(solution, ts=times)
 
     def _flow(self, paths: Control, states: Array, times: Array, key: Array | None) -> Solution:
-        driven, more = _Driven(self.field), self._at_knots(paths)
+        field = cast(self.field, states.dtype)
+        driven, more = _Driven(field), self._at_knots(paths)
         return flow(driven, states, times, paths, self.settings, in_axes=(0, 0, 0), key=key, **more)
 
     def _at_knots(self, paths: Control) -> dict[str, Array]:
@@ -254,7 +256,7 @@ class NeuralCDE(eqx.Module):
         return more
 
     def _read(self, states: Array, axes: int) -> Array:
-        read = self.readout
+        read = cast(self.readout, states.dtype)
         if read is None:
             return states
         for _ in range(axes):
