@@ -31,6 +31,7 @@ class System(NamedTuple):
     trajectories: int
     rate: float
     steps: int
+    finish: int  # steps of L-BFGS behind those of Adam
 
 
 def _double_mass(q: Array) -> Array:
@@ -52,6 +53,7 @@ DOUBLE = System(
     100,
     3e-3,
     1000,
+    0,
 )
 DAMPED = System(
     "damped pendulum",
@@ -62,7 +64,8 @@ DAMPED = System(
     2.0,
     25,
     1e-2,
-    2000,
+    1000,
+    300,
 )
 SYSTEMS = {"double": DOUBLE, "damped": DAMPED}
 
@@ -183,17 +186,45 @@ def energy_error(system: System, model: jo.NeuralODE, momenta: bool, key: Array)
     return float(jnp.sqrt(jnp.mean((energy(found) - wanted) ** 2)) / jnp.std(wanted[:, 0]))
 
 
-def trained(system: System, field: Callable, momenta: bool, seed: int, steps: int) -> Any:
+def trained(
+    system: System, field: Callable, momenta: bool, seed: int, steps: int
+) -> tuple[Any, float]:
     shown = trajectories(system, system.trajectories, SHOWN, jax.random.key(1000 + seed))
     shown = with_momenta(system, shown) if momenta else shown
     starts = jnp.arange(SHOWN - WINDOW + 1)[:, None] + jnp.arange(WINDOW)
     windows = shown[:, starts].reshape(-1, WINDOW, shown.shape[-1])
     model = jo.NeuralODE(field, rtol=1e-5, atol=1e-5, throw=False, max_steps=4096)
     optimizer = optax.adam(optax.cosine_decay_schedule(system.rate, steps))
-    return jo.fit(
+    model, log = jo.fit(
         model, windows, loss=loss, steps=steps, batch_size=BATCH, optimizer=optimizer,
         key=jax.random.key(seed),
     )  # fmt: skip
+    if not system.finish:
+        return model, float(log.loss[-1])
+    return finished(model, windows[::2], system.finish)  # the other half overlaps
+
+
+def finished(model: jo.NeuralODE, windows: Array, steps: int) -> tuple[jo.NeuralODE, float]:
+    """The model after `steps` of L-BFGS on all windows, and its loss."""
+    model = eqx.tree_at(lambda m: (m.settings.rtol, m.settings.atol), model, (1e-7, 1e-7))
+    params, static = eqx.partition(model, eqx.is_inexact_array)
+    optimizer = optax.lbfgs(memory_size=20)
+
+    def value(params: Any) -> Array:
+        return loss(eqx.combine(params, static), windows)
+
+    @jax.jit
+    def step(params: Any, state: Any) -> Any:
+        found, slope = optax.value_and_grad_from_state(value)(params, state=state)
+        updates, state = optimizer.update(
+            slope, state, params, value=found, grad=slope, value_fn=value
+        )
+        return optax.apply_updates(params, updates), state, found
+
+    state, found = optimizer.init(params), jnp.inf
+    for _ in range(steps):
+        params, state, found = step(params, state)
+    return eqx.combine(params, static), float(found)
 
 
 def compared(name: str, seeds: int, steps: int) -> list[list[str]]:
@@ -202,10 +233,10 @@ def compared(name: str, seeds: int, steps: int) -> list[list[str]]:
     for seed in range(seeds):
         every = FIELDS[name](jax.random.split(jax.random.key(seed), 4))
         for field_name, (field, momenta) in every.items():
-            model, log = trained(system, field, momenta, seed, steps)
+            model, last = trained(system, field, momenta, seed, steps)
             error = energy_error(system, model, momenta, jax.random.key(2000 + seed))
-            found.setdefault(field_name, []).append((error, float(log.loss[-1])))
-            print(name, field_name, seed, found[field_name][-1], log.summary(), flush=True)
+            found.setdefault(field_name, []).append((error, last))
+            print(name, field_name, seed, found[field_name][-1], flush=True)
     plain = [error for error, _ in found["plain"]]
     rows = []
     for field_name, values in found.items():
@@ -233,8 +264,8 @@ def main() -> None:
     )
     if system is DAMPED:
         shown += (
-            " All networks see the angle. Shown its cosine and sine, of which the damped pendulum "
-            "is a linear function, a plain network is as good as these."
+            " All networks see the angle itself, and all are trained by Adam, then by L-BFGS: with "
+            "Adam alone they stop at training losses of 1e-5, where the plain one is as good."
         )
     title = f"A {system.title}: fields with an energy"
     print(publish(f"{options.system}_pendulum", title, [*table(header, rows), "", shown]))
