@@ -95,6 +95,8 @@ class Stats(eqx.Module):
     - `t_reached`: the last time an accepted step ended at.
     - `useful_share`: of a batch, the share of its lanes' steps that trajectories took, a scalar;
       else None.
+    - `engine`: what ran it, "kernel" or "xla"; where a kernel was only wished for, "xla: " and why
+      there is none.
     """
 
     num_steps: Array
@@ -105,6 +107,7 @@ class Stats(eqx.Module):
     num_jacobians: Array | None = None
     num_factorisations: Array | None = None
     useful_share: Array | None = None
+    engine: str = eqx.field(static=True, default="xla")
 
 
 class DenseOutput(eqx.Module):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,8 +21,10 @@ from .batch.axes import (
     shape_of_one,
     times_of_batch,
 )
+from .batch.engine import Engine, find_engine
 from .batch.ensemble import Ensemble
 from .batch.memory import bytes_of_events, bytes_of_saved, refuse_too_much
+from .batch.order import check_work, longest_first
 from .batch.sharding import find_sharding, over_devices, spread_out
 from .batch.width import check_lanes, choose_tile
 from .closure import close
@@ -62,6 +64,7 @@ from .problem import (
     is_traced,
 )
 from .progress import find_counter
+from .sensitivity.on_engine import solved
 from .solution import Solution, raise_on_failure
 from .stepping.algebraic import Algebraic
 from .stepping.solver import Solver
@@ -92,6 +95,8 @@ def solve_batch(
     progress: bool | None = None,
     lanes: int | None = None,
     sharding: NamedSharding | None = None,
+    kernel: Literal["auto"] | bool = "auto",
+    work: ArrayLike | None = None,
 ) -> Solution:
     """Solve `dy/dt = f(t, y, args)` for many trajectories, each with its own steps.
 
@@ -111,9 +116,16 @@ def solve_batch(
     - `throw`: outside `jit` and `vmap`, raise if any trajectory fails. By default a trajectory that
       fails is NaN from there on, and `sols.status` says why.
     - `progress`: show a bar of the trajectories that are done (needs tqdm).
-    - `lanes`: how many trajectories step together; None to choose by state, field and backend.
+    - `lanes`: how many trajectories step together; None to choose by state, field and backend. In
+      a kernel, a power of two: those that end together.
     - `sharding`: spreads the trajectories over devices, `NamedSharding(mesh, PartitionSpec(axis))`;
       by default as the first mapped array is spread. Each device runs its share by itself.
+    - `kernel`: carry out the whole solve in one kernel, each trajectory in the registers of one
+      thread of a GPU. True: **raises** `OptionError` with what is in the way, where something is
+      (on a CPU kernels are interpreted, for tests). "auto": where it pays; so far nowhere, for it
+      has not been measured. `sols.stats.engine` says what ran.
+    - `work`: how much each trajectory is expected to take, shape `(trajectories,)`, in any unit.
+      Those that take long begin first, side by side: the others do not wait for them.
 
     **Returns:** a `Solution` whose arrays have a first axis of trajectories: `ys` is
     `(trajectories, times, ...)`, `status` is `(trajectories,)`. `ts` alone has it only where the
@@ -147,18 +159,18 @@ def solve_batch(
     meter = find_counter(progress)
     sensitivity = find_sensitivity(sensitivity)
     solver = solver_for(sensitivity, solver)
+    engine = find_engine(kernel, check_lanes(lanes))
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
     switches = find_switches(events, jumps, max_events, method.controller, packing, count)
     check_split(f, method.solver)
     args = arrays_of_args(trees["args"])
     algebraic = find_algebraic(method.solver)
-    parts = _Parts(
-        trees["y0"], times, args, method, check_save(save), check_lanes(lanes), algebraic, switches
-    )
+    rest = check_lanes(lanes), algebraic, switches, check_work(work, count)
+    parts = _Parts(trees["y0"], times, args, method, check_save(save), *rest)
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
     _refuse_too_much(parts, mapped["args"], packing, count)
     spread = find_sharding(sharding, jax.tree.leaves(given))
-    solution = compiled(_solve_batch, f, parts, flags, sensitivity, spread)
+    solution = compiled(_solve_batch, f, parts, flags, sensitivity, spread, engine)
     if throw:
         raise_on_failure(solution, advice_of(sensitivity))
     return solution
@@ -175,6 +187,7 @@ class _Parts(NamedTuple):
     lanes: int | None
     algebraic: Algebraic | None
     switches: Switches
+    work: Array | None
 
 
 def _refuse_too_much(parts: _Parts, own_args: PyTree, packing: Packing, count: int) -> None:
@@ -197,6 +210,7 @@ def _solve_batch(
     mapped: tuple[bool, PyTree, list[bool]],
     sensitivity: Sensitivity,
     sharding: NamedSharding | None,
+    engine: Engine,
 ) -> Solution:
     own_ts, own_args, own_tolerances = mapped
     switches = parts.switches
@@ -222,20 +236,24 @@ def _solve_batch(
     ensemble = Ensemble(*eqx.partition((problem, plan), flags))
     ensemble, found = _consistent_starts(ensemble, parts.algebraic)
 
+    def run_ordered(own: PyTree, shared: PyTree) -> Result:
+        return longest_first(run, own[0], shared, own[1])
+
     def run(own: PyTree, shared: PyTree) -> Result:
         local = Ensemble(own, shared)
         one, plan = local.one(jax.tree.map(lambda x: x[0], own))
         implicit, field = plan.method.solver.implicit, packed_field(one, plan)
         tile = choose_tile(field, one.ts[0], one.y0, local.count, parts.lanes, implicit)
-        return sensitivity.solve_batch(local, tile)
+        return solved(sensitivity, local, tile, engine)
 
     if sharding is None:
         marked = one_direction(ensemble, sensitivity)
-        result = run(marked.own, marked.shared)
+        result = run_ordered((marked.own, parts.work), marked.shared)
     else:
         ensemble = Ensemble(spread_out(ensemble.own, sharding), ensemble.shared)
         marked = one_direction(ensemble, sensitivity)
-        result = over_devices(run, marked.own, marked.shared, sharding)
+        own = marked.own, parts.work
+        result = over_devices(run_ordered, own, marked.shared, sharding)
     return _solution(result, ensemble, found)
 
 

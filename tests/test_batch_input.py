@@ -228,3 +228,8 @@ def test_dense_output_that_was_not_asked_for():
     sols = jax.eval_shape(lambda: jo.solve_batch(decay, Y0, TS))
     with pytest.raises(jo.OptionError, match=r"sol\(t\) needs dense output"):
         sols(0.5)
+
+
+def test_work_is_a_number_per_trajectory():
+    refuse(jo.BatchError, r"work has shape \(2,\) where 3 trajectories need \(3,\)", work=[1, 2])
+    refuse(jo.BatchError, "work holds values that are not finite", work=[1.0, 2.0, np.nan])

@@ -3,10 +3,12 @@
 import equinox as eqx
 from jaxtyping import ArrayLike
 
+from ..batch.engine import Engine
 from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
 from ..errors import OptionError, ToleranceError, unknown_name
 from ..forward import Plan, Problem, Result, refuse_watched
+from ..lanewise.refusal import NoKernelError
 from ..lookup import check_positive, find
 from ..stepping.solver import Solver
 from ..stepping.solvers import SOLVERS
@@ -102,6 +104,10 @@ class Continuous(eqx.Module):
         """
         refuse_watched(ensemble.watched, "jo.Continuous()")
         return solve_in_lanes(ensemble, tile, self.backwards(ensemble.plan))
+
+    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+        """**Raises:** `NoKernelError`: there is none."""
+        raise NoKernelError("jo.Continuous() has none, jo.Discrete() has")
 
     def backwards(self, plan: Plan) -> Backwards:
         """How the adjoint equation of such a solve is solved."""

@@ -7,13 +7,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from ..batch.engine import Engine
 from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
 from ..errors import OptionError
 from ..forward import Plan, Problem, Result, packed_field
+from ..lanewise.refusal import NoKernelError
 from ..lookup import is_count, plain
 from ..record import Tracing
 from .replay.batch import replayed_in_lanes
+from .replay.in_kernel import replayed_in_kernel
 from .replay.single import replayed
 
 
@@ -58,6 +61,12 @@ class Discrete(eqx.Module):
                 'memory="steps", or solve it as one system'
             )
         return replayed_in_lanes(ensemble, tile, True, self.memory)
+
+    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+        """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
+        if self.memory is not None:
+            raise NoKernelError("Discrete(memory=...) is for the loop over tiles")
+        return replayed_in_kernel(ensemble, tile, engine)
 
     def tracing(self, problem: Problem, plan: Plan) -> Tracing:
         """What is kept of the steps."""

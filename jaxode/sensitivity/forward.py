@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..batch import lanes as tiles
+from ..batch.engine import Engine
 from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
 from ..batch.run import Run
 from ..forward import Plan, Problem, Result, run
+from ..lanewise.refusal import NoKernelError
 from .cotangents import where_known
 from .one_way import FORWARD, forwards_only
 
@@ -37,6 +39,10 @@ class Forward(eqx.Module):
         """Run all of `ensemble`; JAX differentiates the run."""
         run = Run(ensemble, tile)
         return _finished(run.close(tiles.run(run.work(), tile, (run.open(), None))))
+
+    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+        """**Raises:** `NoKernelError`: there is none."""
+        raise NoKernelError("jo.Forward() has none, jo.Discrete() has")
 
 
 def _finished(result: Result) -> Result:

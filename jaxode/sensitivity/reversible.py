@@ -6,10 +6,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..batch.engine import Engine
 from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
 from ..errors import OptionError
 from ..forward import Plan, Problem, Result, refuse_watched
+from ..lanewise.refusal import NoKernelError
 from ..record import Clocking
 from ..stepping.explicit import ExplicitRungeKutta
 from ..stepping.reversible import ReversibleRK
@@ -83,6 +85,10 @@ class Reversible(eqx.Module):
                 own_plan = _with_rate(own_plan, rate)
             ensemble = Ensemble((own, own_plan), (shared, shared_plan))
         return replayed_in_lanes(ensemble, tile, False)
+
+    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+        """**Raises:** `NoKernelError`: there is none."""
+        raise NoKernelError("jo.Reversible() has none, jo.Discrete() has")
 
 
 def _by_span(solver: Solver) -> bool:

@@ -38,9 +38,9 @@ def _forward(
     states: bool,
     memory: int | str | None = None,
 ) -> tuple[Result, Any]:
-    result, log = Logger.of(ensemble, tile, states, memory).run()
+    result, residuals = logged(ensemble, tile, states, memory)
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
-    return result, (log, result.status, result.stats.num_accepted, result.log, perturbed)
+    return result, (residuals, perturbed)
 
 
 @replayed_in_lanes.def_bwd
@@ -54,7 +54,23 @@ def _backward(
     states: bool,
     memory: int | str | None = None,
 ) -> PyTree:
-    log, status, num_accepted, events, perturbed = residuals
+    known, perturbed = residuals
+    return pulled_back(perturbed, known, cotangents, ensemble, tile)
+
+
+def logged(
+    ensemble: Ensemble, tile: Tile, states: bool, memory: int | str | None = None
+) -> tuple[Result, Any]:
+    """The forward run, and what is kept of it."""
+    result, log = Logger.of(ensemble, tile, states, memory).run()
+    return result, (log, result.status, result.stats.num_accepted, result.log)
+
+
+def pulled_back(
+    perturbed: PyTree, kept: Any, cotangents: Result, ensemble: Ensemble, tile: Tile
+) -> PyTree:
+    """The cotangent of the ensemble, from those of its result and what was kept of the run."""
+    log, status, num_accepted, events = kept
     residuals = log, status == Status.SUCCESS, events
     replay = LaneReplay.of(perturbed, ensemble, tile, cotangents, residuals)
     return replay.finish(replay.log(log), num_accepted, perturbed)

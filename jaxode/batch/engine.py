@@ -1,0 +1,107 @@
+"""What carries a batch out: the loop over tiles, or one kernel; and why there is no kernel."""
+
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..errors import OptionError
+from ..forward import Plan, Problem
+from ..lanewise.refusal import NoKernelError
+from ..linalg import Dense
+from ..stepping.adams import Adams
+from ..stepping.rkc import RKC2
+from ..stepping.rosenbrock import Rosenbrock
+from . import blocks
+from .ensemble import Ensemble
+
+# Lanes of a block: two warps. A block ends with its last lane, so fewer wait less; a GPU holds 32
+# blocks at once on each of its processors, so fewer would leave it half empty. A TPU's are one
+# register's.
+LANES, LANES_TPU = 64, 1024
+# Numbers of a state, of one whose steps solve systems, and of what all lanes share: a kernel keeps
+# them in registers, and has each of its operations written out for each of them.
+MOST_STATE, MOST_IMPLICIT, MOST_SHARED = 32, 12, 256
+# Whether it has been measured on a GPU where kernels pay: until then none is taken of itself.
+MEASURED = False
+
+
+class Engine(NamedTuple):
+    """What is wished for: a kernel where it pays ("auto"), or else an error, or none at all."""
+
+    kernel: Literal["auto"] | bool
+    lanes: int
+
+    @property
+    def tried(self) -> bool:
+        """Whether a kernel is tried: of itself on a GPU alone, for others have no compiler."""
+        if self.kernel == "auto":
+            return MEASURED and blocks.platform() == "gpu"
+        return self.kernel
+
+
+def find_engine(kernel: Any, lanes: int | None) -> Engine:
+    """**Raises:** `OptionError` unless `kernel` is "auto" or a boolean."""
+    if not (isinstance(kernel, bool) or kernel == "auto"):
+        raise OptionError(f'kernel must be "auto", True or False, got {kernel!r}')
+    if lanes is None:
+        return Engine(kernel, LANES_TPU if blocks.platform() == "tpu" else LANES)
+    return Engine(kernel, 1 << lanes.bit_length() - 1)
+
+
+def check_kernel(ensemble: Ensemble) -> None:
+    """**Raises:** `NoKernelError` where the options or the sizes of a batch rule out a kernel."""
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ensemble.own)
+    problem, plan = ensemble.one(rows)
+    if ensemble.watched:
+        raise NoKernelError("events and jumps are not looked for there")
+    if plan.save not in ("ends", "ts"):
+        raise NoKernelError(f'save="{plan.save}" is not written there')
+    if plan.save == "ts" and blocks.platform() == "tpu":
+        raise NoKernelError("a TPU writes at no index per lane: it has end states alone")
+    if plan.method.progress is not None:
+        raise NoKernelError("progress= calls the host")
+    dtype = problem.y0.dtype
+    if dtype not in (jnp.float32, jnp.float64):
+        raise NoKernelError(f"a state of {dtype} (float32 and float64 have kernels)")
+    _check_solver(plan)
+    _check_sizes(problem, plan, ensemble)
+
+
+def _check_solver(plan: Plan) -> None:
+    solver = plan.method.solver
+    name = type(solver).__name__
+    if isinstance(solver, Adams):
+        raise NoKernelError(f"{name} keeps a history of steps")
+    if isinstance(solver, RKC2):
+        raise NoKernelError(f"{name} takes more stages in some steps than in others")
+    if not solver.implicit:
+        return
+    if not isinstance(solver, Rosenbrock):
+        raise NoKernelError(
+            f"{name} iterates: of the implicit solvers those of Rosenbrock's kind have kernels, "
+            'such as "rosenbrock23" and "rodas5p"'
+        )
+    if not isinstance(solver.linear_solver, Dense):
+        raise NoKernelError(f"{type(solver.linear_solver).__name__} is for large systems")
+
+
+def _check_sizes(problem: Problem, plan: Plan, ensemble: Ensemble) -> None:
+    size, implicit = problem.y0.size, plan.method.solver.implicit
+    most = MOST_IMPLICIT if implicit else MOST_STATE
+    if size > most:
+        kind = "of an implicit solver " if implicit else ""
+        raise NoKernelError(f"a state {kind}of {size} numbers is too large (at most {most})")
+    part = ensemble.shared[0]
+    shared = sum(x.size for x in jax.tree.leaves((part.field, part.args)) if eqx.is_array(x))
+    if shared > MOST_SHARED:
+        raise NoKernelError(f"{shared} numbers that all share are too many (at most {MOST_SHARED})")
+
+
+def refused(reason: NoKernelError) -> OptionError:
+    """What is said where a kernel was asked for."""
+    return OptionError(
+        f"kernel=True, but there is no kernel for this solve: {reason}. With "
+        'kernel="auto" it runs without one'
+    )

@@ -1,0 +1,1 @@
+"""Programs written for one trajectory, run on lanes of many, number by number."""

@@ -1,0 +1,175 @@
+"""Arrays taken apart: each number of an array is a cell, and a cell holds that number of all lanes.
+
+A cell is a vector of one number per lane, a scalar that all lanes share, or a NumPy scalar where
+the number is known while the program is traced. Inside a kernel every vector then has the shape
+that the hardware likes, however odd the shape of the array, and what is known costs nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.extend.core import JaxprEqn
+
+Cell = Any  # np.generic, or an Array of shape () or (lanes,)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Cells:
+    """An array of `cells`, a NumPy array of objects or, where all of it is known, of `dtype`."""
+
+    cells: np.ndarray
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, values: Sequence[Cell] | np.ndarray, shape: tuple[int, ...], dtype: Any) -> "Cells":
+        """From the cells of an array of `shape`, row by row."""
+        return cls(objects(values).reshape(shape), np.dtype(dtype)).settled()
+
+    @classmethod
+    def known(cls, values: Any, dtype: Any = None) -> "Cells":
+        """From numbers."""
+        values = np.asarray(values, dtype)
+        return cls(values, values.dtype)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one lane's array."""
+        return self.cells.shape
+
+    @property
+    def is_known(self) -> bool:
+        """Whether every number is known while the program is traced."""
+        return self.cells.dtype != object
+
+    def settled(self) -> "Cells":
+        """The same, as an array of numbers where all of them are known."""
+        if self.cells.dtype == object and all(is_known(c) for c in self.cells.flat):
+            return Cells(self.cells.astype(self.dtype), self.dtype)
+        return self
+
+    def flat(self) -> list[Cell]:
+        """The cells, row by row."""
+        return [self.dtype.type(c) if is_known(c) else c for c in self.cells.flat]
+
+    def one(self) -> Cell:
+        """The cell of an array that is one number."""
+        (cell,) = self.flat()
+        return cell
+
+    def vector(self, lanes: int) -> Array:
+        """That number of all lanes."""
+        return spread(self.one(), self.dtype, lanes)
+
+    def row(self, index: int) -> "Cells":
+        """One of the rows."""
+        cells = self.cells[index : index + 1].reshape(self.shape[1:])  # an array even of one number
+        return Cells(cells, self.dtype).settled()
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """The shape and dtype of one lane's array."""
+        return jax.ShapeDtypeStruct(self.shape, self.dtype)
+
+
+def objects(values: Sequence[Cell] | np.ndarray) -> np.ndarray:
+    """The values in an array, which NumPy would look into if it were to make one."""
+    array = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        array[i] = value
+    return array
+
+
+def at_once(function: Callable, *arrays: Any) -> Any:
+    """`function` of known arrays as NumPy arrays, now, while a kernel is being traced."""
+    # On the processor, whatever device the kernel is for, and outside of every mesh.
+    outside = jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), ()))
+    with jax.ensure_compile_time_eval(), jax.default_device(_processor()), outside:
+        return jax.tree.map(np.asarray, function(*arrays))
+
+
+def _processor() -> Any:
+    return jax.local_devices(backend="cpu")[0]
+
+
+def aval_of(variable: Any) -> Any:
+    """The shape and dtype of a variable of a program."""
+    return variable.aval
+
+
+def result_of(equation: JaxprEqn) -> Any:
+    """Those of the one thing that an equation computes."""
+    return aval_of(equation.outvars[0])
+
+
+def is_cells(x: Any) -> bool:
+    """Whether `x` is an array taken apart."""
+    return isinstance(x, Cells)
+
+
+def is_known(cell: Cell) -> bool:
+    """Whether the cell is a number."""
+    return isinstance(cell, np.generic | bool | int | float)
+
+
+def spread(cell: Cell, dtype: Any, lanes: int) -> Array:
+    """The cell as a vector of one number per lane."""
+    if is_known(cell) or not cell.ndim:
+        return jnp.full((lanes,), cell, dtype)
+    return cell
+
+
+def chosen(mask: Cell, new: Cell, old: Cell) -> Cell:
+    """`new` where `mask` holds, else `old`."""
+    if new is old:
+        return new
+    if is_known(mask):
+        return new if mask else old
+    return jnp.where(mask, new, old)
+
+
+def chosen_each(mask: Cell, new: Cells, old: Cells) -> Cells:
+    """The same, cell by cell."""
+    pairs = zip(new.flat(), old.flat(), strict=True)
+    return Cells.of([chosen(mask, a, b) for a, b in pairs], new.shape, new.dtype)
+
+
+def loop(
+    unfinished: Callable[[list[Cells]], Cell],
+    advance: Callable[[Array, list[Cells]], list[Cells]],
+    state: Sequence[Cells],
+    lanes: int,
+) -> list[Cells]:
+    """Advance `state` in the lanes that are `unfinished`, until none is.
+
+    `advance` is told which these are, in case it does more than return the state behind.
+    """
+    like = [(x.shape, x.dtype) for x in state]
+
+    def packed(state: Iterable[Cells]) -> list[Array]:
+        return [spread(c, x.dtype, lanes) for x in state for c in x.flat()]
+
+    def unpacked(vectors: Sequence[Array]) -> list[Cells]:
+        vectors, parts = list(vectors), []
+        for shape, dtype in like:
+            size = int(np.prod(shape))
+            parts.append(Cells.of(vectors[:size], shape, dtype))
+            vectors = vectors[size:]
+        return parts
+
+    def going(carry: Any) -> Array:
+        # The maximum of integers: kernels have no reduction by "or".
+        return jnp.max(carry[0].astype(jnp.int32)) > 0
+
+    def turn(carry: Any) -> Any:
+        mask, now = carry[0], unpacked(carry[1:])
+        after = advance(mask, now)
+        pairs = zip(after, now, strict=True)
+        after = [chosen_each(mask, a, b) for a, b in pairs]
+        return [mask & spread(unfinished(after), bool, lanes), *packed(after)]
+
+    start = [spread(unfinished(list(state)), bool, lanes), *packed(state)]
+    return unpacked(jax.lax.while_loop(going, turn, start)[1:])

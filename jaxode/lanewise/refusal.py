@@ -1,0 +1,27 @@
+"""What a kernel cannot do, and where in the user's code it stands."""
+
+import os
+from typing import Any
+
+import equinox
+import jax
+from jax.extend.core import JaxprEqn
+
+
+class NoKernelError(Exception):
+    """Why a solve has no kernel; its text completes the sentence "there is no kernel: ..."."""
+
+
+_LIBRARIES = tuple(
+    os.path.dirname(os.path.abspath(path))
+    for path in (jax.__file__, equinox.__file__, os.path.dirname(__file__))
+)
+
+
+def place_of(equation: JaxprEqn) -> str:
+    """(file.py:12), the innermost line of the user's that the equation is from; else nothing."""
+    frames: Any = getattr(equation.source_info.traceback, "frames", ())
+    for frame in frames:
+        if not os.path.abspath(frame.file_name).startswith(_LIBRARIES):
+            return f" ({os.path.basename(frame.file_name)}:{frame.line_num})"
+    return ""

@@ -1,0 +1,199 @@
+"""A batch in one kernel, interpreted, against the same batch in tiles."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from jaxode.sensitivity.replay import in_kernel
+
+N = 11  # one block of eight lanes, and another that is filled up
+RHO = jnp.linspace(1.0, 21.0, N)
+Y0 = jnp.array([1.0, 0.2, 0.0])
+TS = jnp.linspace(0.0, 1.0, 6)
+BOTH = (None, None, 0)
+
+
+def lorenz(t, y, rho):
+    x, y, z = y
+    return jnp.stack([10.0 * (y - x), x * (rho - z) - y, x * y - 8 / 3 * z])
+
+
+def pendulum(t, y, args):
+    return y[1], -args * jnp.sin(y[0])
+
+
+def solve(kernel: bool, f: Any = lorenz, y0: Any = Y0, ts: Any = TS, args: Any = RHO, **options):
+    options = {"in_axes": BOTH, "max_steps": 300, "lanes": 8, **options}
+    return jo.solve_batch(f, y0, ts, args, kernel=kernel, **options)
+
+
+def close(got: Any, expected: Any, rtol: float = 1e-10) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol, rtol), got, expected)
+
+
+# Steps of a size that is given leave nothing to rounding but the numbers themselves.
+FIXED: dict[str, dict[str, Any]] = {
+    "ends": {"ts": (0.0, 1.0)},
+    "values": {},
+    "backwards": {"ts": TS[::-1] * 0.3},
+    "times of their own": {"ts": jnp.outer(jnp.arange(N) / 5, TS), "in_axes": (None, 0, 0)},
+    "times repeated": {"ts": jnp.array([0.0, 0.0, 0.3, 0.3, 0.8, 0.8])},
+    "no time": {"ts": jnp.zeros(4)},
+    "starts of their own": {"y0": Y0 + jnp.arange(N)[:, None] / 9, "in_axes": (0, None, 0)},
+    "a function": {"save": lambda t, y, a: {"sum": a * jnp.sum(y), "pair": t * y[:2]}},
+    "dense stages": {"solver": "rk4"},
+    "more dense stages": {"solver": "dopri8"},
+    "a linear system": {"solver": "rosenbrock23"},
+    "a tree": {"f": pendulum, "y0": (jnp.ones(2), jnp.zeros(2)), "solver": "yoshida4"},
+    "a state kept twice": {"solver": "reversible_heun", "ts": TS * 0.3},
+}
+
+
+def problem(name: str) -> tuple[Any, dict[str, Any]]:
+    options = {"controller": jo.Fixed(0.04), **FIXED[name]}
+    return {key: options.pop(key) for key in ("y0", "ts") if key in options}, options
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_kernel_computes_what_tiles_do(name):
+    given, options = problem(name)
+    tiles, kernel = (solve(flag, **given, **options) for flag in (False, True))
+    assert (tiles.stats.engine, kernel.stats.engine) == ("xla", "kernel")
+    np.testing.assert_array_equal(kernel.status, tiles.status)
+    close((kernel.ts, kernel.ys, kernel.y1), (tiles.ts, tiles.ys, tiles.y1))
+    close(kernel.stats.t_reached, tiles.stats.t_reached)
+    for count in ("num_steps", "num_accepted", "num_evaluations"):
+        np.testing.assert_array_equal(getattr(kernel.stats, count), getattr(tiles.stats, count))
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_its_gradient_is_that_of_tiles(name):
+    given, options = problem(name)
+    y0 = given.pop("y0", Y0)
+
+    def loss(point, kernel):
+        sol = solve(kernel, y0=point[0], args=point[1], **given, **options)
+        return sum(jnp.sum(jnp.sin(x + 1)) for x in jax.tree.leaves((sol.ys, sol.y1)))
+
+    tiles, kernel = (jax.grad(loss)((y0, RHO), flag) for flag in (False, True))
+    assert np.linalg.norm(jax.tree.leaves(tiles)[0]) > 1e-3
+    close(kernel, tiles)
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "vern7", "rodas5p"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_adaptive_steps(solver, dtype):
+    options = {"solver": solver, "y0": Y0.astype(dtype), "args": RHO.astype(dtype)}
+    tiles, kernel = (solve(flag, ts=TS.astype(dtype), **options) for flag in (False, True))
+    assert kernel.ys.dtype == dtype
+    np.testing.assert_array_equal(kernel.status, tiles.status)
+    close(kernel.ys, tiles.ys, 1e-6 if dtype == jnp.float64 else 1e-3)
+    assert len(np.unique(kernel.stats.num_steps)) > 1
+    np.testing.assert_allclose(kernel.stats.num_steps, tiles.stats.num_steps, atol=2)
+
+
+def blowing_up(t, y, rate):
+    return rate * y**2
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_gradients_of_what_is_shared_are_summed(monkeypatch, parts):
+    """`parts`: whether the log of all trajectories fits, or of one block after the other."""
+    if parts > 1:
+        monkeypatch.setattr(in_kernel, "LOG_BYTES", 8 * 300 * 5 * 8)
+    y0 = Y0 + jnp.arange(N)[:, None] / 10
+    weights = jax.random.normal(jax.random.key(0), (3, 3))
+
+    def loss(weights, y0, kernel):
+        field = lambda t, y, a: jnp.tanh(a @ y) - y  # noqa: E731
+        sol = solve(kernel, field, y0, args=weights, in_axes=(0, None, None), **FIX)
+        return jnp.mean(sol.ys**3)
+
+    tiles, kernel = (jax.grad(loss, (0, 1))(weights, y0, flag) for flag in (False, True))
+    close(kernel, tiles)
+
+
+FIX: dict[str, Any] = {"controller": jo.Fixed(0.1)}
+
+
+def test_a_trajectory_that_fails_is_nan_and_leaves_the_rest_alone():
+    y0 = jnp.linspace(0.1, 1.9, N)[:, None]
+
+    def loss(y0, kernel):
+        sol = solve(kernel, blowing_up, y0, args=1.0, in_axes=(0, None, None))
+        return jnp.sum(jnp.where(jnp.isnan(sol.ys), 0, sol.ys)), sol
+
+    tiles, kernel = (jax.grad(loss, has_aux=True)(y0, flag) for flag in (False, True))
+    failed = np.asarray(kernel[1].status) != jo.Status.SUCCESS
+    assert 0 < failed.sum() < N
+    np.testing.assert_array_equal(kernel[1].status, tiles[1].status)
+    np.testing.assert_array_equal(np.isnan(kernel[1].ys), np.isnan(tiles[1].ys))
+    close(kernel[1].ys, tiles[1].ys, 1e-6)
+    np.testing.assert_array_equal(np.isnan(kernel[0])[:, 0], failed)
+    close(kernel[0], tiles[0], 1e-5)
+
+
+def test_times_out_of_order_have_their_status():
+    times = jnp.array([0.0, 0.6, 0.3, 1.0])
+    sol = jax.jit(lambda ts: solve(True, ts=ts))(times)
+    assert np.all(np.asarray(sol.status) == jo.Status.BAD_TIMES)
+
+
+def test_steps_that_run_out():
+    tiles, kernel = (solve(flag, max_steps=5) for flag in (False, True))
+    assert np.all(np.asarray(kernel.status) == jo.Status.MAX_STEPS)
+    close(kernel.ys, tiles.ys, 1e-6)
+    assert np.isnan(np.asarray(kernel.ys)[:, -1]).all()
+
+
+def test_it_works_in_jit_and_for_many_batches():
+    sols = jax.jit(jax.vmap(lambda y0: solve(True, y0=y0, **FIX).y1))(jnp.stack([Y0, 2 * Y0]))
+    close(sols[1], solve(False, y0=2 * Y0, **FIX).y1)
+
+
+def test_closures_tolerances_of_their_own_and_lanes_that_are_no_power_of_two():
+    bend = jnp.array([0.3, -0.2, 0.1])
+
+    def field(t, y, args):
+        return args * jnp.sin(bend * t) - y
+
+    options: dict[str, Any] = {"in_axes": (None, None, 0, 0, None), "lanes": 11}
+    options["rtol"] = 10.0 ** -jnp.linspace(3, 6, N)
+    tiles, kernel = (
+        solve(flag, lambda t, y, a: a * jnp.sin(bend * t) - y, **options) for flag in (False, True)
+    )
+    close(kernel.ys, tiles.ys, 1e-6)
+    steps = np.asarray(kernel.stats.num_steps)
+    assert steps[-1] > steps[0]
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+def test_the_order_of_work_changes_no_result(kernel):
+    work = jnp.cos(jnp.arange(N))
+
+    def loss(rho, work):
+        sol = solve(kernel, args=rho, work=work, **FIX)
+        return jnp.sum(jnp.arange(N)[:, None, None] * sol.ys), sol
+
+    plain, sorted_ = (jax.grad(loss, has_aux=True)(RHO, w) for w in (None, work))
+    close(sorted_[0], plain[0])
+    close(sorted_[1].ys, plain[1].ys)
+    np.testing.assert_array_equal(sorted_[1].stats.num_steps, plain[1].stats.num_steps)
+
+
+def test_those_that_take_long_share_a_block():
+    """Every second trajectory takes ten times the steps of the others."""
+    span = jnp.where(jnp.arange(16) % 2, 1.0, 0.1)
+    ts = span[:, None] * jnp.array([0.0, 1.0])
+    options: dict[str, Any] = {
+        "args": 5.0,
+        "in_axes": (None, 0, None),
+        "controller": jo.Fixed(0.01),
+    }
+    mixed, apart = (solve(True, ts=ts, work=work, **options) for work in (None, span))
+    assert mixed.stats.useful_share < 0.6
+    assert apart.stats.useful_share == 1.0
