@@ -67,10 +67,11 @@ def test_a_solve_is_one_kernel_for_cuda(name, dtype):
     assert "stablehlo.while" not in text
 
 
+@pytest.mark.parametrize("sensitivity", ["discrete", "adjoint"])
 @pytest.mark.parametrize("name", ["adaptive", "values", "eight stages"])
-def test_a_gradient_is_two(name):
+def test_a_gradient_is_two(name, sensitivity):
     def loss(rho):
-        return jnp.sum(ends(rho, **OPTIONS[name]) ** 2)
+        return jnp.sum(ends(rho, sensitivity=sensitivity, **OPTIONS[name]) ** 2)
 
     text = exported(jax.grad(loss), RHO.astype(jnp.float32))
     assert text.count(f"custom_call @{CUDA}") == 2

@@ -53,7 +53,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "steps": ({"save": "steps"}, 'save="steps" is not written'),
     "events": ({"events": jo.Event(lambda t, y, args: y[0])}, "events and jumps are not"),
     "jumps": ({"jumps": [0.5]}, "events and jumps are not"),
-    "adjoint": ({"sensitivity": "adjoint"}, r"jo.Continuous\(\) has none"),
+    "steps made again": (
+        {"sensitivity": jo.Continuous("interpolate")},
+        r'jo.Continuous\("interpolate"\) makes the steps of the solve again',
+    ),
+    "an adjoint of many times": (
+        {"sensitivity": "adjoint", "ts": jnp.linspace(0.0, 1.0, 17)},
+        "the adjoint jumps at 17 times .at most 16",
+    ),
+    "an adjoint of a large state": (
+        {"sensitivity": "adjoint", "y0": jnp.ones((3, 17))},
+        "a state of 34 numbers is too large",
+    ),
     "forward": ({"sensitivity": "forward"}, r"jo.Forward\(\) has none"),
     "reversible": ({"sensitivity": "reversible"}, r"jo.Reversible\(\) has none"),
     "memory": ({"sensitivity": jo.Discrete(memory=9)}, r"Discrete\(memory=...\) is for"),
@@ -72,7 +83,7 @@ def test_a_kernel_that_cannot_be_is_refused_by_name(name):
         solve(kernel=True, **options)
 
 
-@pytest.mark.parametrize("name", ["an operation", "an iteration", "weights", "adjoint"])
+@pytest.mark.parametrize("name", ["an operation", "an iteration", "weights", "forward"])
 def test_auto_runs_without_one_and_says_why(name, monkeypatch):
     options, _ = REFUSED[name]
     monkeypatch.setattr(engine.Engine, "tried", property(lambda self: bool(self.kernel)))

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import OptionError
-from ..forward import Plan, Problem
 from ..lanewise.refusal import NoKernelError
 from ..linalg import Dense
 from ..stepping.adams import Adams
 from ..stepping.rkc import RKC2
 from ..stepping.rosenbrock import Rosenbrock
+from ..stepping.solver import Solver
 from . import blocks
 from .ensemble import Ensemble
 
@@ -65,19 +65,29 @@ def check_kernel(ensemble: Ensemble) -> None:
     dtype = problem.y0.dtype
     if dtype not in (jnp.float32, jnp.float64):
         raise NoKernelError(f"a state of {dtype} (float32 and float64 have kernels)")
-    _check_solver(plan)
-    _check_sizes(problem, plan, ensemble)
+    check_solver(plan.method.solver, problem.y0.size)
+    part = ensemble.shared[0]
+    shared = sum(x.size for x in jax.tree.leaves((part.field, part.args)) if eqx.is_array(x))
+    if shared > MOST_SHARED:
+        raise NoKernelError(f"{shared} numbers that all share are too many (at most {MOST_SHARED})")
 
 
-def _check_solver(plan: Plan) -> None:
-    solver = plan.method.solver
+def check_solver(solver: Solver, size: int) -> None:
+    """**Raises:** `NoKernelError` where a solver has none, or not for states of that `size`."""
     name = type(solver).__name__
     if isinstance(solver, Adams):
         raise NoKernelError(f"{name} keeps a history of steps")
     if isinstance(solver, RKC2):
         raise NoKernelError(f"{name} takes more stages in some steps than in others")
-    if not solver.implicit:
-        return
+    if solver.implicit:
+        _check_implicit(solver, name)
+    most = MOST_IMPLICIT if solver.implicit else MOST_STATE
+    if size > most:
+        kind = "of an implicit solver " if solver.implicit else ""
+        raise NoKernelError(f"a state {kind}of {size} numbers is too large (at most {most})")
+
+
+def _check_implicit(solver: Solver, name: str) -> None:
     if not isinstance(solver, Rosenbrock):
         raise NoKernelError(
             f"{name} iterates: of the implicit solvers those of Rosenbrock's kind have kernels, "
@@ -85,18 +95,6 @@ def _check_solver(plan: Plan) -> None:
         )
     if not isinstance(solver.linear_solver, Dense):
         raise NoKernelError(f"{type(solver.linear_solver).__name__} is for large systems")
-
-
-def _check_sizes(problem: Problem, plan: Plan, ensemble: Ensemble) -> None:
-    size, implicit = problem.y0.size, plan.method.solver.implicit
-    most = MOST_IMPLICIT if implicit else MOST_STATE
-    if size > most:
-        kind = "of an implicit solver " if implicit else ""
-        raise NoKernelError(f"a state {kind}of {size} numbers is too large (at most {most})")
-    part = ensemble.shared[0]
-    shared = sum(x.size for x in jax.tree.leaves((part.field, part.args)) if eqx.is_array(x))
-    if shared > MOST_SHARED:
-        raise NoKernelError(f"{shared} numbers that all share are too many (at most {MOST_SHARED})")
 
 
 def refused(reason: NoKernelError) -> OptionError:

@@ -8,11 +8,11 @@ from ..batch.ensemble import Ensemble
 from ..batch.lanes import Tile
 from ..errors import OptionError, ToleranceError, unknown_name
 from ..forward import Plan, Problem, Result, refuse_watched
-from ..lanewise.refusal import NoKernelError
 from ..lookup import check_positive, find
 from ..stepping.solver import Solver
 from ..stepping.solvers import SOLVERS
 from .adjoint.batch import solve_in_lanes
+from .adjoint.in_kernel import solve_in_kernel
 from .adjoint.method import Backwards, backwards
 from .adjoint.single import solve_alone
 
@@ -106,8 +106,8 @@ class Continuous(eqx.Module):
         return solve_in_lanes(ensemble, tile, self.backwards(ensemble.plan))
 
     def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
-        """**Raises:** `NoKernelError`: there is none."""
-        raise NoKernelError("jo.Continuous() has none, jo.Discrete() has")
+        """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
+        return solve_in_kernel(ensemble, tile, self.backwards(ensemble.plan), engine)
 
     def backwards(self, plan: Plan) -> Backwards:
         """How the adjoint equation of such a solve is solved."""

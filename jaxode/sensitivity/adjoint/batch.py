@@ -1,5 +1,6 @@
 """The gradient rule of a batch by its adjoint equations; a solve is a batch of one."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -24,12 +25,15 @@ from .walk import Walk
 
 def solve_in_lanes(ensemble: Ensemble, tile: Tile, backwards: Backwards) -> Result:
     """Run all of `ensemble`; its gradient is the adjoint equations'."""
+    return reading_after(ensemble, lambda states: _continuous(states, tile, backwards))
+
+
+def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
+    """The result of a `solve` for states, and what is read off them: differentiated outside."""
     if ensemble.shared[0].read is None:
-        return _continuous(ensemble, tile, backwards)
-    # Values that a function reads off the states are differentiated outside the solve.
+        return solve(ensemble)
     own, shared = ensemble.own, ensemble.shared
-    stateful = Ensemble(without(own, read=None), without(shared, read=None))
-    states = _continuous(stateful, tile, backwards)
+    states = solve(Ensemble(without(own, read=None), without(shared, read=None)))
 
     def read(rows: PyTree, ys: Array) -> PyTree:
         problem, plan = ensemble.one(rows)
@@ -87,11 +91,12 @@ def pull_back(
     perturbed: Ensemble,
     known: tuple[Array, Array, Any, Array],
     cotangents: Result,
+    walked: Callable[[Walk], Any] = Walk.run,
 ) -> PyTree:
     """The cotangent of the ensemble.
 
     `known` of the forward run: the states at the saved times, the status, what was kept, and the
-    number of accepted steps. No `tile`: one trajectory, without lanes.
+    number of accepted steps. No `tile`: one trajectory, without lanes. `walked`: runs the walk.
     """
     ys, status, kept, counts = known
     good = status == Status.SUCCESS
@@ -111,7 +116,7 @@ def pull_back(
     shared = eqx.filter(calm.shared, without(perturbed.shared, ts=False))
     jumps = Jumps.of(calm, backwards.mass, ys, ct_ys, tile is not None)
     walk = Walk(calm, tile, backwards, flags, shared, ys, jumps.a, kept, counts)
-    (a, own, ended), total = walk.run()
+    (a, own, ended), total = walked(walk)
     if jumps.kicks is not None:
         more = jumps.parameters(eqx.filter(calm.own, flags)[0], shared)
         own, total = jax.tree.map(jnp.add, (own, total), more)

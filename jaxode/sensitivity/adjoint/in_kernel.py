@@ -1,0 +1,131 @@
+"""The gradient rule of a batch in a kernel, by adjoint equations in another."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from ...batch import blocks
+from ...batch.blocks import Block, Given
+from ...batch.engine import Engine, check_solver, refused
+from ...batch.ensemble import Ensemble
+from ...batch.kernels import KernelRun
+from ...batch.lanes import Tile
+from ...forward import Result
+from ...lanewise.cells import Cells, chosen_each, is_cells
+from ...lanewise.program import in_lanes
+from ...lanewise.refusal import NoKernelError
+from ..one_way import forwards_after
+from .batch import pull_back, reading_after
+from .method import Backwards
+from .walk import Walk
+
+# Saved times that the way back in a kernel keeps in registers, with the states at them.
+MOST_TIMES = 16
+
+
+def solve_in_kernel(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine) -> Result:
+    """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
+
+    **Raises:** `NoKernelError` where there is none.
+    """
+    size = ensemble.own[0].y0[0].size
+    number = ensemble.all_times.shape[-1]
+    if not backwards.with_y:
+        raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
+    if number > MOST_TIMES:
+        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
+    check_solver(backwards.solver, 2 * size)
+    return reading_after(ensemble, lambda states: _continuous(states, tile, backwards, engine))
+
+
+@eqx.filter_custom_vjp
+def _continuous(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine) -> Result:
+    return KernelRun(ensemble, engine.lanes).run()[0]
+
+
+@_continuous.def_fwd
+@forwards_after
+def _forward(
+    perturbed: PyTree, ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine
+) -> tuple[Result, Any]:
+    result = KernelRun(ensemble, engine.lanes).run()[0]
+    return result, (result.ys, result.status, result.stats.num_accepted, perturbed)
+
+
+@_continuous.def_bwd
+@forwards_after
+def _backward(
+    residuals: Any,
+    cotangents: Result,
+    _: PyTree,
+    ensemble: Ensemble,
+    tile: Tile,
+    backwards: Backwards,
+    engine: Engine,
+) -> PyTree:
+    ys, status, counts, perturbed = residuals
+    known = ys, status, None, counts
+
+    def pulled(walked: Any) -> PyTree:
+        return pull_back(ensemble, tile, backwards, perturbed, known, cotangents, walked)
+
+    try:
+        return pulled(lambda walk: walked_in_kernel(walk, engine.lanes))
+    except NoKernelError as reason:
+        if engine.kernel is True:
+            raise refused(reason) from None
+        return pulled(Walk.run)
+
+
+def walked_in_kernel(walk: Walk, lanes: int) -> tuple[Any, PyTree]:
+    """What `walk.run` returns, each trajectory's way back in one lane of a kernel."""
+    count = walk.ensemble.count
+    own = walk.ensemble.own, walk.ys, walk.jumps, walk.counts
+    shared = walk.ensemble.shared, walk.shared, walk.backwards
+
+    def one(own: Any, shared: Any) -> Any:
+        rows, ys, jumps, counts = jax.tree.map(lambda x: x[None], own)
+        rest, moving, backwards = shared
+        parts = None, backwards, walk.flags, moving, ys, jumps, None, counts
+        results, total = Walk(Ensemble(rows, rest), *parts).run()
+        return jax.tree.map(lambda x: x[0], results), total
+
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
+    ends, total = eqx.filter_eval_shape(one, first, shared)
+    (a, g, _), treedef = ends, jax.tree.structure(ends)
+    like = [*jax.tree.leaves((a, g)), jax.ShapeDtypeStruct((), jnp.int32)]
+    totals = jax.tree.leaves(total)
+    padded = count + -count % lanes
+    widths = [padded] * len(like) + [padded // lanes] * len(totals)
+    outputs = [
+        jax.ShapeDtypeStruct((max(x.size, 1), width), x.dtype)
+        for x, width in zip([*like, *totals], widths, strict=True)
+    ]
+
+    def body(block: Block, own: Any, shared: Any, _: Any, refs: Sequence[Any]) -> None:
+        (a, g, ended), total = in_lanes(one, lanes)(own, shared)
+        ended = in_lanes(lambda x: x.astype(jnp.int32), lanes)(ended)
+        kept = jax.tree.leaves((a, g, ended), is_leaf=is_cells)
+        for ref, x in zip(refs, kept, strict=False):
+            block.keep(ref, x)
+        real = block.numbers < count  # what fills up the last block has no part in a sum
+        for ref, x in zip(refs[len(kept) :], jax.tree.leaves(total, is_leaf=is_cells), strict=True):
+            none = Cells.known(np.zeros(x.shape, x.dtype))
+            block.total(ref, chosen_each(real, x, none))
+
+    found = blocks.call(body, Given(own, shared, ()), outputs, count, lanes)
+    results = [
+        blocks.uncolumned(x[: one.size], count, one.shape)
+        for x, one in zip(found, like, strict=False)
+    ]
+    sums = [
+        jnp.sum(x[: one.size], axis=1).reshape(one.shape)
+        for x, one in zip(found[len(like) :], totals, strict=True)
+    ]
+    results[-1] = results[-1] != 0
+    return jax.tree.unflatten(treedef, results), jax.tree.unflatten(jax.tree.structure(total), sums)
