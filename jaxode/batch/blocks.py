@@ -12,7 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import PyTree
 
-from ..lanewise.cells import Cell, Cells, spread
+from ..lanewise.cells import Cell, Cells, chosen_each, is_cells, spread, zeros
 
 # Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane.
 _WARP = 32
@@ -137,6 +137,50 @@ def call(
         compiler_params=_compiler_params(lanes),
         name="jaxode",
     )(*arrays, *given.tables)
+
+
+def reduced(
+    body: Callable[..., tuple[PyTree, PyTree]],
+    given: Given,
+    ends: PyTree,
+    totals: PyTree,
+    count: int,
+    lanes: int,
+) -> tuple[PyTree, PyTree]:
+    """What `body(block, own, shared, tables)` returns: what each trajectory has, and sums over all.
+
+    `ends`, `totals`: their shapes, of one trajectory.
+    """
+    of_each, of_all = jax.tree.leaves(ends), jax.tree.leaves(totals)
+    padded = count + -count % lanes
+    widths = [padded] * len(of_each) + [padded // lanes] * len(of_all)
+    outputs = [
+        jax.ShapeDtypeStruct((max(x.size, 1), width), x.dtype)
+        for x, width in zip([*of_each, *of_all], widths, strict=True)
+    ]
+
+    def writing(block: Block, own: PyTree, shared: PyTree, tables: Any, refs: Any) -> None:
+        found, sums = body(block, own, shared, tables)
+        for ref, x in zip(refs, jax.tree.leaves(found, is_leaf=is_cells), strict=False):
+            block.keep(ref, x)
+        # What fills up the last block has no part in a sum.
+        real = block.numbers < count
+        for ref, x in zip(
+            refs[len(of_each) :], jax.tree.leaves(sums, is_leaf=is_cells), strict=True
+        ):
+            block.total(ref, chosen_each(real, x, zeros(x.struct())))
+
+    found = call(writing, given, outputs, count, lanes)
+    kept = [
+        uncolumned(x[: like.size], count, like.shape)
+        for x, like in zip(found, of_each, strict=False)
+    ]
+    sums = [
+        jnp.sum(x[: like.size], axis=1).reshape(like.shape)
+        for x, like in zip(found[len(kept) :], of_all, strict=True)
+    ]
+    structures = jax.tree.structure(ends), jax.tree.structure(totals)
+    return jax.tree.unflatten(structures[0], kept), jax.tree.unflatten(structures[1], sums)
 
 
 def platform() -> str:

@@ -122,6 +122,11 @@ def spread(cell: Cell, dtype: Any, lanes: int) -> Array:
     return cell
 
 
+def zeros(like: Any) -> Cells:
+    """Zeros of the shape and dtype of an array, or of arrays that are taken apart."""
+    return Cells.known(np.zeros(like.shape, like.dtype))
+
+
 def chosen(mask: Cell, new: Cell, old: Cell) -> Cell:
     """`new` where `mask` holds, else `old`."""
     if new is old:

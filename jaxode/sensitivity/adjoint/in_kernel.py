@@ -1,12 +1,10 @@
 """The gradient rule of a batch in a kernel, by adjoint equations in another."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from ...batch import blocks
@@ -16,7 +14,6 @@ from ...batch.ensemble import Ensemble
 from ...batch.kernels import KernelRun
 from ...batch.lanes import Tile
 from ...forward import Result
-from ...lanewise.cells import Cells, chosen_each, is_cells
 from ...lanewise.program import in_lanes
 from ...lanewise.refusal import NoKernelError
 from ..one_way import forwards_after
@@ -93,39 +90,12 @@ def walked_in_kernel(walk: Walk, lanes: int) -> tuple[Any, PyTree]:
         rest, moving, backwards = shared
         parts = None, backwards, walk.flags, moving, ys, jumps, None, counts
         results, total = Walk(Ensemble(rows, rest), *parts).run()
-        return jax.tree.map(lambda x: x[0], results), total
+        a, g, ended = jax.tree.map(lambda x: x[0], results)
+        return (a, g, ended.astype(jnp.int32)), total  # no kernel writes booleans everywhere
+
+    def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
+        return in_lanes(one, lanes)(own, shared)
 
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
     ends, total = eqx.filter_eval_shape(one, first, shared)
-    (a, g, _), treedef = ends, jax.tree.structure(ends)
-    like = [*jax.tree.leaves((a, g)), jax.ShapeDtypeStruct((), jnp.int32)]
-    totals = jax.tree.leaves(total)
-    padded = count + -count % lanes
-    widths = [padded] * len(like) + [padded // lanes] * len(totals)
-    outputs = [
-        jax.ShapeDtypeStruct((max(x.size, 1), width), x.dtype)
-        for x, width in zip([*like, *totals], widths, strict=True)
-    ]
-
-    def body(block: Block, own: Any, shared: Any, _: Any, refs: Sequence[Any]) -> None:
-        (a, g, ended), total = in_lanes(one, lanes)(own, shared)
-        ended = in_lanes(lambda x: x.astype(jnp.int32), lanes)(ended)
-        kept = jax.tree.leaves((a, g, ended), is_leaf=is_cells)
-        for ref, x in zip(refs, kept, strict=False):
-            block.keep(ref, x)
-        real = block.numbers < count  # what fills up the last block has no part in a sum
-        for ref, x in zip(refs[len(kept) :], jax.tree.leaves(total, is_leaf=is_cells), strict=True):
-            none = Cells.known(np.zeros(x.shape, x.dtype))
-            block.total(ref, chosen_each(real, x, none))
-
-    found = blocks.call(body, Given(own, shared, ()), outputs, count, lanes)
-    results = [
-        blocks.uncolumned(x[: one.size], count, one.shape)
-        for x, one in zip(found, like, strict=False)
-    ]
-    sums = [
-        jnp.sum(x[: one.size], axis=1).reshape(one.shape)
-        for x, one in zip(found[len(like) :], totals, strict=True)
-    ]
-    results[-1] = results[-1] != 0
-    return jax.tree.unflatten(treedef, results), jax.tree.unflatten(jax.tree.structure(total), sums)
+    return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)

@@ -10,11 +10,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from ...batch.blocks import Block, Given, call, filled_up, uncolumned
+from ...batch.blocks import Block, Given, filled_up, reduced
 from ...batch.ensemble import Ensemble, first_values
 from ...batch.kernels import Log, Span, given_of, kept_carry
 from ...forward import Plan, Problem, Result, packed_field, reading
-from ...lanewise.cells import Cell, Cells, is_cells, loop
+from ...lanewise.cells import Cell, Cells, is_cells, loop, zeros
 from ...lanewise.program import in_lanes
 from ..cotangents import cotangent, spoiled, without
 
@@ -117,31 +117,16 @@ class KernelReplay(eqx.Module):
         steps = jnp.where(good, num_accepted, 0)
         values = [filled_up(jnp.moveaxis(self._flat(ct), 0, -1), self.lanes) for ct in self.values]
         given = Given((own, steps, self.end()), shared, (times, *jax.tree.leaves(log), *values))
-        padded = log.y.shape[-1]
-        like = start[0], jnp.zeros((), jnp.int32), list(self.kept), _of_one(self.own)
-        ends, shares = jax.tree.leaves(like), jax.tree.leaves(self.shared)
-        widths = [padded] * len(ends) + [padded // self.lanes] * len(shares)
-        outputs = [
-            jax.ShapeDtypeStruct((max(x.size, 1), width), x.dtype)
-            for x, width in zip([*ends, *shares], widths, strict=True)
-        ]
-        found = call(self.body, given, outputs, count, self.lanes)
-        owns = [
-            uncolumned(x[: one.size], count, one.shape) for x, one in zip(found, ends, strict=False)
-        ]
-        totals = [
-            jnp.sum(x[: one.size], axis=1).reshape(one.shape)
-            for x, one in zip(found[len(ends) :], shares, strict=True)
-        ]
-        y, unread, carry, own = jax.tree.unflatten(jax.tree.structure(like), owns)
-        return y, unread, carry, own, jax.tree.unflatten(jax.tree.structure(self.shared), totals)
+        ends = start[0], jnp.zeros((), jnp.int32), list(self.kept), _of_one(self.own)
+        (y, unread, carry, own), shared = reduced(
+            self.body, given, ends, self.shared, count, self.lanes
+        )
+        return y, unread, carry, own, shared
 
     def _flat(self, ct: Array) -> Array:
         return ct.reshape(*ct.shape[:2], -1)
 
-    def body(
-        self, block: Block, own: Any, shared: Any, tables: Sequence[Any], outputs: Sequence[Any]
-    ) -> None:
+    def body(self, block: Block, own: Any, shared: Any, tables: Sequence[Any]) -> tuple[Any, Any]:
         """What one block does."""
         (own, steps, end), times = own, tables[0]
         rows, span = own[0], own[1] or shared[1]
@@ -159,13 +144,7 @@ class KernelReplay(eqx.Module):
             return jax.tree.leaves(way, is_leaf=is_cells)
 
         way = jax.tree.unflatten(treedef, loop(unfinished, advance, leaves, block.lanes))
-        ends = jax.tree.leaves((way.y, way.unread, way.carry, way.own), is_leaf=is_cells)
-        for ref, x in zip(outputs, ends, strict=False):
-            block.keep(ref, x)
-        for ref, x in zip(
-            outputs[len(ends) :], jax.tree.leaves(way.shared, is_leaf=is_cells), strict=True
-        ):
-            block.total(ref, x)
+        return (way.y, way.unread, way.carry, way.own), way.shared
 
 
 class _Lanes(NamedTuple):
@@ -183,14 +162,11 @@ class _Lanes(NamedTuple):
     def start(self, steps: Cells, end: Cells) -> Way:
         """The lanes behind their last steps."""
         number = self.replay.ensemble.all_times.shape[-1]
-        blank = (
-            jax.tree.map(lambda x: Cells.known(np.zeros(x.shape, x.dtype)), self.replay.shared),
-            jax.tree.map(lambda x: Cells.known(np.zeros(x.shape[1:], x.dtype)), self.replay.own),
-        )
+        blank = jax.tree.map(zeros, (self.replay.shared, _of_one(self.replay.own)))
         # What fills up the last block has no part in any sum.
         real = self.block.numbers < self.replay.ensemble.count
         last = Cells.of([jnp.where(real, steps.one(), 0) - 1], (), jnp.int32)
-        carry = [Cells.known(np.zeros(x.shape, x.dtype)) for x in self.replay.kept]
+        carry = [zeros(x) for x in self.replay.kept]
         return Way(last, Cells.known(number, jnp.int32), end, carry, *blank)
 
     def undo(self, mask: Array, way: Way) -> Way:
@@ -235,7 +211,7 @@ class _Lanes(NamedTuple):
         cts = (
             Cells.known(np.zeros(y.shape, y.dtype)),
             way.y,
-            jax.tree.map(_zeros, dense, is_leaf=is_cells),
+            jax.tree.map(zeros, dense, is_leaf=is_cells),
         )
         if self.values:
             way, cts = self.read(mask, way, (y, y1, dense), clock, cts)
@@ -325,7 +301,3 @@ class _Lanes(NamedTuple):
 def _of_one(own: PyTree) -> PyTree:
     """The shapes of one trajectory's part."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
-
-
-def _zeros(x: Cells) -> Cells:
-    return Cells.known(np.zeros(x.shape, x.dtype))
