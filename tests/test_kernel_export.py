@@ -78,6 +78,25 @@ def test_a_gradient_is_two(name, sensitivity):
     assert "stablehlo.while" not in text
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_network_is_one_too_and_its_gradient_two(dtype):
+    shapes = (64, 2), (64,), (64, 64), (2, 64)
+    weights = [jnp.ones(shape, dtype) for shape in shapes]
+
+    def network(t, y, weights):
+        first, bias, second, last = weights
+        return last @ jnp.tanh(second @ jnp.tanh(first @ y + bias))
+
+    def loss(weights, y0):
+        axes = (0, None, None)
+        ts = jnp.asarray((0.0, 1.0), dtype)
+        return jnp.sum(jo.solve_batch(network, y0, ts, weights, in_axes=axes, kernel=True).y1)
+
+    for function, kernels in ((loss, 1), (jax.grad(loss), 2)):
+        text = exported(function, weights, jnp.ones((100, 2), dtype))
+        assert text.count(f"custom_call @{CUDA}") == kernels
+
+
 @pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="names no TPU that is not there")
 def test_end_states_are_one_kernel_for_a_tpu_and_the_rest_is_refused(monkeypatch):
     monkeypatch.setattr(blocks, "platform", lambda: "tpu")

@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"y0": jnp.ones((3, 13)), "solver": "rodas5p"},
         "a state of an implicit solver of 13 numbers is too large",
     ),
-    "weights": ({"args": jnp.ones((40, 40))}, "1600 numbers that all share are too many"),
+    "weights": ({"args": jnp.ones(300)}, "300 numbers that all share are too many"),
     "complex": ({"y0": Y0 + 1j}, "a state of complex128"),
     "float16": ({"y0": Y0.astype(jnp.float16), "rtol": 0.1}, "a state of float16"),
     "dense": ({"save": "dense"}, 'save="dense" is not written'),

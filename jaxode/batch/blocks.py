@@ -13,6 +13,8 @@ from jax.experimental.pallas import triton
 from jaxtyping import PyTree
 
 from ..lanewise.cells import Cell, Cells, chosen_each, is_cells, spread, zeros
+from ..lanewise.refusal import NoKernelError
+from ..lanewise.whole import LEAST, Held, Total, kept_whole
 
 # Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane.
 _WARP = 32
@@ -40,8 +42,11 @@ class Block(NamedTuple):
         for k, cell in enumerate(values.flat()):
             ref[k, pl.ds(self.start, self.lanes)] = spread(cell, ref.dtype, self.lanes)
 
-    def total(self, ref: Any, values: Cells) -> None:
+    def total(self, ref: Any, values: Any) -> None:
         """Write the sums over the lanes into the block's column."""
+        if isinstance(values, Total):
+            values.write(ref, pl.program_id(0))
+            return
         for k, cell in enumerate(values.flat()):
             ref[k, pl.program_id(0)] = jnp.sum(spread(cell, ref.dtype, self.lanes))
 
@@ -115,6 +120,9 @@ def call(
     shared_arrays, shared_def = jax.tree.flatten(shared)
     own_shapes = [x.shape[1:] for x in own_arrays]
     shared_shapes = [x.shape for x in shared_arrays]
+    whole = kept_whole(shared_shapes)
+    if any(whole) and lanes < LEAST and platform() != "cpu":
+        raise NoKernelError(f"a network needs at least {LEAST} lanes")
     # No array of a kernel may be empty: such a one has no cells, so its place is all it needs.
     arrays = [_never_empty(columns(x, lanes)) for x in own_arrays]
     arrays += [_never_empty(x.reshape(-1)) for x in shared_arrays]
@@ -125,7 +133,11 @@ def call(
         owns = zip(refs[: ends[0]], own_shapes, strict=True)
         shares = zip(refs[ends[0] : ends[1]], shared_shapes, strict=True)
         own = jax.tree.unflatten(own_def, [block.own(r, s) for r, s in owns])
-        shared = jax.tree.unflatten(shared_def, [shared_cells(r, s) for r, s in shares])
+        cells = [
+            Held(r, s, r.dtype) if flag else shared_cells(r, s)
+            for (r, s), flag in zip(shares, whole, strict=True)
+        ]
+        shared = jax.tree.unflatten(shared_def, cells)
         trees = eqx.combine(own, rest_own), eqx.combine(shared, rest_shared)
         body(block, *trees, refs[ends[1] : ends[2]], refs[ends[2] :])
 
@@ -153,11 +165,8 @@ def reduced(
     """
     of_each, of_all = jax.tree.leaves(ends), jax.tree.leaves(totals)
     padded = count + -count % lanes
-    widths = [padded] * len(of_each) + [padded // lanes] * len(of_all)
-    outputs = [
-        jax.ShapeDtypeStruct((max(x.size, 1), width), x.dtype)
-        for x, width in zip([*of_each, *of_all], widths, strict=True)
-    ]
+    outputs = [jax.ShapeDtypeStruct((max(x.size, 1), padded), x.dtype) for x in of_each]
+    outputs += [jax.ShapeDtypeStruct((x.size + 1, padded // lanes), x.dtype) for x in of_all]
 
     def writing(block: Block, own: PyTree, shared: PyTree, tables: Any, refs: Any) -> None:
         found, sums = body(block, own, shared, tables)
@@ -168,7 +177,8 @@ def reduced(
         for ref, x in zip(
             refs[len(of_each) :], jax.tree.leaves(sums, is_leaf=is_cells), strict=True
         ):
-            block.total(ref, chosen_each(real, x, zeros(x.struct())))
+            whole = isinstance(x, Total)  # summed already, of lanes that were under way
+            block.total(ref, x if whole else chosen_each(real, x, zeros(x)))
 
     found = call(writing, given, outputs, count, lanes)
     kept = [

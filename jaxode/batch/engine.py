@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from ..errors import OptionError
 from ..lanewise.refusal import NoKernelError
+from ..lanewise.whole import kept_whole
 from ..linalg import Dense
 from ..stepping.adams import Adams
 from ..stepping.rkc import RKC2
@@ -23,6 +24,8 @@ LANES, LANES_TPU = 64, 1024
 # Numbers of a state, of one whose steps solve systems, and of what all lanes share: a kernel keeps
 # them in registers, and has each of its operations written out for each of them.
 MOST_STATE, MOST_IMPLICIT, MOST_SHARED = 32, 12, 256
+# The widest layer of a network: its vectors are kept whole, a row of a block for each lane.
+MOST_WIDE = 64
 # Whether it has been measured on a GPU where kernels pay: until then none is taken of itself.
 MEASURED = False
 
@@ -66,10 +69,20 @@ def check_kernel(ensemble: Ensemble) -> None:
     if dtype not in (jnp.float32, jnp.float64):
         raise NoKernelError(f"a state of {dtype} (float32 and float64 have kernels)")
     check_solver(plan.method.solver, problem.y0.size)
+    check_shared(ensemble)
+
+
+def check_shared(ensemble: Ensemble) -> None:
+    """**Raises:** `NoKernelError` for numbers that all share, too many or of too wide a network."""
     part = ensemble.shared[0]
-    shared = sum(x.size for x in jax.tree.leaves((part.field, part.args)) if eqx.is_array(x))
+    arrays = [x for x in jax.tree.leaves((part.field, part.args)) if eqx.is_array(x)]
+    whole = kept_whole([x.shape for x in arrays])
+    shared = sum(x.size for x, flag in zip(arrays, whole, strict=True) if not flag)
     if shared > MOST_SHARED:
         raise NoKernelError(f"{shared} numbers that all share are too many (at most {MOST_SHARED})")
+    widest = max([max(x.shape) for x, flag in zip(arrays, whole, strict=True) if flag], default=0)
+    if widest > MOST_WIDE:
+        raise NoKernelError(f"a network of width {widest} is too wide (at most {MOST_WIDE})")
 
 
 def check_solver(solver: Solver, size: int) -> None:

@@ -11,8 +11,9 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..forward import Plan, Problem, Result, packed_field, reading, times_status
-from ..lanewise.cells import Cell, Cells, chosen, is_cells, loop
+from ..lanewise.cells import Cell, Cells, chosen, is_cells
 from ..lanewise.program import in_lanes
+from ..lanewise.repeat import loop
 from ..record import Step, missing
 from ..trajectory import Moving, attempt, begin, judged, step_end, under_way
 from .blocks import Block, Given, call, filled_up, uncolumned

@@ -14,7 +14,7 @@ from .cells import Cell, Cells, at_once, chosen, is_known, result_of, spread
 from .refusal import NoKernelError
 
 # What kernels have an instruction or a library function for.
-_ELEMENTWISE = {
+ELEMENTWISE = {
     *("abs", "neg", "ceil", "floor", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "square"),
     *("pow", "cbrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh"),
     *("cosh", "tanh", "asinh", "acosh", "atanh", "sign", "erf_inv", "integer_pow", "min", "max"),
@@ -24,7 +24,7 @@ _ELEMENTWISE = {
     *("one_minus_square", "population_count", "clz", "lt_to", "le_to", "eq_to"),
 }
 # What differs from these in nothing that a kernel sees, and has no rule there.
-_SAME = {"add_any": lax.add_p, "lt_to": lax.lt_p, "le_to": lax.le_p, "eq_to": lax.eq_p}
+SAME = {"add_any": lax.add_p, "lt_to": lax.lt_p, "le_to": lax.le_p, "eq_to": lax.eq_p}
 
 
 def elementwise(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
@@ -60,8 +60,8 @@ def operation(
             return b
     if any(not is_known(c) and c.ndim for c in cells):
         cells = [spread(c, c.dtype, lanes) for c in cells]
-    if name in _SAME:
-        primitive, params = _SAME[name], {}
+    if name in SAME:
+        primitive, params = SAME[name], {}
     return primitive.bind(*cells, **params)
 
 
@@ -206,7 +206,7 @@ def running(primitive: Primitive) -> Callable[..., list[Cells]]:
 
 
 RULES: dict[str, Callable[..., list[Cells]]] = {
-    **dict.fromkeys(_ELEMENTWISE, elementwise),
+    **dict.fromkeys(ELEMENTWISE, elementwise),
     "select_n": select,
     "reduce_sum": reduction(lax.add_p, 0),
     "reduce_prod": reduction(lax.mul_p, 1),

@@ -6,7 +6,7 @@ that the hardware likes, however odd the shape of the array, and what is known c
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,8 +18,19 @@ from jax.extend.core import JaxprEqn
 Cell = Any  # np.generic, or an Array of shape () or (lanes,)
 
 
+class Value:
+    """What stands for an array of one lane, of some `shape` and `dtype`."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """The shape and dtype of one lane's array."""
+        return jax.ShapeDtypeStruct(self.shape, self.dtype)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class Cells:
+class Cells(Value):
     """An array of `cells`, a NumPy array of objects or, where all of it is known, of `dtype`."""
 
     cells: np.ndarray
@@ -70,10 +81,6 @@ class Cells:
         cells = self.cells[index : index + 1].reshape(self.shape[1:])  # an array even of one number
         return Cells(cells, self.dtype).settled()
 
-    def struct(self) -> jax.ShapeDtypeStruct:
-        """The shape and dtype of one lane's array."""
-        return jax.ShapeDtypeStruct(self.shape, self.dtype)
-
 
 def objects(values: Sequence[Cell] | np.ndarray) -> np.ndarray:
     """The values in an array, which NumPy would look into if it were to make one."""
@@ -106,8 +113,8 @@ def result_of(equation: JaxprEqn) -> Any:
 
 
 def is_cells(x: Any) -> bool:
-    """Whether `x` is an array taken apart."""
-    return isinstance(x, Cells)
+    """Whether `x` stands for an array."""
+    return isinstance(x, Value)
 
 
 def is_known(cell: Cell) -> bool:
@@ -140,41 +147,3 @@ def chosen_each(mask: Cell, new: Cells, old: Cells) -> Cells:
     """The same, cell by cell."""
     pairs = zip(new.flat(), old.flat(), strict=True)
     return Cells.of([chosen(mask, a, b) for a, b in pairs], new.shape, new.dtype)
-
-
-def loop(
-    unfinished: Callable[[list[Cells]], Cell],
-    advance: Callable[[Array, list[Cells]], list[Cells]],
-    state: Sequence[Cells],
-    lanes: int,
-) -> list[Cells]:
-    """Advance `state` in the lanes that are `unfinished`, until none is.
-
-    `advance` is told which these are, in case it does more than return the state behind.
-    """
-    like = [(x.shape, x.dtype) for x in state]
-
-    def packed(state: Iterable[Cells]) -> list[Array]:
-        return [spread(c, x.dtype, lanes) for x in state for c in x.flat()]
-
-    def unpacked(vectors: Sequence[Array]) -> list[Cells]:
-        vectors, parts = list(vectors), []
-        for shape, dtype in like:
-            size = int(np.prod(shape))
-            parts.append(Cells.of(vectors[:size], shape, dtype))
-            vectors = vectors[size:]
-        return parts
-
-    def going(carry: Any) -> Array:
-        # The maximum of integers: kernels have no reduction by "or".
-        return jnp.max(carry[0].astype(jnp.int32)) > 0
-
-    def turn(carry: Any) -> Any:
-        mask, now = carry[0], unpacked(carry[1:])
-        after = advance(mask, now)
-        pairs = zip(after, now, strict=True)
-        after = [chosen_each(mask, a, b) for a, b in pairs]
-        return [mask & spread(unfinished(after), bool, lanes), *packed(after)]
-
-    start = [spread(unfinished(list(state)), bool, lanes), *packed(state)]
-    return unpacked(jax.lax.while_loop(going, turn, start)[1:])

@@ -9,8 +9,9 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.core import JaxprEqn
 
-from .cells import Cells, aval_of, chosen_each, is_known, loop
+from .cells import Cells, aval_of, chosen_each, is_known
 from .refusal import NoKernelError
+from .repeat import loop
 
 # Turns of a loop of known length that are written out.
 MOST = 64

@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
-from . import arithmetic, indexing, loops, moves
+from . import arithmetic, indexing, loops, moves, vectors
 from .cells import Cells, at_once, aval_of, is_cells
 from .refusal import NoKernelError, place_of
 
@@ -35,11 +36,13 @@ MOST = 30_000
 _RULES = {**arithmetic.RULES, **moves.RULES, **indexing.RULES}
 
 
-def in_lanes(function: Callable[..., PyTree], lanes: int) -> Callable[..., PyTree]:
+def in_lanes(
+    function: Callable[..., PyTree], lanes: int, mask: Array | None = None
+) -> Callable[..., PyTree]:
     """`function` of one trajectory, on arrays taken apart.
 
-    It is given pytrees whose leaves are `Cells`, or are handed through; and returns one, all of
-    whose arrays are `Cells`.
+    It is given pytrees whose leaves are `Cells` (or arrays kept whole), or are handed through; and
+    returns one, all of whose arrays are such. `mask`: the lanes that have a part in sums over them.
     """
 
     def called(*args: PyTree) -> PyTree:
@@ -52,7 +55,7 @@ def in_lanes(function: Callable[..., PyTree], lanes: int) -> Callable[..., PyTre
             return function(*jax.tree.unflatten(treedef, whole))
 
         program, shapes = jax.make_jaxpr(plain, return_shape=True)([x.struct() for x in given])
-        outputs = Walk(lanes).closed(program, given)
+        outputs = Walk(lanes, mask).closed(program, given)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return called
@@ -61,8 +64,8 @@ def in_lanes(function: Callable[..., PyTree], lanes: int) -> Callable[..., PyTre
 class Walk:
     """Goes through programs, `lanes` beside each other."""
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    def __init__(self, lanes: int, mask: Array | None = None) -> None:
+        self.lanes, self.mask = lanes, mask
         self.calls: list[JaxprEqn] = []  # the calls that it is inside of
         self.operations = 0
 
@@ -76,17 +79,17 @@ class Walk:
         if self.operations > MOST:
             raise NoKernelError(f"a step of over {MOST} operations{self.place(equation)}")
 
-    def closed(self, program: ClosedJaxpr, inputs: Sequence[Cells]) -> list[Cells]:
+    def closed(self, program: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of a program, given its inputs."""
         consts = [Cells.known(np.asarray(c)) for c in program.consts]
         return self.open(program.jaxpr, consts, inputs)
 
-    def open(self, program: Jaxpr, consts: Sequence[Cells], inputs: Sequence[Cells]) -> list[Cells]:
+    def open(self, program: Jaxpr, consts: Sequence[Cells], inputs: Sequence[Any]) -> list[Any]:
         """The same, of a program whose constants are given apart."""
-        found: dict[Any, Cells] = dict(zip(program.constvars, consts, strict=True))
+        found: dict[Any, Any] = dict(zip(program.constvars, consts, strict=True))
         found.update(zip(program.invars, inputs, strict=True))
 
-        def read(x: Any) -> Cells:
+        def read(x: Any) -> Any:
             return Cells.known(x.val, aval_of(x).dtype) if isinstance(x, Literal) else found[x]
 
         for equation in program.eqns:
@@ -94,13 +97,15 @@ class Walk:
             found.update(zip(equation.outvars, outputs, strict=True))
         return [read(x) for x in program.outvars]
 
-    def equation(self, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    def equation(self, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
         """The outputs of one equation. **Raises:** `NoKernelError` if it has no rule."""
         name = equation.primitive.name
         if name in _NOTHING:
             return inputs
         if name in _CALLS:
             return self.call(equation, equation.params[_CALLS[name]], inputs)
+        if not all(isinstance(x, Cells) for x in inputs):
+            return vectors.applied(self, equation, inputs)
         if name in loops.RULES:
             return loops.RULES[name](self, equation, inputs)
         if name not in _RULES and all(x.is_known for x in inputs):
@@ -109,7 +114,7 @@ class Walk:
             raise NoKernelError(f"{name!r} has no rule there{self.place(equation)}")
         return _RULES[name](self, equation, inputs)
 
-    def call(self, equation: JaxprEqn, inner: Any, inputs: Sequence[Cells]) -> list[Cells]:
+    def call(self, equation: JaxprEqn, inner: Any, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of a program that an equation calls."""
         self.calls.append(equation)
         closed = isinstance(inner, ClosedJaxpr)
@@ -118,7 +123,7 @@ class Walk:
         return found
 
 
-def known(equation: JaxprEqn, inputs: Sequence[Cells]) -> list[Cells]:
+def known(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of an equation all of whose inputs are numbers."""
     found = at_once(
         lambda *x: equation.primitive.bind(*x, **equation.params), *(x.cells for x in inputs)

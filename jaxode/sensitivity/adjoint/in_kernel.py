@@ -16,6 +16,7 @@ from ...batch.lanes import Tile
 from ...forward import Result
 from ...lanewise.program import in_lanes
 from ...lanewise.refusal import NoKernelError
+from ...lanewise.whole import kept_whole
 from ..one_way import forwards_after
 from .batch import pull_back, reading_after
 from .method import Backwards
@@ -36,6 +37,8 @@ def solve_in_kernel(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine
         raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
     if number > MOST_TIMES:
         raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
+    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
+        raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
     check_solver(backwards.solver, 2 * size)
     return reading_after(ensemble, lambda states: _continuous(states, tile, backwards, engine))
 

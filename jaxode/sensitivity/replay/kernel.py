@@ -14,8 +14,10 @@ from ...batch.blocks import Block, Given, filled_up, reduced
 from ...batch.ensemble import Ensemble, first_values
 from ...batch.kernels import Log, Span, given_of, kept_carry
 from ...forward import Plan, Problem, Result, packed_field, reading
-from ...lanewise.cells import Cell, Cells, is_cells, loop, zeros
+from ...lanewise.cells import Cell, Cells, is_cells, zeros
 from ...lanewise.program import in_lanes
+from ...lanewise.repeat import loop
+from ...lanewise.whole import Held, Total
 from ..cotangents import cotangent, spoiled, without
 
 
@@ -162,7 +164,15 @@ class _Lanes(NamedTuple):
     def start(self, steps: Cells, end: Cells) -> Way:
         """The lanes behind their last steps."""
         number = self.replay.ensemble.all_times.shape[-1]
-        blank = jax.tree.map(zeros, (self.replay.shared, _of_one(self.replay.own)))
+        _, shared = self.moving(self.rows, self.shared)
+        blank = (
+            jax.tree.map(
+                lambda x: Total.zeros(x) if isinstance(x, Held) else zeros(x),
+                shared,
+                is_leaf=is_cells,
+            ),
+            jax.tree.map(zeros, _of_one(self.replay.own)),
+        )
         # What fills up the last block has no part in any sum.
         real = self.block.numbers < self.replay.ensemble.count
         last = Cells.of([jnp.where(real, steps.one(), 0) - 1], (), jnp.int32)
@@ -223,7 +233,7 @@ class _Lanes(NamedTuple):
             own, more = jax.tree.map(jnp.add, (way.own, way.shared), (own, more))
             return Way(way.step - 1, way.unread, y + ct_y, carry, more, own)
 
-        return in_lanes(backwards, lanes)(way, leaves, cts)
+        return in_lanes(backwards, lanes, mask)(way, leaves, cts)
 
     def moving(self, rows: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
         """What is differentiated of a trajectory's own arrays, and of those that all share."""
@@ -262,14 +272,14 @@ class _Lanes(NamedTuple):
             found = in_lanes(one, lanes)(inside, way.step, way.unread)
             return mask & found.vector(lanes)
 
-        def one(_: Array, state: list[Cells]) -> list[Cells]:
+        def one(mask: Array, state: list[Cells]) -> list[Cells]:
             way, cts = jax.tree.unflatten(treedef, state)
-            now = self.read_one(way, cts, step, clock)
+            now = self.read_one(mask, way, cts, step, clock)
             return jax.tree.leaves(now, is_leaf=is_cells)
 
         return jax.tree.unflatten(treedef, loop(passed, one, leaves, lanes))
 
-    def read_one(self, way: Way, cts: Any, step: Any, clock: Cells) -> tuple[Way, Any]:
+    def read_one(self, mask: Array, way: Way, cts: Any, step: Any, clock: Cells) -> tuple[Way, Any]:
         """Take up the cotangents of one time."""
         index = jnp.maximum(way.unread.vector(self.block.lanes) - 1, 0)
         given = [
@@ -293,7 +303,7 @@ class _Lanes(NamedTuple):
             own, more, cts = jax.tree.map(jnp.add, (way.own, way.shared, cts), (own, more, parts))
             return way._replace(unread=way.unread - 1, own=own, shared=more), cts
 
-        run = in_lanes(one, self.block.lanes)
+        run = in_lanes(one, self.block.lanes, mask)
         time = self.time(way.unread)
         return run(self.rows, self.shared, self.span, way, cts, step, clock, time, given)
 
