@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from .readback import by_host, size_of, turns, window
+
 
 class Step(NamedTuple):
     """An attempted step, from `(t, y)` to `(t1, y1)` over the signed `h`.
@@ -110,7 +112,7 @@ class AtTimes(eqx.Module):
 
     def write(self, state: AtTimesState, step: Step) -> AtTimesState:
         """Write every time that the step has reached."""
-        direction = step.direction
+        direction, rows = step.direction, self.ts.shape[0] - 1
         reached = jnp.where(step.accept, direction * step.t1, -jnp.inf)
 
         def more(state: AtTimesState) -> Array:
@@ -118,19 +120,44 @@ class AtTimes(eqx.Module):
 
         def put(state: AtTimesState) -> AtTimesState:
             count, t, ordered, buffers = state
-            last, final = t == self.ts[-1], count == self.ts.shape[0] - 1
+            last, final = t == self.ts[-1], count == rows
             value = self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
             buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
             following = self._time(count + 1, direction)
             ordered = ordered & (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
             return AtTimesState(count + 1, following, ordered, buffers)
 
-        return lax.while_loop(more, put, state)
+        if not by_host():
+            return lax.while_loop(more, put, state)
+        many = window(rows, size_of(state.buffers, rows + 1))
+        return turns(more, lambda s: self._write_many(s, step, reached, many), state, many == rows)
+
+    def _write_many(self, state: AtTimesState, step: Step, reached: Array, many: int) -> Any:
+        """Write those of the next `many` times that the step has reached, in one go."""
+        (count, _, ordered, buffers), direction = state, step.direction
+        index, last = count + jnp.arange(many), self.ts.shape[0] - 1
+        times, after = self._time(index, direction), self._time(index + 1, direction)
+        due = jnp.cumsum(~(direction * times <= reached)) == 0
+
+        def value(t: Array, last: Array, final: Array) -> PyTree:
+            return self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
+
+        # What is not due is read where no interpolant overflows, and not written.
+        at = jnp.where(due, times, step.t)
+        values = jax.vmap(value)(at, times == self.ts[-1], index == last)
+        place = jnp.where(due, index, last + 1)
+        buffers = jax.tree.map(lambda b, v: b.at[place].set(v, mode="drop"), buffers, values)
+        fine = (direction * (times - step.t) >= 0) & (direction * (after - times) >= 0)
+        count = count + jnp.sum(due, dtype=count.dtype)
+        ordered = ordered & jnp.all(fine | ~due)
+        return AtTimesState(count, self._time(count, direction), ordered, buffers)
 
     def _time(self, count: Array, direction: Array) -> Array:
         """The time after `count` written ones; after all of them, one that is never reached."""
         last = self.ts.shape[0] - 1
-        time = lax.dynamic_index_in_dim(self.ts, jnp.minimum(count, last), keepdims=False)
+        place = jnp.minimum(count, last)
+        one = count.ndim == 0
+        time = lax.dynamic_index_in_dim(self.ts, place, keepdims=False) if one else self.ts[place]
         return jnp.where(count > last, direction * jnp.inf, time)
 
 

@@ -16,6 +16,7 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..fuse import in_one_piece
+from ..readback import by_host
 
 
 class Tile(eqx.Module):
@@ -176,7 +177,16 @@ def go(
             work.meter(done[0], done[1], work.count)
         return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(free(s)), step, state)
 
-    return lax.while_loop(unfinished, phase, state)
+    def turn(state: State) -> State:
+        state = _refill_all(work, tile, free(state), state)
+        over = free(state)  # what was over at its start waits for the next turn
+        numbers = jnp.where(over, work.count, state.numbers)
+        lanes, record = work.advance(numbers, state.lanes, state.record)
+        lanes = jax.tree.map(lambda a, b: jnp.where(over, a, b), state.lanes, lanes)
+        return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
+
+    every_turn = tile.wide and by_host() and work.meter is None
+    return lax.while_loop(unfinished, turn if every_turn else phase, state)
 
 
 def run(work: Work, tile: Tile, record: Any) -> Ended:

@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 
 from ...batch.ensemble import Ensemble
 from ...batch.lanes import Tile, first_of
+from ...readback import by_host
 from ..cotangents import without
 
 
@@ -138,6 +139,8 @@ class Returning(eqx.Module):
             new = jnp.where(only, numbers, back.numbers)
             return back._replace(numbers=new, lanes=lanes, results=results)
 
+        if self.tile.wide and by_host():
+            return all_lanes(due(back), back)
         if self.tile.wide:
             step, found, look = all_lanes, jnp.any, due
         else:

@@ -5,14 +5,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import PyTree
 
 from ...batch.ensemble import values_in_lanes
 from ...batch.log import Row
 from ...forward import Result, direction_of
+from ...readback import by_host, size_of, window
 from ...record import Step
 from .returning import Back, Lane, Returning
+from .taking import Taken, Taking
 
 
 class Saved(eqx.Module):
@@ -59,9 +61,10 @@ class Saved(eqx.Module):
             more = (direction * (at - row.t) > 0) | (row.t == first)
             return active & (unread > 1) & more
 
-        def one(state: Any) -> Any:
-            mask, unread, (shared, own, parts, clock), times = state
+        def pulled(unread: Array, mask: Array) -> Any:
             at = self.time(number, unread)
+            if by_host():  # what was not passed is read where no interpolant overflows
+                at = jnp.where(mask, at, row.t)
 
             def value(shared: PyTree, own: PyTree, parts: Any, clock: Any) -> PyTree:
                 when, t, h = (at, steps.t, steps.h) if clock is None else clock
@@ -79,24 +82,27 @@ class Saved(eqx.Module):
                 lambda c: jnp.where(mask, jnp.moveaxis(c[number, unread - 1], 0, -1), 0),
                 self.cotangents.ys,
             )
-            *more, ct_when = pull(ct)
-            if self.lanes.with_times:
-                times = self.lanes.tile.put(times, mask, (number, unread - 1), ct_when[0])
-                ct_when = ct_when[1:]
-            totals = jax.tree.map(jnp.add, (shared, own, parts, clock), (*more, ct_when))
-            unread = jnp.where(mask, unread - 1, unread)
-            return passed(unread), unread, totals, times
+            *found, ct_when = pull(ct)
+            if ct_when is None:
+                return (*found, None), None
+            return (*found, ct_when[1:]), ct_when[0]
 
-        (zero_parts, zero_clock), unread = zeros, back.lanes.unread
-        start = (
-            passed(unread),
-            unread,
-            (back.shared, back.lanes.own, zero_parts, zero_clock),
-            back.times,
-        )
-        _, unread, (shared, own, parts, clock), times = lax.while_loop(
-            lambda s: jnp.any(s[0]), one, start
-        )
+        def put(times: Array, unread: Array, mask: Array, ct: Array) -> Array:
+            if mask.ndim == 1:
+                return self.lanes.tile.put(times, mask, (number, unread - 1), ct)
+            place = jnp.where(mask, number, jnp.iinfo(jnp.int32).max)
+            return times.at[place, unread - 1].set(ct, mode="drop")
+
+        totals = back.shared, back.lanes.own, *zeros
+        taking, start = Taking(passed, pulled, put), Taken(back.lanes.unread, totals, back.times)
+        if self.lanes.tile.wide and by_host():
+            count, most = self.lanes.ensemble.count, self.times - 1
+            size = size_of(self.cotangents.ys, count * self.times) + size_of(self.lanes.own, count)
+            many = window(most, size * self.lanes.tile.width + size_of(self.lanes.shared))
+            found = taking.at_once(start, many, most)
+        else:
+            found = taking.one_by_one(start)
+        unread, (shared, own, parts, clock), times = found
         lanes = back.lanes._replace(unread=unread, own=own)
         back = back._replace(lanes=lanes, shared=shared, times=times)
         return back, (*parts, clock)

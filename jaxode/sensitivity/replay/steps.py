@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from ...forward import Result, direction_of, reading
 from ...fuse import once
+from ...readback import by_host, size_of, window
 from ...record import Trace, put_row
 from ...solution import Status
 from ..cotangents import where_known
@@ -19,6 +20,7 @@ from .behind import Behind
 from .differentiated import Differentiated
 from .met import Met, Pulled
 from .stages import restored
+from .taking import Taken, Taking
 from .walking import returned, when
 
 
@@ -229,15 +231,14 @@ class Replay(eqx.Module):
         times, direction = self.part.problem.ts, direction_of(self.part.problem.ts)
         moving = None if self.part.problem.read is None else self.part.moving
 
-        def passed(state: Any) -> Array:
+        def passed(unread: Array) -> Array:
             # The first step has written the repeats of the first time too, all but the first row.
-            unread = state[0]
             return (unread > 1) & ((direction * (times[unread - 1] - t) > 0) | (n == 0))
 
-        def one(state: Any) -> Any:
-            unread, totals, ts = state
+        def pulled(unread: Array, mask: Array) -> Any:
             j = unread - 1
-            when = times[j], t, h
+            # What was not passed is read where no interpolant overflows.
+            when = jnp.where(mask, times[j], t) if by_host() else times[j], t, h
 
             def value(moving: PyTree, parts: Any, clock: Any) -> PyTree:
                 at, t_, h_ = when if clock is None else clock
@@ -245,18 +246,24 @@ class Replay(eqx.Module):
                 return reading(problem, self.part.plan)(at, j == times.shape[0] - 1, t_, h_, *parts)
 
             _, pull = jax.vjp(value, moving, parts, None if clock is None else when)
-            ct_moving, ct_parts, ct_when = pull(jax.tree.map(lambda c: c[j], self.ct_ys))
+            ct_moving, ct_parts, ct_when = pull(
+                jax.tree.map(lambda c: jnp.where(mask, c[j], 0), self.ct_ys)
+            )
             if ct_when is None:
-                more = (ct_moving, ct_parts, None)
-            else:
-                more = (ct_moving, ct_parts, ct_when[1:])
-                ts = ts.at[j].add(ct_when[0])
-            return j, jax.tree.map(jnp.add, totals, more), ts
+                return (ct_moving, ct_parts, None), None
+            return (ct_moving, ct_parts, ct_when[1:]), ct_when[0]
+
+        def put(ts: Array, unread: Array, mask: Array, ct: Array) -> Array:
+            return ts.at[jnp.where(mask, unread - 1, times.shape[0])].add(ct, mode="drop")
 
         start = (None if moving is None else back.moving, zeros, clock)
-        unread, (ct_moving, ct_parts, ct_clock), ts = lax.while_loop(
-            passed, one, (back.unread, start, back.ts)
-        )
+        taking, start = Taking(passed, pulled, put), Taken(back.unread, start, back.ts)
+        if by_host():
+            rows = times.shape[0] - 1
+            many = window(rows, size_of(self.ct_ys, rows + 1) + size_of(moving))
+            unread, (ct_moving, ct_parts, ct_clock), ts = taking.at_once(start, many, rows)
+        else:
+            unread, (ct_moving, ct_parts, ct_clock), ts = taking.one_by_one(start)
         back = back._replace(unread=unread, ts=ts)
         if ct_moving is not None:
             back = back._replace(moving=ct_moving)
