@@ -97,7 +97,7 @@ def test_auto_takes_a_kernel_on_a_gpu_alone(monkeypatch):
     monkeypatch.setattr(engine, "MEASURED", True)
     assert not auto.tried
     assert solve(kernel="auto").stats.engine == "xla"
-    monkeypatch.setattr(engine.blocks, "platform", lambda: "gpu")
+    monkeypatch.setattr(engine.target, "platform", lambda: "gpu")
     assert auto.tried
     assert not engine.find_engine(False, None).tried
 

@@ -12,12 +12,14 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import PyTree
 
+from ..lanewise import target
 from ..lanewise.cells import Cell, Cells, chosen_each, is_cells, spread, zeros
 from ..lanewise.refusal import NoKernelError
-from ..lanewise.whole import LEAST, Held, Total, kept_whole
+from ..lanewise.whole import LEAST, Held, Total, kept_whole, padded
 
-# Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane.
-_WARP = 32
+# Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane, and more where it keeps
+# arrays whole: with more numbers of each, a thread has no registers for them.
+_WARP, _MOST_OF_BLOCK, _MOST_WARPS = 32, 16, 8
 
 
 class Block(NamedTuple):
@@ -121,7 +123,8 @@ def call(
     own_shapes = [x.shape[1:] for x in own_arrays]
     shared_shapes = [x.shape for x in shared_arrays]
     whole = kept_whole(shared_shapes)
-    if any(whole) and lanes < LEAST and platform() != "cpu":
+    sizes = [padded(max(s)) for s, flag in zip(shared_shapes, whole, strict=True) if flag]
+    if any(whole) and lanes < LEAST and target.platform() != "cpu":
         raise NoKernelError(f"a network needs at least {LEAST} lanes")
     # No array of a kernel may be empty: such a one has no cells, so its place is all it needs.
     arrays = [_never_empty(columns(x, lanes)) for x in own_arrays]
@@ -145,8 +148,8 @@ def call(
         kernel,
         out_shape=list(outputs),
         grid=(-(-count // lanes),),
-        interpret=platform() == "cpu",
-        compiler_params=_compiler_params(lanes),
+        interpret=target.platform() == "cpu",
+        compiler_params=_compiler_params(lanes, max(sizes, default=1)),
         name="jaxode",
     )(*arrays, *given.tables)
 
@@ -193,15 +196,12 @@ def reduced(
     return jax.tree.unflatten(structures[0], kept), jax.tree.unflatten(structures[1], sums)
 
 
-def platform() -> str:
-    """What kernels are made for; on a CPU they have no compiler, and JAX carries them out."""
-    return jax.default_backend()
-
-
-def _compiler_params(lanes: int) -> Any:
-    if platform() == "tpu":
+def _compiler_params(lanes: int, wide: int) -> Any:
+    """`wide`: the widest block that is kept whole, or 1."""
+    if target.platform() == "tpu":
         return None
-    return triton.CompilerParams(num_warps=max(lanes // _WARP, 1), num_stages=1)
+    warps = max(lanes // _WARP, min(lanes * wide // (_WARP * _MOST_OF_BLOCK), _MOST_WARPS), 1)
+    return triton.CompilerParams(num_warps=warps, num_stages=1)
 
 
 def _never_empty(x: Array) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import OptionError
+from ..lanewise import target
 from ..lanewise.refusal import NoKernelError
 from ..lanewise.whole import kept_whole
 from ..linalg import Dense
@@ -14,7 +15,6 @@ from ..stepping.adams import Adams
 from ..stepping.rkc import RKC2
 from ..stepping.rosenbrock import Rosenbrock
 from ..stepping.solver import Solver
-from . import blocks
 from .ensemble import Ensemble
 
 # Lanes of a block: two warps. A block ends with its last lane, so fewer wait less; a GPU holds 32
@@ -40,7 +40,7 @@ class Engine(NamedTuple):
     def tried(self) -> bool:
         """Whether a kernel is tried: of itself on a GPU alone, for others have no compiler."""
         if self.kernel == "auto":
-            return MEASURED and blocks.platform() == "gpu"
+            return MEASURED and target.platform() == "gpu"
         return self.kernel
 
 
@@ -49,7 +49,7 @@ def find_engine(kernel: Any, lanes: int | None) -> Engine:
     if not (isinstance(kernel, bool) or kernel == "auto"):
         raise OptionError(f'kernel must be "auto", True or False, got {kernel!r}')
     if lanes is None:
-        return Engine(kernel, LANES_TPU if blocks.platform() == "tpu" else LANES)
+        return Engine(kernel, LANES_TPU if target.platform() == "tpu" else LANES)
     return Engine(kernel, 1 << lanes.bit_length() - 1)
 
 
@@ -61,7 +61,7 @@ def check_kernel(ensemble: Ensemble) -> None:
         raise NoKernelError("events and jumps are not looked for there")
     if plan.save not in ("ends", "ts"):
         raise NoKernelError(f'save="{plan.save}" is not written there')
-    if plan.save == "ts" and blocks.platform() == "tpu":
+    if plan.save == "ts" and target.platform() == "tpu":
         raise NoKernelError("a TPU writes at no index per lane: it has end states alone")
     if plan.method.progress is not None:
         raise NoKernelError("progress= calls the host")
@@ -80,6 +80,8 @@ def check_shared(ensemble: Ensemble) -> None:
     shared = sum(x.size for x, flag in zip(arrays, whole, strict=True) if not flag)
     if shared > MOST_SHARED:
         raise NoKernelError(f"{shared} numbers that all share are too many (at most {MOST_SHARED})")
+    if any(whole) and target.platform() == "tpu":
+        raise NoKernelError("a network (on a TPU no kernel has one)")
     widest = max([max(x.shape) for x, flag in zip(arrays, whole, strict=True) if flag], default=0)
     if widest > MOST_WIDE:
         raise NoKernelError(f"a network of width {widest} is too wide (at most {MOST_WIDE})")

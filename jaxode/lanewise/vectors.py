@@ -5,13 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jax.extend.core import JaxprEqn
 
 from .arithmetic import ELEMENTWISE, SAME
 from .cells import Cells, Value, result_of
 from .refusal import NoKernelError
-from .whole import LEAST, Held, Outer, Total, Wide, blocked, column, padded
+from .whole import LEAST, Held, Outer, Total, Wide, blocked, column, padded, product
 
 # Numbers of an array that is kept whole, up to which it is taken apart where it has to be.
 MOST_APART = 256
@@ -95,9 +95,7 @@ def _active(walk: Any, x: Any) -> Array:
 
 def _over_lanes(walk: Any, left: Any, right: Any) -> Array:
     """The outer products of vectors, summed over the lanes."""
-    one, two = _active(walk, left), _active(walk, right)
-    numbers = (((0,), (0,)), ((), ()))
-    return lax.dot_general(one, two, numbers, precision=lax.Precision.HIGHEST)
+    return product(_active(walk, left), _active(walk, right), over=(0, 0))
 
 
 def dot(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> Value | None:
@@ -145,8 +143,7 @@ def _product(walk: Any, matrix: Held, axis: int, vector: Any, out: Any) -> Value
         block = jnp.broadcast_to(block, (walk.lanes, block.shape[1]))
         return Wide(block, out.shape, out.dtype)
     block = _filled(walk, vector)
-    whole = matrix.matrix(axis)
-    return Wide(jnp.dot(block, whole, precision=lax.Precision.HIGHEST), out.shape, out.dtype)
+    return Wide(product(block, matrix.matrix(axis)), out.shape, out.dtype)
 
 
 def transpose(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> Value | None:

@@ -14,6 +14,7 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.pallas import triton
 
+from . import target
 from .cells import Cells, Value, is_known
 
 LEAST = 16
@@ -133,6 +134,16 @@ class Total(Value):
             place, inside = place + here * step[axis], inside & (here < size)
         at = jnp.where(inside, place, int(np.prod(self.shape)))
         triton.store(ref.at[at, jnp.full(shape, column, jnp.int32)], self.block, mask=inside)
+
+
+def product(a: Array, b: Array, over: tuple[int, int] = (1, 0)) -> Array:
+    """The product of matrices, over these axes."""
+    precision = lax.Precision.HIGHEST
+    if a.dtype == jnp.float32 and target.platform() != "cpu":
+        # Three products of halves on tensor cores: as exact, but for the last bit or two.
+        precision = lax.DotAlgorithmPreset.TF32_TF32_F32_X3
+    numbers = (((over[0],), (over[1],)), ((), ()))
+    return lax.dot_general(a, b, numbers, precision=precision)
 
 
 def blocked(x: Any, lanes: int) -> Array:

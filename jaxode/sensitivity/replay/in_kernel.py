@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ...batch import blocks
 from ...batch.engine import Engine, refused
 from ...batch.ensemble import Ensemble
 from ...batch.kernels import KernelRun, Log
 from ...batch.lanes import Tile
 from ...forward import Result
+from ...lanewise import target
 from ...lanewise.refusal import NoKernelError
 from ...solution import Status
 from ..one_way import forwards_after
@@ -87,7 +87,7 @@ def _check_options(perturbed: PyTree) -> None:
     """**Raises:** `NoKernelError` for gradients that no kernel has."""
     if perturbed.own[0].ts or perturbed.shared[0].ts:
         raise NoKernelError("gradients by ts are not taken there")
-    if blocks.platform() == "tpu":
+    if target.platform() == "tpu":
         raise NoKernelError("a TPU writes at no index per lane, as a log of steps needs")
 
 

@@ -1,0 +1,8 @@
+"""What kernels are made for."""
+
+import jax
+
+
+def platform() -> str:
+    """The name of the backend; on "cpu" kernels have no compiler, and JAX carries them out."""
+    return jax.default_backend()
