@@ -203,7 +203,8 @@ def _log2(x: Array) -> Array:
     Source: N. Schraudolph, A fast, compact approximation of the exponential function, Neural
     Computation 11 (1999).
     """
-    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    # A NaN may have either sign.
+    bits = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
     return bits.astype(jnp.float32) * 2.0**-23 - 127.0
 
 

@@ -12,6 +12,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 from jaxtyping import PyTree
 
+from ..errors import DifferentiationError
 from ..lanewise import target
 from ..lanewise.cells import Cell, Cells, chosen_each, is_cells, spread, zeros
 from ..lanewise.refusal import NoKernelError
@@ -144,14 +145,28 @@ def call(
         trees = eqx.combine(own, rest_own), eqx.combine(shared, rest_shared)
         body(block, *trees, refs[ends[1] : ends[2]], refs[ends[2] :])
 
-    return pl.pallas_call(
+    called = pl.pallas_call(
         kernel,
         out_shape=list(outputs),
         grid=(-(-count // lanes),),
         interpret=target.platform() == "cpu",
         compiler_params=_compiler_params(lanes, max(sizes, default=1)),
         name="jaxode",
-    )(*arrays, *given.tables)
+    )
+    return _once_alone(called)(*arrays, *given.tables)
+
+
+def _once_alone(called: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """A kernel with an error of its own for second derivatives."""
+    once = jax.custom_jvp(called)
+
+    @once.defjvp
+    def _again(primals: Any, tangents: Any) -> Any:
+        raise DifferentiationError(
+            "a kernel is differentiated backwards once alone: second derivatives need kernel=False"
+        )
+
+    return once
 
 
 def reduced(

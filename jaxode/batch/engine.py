@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..errors import OptionError
 from ..lanewise import target
-from ..lanewise.refusal import NoKernelError
+from ..lanewise.refusal import NoKernelError, refuse_extended
 from ..lanewise.whole import kept_whole
 from ..linalg import Dense
 from ..stepping.adams import Adams
@@ -69,7 +69,14 @@ def check_kernel(ensemble: Ensemble) -> None:
     if dtype not in (jnp.float32, jnp.float64):
         raise NoKernelError(f"a state of {dtype} (float32 and float64 have kernels)")
     check_solver(plan.method.solver, problem.y0.size)
+    check_dtypes(ensemble)
     check_shared(ensemble)
+
+
+def check_dtypes(ensemble: Ensemble) -> None:
+    """**Raises:** `NoKernelError` for arrays that hold no numbers."""
+    for x in jax.tree.leaves((ensemble.own, ensemble.shared)):
+        refuse_extended(getattr(x, "dtype", None))
 
 
 def check_shared(ensemble: Ensemble) -> None:

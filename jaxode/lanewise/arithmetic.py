@@ -15,7 +15,20 @@ from .refusal import NoKernelError
 
 # What kernels have an instruction or a library function for.
 ELEMENTWISE = {
-    *("abs", "neg", "ceil", "floor", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "square"),
+    *(
+        "abs",
+        "neg",
+        "ceil",
+        "floor",
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log2",
+        "log1p",
+        "sqrt",
+        "square",
+    ),
     *("pow", "cbrt", "rsqrt", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh"),
     *("cosh", "tanh", "asinh", "acosh", "atanh", "sign", "erf_inv", "integer_pow", "min", "max"),
     *("add", "sub", "mul", "div", "rem", "and", "or", "xor", "not", "eq", "ne", "lt", "le", "gt"),
@@ -31,6 +44,10 @@ def elementwise(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cell
     """An operation on each number."""
     out = result_of(equation)
     walk.spend(out.size, equation)
+    if any(np.issubdtype(x.dtype, np.complexfloating) for x in (out, *inputs)):
+        raise NoKernelError(f"complex numbers{walk.place(equation)}")
+    if equation.primitive.name == "bitcast_convert_type" and out.shape != inputs[0].shape:
+        raise NoKernelError(f"the bits of a number as many{walk.place(equation)}")
     spread_out = [np.broadcast_to(x.cells, out.shape) for x in inputs]
     dtypes = [x.dtype for x in inputs]
 
@@ -92,7 +109,8 @@ def _of_numbers(primitive: Primitive, params: dict[str, Any], numbers: Sequence[
     if primitive.name in _IN_NUMPY:
         with np.errstate(all="ignore"):
             return _IN_NUMPY[primitive.name](*numbers)
-    if primitive.name == "convert_element_type":
+    from_float = np.issubdtype(np.asarray(numbers[0]).dtype, np.inexact)
+    if primitive.name == "convert_element_type" and not from_float:
         return np.asarray(numbers[0]).astype(params["new_dtype"])[()]
     return at_once(lambda *x: primitive.bind(*x, **params), *numbers)[()]
 
@@ -102,19 +120,27 @@ def _is(cell: Cell, number: int) -> bool:
 
 
 def select(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
-    """`select_n`, between two."""
-    if len(inputs) != 3:
-        raise NoKernelError(f"a choice between more than two arrays{walk.place(equation)}")
-    mask, no, yes = inputs
-    if mask.dtype != bool:
-        raise NoKernelError(f"a choice by integers{walk.place(equation)}")
-    masks = np.broadcast_to(mask.cells, yes.shape).flat
-    triples = zip(masks, yes.flat(), no.flat(), strict=True)
-    return [Cells.of([chosen(*three) for three in triples], yes.shape, yes.dtype)]
+    """`select_n`: of each number that of the case which is asked for."""
+    which, *cases = inputs
+    out = cases[0]
+    walk.spend(out.cells.size * (len(cases) - 1), equation)
+    asked = list(np.broadcast_to(which.cells, out.shape).flat)
+    values = out.flat()
+    for k, case in enumerate(cases[1:], 1):
+        masks = asked if which.dtype == bool else [cell >= k for cell in asked]
+        values = [chosen(*three) for three in zip(masks, case.flat(), values, strict=True)]
+    return [Cells.of(values, out.shape, out.dtype)]
 
 
 def _combined(walk: Any, primitive: Primitive, cells: Sequence[Cell]) -> Cell:
     return functools.reduce(lambda a, b: operation(primitive, {}, [a, b], walk.lanes), cells)
+
+
+def _fitting(number: Any, dtype: Any) -> Any:
+    """The number, or of an infinite one the furthest that integers have."""
+    if not np.issubdtype(dtype, np.integer) or np.isfinite(number):
+        return number
+    return np.iinfo(dtype).max if number > 0 else np.iinfo(dtype).min
 
 
 def reduction(primitive: Primitive, empty: Any) -> Callable[..., list[Cells]]:
@@ -124,9 +150,10 @@ def reduction(primitive: Primitive, empty: Any) -> Callable[..., list[Cells]]:
         (x,), axes, out = inputs, tuple(equation.params["axes"]), result_of(equation)
         rest = [i for i in range(len(x.shape)) if i not in axes]
         size = int(np.prod([x.shape[i] for i in axes], dtype=int))
+        walk.spend(x.cells.size, equation)
+        if not x.cells.size:
+            return [Cells.known(np.full(out.shape, _fitting(empty, out.dtype)), out.dtype)]
         rows = x.cells.transpose(*rest, *axes).reshape(-1, size)
-        if not size:
-            return [Cells.known(np.full(out.shape, empty), out.dtype)]
         return [
             Cells.of([_combined(walk, primitive, list(row)) for row in rows], out.shape, out.dtype)
         ]
@@ -175,11 +202,14 @@ def extreme_place(sign: int) -> Callable[..., list[Cells]]:
         (x,), (axis,) = inputs, equation.params["axes"]
         out, better = result_of(equation), lax.gt_p if sign > 0 else lax.lt_p
         rows = np.moveaxis(x.cells, axis, -1).reshape(-1, x.shape[axis])
-        values = []
+        walk.spend(3 * x.cells.size, equation)
+        values, numbers = [], np.issubdtype(x.dtype, np.inexact)
         for row in rows:
             best, place = row[0], out.dtype.type(0)
             for k, cell in enumerate(row[1:], 1):
                 found = operation(better, {}, [cell, best], walk.lanes)
+                if numbers:  # what is no number counts as the furthest
+                    found = found | ((cell != cell) & (best == best))
                 best = chosen(found, cell, best)
                 place = chosen(found, jnp.asarray(k, out.dtype), place)
             values.append(place)
@@ -193,6 +223,7 @@ def running(primitive: Primitive) -> Callable[..., list[Cells]]:
 
     def rule(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
         (x,), axis, back = inputs, equation.params["axis"], equation.params["reverse"]
+        walk.spend(x.cells.size, equation)
         cells = np.moveaxis(x.cells.astype(object), axis, 0)
         cells = cells[::-1].copy() if back else cells.copy()
         for k in range(1, cells.shape[0]):

@@ -28,6 +28,23 @@ class Value:
         """The shape and dtype of one lane's array."""
         return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
+    def apart(self) -> "Cells":
+        """The same, taken apart. **Raises:** `NoKernelError` if it cannot be."""
+        raise NotImplementedError
+
+    def flat(self) -> list[Cell]:
+        """The cells, row by row."""
+        return self.apart().flat()
+
+    def one(self) -> Cell:
+        """The cell of an array that is one number."""
+        (cell,) = self.flat()
+        return cell
+
+    def vector(self, lanes: int) -> Array:
+        """That number of all lanes."""
+        return spread(self.one(), self.dtype, lanes)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cells(Value):
@@ -67,14 +84,9 @@ class Cells(Value):
         """The cells, row by row."""
         return [self.dtype.type(c) if is_known(c) else c for c in self.cells.flat]
 
-    def one(self) -> Cell:
-        """The cell of an array that is one number."""
-        (cell,) = self.flat()
-        return cell
-
-    def vector(self, lanes: int) -> Array:
-        """That number of all lanes."""
-        return spread(self.one(), self.dtype, lanes)
+    def apart(self) -> "Cells":
+        """The same."""
+        return self
 
     def row(self, index: int) -> "Cells":
         """One of the rows."""

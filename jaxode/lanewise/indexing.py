@@ -66,6 +66,7 @@ def _chosen(
         raise NoKernelError(f"an index into {len(candidates)} places{walk.place(equation)}")
     (found,) = at(candidates[0])
     values = found.flat()
+    walk.spend(len(candidates) * len(values), equation)
     for candidate in candidates[1:]:
         here = _meant(walk, cells, candidate, most)
         values = [chosen(here, a, b) for a, b in zip(at(candidate)[0].flat(), values, strict=True)]
@@ -76,12 +77,10 @@ def _meant(walk: Any, cells: list[Cell], candidate: tuple[int, ...], most: list[
     """Whether the index, drawn into the array, is `candidate`, which is not its first."""
     mask: Cell = np.bool_(True)
     for cell, place, last in zip(cells, candidate, most, strict=True):
-        if is_known(cell):
+        if is_known(cell) or not last:
             continue
-        if last and place == last:
-            here = cell >= place
-        else:
-            here = cell <= place if place == 0 else cell == place
+        inner = cell <= place if place == 0 else cell == place
+        here = cell >= place if place == last else inner
         mask = here if is_known(mask) else mask & here
     return mask
 
@@ -91,20 +90,24 @@ def gather(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
     x, indices = inputs
     if indices.is_known:
         pool, (places,) = pooled([x])
-        filled = equation.params["fill_value"]
         params = {**equation.params, "fill_value": -1}
         found = at_once(lambda *x: equation.primitive.bind(*x, **params), places, indices.cells)
-        return [_picked(pool, found, equation, filled)]
+        out, nothing = result_of(equation), _missing(equation)
+        cells = [nothing if place < 0 else pool[place] for place in found.flat]
+        return [Cells.of(cells, out.shape, out.dtype)]
     rows = indices.cells.reshape(-1, indices.shape[-1])
     return [_gathered(walk, equation, x, indices, rows)]
 
 
-def _picked(pool: np.ndarray, places: np.ndarray, equation: JaxprEqn, filled: Any) -> Cells:
-    out = result_of(equation)
-    if filled is None:
-        filled = np.nan if np.issubdtype(out.dtype, np.inexact) else np.iinfo(out.dtype).min
-    missing = out.dtype.type(filled)
-    return Cells.of([missing if p < 0 else pool[p] for p in places.flat], out.shape, out.dtype)
+def _missing(equation: JaxprEqn) -> Any:
+    """What stands for a number outside of the array."""
+    dtype, given = result_of(equation).dtype, equation.params["fill_value"]
+    if given is not None:
+        return dtype.type(given)
+    if np.issubdtype(dtype, np.bool_) or np.issubdtype(dtype, np.inexact):
+        return dtype.type(np.nan)  # as a boolean: True
+    limits = np.iinfo(dtype)
+    return dtype.type(limits.max if np.issubdtype(dtype, np.unsignedinteger) else limits.min)
 
 
 def _gathered(walk: Any, equation: JaxprEqn, x: Cells, indices: Cells, rows: np.ndarray) -> Cells:
@@ -116,6 +119,7 @@ def _gathered(walk: Any, equation: JaxprEqn, x: Cells, indices: Cells, rows: np.
     candidates = list(itertools.product(*(range(n + 1) for n in most)))
     if len(candidates) > MOST or numbers.operand_batching_dims:
         raise NoKernelError(f"an index into {len(candidates)} places{walk.place(equation)}")
+    walk.spend(len(candidates) * out.size, equation)
     filling = "FILL" in str(equation.params["mode"])
     # The row of indices that each output reads: that of its axes which are no axes of a slice.
     batch = [i for i in range(len(out.shape)) if i not in numbers.offset_dims]
@@ -131,20 +135,22 @@ def _gathered(walk: Any, equation: JaxprEqn, x: Cells, indices: Cells, rows: np.
     for candidate in candidates[1:]:
         here = [_meant(walk, list(row), candidate, most) for row in rows]
         values = [
-            chosen(_and_known(here[r], rows[r], candidate), a, b)
+            chosen(_and_known(here[r], rows[r], candidate, most), a, b)
             for r, a, b in zip(reads, at(candidate), values, strict=True)
         ]
     if filling:
         inside = [_inside(row, most) for row in rows]
-        nothing = out.dtype.type(np.nan if np.issubdtype(out.dtype, np.inexact) else 0)
+        nothing = _missing(equation)
         values = [chosen(inside[r], a, nothing) for r, a in zip(reads, values, strict=True)]
     return Cells.of(values, out.shape, out.dtype)
 
 
-def _and_known(mask: Cell, row: np.ndarray, candidate: tuple[int, ...]) -> Cell:
+def _and_known(mask: Cell, row: np.ndarray, candidate: tuple[int, ...], most: list[int]) -> Cell:
     """The mask, of a candidate that agrees with the row where that is known."""
-    pairs = zip(row, candidate, strict=True)
-    return mask if all(int(c) == p for c, p in pairs if is_known(c)) else np.bool_(False)
+    for cell, place, last in zip(row, candidate, most, strict=True):
+        if is_known(cell) and min(max(int(cell), 0), last) != place:
+            return np.bool_(False)
+    return mask
 
 
 def _inside(row: np.ndarray, most: list[int]) -> Cell:

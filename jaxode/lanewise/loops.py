@@ -101,13 +101,26 @@ def rounded(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
 
     def nearest(x: Array) -> Array:
         if not to_even:
-            return jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5)
+            size = jnp.abs(x)
+            return jnp.sign(x) * (jnp.floor(size) + (size - jnp.floor(size) >= 0.5))
         below = jnp.floor(x)
         odd = below - 2 * jnp.floor(below / 2)
         up = jnp.where(x - below == 0.5, odd, jnp.where(x - below > 0.5, 1, 0))
         return below + up
 
     return walk.closed(jax.make_jaxpr(nearest)(inputs[0].struct()), inputs)
+
+
+def polynomial(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """Horner's rule."""
+
+    def value(x: Array, *coefficients: Array) -> Array:
+        *rest, total = coefficients
+        for coefficient in reversed(rest):
+            total = total * x + coefficient
+        return jnp.broadcast_to(total, aval_of(equation.outvars[0]).shape)
+
+    return walk.closed(jax.make_jaxpr(value)(*(x.struct() for x in inputs)), inputs)
 
 
 RULES: dict[str, Callable[..., list[Cells]]] = {
@@ -117,4 +130,5 @@ RULES: dict[str, Callable[..., list[Cells]]] = {
     "custom_linear_solve": linear_solve,
     "call_hi_primitive": expanded,
     "round": rounded,
+    "polynomial": polynomial,
 }

@@ -28,13 +28,17 @@ _OF_ONE: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "rev": lambda x, params: np.flip(x, params["dimensions"]),
     "slice": _slice,
     "broadcast_in_dim": _broadcast,
+    "tile": lambda x, params: np.tile(x, params["reps"]),
 }
 
 
 def shape_of(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
-    """The same numbers in the same order."""
-    (x,) = inputs
-    return [Cells(x.cells.reshape(result_of(equation).shape), x.dtype)]
+    """The same numbers in the same order, or in that of other axes."""
+    (x,), order = inputs, equation.params.get("dimensions")
+    # What drops or adds axes says which: that is no order.
+    permuted = equation.primitive.name == "reshape" and order is not None
+    cells = x.cells.transpose(order) if permuted else x.cells
+    return [Cells(cells.reshape(result_of(equation).shape), x.dtype)]
 
 
 def move(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:

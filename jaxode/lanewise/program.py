@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from . import arithmetic, indexing, loops, moves, vectors
 from .cells import Cells, at_once, aval_of, is_cells
-from .refusal import NoKernelError, place_of
+from .refusal import NoKernelError, place_of, refuse_extended
 
 # What changes nothing inside a kernel.
 _NOTHING = {
@@ -81,6 +81,8 @@ class Walk:
 
     def closed(self, program: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of a program, given its inputs."""
+        for c in program.consts:
+            refuse_extended(getattr(c, "dtype", None))
         consts = [Cells.known(np.asarray(c)) for c in program.consts]
         return self.open(program.jaxpr, consts, inputs)
 
@@ -104,6 +106,10 @@ class Walk:
             return inputs
         if name in _CALLS:
             return self.call(equation, equation.params[_CALLS[name]], inputs)
+        if equation.effects:
+            raise NoKernelError(f"{name!r} does more than compute{self.place(equation)}")
+        for x in equation.outvars:
+            refuse_extended(aval_of(x).dtype, self.place(equation))
         if not all(isinstance(x, Cells) for x in inputs):
             return vectors.applied(self, equation, inputs)
         if name in loops.RULES:

@@ -25,3 +25,9 @@ def place_of(equation: JaxprEqn) -> str:
         if not os.path.abspath(frame.file_name).startswith(_LIBRARIES):
             return f" ({os.path.basename(frame.file_name)}:{frame.line_num})"
     return ""
+
+
+def refuse_extended(dtype: Any, place: str = "") -> None:
+    """**Raises:** `NoKernelError` for random keys and what else is no number."""
+    if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        raise NoKernelError(f"an array of {dtype}{place}")

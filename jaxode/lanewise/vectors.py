@@ -9,7 +9,7 @@ from jax import Array
 from jax.extend.core import JaxprEqn
 
 from .arithmetic import ELEMENTWISE, SAME
-from .cells import Cells, Value, result_of
+from .cells import Cells, Value, result_of, spread
 from .refusal import NoKernelError
 from .whole import LEAST, Held, Outer, Total, Wide, blocked, column, padded, product
 
@@ -32,7 +32,7 @@ def taken_apart(walk: Any, equation: JaxprEqn, x: Value) -> Cells:
     if isinstance(x, Cells):
         return x
     size = int(np.prod(x.shape))
-    if isinstance(x, Held | Wide) and size <= MOST_APART:
+    if not isinstance(x, Total) and size <= MOST_APART:
         walk.spend(size, equation)
         return x.apart()
     what = f"{equation.primitive.name!r} of {size} numbers that are kept whole"
@@ -42,7 +42,10 @@ def taken_apart(walk: Any, equation: JaxprEqn, x: Value) -> Cells:
 def elementwise(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> Value | None:
     """An operation on each number of vectors."""
     out, primitive, params = result_of(equation), equation.primitive, equation.params
-    if primitive.name in ("add", "add_any") and (summed := _summed(walk, inputs)) is not None:
+    if (
+        primitive.name in ("add", "add_any")
+        and (summed := _summed(walk, equation, inputs)) is not None
+    ):
         return summed
     if len(out.shape) != 1 or any(isinstance(x, Outer | Total) for x in inputs):
         return None
@@ -64,7 +67,7 @@ def _beside(walk: Any, x: Any, size: int) -> Array:
     return blocked(x, walk.lanes)
 
 
-def _summed(walk: Any, inputs: list[Any]) -> Value | None:
+def _summed(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> Value | None:
     """The sum of matrices of each lane, or of what was summed over lanes and more."""
     a, b = inputs
     if isinstance(b, Total):
@@ -75,22 +78,32 @@ def _summed(walk: Any, inputs: list[Any]) -> Value | None:
         return a
     if isinstance(b, Outer) and isinstance(a, Cells) and a.is_known and not a.cells.any():
         return b
-    if not isinstance(a, Total) or isinstance(b, Total):
+    if not isinstance(a, Total):
         return None
+    if isinstance(b, Total):
+        return Total(a.block + b.block, a.shape, a.dtype)
     block = a.block
     if isinstance(b, Outer):
         for left, right in b.pairs:
             block = block + _over_lanes(walk, left, right).astype(a.dtype)
         return Total(block, a.shape, a.dtype)
-    if len(b.shape) != 1:
-        return None
-    return Total(block + jnp.sum(_active(walk, b), axis=0), a.shape, a.dtype)
+    if len(b.shape) == 1:
+        return Total(block + jnp.sum(_active(walk, b), axis=0), a.shape, a.dtype)
+    cells = taken_apart(walk, equation, b)
+    walk.spend(3 * cells.cells.size, equation)
+    return a.with_cells(cells, lambda cell: _active_cell(walk, cell, a.dtype))
 
 
 def _active(walk: Any, x: Any) -> Array:
     """The block of a vector, with zeros in the lanes that are over and where it is filled up."""
     block = x.masked() if isinstance(x, Wide) else blocked(x, walk.lanes)
     return block if walk.mask is None else jnp.where(walk.mask[:, None], block, 0)
+
+
+def _active_cell(walk: Any, cell: Any, dtype: Any) -> Array:
+    """A cell, with zeros in the lanes that are over."""
+    vector = spread(cell, dtype, walk.lanes)
+    return vector if walk.mask is None else jnp.where(walk.mask, vector, 0)
 
 
 def _over_lanes(walk: Any, left: Any, right: Any) -> Array:

@@ -6,7 +6,7 @@ What fills a block up may be any number: it is masked before it enters a sum.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jax.experimental.pallas import triton
 
 from . import target
 from .cells import Cells, Value, is_known
+from .refusal import NoKernelError
 
 LEAST = 16
 
@@ -96,9 +97,11 @@ class Wide(Value):
 
     def apart(self) -> Cells:
         """The same, taken apart."""
-        here = places(self.block.shape, 1)
-        cells = [jnp.sum(jnp.where(here == k, self.block, 0), axis=1) for k in range(self.shape[0])]
-        return Cells.of(cells, self.shape, self.dtype)
+        here, yes = places(self.block.shape, 1), self.dtype == bool
+        block = self.block.astype(jnp.int32) if yes else self.block
+        columns = (jnp.where(here == k, block, 0) for k in range(self.shape[0]))
+        sums = [jnp.sum(column, axis=1, dtype=block.dtype) for column in columns]
+        return Cells.of([x != 0 for x in sums] if yes else sums, self.shape, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,6 +111,14 @@ class Outer(Value):
     pairs: tuple[tuple[Any, Any], ...]
     shape: tuple[int, ...]
     dtype: np.dtype
+
+    def apart(self) -> Cells:
+        """The same, taken apart."""
+        rows = [(left.flat(), right.flat()) for left, right in self.pairs]
+        cells = [
+            sum(left[i] * right[j] for left, right in rows) for i, j in np.ndindex(*self.shape)
+        ]
+        return Cells.of(cells, self.shape, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +134,20 @@ class Total(Value):
         """Nothing yet, of the shape and dtype of an array."""
         block = jnp.zeros(tuple(map(padded, like.shape)), like.dtype)
         return cls(block, like.shape, like.dtype)
+
+    def apart(self) -> Cells:
+        """**Raises:** `NoKernelError`."""
+        raise NoKernelError("a sum over trajectories that is used before it is complete")
+
+    def with_cells(self, cells: Cells, active: Callable[[Array], Array]) -> "Total":
+        """The same with the sums over lanes of other numbers; `active` masks those of a block."""
+        block = self.block
+        for place, cell in zip(np.ndindex(*self.shape), cells.flat(), strict=True):
+            here = jnp.full(block.shape, True)
+            for axis, index in enumerate(place):
+                here = here & (places(block.shape, axis) == index)
+            block = jnp.where(here, block + jnp.sum(active(cell)), block)
+        return Total(block, self.shape, self.dtype)
 
     def write(self, ref: Any, column: Any) -> None:
         """Write its numbers into a column of `ref`, row by row; the last takes what fills up."""
