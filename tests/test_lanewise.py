@@ -81,7 +81,23 @@ PROGRAMS: dict[str, tuple[Any, ...]] = {
     "an inverse": (inverse_of, M),
     "a system's gradient": (jax.grad(lambda m: solver_of(m)(m[0]).sum()), M),
     "a checkpoint": (jax.grad(jax.checkpoint(network)), X),
-    "nothing": (lambda x: x[:0], X),
+    "nothing": (lambda x: (x[:0], jnp.sum(x[:0]), jnp.prod(I[:0]), jnp.any(x[:0] > 0)), X),
+    "numbers in another order": (lambda m: (m.ravel(order="F"), m.reshape(1, 25, order="F")), M),
+    "places known and not": (lambda y, i: y[None][i, jnp.array([1, 9])], X, I),
+    "an index of one place": (lambda x, i: jax.lax.dynamic_slice(x, (i,), (5,)), X, I),
+    "an entry or what is given": (lambda x, i: x.at[i].get(mode="fill", fill_value=7.0), X, I),
+    "integers or the least": (lambda i: jnp.arange(5).at[i].get(mode="fill"), I),
+    "truths or True": (lambda x, i: (x > 0).at[i].get(mode="fill"), X, I),
+    "places of NaN": (lambda x: (jnp.argmax(x), jnp.argmin(x)), X.at[:4, 2].set(jnp.nan)),
+    "cases": (lambda x: jnp.select([x > 1, x > 0], [x, 2 * x], -x), X),
+    "cases by number": (lambda x, i: jax.lax.select_n(i % 3, x[0], x[1], x[2]), X, I),
+    "tiles": (lambda x: (jnp.tile(x, (2, 3)), jnp.repeat(x, 2)), X),
+    "a polynomial": (lambda x: jnp.polyval(jnp.array([1.0, -2.0, 0.5]), x), X),
+    "a half less a bit": (lambda x: jax.lax.round(jnp.nextafter(x * 0 + 0.5, 0.0)), X),
+    "a bound that is no integer": (
+        lambda x: jnp.array([3e9, -3e9]).astype(jnp.int32) + 0 * x,
+        X[:, :2],
+    ),
 }
 
 
@@ -106,6 +122,20 @@ def test_what_is_known_is_not_computed():
 REFUSED: dict[str, tuple[Any, str]] = {
     "an operation without a rule": (jnp.sort, "'sort' has no rule there"),
     "a callback": (lambda x: jax.pure_callback(np.sin, x, x), "'pure_callback' has no rule"),
+    "a print": (
+        lambda x: (jax.debug.print("here"), x)[1],
+        "'debug_(print|callback)' does more than compute",
+    ),
+    "a random number": (lambda x: x + jax.random.normal(jax.random.key(0)), "an array of key<"),
+    "complex numbers": (lambda x: jnp.exp(1j * x).real, "complex numbers"),
+    "bits of another width": (
+        lambda x: jax.lax.bitcast_convert_type(x, jnp.int32).astype(float),
+        "the bits of a number as many",
+    ),
+    "many tables": (
+        lambda x: sum(jnp.arange(200.0)[(k * x).astype(int)] for k in range(60)),
+        "a step of over 30000 operations",
+    ),
     "a long loop": (lambda x: jax.lax.fori_loop(0, 999, lambda i, x: x + i, x), "of 999 turns"),
     "a long table": (lambda x: jnp.ones(999)[x[0].astype(int)], "an index into 999 places"),
     "too much": (lambda x: jnp.outer(x, jnp.ones(9999)).sum(), "a step of over 30000 operations"),

@@ -75,17 +75,13 @@ class Saved(eqx.Module):
 
             parts_now = row.y, steps.y1, steps.dense
             clock_now = (at, steps.t, steps.h) if self.lanes.with_times else None
-            _, pull = jax.vjp(
+            found, pull = jax.vjp(
                 value, self.lanes.shared, self.lanes.own_of(rows), parts_now, clock_now
             )
-            ct = jax.tree.map(
-                lambda c: jnp.where(mask, jnp.moveaxis(c[number, unread - 1], 0, -1), 0),
-                self.cotangents.ys,
-            )
-            *found, ct_when = pull(ct)
+            *more, ct_when = pull(self.ct_at(number, unread, mask, found))
             if ct_when is None:
-                return (*found, None), None
-            return (*found, ct_when[1:]), ct_when[0]
+                return (*more, None), None
+            return (*more, ct_when[1:]), ct_when[0]
 
         def put(times: Array, unread: Array, mask: Array, ct: Array) -> Array:
             if mask.ndim == 1:
@@ -106,6 +102,16 @@ class Saved(eqx.Module):
         lanes = back.lanes._replace(unread=unread, own=own)
         back = back._replace(lanes=lanes, shared=shared, times=times)
         return back, (*parts, clock)
+
+    def ct_at(self, number: Array, unread: Array, mask: Array, values: PyTree) -> PyTree:
+        """Cotangents of the lanes' values at a time; zeros of what is no continuous number."""
+
+        def one(ct: Array | None, value: Array) -> Array:
+            if ct is None:
+                return jnp.zeros_like(value)
+            return jnp.where(mask, jnp.moveaxis(ct[number, unread - 1], 0, -1), 0)
+
+        return jax.tree.map(one, self.cotangents.ys, values, is_leaf=lambda leaf: leaf is None)
 
     def inside(self, back: Back, row: Row, active: Array) -> Array | bool | None:
         """Whether dense output of a step was read."""
