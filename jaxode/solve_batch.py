@@ -123,7 +123,8 @@ def solve_batch(
     - `kernel`: carry out the whole solve in one kernel, each trajectory in the registers of one
       thread of a GPU. True: **raises** `OptionError` with what is in the way, where something is
       (on a CPU kernels are interpreted, for tests). "auto": where it pays; so far nowhere, for it
-      has not been measured. `sols.stats.engine` says what ran.
+      has not been measured. `sols.stats.engine` says what ran. Differentiated backwards once alone;
+      and what `f` multiplies by a constant zero is zero, of NaN too.
     - `work`: how much each trajectory is expected to take, shape `(trajectories,)`, in any unit.
       Those that take long begin first, side by side: the others do not wait for them.
 

@@ -93,6 +93,16 @@ def test_auto_runs_without_one_and_says_why(name, monkeypatch):
     np.testing.assert_allclose(sol.y1, solve(kernel=False, **options).y1, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("options", "size"), [({}, 72), ({"solver": "rodas5p"}, 40)])
+def test_auto_leaves_states_that_fit_no_registers(options, size, monkeypatch):
+    monkeypatch.setattr(engine.Engine, "tried", property(lambda self: bool(self.kernel)))
+    y0 = jnp.ones((3, size // 8))
+    assert solve(y0=y0[:, 1:], **options).stats.engine == "kernel"
+    engine_of = solve(y0=y0, **options).stats.engine
+    assert engine_of == f"xla: a state of {size} bytes does not pay there"
+    assert solve(y0=y0, kernel=True, **options).stats.engine == "kernel"
+
+
 def test_auto_takes_a_kernel_on_a_gpu_alone(monkeypatch):
     auto = engine.find_engine("auto", None)
     monkeypatch.setattr(engine, "MEASURED", True)

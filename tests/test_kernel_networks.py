@@ -71,6 +71,42 @@ def test_values_and_gradients_are_those_of_tiles(name):
         np.testing.assert_allclose(kernel, tiles, 1e-10, 1e-12)
 
 
+SOLVERS: dict[str, dict[str, Any]] = {
+    "tsit5": {"controller": jo.PID(), "max_steps": 20, "rtol": 1e-4},
+    "dopri5": {},
+    "rk4": {},
+    "vern7": {},
+}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_stages_in_a_loop_are_those_written_out(solver):
+    def loss(weights, kernel):
+        sol = solve(kernel, plain, Y0, weights, solver=solver, **SOLVERS[solver])
+        return jnp.sum(jnp.sin(sol.ys)), (sol.ys, sol.stats.num_steps)
+
+    weights = FIRST, SECOND, LAST, BIAS
+    found = [jax.grad(loss, has_aux=True)(weights, flag) for flag in (True, False)]
+    for kernel, tiles in zip(*map(jax.tree.leaves, found), strict=True):
+        assert np.linalg.norm(tiles) > 1e-3
+        np.testing.assert_allclose(kernel, tiles, 1e-9, 1e-11)
+
+
+def test_a_layer_in_a_loop_of_the_field_stays_one():
+    def tied(t, y, weights):
+        first, second, last, bias = weights
+        hidden = first @ jnp.append(y, t)
+        hidden, _ = jax.lax.scan(lambda x, _: (jnp.tanh(second @ x + bias), None), hidden, None, 3)
+        return last @ hidden
+
+    def loss(weights, kernel):
+        return jnp.sum(jnp.sin(solve(kernel, tied, Y0, weights).ys))
+
+    found = [jax.grad(loss)((FIRST, SECOND, LAST, BIAS), flag) for flag in (True, False)]
+    for kernel, tiles in zip(*found, strict=True):
+        np.testing.assert_allclose(kernel, tiles, 1e-10, 1e-12)
+
+
 def test_float32():
     weights = [x.astype(jnp.float32) for x in (FIRST, SECOND, LAST, BIAS)]
     kernel, tiles = (solve(flag, plain, Y0.astype(jnp.float32), weights) for flag in (True, False))

@@ -24,6 +24,9 @@ LANES, LANES_TPU = 64, 1024
 # Numbers of a state, of one whose steps solve systems, and of what all lanes share: a kernel keeps
 # them in registers, and has each of its operations written out for each of them.
 MOST_STATE, MOST_IMPLICIT, MOST_SHARED = 32, 12, 256
+# Bytes of a state up to which a kernel is taken of itself: compiled for an H100, those of Tsit5 and
+# Rodas5P spill no register up to there, forwards or backwards (benchmarks/results).
+FITS, FITS_IMPLICIT = 64, 32
 # The widest layer of a network: its vectors are kept whole, a row of a block for each lane.
 MOST_WIDE = 64
 # Whether it has been measured on a GPU where kernels pay: until then none is taken of itself.
@@ -53,8 +56,11 @@ def find_engine(kernel: Any, lanes: int | None) -> Engine:
     return Engine(kernel, 1 << lanes.bit_length() - 1)
 
 
-def check_kernel(ensemble: Ensemble) -> None:
-    """**Raises:** `NoKernelError` where the options or the sizes of a batch rule out a kernel."""
+def check_kernel(ensemble: Ensemble, asked: bool) -> None:
+    """**Raises:** `NoKernelError` where the options or the sizes of a batch rule out a kernel.
+
+    `asked`: by the user, so that it need not pay.
+    """
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ensemble.own)
     problem, plan = ensemble.one(rows)
     if ensemble.watched:
@@ -69,8 +75,17 @@ def check_kernel(ensemble: Ensemble) -> None:
     if dtype not in (jnp.float32, jnp.float64):
         raise NoKernelError(f"a state of {dtype} (float32 and float64 have kernels)")
     check_solver(plan.method.solver, problem.y0.size)
+    if not asked:
+        check_fits(plan.method.solver, problem.y0)
     check_dtypes(ensemble)
     check_shared(ensemble)
+
+
+def check_fits(solver: Solver, y: jax.ShapeDtypeStruct) -> None:
+    """**Raises:** `NoKernelError` for a state that fits no registers."""
+    size = y.size * y.dtype.itemsize
+    if size > (FITS_IMPLICIT if solver.implicit else FITS):
+        raise NoKernelError(f"a state of {size} bytes does not pay there")
 
 
 def check_dtypes(ensemble: Ensemble) -> None:

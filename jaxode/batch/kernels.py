@@ -14,7 +14,12 @@ from ..forward import Plan, Problem, Result, packed_field, reading, times_status
 from ..lanewise.cells import Cell, Cells, chosen, is_cells
 from ..lanewise.program import in_lanes
 from ..lanewise.repeat import loop
+from ..lanewise.whole import kept_whole
+from ..linalg import WithJacobian
 from ..record import Step, missing
+from ..split import Split
+from ..stepping.explicit import ExplicitRungeKutta, Rolled
+from ..stepping.solver import Field
 from ..trajectory import Moving, attempt, begin, judged, step_end, under_way
 from .blocks import Block, Given, call, filled_up, uncolumned
 from .ensemble import Ensemble
@@ -87,6 +92,26 @@ def given_of(ensemble: Ensemble, lanes: int) -> tuple[PyTree, PyTree, Array]:
     if ts.ndim == 1:
         return (own, None), (shared, span), ts
     return (own, span), (shared, None), filled_up(ts.T, lanes)
+
+
+def field_in(ensemble: Ensemble, moving: tuple[PyTree, ...], still: tuple[PyTree, ...]) -> Field:
+    """The field of `(problem, plan)` in these parts, with a loop over stages if it is a network's.
+
+    Written out for each of the stages, a network is too much for a compiler.
+    """
+    field = _combined(*moving, *still)
+    shapes = [x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)]
+    explicit = isinstance(ensemble.plan.method.stepper, ExplicitRungeKutta)
+    plain = not isinstance(field, Split | WithJacobian)
+    return (
+        Rolled(_combined, moving, still)
+        if explicit and plain and any(kept_whole(shapes))
+        else field
+    )
+
+
+def _combined(*parts: PyTree) -> Field:
+    return packed_field(*eqx.combine(*parts))
 
 
 class KernelRun(eqx.Module):
@@ -265,7 +290,7 @@ class _Parts(NamedTuple):
             if self.run.saving and plan.method.solver.evaluations.inside:
                 end = step_end(moving, span.direction, span.t1)
                 inside = span.direction * (reader.t - end) < 0
-            field, method = packed_field(problem, plan), plan.method
+            field, method = field_in(self.run.ensemble, (), ((problem, plan),)), plan.method
             stepped = attempt(method, field, moving, span.direction, span.t1, lambda _: inside)
             return stepped[0], stepped[1]._replace(before=None, residuals=())
 

@@ -9,9 +9,9 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.core import JaxprEqn
 
-from .cells import Cells, aval_of, chosen_each, is_known
+from .cells import Cell, Cells, aval_of, chosen_each, is_known
 from .refusal import NoKernelError
-from .repeat import loop
+from .repeat import counted, loop
 
 # Turns of a loop of known length that are written out.
 MOST = 64
@@ -47,17 +47,25 @@ def while_loop(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells
     return loop(unfinished, advance, state, walk.lanes)
 
 
-def scan(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
-    """A loop of known length, written out."""
+def scan(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    """A loop of known length: written out, or a loop where arrays are kept whole."""
     params = equation.params
     length, inner = params["length"], params["jaxpr"]
-    if length > MOST:
-        raise NoKernelError(f"a loop of {length} turns, over {MOST}{walk.place(equation)}")
     # What is carried has one shape inside and outside, what is stacked an axis more outside.
     carried = _alike(inner.out_avals, equation.outvars)
     fixed = _alike(inner.in_avals, equation.invars) - carried
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
-    rows, outputs = inputs[fixed + carried :], [None] * length
+    rows, outputs = [x.apart() for x in inputs[fixed + carried :]], [None] * length
+    # A network is large: it is not written out, unless something of each of its turns is kept.
+    if length > 1 and carried == len(equation.outvars) and not _apart(inputs):
+
+        def advance(turn: Any, carry: list[Any]) -> list[Any]:
+            k = length - 1 - turn if params["reverse"] else turn
+            return walk.closed(inner, [*consts, *carry, *(_row_at(x, k) for x in rows)])
+
+        return counted(length, advance, carry, walk.lanes)
+    if length > MOST:
+        raise NoKernelError(f"a loop of {length} turns, over {MOST}{walk.place(equation)}")
     order = range(length - 1, -1, -1) if params["reverse"] else range(length)
     for k in order:
         here = [x.row(k) for x in rows]
@@ -69,6 +77,25 @@ def scan(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
         cells = [c for row in outputs for c in row[i].flat()]  # pyright: ignore[reportOptionalIterable]
         stacked.append(Cells.of(cells, aval.shape, aval.dtype))
     return [*carry, *stacked]
+
+
+def _apart(inputs: list[Any]) -> bool:
+    """Whether all arrays are taken apart."""
+    return all(isinstance(x, Cells) for x in inputs)
+
+
+def _row_at(x: Cells, index: Array) -> Cells:
+    """A row, at an index that all lanes share."""
+    first, *others = (x.row(k) for k in range(x.shape[0]))
+    cells = first.flat()
+    for k, row in enumerate(others, 1):
+        cells = [_at_least(index, k, a, b) for a, b in zip(row.flat(), cells, strict=True)]
+    return Cells.of(cells, first.shape, x.dtype)
+
+
+def _at_least(index: Array, k: int, new: Cell, old: Cell) -> Cell:
+    same = is_known(new) and is_known(old) and new == old
+    return new if same else jnp.where(index >= k, new, old)
 
 
 def _alike(inside: list[Any], outside: list[Any]) -> int:

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jax.extend.core import JaxprEqn
 
+from . import loops
 from .arithmetic import ELEMENTWISE, SAME
 from .cells import Cells, Value, result_of, spread
 from .refusal import NoKernelError
@@ -20,6 +21,8 @@ MOST_APART = 256
 def applied(walk: Any, equation: JaxprEqn, inputs: list[Value]) -> list[Value]:
     """The outputs of an equation, some of whose inputs are kept whole."""
     name = equation.primitive.name
+    if name == "scan":
+        return loops.scan(walk, equation, inputs)
     found = RULES[name](walk, equation, inputs) if name in RULES else None
     if found is not None:
         return [found]

@@ -18,7 +18,7 @@ def solved(sensitivity: Any, ensemble: Ensemble, tile: Tile, engine: Engine) -> 
     if not engine.tried:
         return sensitivity.solve_batch(ensemble, tile)
     try:
-        check_kernel(ensemble)
+        check_kernel(ensemble, engine.kernel is True)
         return ran(sensitivity.in_kernel(ensemble, tile, engine), "kernel")
     except NoKernelError as reason:
         if engine.kernel is True:

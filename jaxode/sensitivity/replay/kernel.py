@@ -12,12 +12,13 @@ from jaxtyping import PyTree
 
 from ...batch.blocks import Block, Given, filled_up, reduced
 from ...batch.ensemble import Ensemble, first_values
-from ...batch.kernels import Log, Span, given_of, kept_carry
+from ...batch.kernels import Log, Span, field_in, given_of, kept_carry
 from ...forward import Plan, Problem, Result, packed_field, reading
 from ...lanewise.cells import Cell, Cells, is_cells, zeros
 from ...lanewise.program import in_lanes
 from ...lanewise.repeat import loop
 from ...lanewise.whole import Held, Total
+from ...stepping.explicit import Rolled
 from ..cotangents import cotangent, spoiled, without
 
 
@@ -198,8 +199,11 @@ class _Lanes(NamedTuple):
             t, h = clock
 
             def advance(own: PyTree, more: PyTree, y: Array, carry: Any) -> Any:
-                problem, plan = eqx.combine(own, more, rows, shared)
-                field, stepper = packed_field(problem, plan), plan.method.stepper
+                stepper = eqx.combine(own, more, rows, shared)[1].method.stepper
+                field = field_in(replay.ensemble, (own, more), (rows, shared))
+                if isinstance(field, Rolled):
+                    stepped = stepper.alone(field, t, y, h, inside)
+                    return (stepped.y1, stepped.dense), []
                 # A carry that can be made afresh is cheaper to make than to keep.
                 fresh = stepper.init(field, t, y)
                 if carry:
