@@ -23,7 +23,7 @@ CARD = Card("NVIDIA H100 80GB HBM3", True, "driver 1", "jax 1")
 
 
 def row(section, work, count, by, ms, **more):
-    return Row(Key(section, work, count, by), ms=ms, runs=5, steps=100.0, failure="", **more)
+    return Row(Key(section, work, count, by), ms=ms, turns=5, steps=100.0, failure="", **more)
 
 
 def named(*rows):
@@ -150,7 +150,7 @@ def test_a_process_that_dies_loses_what_was_at_work_alone(tmp_path, monkeypatch)
         orders.append(order)
         good, end = ends[len(orders) - 1]
         for key in good:
-            findings.add(row(*key, 1.0))
+            findings.add(row(key.section, key.work, key.count, key.by, 1.0))
         return end
 
     monkeypatch.setattr(supervise, "_one_process", process)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
+from jaxode.lanewise import target
 
 N, WIDTH = 9, 18
 KEYS = jax.random.split(jax.random.key(7), 6)
@@ -118,3 +119,9 @@ def test_second_derivatives_are_refused(second):
 
     with pytest.raises(jo.DifferentiationError, match=r"once alone.*kernel=False|backwards once"):
         second(loss)(jnp.ones(2))
+
+
+def test_a_tpu_has_no_kernels_of_networks(monkeypatch):
+    monkeypatch.setattr(target, "platform", lambda: "tpu")
+    with pytest.raises(jo.OptionError, match="a network .on a TPU no kernel has one"):
+        jo.solve_batch(tied, Y0, [0.0, 1.0], WEIGHTS, in_axes=(0, None, None), kernel=True)
