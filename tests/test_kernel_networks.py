@@ -73,7 +73,6 @@ def test_values_and_gradients_are_those_of_tiles(name):
 
 SOLVERS: dict[str, dict[str, Any]] = {
     "tsit5": {"controller": jo.PID(), "max_steps": 20, "rtol": 1e-4},
-    "dopri5": {},
     "rk4": {},
     "vern7": {},
 }
