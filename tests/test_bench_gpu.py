@@ -12,7 +12,7 @@ import pytest
 from benchmarks.gpu import asked, flops, lorenz, networks, neural, supervise, thresholds
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.comparison import DIFFRAX, KERNEL, XLA
-from benchmarks.gpu.ensemble import by_jaxode, error, forward, gradient
+from benchmarks.gpu.ensemble import Ensemble, by_jaxode, error, forward, gradient
 from benchmarks.gpu.jobs import Key, Part, Row, chunks
 from benchmarks.gpu.report import not_run, page
 from benchmarks.gpu.sizes import SMOKE
@@ -102,9 +102,14 @@ def test_operations_of_fields():
     assert flops.of_field(networks.field, number, y0, args) == layers
 
 
+def decay(t, y, rate):
+    return -rate * y
+
+
 @pytest.mark.parametrize("what", [forward, gradient])
 def test_errors_are_those_of_a_sample(what):
-    ensemble = lorenz.ensemble(100, 1e-5, 1e-3)
+    rates = np.linspace(0.5, 2.0, 100)
+    ensemble = Ensemble(decay, rates, np.ones(1), 1.0, (0, None), 1e-4, 1e-6, dt=0.1)
     value = jax.jit(what(by_jaxode(ensemble)))(*ensemble.inputs).value
     assert 0 < error(ensemble, what, value) < 1e-3
     assert math.isinf(error(ensemble, what, jax.tree.map(lambda x: x * np.nan, value)))

@@ -16,11 +16,12 @@ from ..errors import DifferentiationError
 from ..lanewise import target
 from ..lanewise.cells import Cell, Cells, chosen_each, is_cells, spread, zeros
 from ..lanewise.refusal import NoKernelError
-from ..lanewise.whole import LEAST, Held, Total, kept_whole, padded
+from ..lanewise.whole import LEAST, Held, Total, kept_whole
 
-# Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane, and more where it keeps
-# arrays whole: with more numbers of each, a thread has no registers for them.
-_WARP, _MOST_OF_BLOCK, _MOST_WARPS = 32, 16, 8
+# Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane. Where it keeps arrays
+# whole it has two in float32 and four in float64: compiled for an H100, a thread then spills least
+# in the loop over stages, and tensor cores do no product twice.
+_WARP, _WARP_BYTES, _MOST_WARPS = 32, 64, 8
 
 
 class Block(NamedTuple):
@@ -124,7 +125,7 @@ def call(
     own_shapes = [x.shape[1:] for x in own_arrays]
     shared_shapes = [x.shape for x in shared_arrays]
     whole = kept_whole(shared_shapes)
-    sizes = [padded(max(s)) for s, flag in zip(shared_shapes, whole, strict=True) if flag]
+    wide = [x for x, flag in zip(shared_arrays, whole, strict=True) if flag]
     if any(whole) and lanes < LEAST and target.platform() != "cpu":
         raise NoKernelError(f"a network needs at least {LEAST} lanes")
     # No array of a kernel may be empty: such a one has no cells, so its place is all it needs.
@@ -150,7 +151,7 @@ def call(
         out_shape=list(outputs),
         grid=(-(-count // lanes),),
         interpret=target.platform() == "cpu",
-        compiler_params=_compiler_params(lanes, max(sizes, default=1)),
+        compiler_params=_compiler_params(lanes, wide),
         name="jaxode",
     )
     return _once_alone(called)(*arrays, *given.tables)
@@ -211,12 +212,14 @@ def reduced(
     return jax.tree.unflatten(structures[0], kept), jax.tree.unflatten(structures[1], sums)
 
 
-def _compiler_params(lanes: int, wide: int) -> Any:
-    """`wide`: the widest block that is kept whole, or 1."""
+def _compiler_params(lanes: int, wide: list[Array]) -> Any:
+    """`wide`: the arrays that are kept whole."""
     if target.platform() == "tpu":
         return None
-    warps = max(lanes // _WARP, min(lanes * wide // (_WARP * _MOST_OF_BLOCK), _MOST_WARPS), 1)
-    return triton.CompilerParams(num_warps=warps, num_stages=1)
+    warps = lanes // _WARP
+    if wide:
+        warps = min(lanes * wide[0].dtype.itemsize // _WARP_BYTES, _MOST_WARPS)
+    return triton.CompilerParams(num_warps=max(warps, 1), num_stages=1)
 
 
 def _never_empty(x: Array) -> Array:

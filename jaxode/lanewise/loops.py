@@ -55,7 +55,9 @@ def scan(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     carried = _alike(inner.out_avals, equation.outvars)
     fixed = _alike(inner.in_avals, equation.invars) - carried
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
-    rows, outputs = [x.apart() for x in inputs[fixed + carried :]], [None] * length
+    rows, outputs = inputs[fixed + carried :], [None] * length
+    walk.spend(sum(int(np.prod(x.shape)) for x in rows if not isinstance(x, Cells)), equation)
+    rows = [x.apart() for x in rows]
     # A network is large: it is not written out, unless something of each of its turns is kept.
     if length > 1 and carried == len(equation.outvars) and not _apart(inputs):
 

@@ -74,12 +74,21 @@ class ExplicitRungeKutta(Solver):
     def step_and_stages(
         self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
     ) -> tuple[Stepped, list[Array], list[Array]]:
-        """The step, the slopes of its stages, and the states that they are at."""
+        """The step, the slopes of its stages, and the states that they are at.
+
+        Of a rolled field no such states.
+        """
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
-        first = carry if table.first_same_as_last else _once(field(t, y))
-        slopes, points = self._stages(field, t, y, h, first, table.stages)
-        y1 = points[-1] if table.first_same_as_last else _reach(y, scale, table.b, slopes)
-        carry1 = slopes[-1] if table.first_same_as_last else ()
+        if isinstance(field, Rolled):
+            first, points = carry if table.first_same_as_last else None, []
+            number = table.stages if inside is None else len(table.c)
+            slopes = _rolled(table, field, t, y, h, first, number)
+        else:
+            first = carry if table.first_same_as_last else _once(field(t, y))
+            slopes, points = self._stages(field, t, y, h, first, table.stages)
+        last = points and table.first_same_as_last
+        y1 = points[-1] if last else _reach(y, scale, table.b, slopes)
+        carry1 = slopes[table.stages - 1] if table.first_same_as_last else ()
         dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
         return Stepped(y1, self._error(scale, slopes), dense, carry1), slopes, points
 
@@ -88,7 +97,8 @@ class ExplicitRungeKutta(Solver):
     ) -> Stepped:
         """The step without error and carry, and with the first slope made in the loop."""
         table = self.tableau
-        number = table.stages - (table.first_same_as_last and inside is None)
+        needed = table.stages - table.first_same_as_last
+        number = needed if inside is None else len(table.c)
         slopes = _rolled(table, field, t, y, h, None, number)
         y1 = _reach(y, h.astype(jnp.finfo(y.dtype).dtype), table.b, slopes)
         dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
@@ -107,14 +117,8 @@ class ExplicitRungeKutta(Solver):
     def _stages(
         self, field: Field, t: Array, y: Array, h: Array, first: Array, number: int
     ) -> tuple[list[Array], list[Array]]:
-        """The slopes of the first `number` stages, and the states that they are at.
-
-        Of a rolled field's stages, the last of these states alone.
-        """
+        """The slopes of the first `number` stages, and the states that they are at."""
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
-        if isinstance(field, Rolled) and number > 1:
-            slopes = _rolled(table, field, t, y, h, first, number)
-            return slopes, [_reach(y, scale, table.a[number - 2], slopes)]
         slopes, points = [first], [y]
         for c, row in zip(table.c[1:number], table.a, strict=False):
             points.append(_reach(y, scale, row, slopes))
@@ -160,7 +164,7 @@ class ExplicitRungeKutta(Solver):
         def none() -> list[Array]:
             return [jnp.zeros_like(y)] * table.extra_stages
 
-        if table.extra_stages:
+        if len(slopes) < len(table.c):
             slopes = slopes + (extra() if inside is True else lax.cond(inside, extra, none))
         return tuple(k for k, row in zip(slopes, table.dense, strict=True) if any(row))
 
