@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from ..errors import OptionError
 from ..lanewise import target
@@ -81,7 +82,7 @@ def check_kernel(ensemble: Ensemble, asked: bool) -> None:
     check_shared(ensemble)
 
 
-def check_fits(solver: Solver, y: jax.ShapeDtypeStruct) -> None:
+def check_fits(solver: Solver, y: Array) -> None:
     """**Raises:** `NoKernelError` for a state that fits no registers."""
     size = y.size * y.dtype.itemsize
     if size > (FITS_IMPLICIT if solver.implicit else FITS):
