@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-gpu clean
 
 demo: $(VENV)/demo.stamp
 	$(RUN) -m jaxode demo
@@ -18,6 +18,11 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/bench.stamp
 	$(RUN) -m benchmarks
+
+# Installs nothing, since an environment made here would have JAX without CUDA, and a machine with a
+# GPU may have no network: the one that is there or, say, `make bench-gpu RUN=python`.
+bench-gpu:
+	$$(command -v $(RUN) || echo $(PYTHON)) -m benchmarks.gpu $(ARGS)
 
 # A stamp per extra, renewed when the requirements change.
 $(VENV)/%.stamp: pyproject.toml

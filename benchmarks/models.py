@@ -15,8 +15,6 @@ import jaxode as jo
 from jaxode.nn import cnf, latent_ode, neural_cde, neural_ode
 from jaxode.problem import call_field
 
-from . import peers
-from .neural_ode import distance
 from .timing import Row, compile_times, run_times
 
 TITLE = "A training step of the models, float32: value and gradient (ms); the curve is of 20 steps"
@@ -39,6 +37,8 @@ def peer_flow(
     key: None = None, **more: Any,
 ) -> Found:  # fmt: skip
     """In the place of jaxode's: the same field, tolerances and times, solved by diffrax."""
+    from . import peers  # here, since jaxode's own steps are measured without diffrax too
+
     ts = jnp.asarray(ts, jax.tree.leaves(y0)[0].dtype)
 
     def one(y0: Any, ts: Array, args: Any) -> Any:
@@ -130,28 +130,32 @@ def rows() -> list[Row]:
         return [row for name, case in CASES.items() for row in compared(name, *case())]
 
 
-def compared(name: str, model: Any, batch: Any, loss: Loss) -> list[Row]:
-    """Running and compiling, with how far gradients and loss curves are apart."""
-
+def step(model: Any, loss: Loss, peer: bool) -> tuple[Callable, Any]:
+    """Value and gradient of the loss, jitted, by the parameters; and these."""
     params, static = eqx.partition(model, eqx.is_inexact_array)
 
-    def fresh(peer: bool) -> Callable:
+    def of(params: Any, batch: Any) -> Array:
+        with by_diffrax() if peer else contextlib.nullcontext():
+            return loss(eqx.combine(params, static), batch)
 
-        def of(params: Any, batch: Any) -> Array:
-            with by_diffrax() if peer else contextlib.nullcontext():
-                return loss(eqx.combine(params, static), batch)
+    return jax.jit(jax.value_and_grad(of)), params
 
-        return jax.jit(jax.value_and_grad(of))
 
-    ours, theirs = fresh(False), fresh(True)
+def compared(name: str, model: Any, batch: Any, loss: Loss) -> list[Row]:
+    """Running and compiling, with how far gradients and loss curves are apart."""
+    from .neural_ode import distance
+
+    (ours, params), (theirs, _) = step(model, loss, False), step(model, loss, True)
     mine, other = run_times(lambda: ours(params, batch), lambda: theirs(params, batch), repeats=15)
     apart = distance(ours(params, batch)[1], theirs(params, batch)[1])
-    curves = [curve(step, params, batch) for step in (ours, theirs)]
+    curves = [curve(function, params, batch) for function in (ours, theirs)]
     note = (
         f"gradients {apart:.0e} apart, curves {np.max(np.abs(curves[0] / curves[1] - 1)):.0e} "
         f"({curves[0][0]:.3f} to {curves[0][-1]:.3f})"
     )
-    makers = (lambda peer=peer: (fresh(peer), (params, batch)) for peer in (False, True))
+    makers = (
+        lambda peer=peer: (step(model, loss, peer)[0], (params, batch)) for peer in (False, True)
+    )
     at_first, at_first_other = compile_times(*makers, repeats=1)
     return [
         Row(name, mine, other, ">= 1.5", note=note),

@@ -28,20 +28,28 @@ def solution(
     ends: bool = False,
     adjoint: diffrax.AbstractAdjoint | None = None,
     max_steps: int = 4096,
+    dt: float | None = None,
+    fixed: bool = False,
+    throw: bool = True,
 ) -> diffrax.Solution:
-    """Tsit5 with the PID controller at its defaults, values at `ts` or the end alone."""
+    """Tsit5, values at `ts` or the end alone.
+
+    The PID controller at its defaults, from a step of `dt` or one of its own; or steps of `dt`.
+    """
+    adaptive = diffrax.PIDController(rtol=rtol, atol=atol)
     return diffrax.diffeqsolve(
         diffrax.ODETerm(f),
         diffrax.Tsit5(),
         ts[0],
         ts[-1],
-        None,
+        dt,
         y0,
         args,
         saveat=diffrax.SaveAt(t1=True) if ends else diffrax.SaveAt(ts=ts),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        stepsize_controller=diffrax.ConstantStepSize() if fixed else adaptive,
         adjoint=diffrax.RecursiveCheckpointAdjoint() if adjoint is None else adjoint,
         max_steps=max_steps,
+        throw=throw,
     )
 
 

@@ -35,11 +35,11 @@ def runs(problem: Stiff) -> dict[str, Run]:
     return {name: run for name, run in found.items() if run is not None}
 
 
-def diffrax_end(
-    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any, max_steps: int = 100_000
-) -> Array:
-    """The end state by Kvaerno5."""
-    solution = diffrax.diffeqsolve(
+def diffrax_solution(
+    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any, max_steps: int
+) -> diffrax.Solution:
+    """The end alone by Kvaerno5."""
+    return diffrax.diffeqsolve(
         diffrax.ODETerm(f),
         diffrax.Kvaerno5(),
         ts[0],
@@ -52,6 +52,13 @@ def diffrax_end(
         max_steps=max_steps,
         throw=False,
     )
+
+
+def diffrax_end(
+    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any, max_steps: int = 100_000
+) -> Array:
+    """The end state by Kvaerno5, NaN where it was not reached."""
+    solution = diffrax_solution(f, args, y0, ts, rtol, atol, max_steps)
     found = cast(Array, solution.ys)[-1]
     return jnp.where(solution.result == diffrax.RESULTS.successful, found, jnp.nan)
 

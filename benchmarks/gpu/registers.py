@@ -5,6 +5,7 @@ for an H100 and compiled for it by Triton, which need not be the release that is
 thread has 255 registers; numbers that find none are spilled to memory, and then a kernel waits.
 """
 
+import importlib
 import pathlib
 import re
 import subprocess
@@ -148,19 +149,18 @@ def kernels(function: Callable, inputs: Any) -> Iterator[Kernel]:
         with ir.Context() as context:
             dialect.register_dialect(context)
             text = ir.Module.parse(program).operation.get_asm(enable_debug_info=False)
-        yield Kernel(text, warps)
+        yield Kernel(str(text), warps)
 
 
 def compiled(kernel: Kernel, folder: pathlib.Path) -> Compiled:
     """The kernel as code of the card."""
-    import triton  # pyright: ignore[reportMissingImports]
-    from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
-
+    triton = importlib.import_module("triton")  # no requirement of the project's
+    place = importlib.import_module("triton.backends.compiler").GPUTarget(*CARD[1])
     source, binary = folder / "kernel.ttir", folder / "kernel.cubin"
     source.write_text(kernel.program)
     begun = time.perf_counter()
     options = {"num_warps": kernel.warps, "num_stages": 1}
-    found = triton.compile(str(source), target=GPUTarget(*CARD[1]), options=options)
+    found = triton.compile(str(source), target=place, options=options)
     seconds = time.perf_counter() - begun
     binary.write_bytes(found.asm["cubin"])
     tool = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -174,8 +174,7 @@ def main(names: list[str]) -> None:
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
     target.platform = lambda: "gpu"
-    import triton  # pyright: ignore[reportMissingImports]
-
+    triton = importlib.import_module("triton")
     lines = [
         "# Kernels, compiled for an H100 without one",
         "",
