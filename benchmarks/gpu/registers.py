@@ -163,7 +163,7 @@ def compiled(kernel: Kernel, folder: pathlib.Path) -> Compiled:
     found = triton.compile(str(source), target=place, options=options)
     seconds = time.perf_counter() - begun
     binary.write_bytes(found.asm["cubin"])
-    tool = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    tool = pathlib.Path(str(triton.__file__)).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     usage = subprocess.run([tool, "-res-usage", binary], capture_output=True, text=True, check=True)
     registers, spilled = re.findall(r"REG:(\d+) STACK:(\d+)", usage.stdout + usage.stderr)[-1]
     return Compiled(int(registers), int(spilled), binary.stat().st_size, seconds)
