@@ -172,7 +172,8 @@ class ExplicitRungeKutta(Solver):
 def _once(x: Array) -> Array:
     """Computes an array once: else XLA does so again in every sum that it enters.
 
-    These are a slope's sums, and those of a field with neighbours' differences: four times the time.
+    These are a slope's sums, and a stage's where a field has differences of neighbours: there it
+    takes four times as long.
     """
     return lax.optimization_barrier(x)
 
