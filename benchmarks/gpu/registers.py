@@ -116,7 +116,6 @@ CASES: dict[str, Callable[[], Any]] = {
     "ring of 8, double": gradient(ring, 8, double),
     "ring of 16": gradient(ring, 16, single),
     "ring of 16, double": gradient(ring, 16, double),
-    "ring of 32": gradient(ring, 32, single),
     "network of width 16": of_network(16, single),
     "network of width 32": of_network(32, single),
     "network of width 64": of_network(64, single),

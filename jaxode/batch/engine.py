@@ -26,7 +26,7 @@ LANES, LANES_TPU = 64, 1024
 # them in registers, and has each of its operations written out for each of them.
 MOST_STATE, MOST_IMPLICIT, MOST_SHARED = 32, 12, 256
 # Bytes of a state up to which a kernel is taken of itself: compiled for an H100, those of Tsit5 and
-# Rodas5P spill no register up to there, forwards or backwards (benchmarks/results).
+# Rodas5P spill 24 bytes at most up to there, forwards or backwards (benchmarks/results).
 FITS, FITS_IMPLICIT = 64, 32
 # The widest layer of a network: its vectors are kept whole, a row of a block for each lane.
 MOST_WIDE = 64
