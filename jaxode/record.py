@@ -38,6 +38,24 @@ class Step(NamedTuple):
     before: Any = None
 
 
+def in_order(step: Step, t: Array, following: Array) -> Array:
+    """Whether a time that is read lies behind the step's start, and the next not before it."""
+    direction = step.direction
+    return (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
+
+
+def reached_of(step: Step, times: Array, following: Array) -> tuple[Array, Array, Array]:
+    """Of the coming `times`, their axis first: which the step has reached, and where to read.
+
+    And whether these were in order; `following` are the times after each. What is not reached is
+    read at the step's start, where no interpolant overflows.
+    """
+    end = jnp.where(step.accept, step.direction * step.t1, -jnp.inf)
+    due = jnp.cumsum(~(step.direction * times <= end), axis=0) == 0
+    fine = jnp.all(in_order(step, times, following) | ~due, axis=0)
+    return due, jnp.where(due, times, step.t), fine
+
+
 class Reading(NamedTuple):
     """How a value is read off a step: the solver's interpolant, and a function of the state."""
 
@@ -124,33 +142,29 @@ class AtTimes(eqx.Module):
             value = self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
             buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
             following = self._time(count + 1, direction)
-            ordered = ordered & (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
+            ordered = ordered & in_order(step, t, following)
             return AtTimesState(count + 1, following, ordered, buffers)
 
         if not by_host():
             return lax.while_loop(more, put, state)
         many = window(rows, size_of(state.buffers, rows + 1))
-        return turns(more, lambda s: self._write_many(s, step, reached, many), state, many == rows)
+        return turns(more, lambda s: self._write_many(s, step, many), state, many == rows)
 
-    def _write_many(self, state: AtTimesState, step: Step, reached: Array, many: int) -> Any:
+    def _write_many(self, state: AtTimesState, step: Step, many: int) -> AtTimesState:
         """Write those of the next `many` times that the step has reached, in one go."""
         (count, _, ordered, buffers), direction = state, step.direction
         index, last = count + jnp.arange(many), self.ts.shape[0] - 1
         times, after = self._time(index, direction), self._time(index + 1, direction)
-        due = jnp.cumsum(~(direction * times <= reached)) == 0
+        due, at, fine = reached_of(step, times, after)
 
         def value(t: Array, last: Array, final: Array) -> PyTree:
             return self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
 
-        # What is not due is read where no interpolant overflows, and not written.
-        at = jnp.where(due, times, step.t)
         values = jax.vmap(value)(at, times == self.ts[-1], index == last)
         place = jnp.where(due, index, last + 1)
         buffers = jax.tree.map(lambda b, v: b.at[place].set(v, mode="drop"), buffers, values)
-        fine = (direction * (times - step.t) >= 0) & (direction * (after - times) >= 0)
         count = count + jnp.sum(due, dtype=count.dtype)
-        ordered = ordered & jnp.all(fine | ~due)
-        return AtTimesState(count, self._time(count, direction), ordered, buffers)
+        return AtTimesState(count, self._time(count, direction), ordered & fine, buffers)
 
     def _time(self, count: Array, direction: Array) -> Array:
         """The time after `count` written ones; after all of them, one that is never reached."""

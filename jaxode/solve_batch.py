@@ -13,11 +13,10 @@ from jaxtyping import ArrayLike, PyTree
 
 from .batch.axes import (
     NAMES,
+    arranged,
     axes_of,
-    batch_size,
     check_not_empty,
     check_times_of_batch,
-    move_axes,
     shape_of_one,
     times_of_batch,
 )
@@ -140,13 +139,7 @@ def solve_batch(
     check_not_empty(y0, axes["y0"])
     ts, axes["ts"] = times_of_batch(ts, axes["ts"])
     given = {"y0": check_state(y0), "ts": ts, "args": args, "rtol": rtol, "atol": atol}
-    trees, mapped = {}, {}
-    for name, tree in given.items():
-        whole = name == "ts" and axes[name] is None  # a pair of times is no pytree of axes
-        moved = (tree, False) if whole else move_axes(name, tree, axes[name])
-        trees[name], mapped[name] = moved
-    sizes = {name: tree for name, tree in trees.items() if name != "ts" or mapped["ts"]}
-    count = batch_size(sizes, mapped)
+    trees, mapped, count = arranged(given, axes)
     trees["y0"] = repeated(trees["y0"], mapped["y0"], count)
     one = jax.tree.map(shape_of_one, trees["y0"])
     packing = Packing.of(one)

@@ -87,6 +87,22 @@ def batch_size(trees: dict[str, PyTree], mapped: dict[str, PyTree]) -> int:
     return size
 
 
+def arranged(
+    given: dict[str, PyTree], axes: dict[str, Any]
+) -> tuple[dict[str, PyTree], dict[str, PyTree], int]:
+    """What is `given` with its mapped axes first, which of it is mapped, and how many there are.
+
+    **Raises:** `BatchError` where the axes do not fit, nothing is mapped or sizes differ.
+    """
+    trees, mapped = {}, {}
+    for name, tree in given.items():
+        whole = name == "ts" and axes[name] is None  # a pair of times is no pytree of axes
+        moved = (tree, False) if whole else move_axes(name, tree, axes[name])
+        trees[name], mapped[name] = moved
+    sizes = {name: tree for name, tree in trees.items() if name != "ts" or mapped["ts"]}
+    return trees, mapped, batch_size(sizes, mapped)
+
+
 def check_not_empty(y0: PyTree, axes: Any) -> None:
     """**Raises:** `BatchError` if a mapped axis of `y0` has no entries."""
     moved, mapped = move_axes("y0", y0, axes)

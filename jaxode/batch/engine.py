@@ -98,7 +98,8 @@ def check_dtypes(ensemble: Ensemble) -> None:
 def check_shared(ensemble: Ensemble) -> None:
     """**Raises:** `NoKernelError` for numbers that all share, too many or of too wide a network."""
     part = ensemble.shared[0]
-    arrays = [x for x in jax.tree.leaves((part.field, part.args)) if eqx.is_array(x)]
+    given = part.field, part.args, part.read, part.jac
+    arrays = [x for x in jax.tree.leaves(given) if eqx.is_array(x)]
     whole = kept_whole([x.shape for x in arrays])
     shared = sum(x.size for x, flag in zip(arrays, whole, strict=True) if not flag)
     if shared > MOST_SHARED:

@@ -16,7 +16,7 @@ from ..lanewise.program import in_lanes
 from ..lanewise.repeat import loop
 from ..lanewise.whole import kept_whole
 from ..linalg import WithJacobian
-from ..record import Step, missing
+from ..record import Step, in_order, missing
 from ..split import Split
 from ..stepping.explicit import ExplicitRungeKutta, Rolled
 from ..stepping.solver import Field
@@ -102,12 +102,9 @@ def field_in(ensemble: Ensemble, moving: tuple[PyTree, ...], still: tuple[PyTree
     field = _combined(*moving, *still)
     shapes = [x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)]
     explicit = isinstance(ensemble.plan.method.stepper, ExplicitRungeKutta)
-    plain = not isinstance(field, Split | WithJacobian)
-    return (
-        Rolled(_combined, moving, still)
-        if explicit and plain and any(kept_whole(shapes))
-        else field
-    )
+    if not explicit or isinstance(field, Split | WithJacobian) or not any(kept_whole(shapes)):
+        return field
+    return Rolled(_combined, moving, still)
 
 
 def _combined(*parts: PyTree) -> Field:
@@ -339,9 +336,8 @@ class _Parts(NamedTuple):
         following = self.time(_plus_one(reader.count), step.direction)
 
         def one(reader: Reader, following: Array, step: Any) -> Reader:
-            direction, t = step.direction, reader.t
-            ordered = (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
-            return Reader(reader.count + 1, following, reader.ordered & ordered)
+            ordered = reader.ordered & in_order(step, reader.t, following)
+            return Reader(reader.count + 1, following, ordered)
 
         return in_lanes(one, self.block.lanes)(reader, following, step)
 

@@ -78,6 +78,21 @@ class Tile(eqx.Module):
         start = first_of(mask), mask, buffers
         return lax.while_loop(lambda s: s[0] < self.width, one, start)[2]
 
+    def put_many(
+        self, buffers: PyTree, mask: Array, index: tuple[Array, ...], values: PyTree
+    ) -> PyTree:
+        """The same of a wide tile for many places of each lane, an axis before that of lanes.
+
+        `values` have it first, and their lanes last.
+        """
+        drop = jnp.where(mask, index[0], jnp.iinfo(jnp.int32).max)
+
+        def set_at(buffer: Array, value: Array) -> Array:
+            rows = jnp.moveaxis(value, -1, 1).astype(buffer.dtype)
+            return buffer.at[(drop, *index[1:])].set(rows, mode="drop")
+
+        return jax.tree.map(set_at, buffers, values)
+
 
 def first_of(mask: Array) -> Array:
     """The first index where `mask` holds, else its length; int32."""
@@ -185,7 +200,8 @@ def go(
         lanes = jax.tree.map(lambda a, b: jnp.where(over, a, b), state.lanes, lanes)
         return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
 
-    every_turn = tile.wide and by_host() and work.meter is None
+    # A meter calls the host in any case, and once a phase is enough for it.
+    every_turn = by_host() and work.meter is None
     return lax.while_loop(unfinished, turn if every_turn else phase, state)
 
 

@@ -14,7 +14,7 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..readback import by_host, size_of, turns, window
-from ..record import Step, missing
+from ..record import Step, in_order, missing, reached_of
 from .lanes import Tile
 
 
@@ -85,53 +85,35 @@ class AtTimes(eqx.Module):
             return reached(reader), reader, buffers
 
         def put_many(state: tuple[Array, Reader, PyTree]) -> tuple[Array, Reader, PyTree]:
-            reader, buffers = self._write_many(read, state[1], numbers, steps, state[2], many)
-            return reached(reader), reader, buffers
+            _, reader, buffers = state
+            index = reader.count + jnp.arange(many)[:, None]
+            due, at, moved = self._passed(reader, index, numbers, steps)
+            values = jax.vmap(lambda count, t: read(Reader(count, t, reader.ordered)))(index, at)
+            buffers = self.tile.put_many(buffers, due, (numbers, index), values)
+            return reached(moved), moved, buffers
 
         start = reached(reader), reader, buffers
-        if not (self.tile.wide and by_host()):
+        if not by_host():
             return lax.while_loop(lambda s: jnp.any(s[0]), put, start)[1:]
-        rows = self.ts.shape[-1] - 1
-        count = jax.tree.leaves(buffers)[0].shape[0]
-        many = window(rows, size_of(buffers, count * (rows + 1)) * self.tile.width)
-        return turns(lambda s: jnp.any(s[0]), put_many, start, many == rows)[1:]
+        count, rows = jax.tree.leaves(buffers)[0].shape[0], self.ts.shape[-1]
+        many = window(rows - 1, size_of(buffers, count * rows) * self.tile.width)
+        return turns(lambda s: jnp.any(s[0]), put_many, start, many == rows - 1)[1:]
 
-    def _write_many(
-        self,
-        read: Callable[[Reader], PyTree],
-        reader: Reader,
-        numbers: Array,
-        steps: Step,
-        buffers: PyTree,
-        many: int,
-    ) -> tuple[Reader, PyTree]:
-        """Write those of the next `many` times of each lane that its step has reached."""
-        direction, index = steps.direction, reader.count + jnp.arange(many)[:, None]
-        times, after = (self.time(numbers, i, direction) for i in (index, index + 1))
-        missed = ~(direction * times <= direction * steps.t1)
-        due = steps.accept & (jnp.cumsum(missed, axis=0) == 0)
-        # What is not due is read where no interpolant overflows, and not written.
-        at = jnp.where(due, times, steps.t)
-        values = jax.vmap(lambda count, t: read(Reader(count, t, reader.ordered)))(index, at)
-        place = jnp.where(due, numbers, jnp.iinfo(jnp.int32).max)
-        buffers = jax.tree.map(
-            lambda b, v: b.at[place, index].set(
-                jnp.moveaxis(v, -1, 1).astype(b.dtype), mode="drop"
-            ),
-            buffers,
-            values,
-        )
-        fine = (direction * (times - steps.t) >= 0) & (direction * (after - times) >= 0)
+    def _passed(
+        self, reader: Reader, index: Array, numbers: Array, steps: Step
+    ) -> tuple[Array, Array, Reader]:
+        """Which of the next times the steps have reached, where to read, the readers after them."""
+        times, following = (self.time(numbers, i, steps.direction) for i in (index, index + 1))
+        due, at, fine = reached_of(steps, times, following)
         count = reader.count + jnp.sum(due, axis=0, dtype=reader.count.dtype)
-        ordered = reader.ordered & jnp.all(fine | ~due, axis=0)
-        return Reader(count, self.time(numbers, count, direction), ordered), buffers
+        t = self.time(numbers, count, steps.direction)
+        return due, at, Reader(count, t, reader.ordered & fine)
 
     def after(self, number: Array, reader: Reader, step: Step) -> Reader:
         """A trajectory's reader with one time more behind it."""
-        direction, t = step.direction, reader.t
-        following = self.time(number, reader.count + 1, direction)
-        ordered = (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
-        return Reader(reader.count + 1, following, reader.ordered & ordered)
+        following = self.time(number, reader.count + 1, step.direction)
+        ordered = reader.ordered & in_order(step, reader.t, following)
+        return Reader(reader.count + 1, following, ordered)
 
 
 class EveryStep(eqx.Module):

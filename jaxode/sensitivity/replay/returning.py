@@ -139,7 +139,7 @@ class Returning(eqx.Module):
             new = jnp.where(only, numbers, back.numbers)
             return back._replace(numbers=new, lanes=lanes, results=results)
 
-        if self.tile.wide and by_host():
+        if by_host():
             return all_lanes(due(back), back)
         if self.tile.wide:
             step, found, look = all_lanes, jnp.any, due

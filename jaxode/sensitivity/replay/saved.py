@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from ...batch.ensemble import values_in_lanes
 from ...batch.log import Row
 from ...forward import Result, direction_of
-from ...readback import by_host, size_of, window
+from ...readback import by_host, size_of
 from ...record import Step
 from .returning import Back, Lane, Returning
 from .taking import Taken, Taking
@@ -84,21 +84,16 @@ class Saved(eqx.Module):
             return (*more, ct_when[1:]), ct_when[0]
 
         def put(times: Array, unread: Array, mask: Array, ct: Array) -> Array:
-            if mask.ndim == 1:
-                return self.lanes.tile.put(times, mask, (number, unread - 1), ct)
-            place = jnp.where(mask, number, jnp.iinfo(jnp.int32).max)
-            return times.at[place, unread - 1].set(ct, mode="drop")
+            tile = self.lanes.tile
+            put = tile.put if mask.ndim == 1 else tile.put_many
+            return put(times, mask, (number, unread - 1), ct)
 
         totals = back.shared, back.lanes.own, *zeros
         taking, start = Taking(passed, pulled, put), Taken(back.lanes.unread, totals, back.times)
-        if self.lanes.tile.wide and by_host():
-            count, most = self.lanes.ensemble.count, self.times - 1
-            size = size_of(self.cotangents.ys, count * self.times) + size_of(self.lanes.own, count)
-            many = window(most, size * self.lanes.tile.width + size_of(self.lanes.shared))
-            found = taking.at_once(start, many, most)
-        else:
-            found = taking.one_by_one(start)
-        unread, (shared, own, parts, clock), times = found
+        count = self.lanes.ensemble.count
+        size = size_of(self.cotangents.ys, count * self.times) + size_of(self.lanes.own, count)
+        size = size * self.lanes.tile.width + size_of(self.lanes.shared)
+        unread, (shared, own, parts, clock), times = taking.all(start, self.times - 1, size)
         lanes = back.lanes._replace(unread=unread, own=own)
         back = back._replace(lanes=lanes, shared=shared, times=times)
         return back, (*parts, clock)

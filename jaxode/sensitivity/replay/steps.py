@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 
 from ...forward import Result, direction_of, reading
 from ...fuse import once
-from ...readback import by_host, size_of, window
+from ...readback import by_host, size_of
 from ...record import Trace, put_row
 from ...solution import Status
 from ..cotangents import where_known
@@ -258,12 +258,9 @@ class Replay(eqx.Module):
 
         start = (None if moving is None else back.moving, zeros, clock)
         taking, start = Taking(passed, pulled, put), Taken(back.unread, start, back.ts)
-        if by_host():
-            rows = times.shape[0] - 1
-            many = window(rows, size_of(self.ct_ys, rows + 1) + size_of(moving))
-            unread, (ct_moving, ct_parts, ct_clock), ts = taking.at_once(start, many, rows)
-        else:
-            unread, (ct_moving, ct_parts, ct_clock), ts = taking.one_by_one(start)
+        rows = times.shape[0]
+        size = size_of(self.ct_ys, rows) + size_of(moving)
+        unread, (ct_moving, ct_parts, ct_clock), ts = taking.all(start, rows - 1, size)
         back = back._replace(unread=unread, ts=ts)
         if ct_moving is not None:
             back = back._replace(moving=ct_moving)

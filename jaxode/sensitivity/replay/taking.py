@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ...readback import turns
+from ...readback import by_host, turns, window
 
 
 class Taken(NamedTuple):
@@ -30,6 +30,12 @@ class Taking(NamedTuple):
     passed: Callable[[Array], Array]
     pulled: Callable[[Array, Array], tuple[Any, Any]]
     put: Callable[[Any, Array, Array, Any], Any]
+
+    def all(self, start: Taken, rows: int, size: int) -> Taken:
+        """All that were passed, of at most `rows`; `size` numbers are worked on for each."""
+        if not by_host():
+            return self.one_by_one(start)
+        return self.at_once(start, window(rows, size), rows)
 
     def one_by_one(self, start: Taken) -> Taken:
         """All that were passed, a time in a turn."""
