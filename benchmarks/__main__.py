@@ -19,8 +19,7 @@ import equinox
 import jax
 
 import jaxode
-
-from .timing import table
+from benchmarks.timing import table
 
 NAMES = (
     "lorenz",

@@ -10,10 +10,9 @@ itself taken off.
 import statistics
 
 import jaxode as jo
-
-from .adjoint_tasks import Task, equations, networks
-from .neural_ode import distance
-from .timing import Row
+from benchmarks.adjoint_tasks import Task, equations, networks
+from benchmarks.neural_ode import distance
+from benchmarks.timing import Row
 
 TITLE = "Field evaluations of the way back: seminorm and quadrature, against the plain adjoint"
 PLAIN = jo.Continuous("backsolve", seminorm=False)

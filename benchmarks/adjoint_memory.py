@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 import jaxode as jo
-
-from .timing import Row
+from benchmarks.timing import Row
 
 TITLE = "Temporary memory of the gradient, 10,000 steps against 100 (MiB)"
 FLAT: dict[str, Any] = {

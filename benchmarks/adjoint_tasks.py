@@ -11,10 +11,9 @@ from jax import Array
 from jaxtyping import PyTree
 
 import jaxode as jo
-
-from .neural_ode import PARAMS as BATCH_PARAMS
-from .neural_ode import X as BATCH
-from .neural_ode import field as batch_field
+from benchmarks.neural_ode import PARAMS as BATCH_PARAMS
+from benchmarks.neural_ode import X as BATCH
+from benchmarks.neural_ode import field as batch_field
 
 
 @dataclasses.dataclass(frozen=True)

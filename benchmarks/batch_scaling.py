@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from jax import Array
 
-from . import figures, peers
-from .batches import (
+from benchmarks import figures, peers
+from benchmarks.batches import (
     Ensemble,
     batch,
     exact_ends,
@@ -19,7 +19,7 @@ from .batches import (
     useful_share,
     van_der_pol,
 )
-from .timing import Row, run_times
+from benchmarks.timing import Row, run_times
 
 TITLE = "Batches of many sizes and spreads, Tsit5, end states (microseconds per trajectory)"
 

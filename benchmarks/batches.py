@@ -10,9 +10,8 @@ import numpy as np
 from jax import Array
 
 import jaxode as jo
-
-from .lorenz import ARGS
-from .lorenz import field as lorenz_field
+from benchmarks.lorenz import ARGS
+from benchmarks.lorenz import field as lorenz_field
 
 # From the field, its arguments `(trajectories, arguments)`, start, times, rtol and atol.
 Ends = Callable[[Callable, Array, Array, Array, float, float], Array]

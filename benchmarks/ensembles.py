@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import in_c, peers
-from .batches import (
+from benchmarks import in_c, peers
+from benchmarks.batches import (
     Ensemble,
     batch,
     exact_ends,
@@ -24,7 +24,7 @@ from .batches import (
     useful_share,
     van_der_pol,
 )
-from .timing import Row, compile_times, run_times
+from benchmarks.timing import Row, compile_times, run_times
 
 TITLE = "Ensembles, Tsit5, each trajectory with its own steps; errors are medians over them (ms)"
 ON_CPU = "made for GPUs: here without its Warp kernels"

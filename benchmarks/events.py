@@ -14,8 +14,7 @@ from jax import Array
 from jax.scipy.linalg import expm
 
 import jaxode as jo
-
-from .timing import Row, run_times
+from benchmarks.timing import Row, run_times
 
 TITLE = "Events and jumps (ms)"
 COUNT, GRAVITY = 1000, 9.81

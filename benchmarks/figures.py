@@ -4,14 +4,14 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from jaxode.demo.figures import new_figure, write
 from jaxode.plotting.axes import COLOURS, FAINT, INK
+from jaxode.plotting.figure import new_figure, write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-    from .work_precision import Curves
+    from benchmarks.work_precision import Curves
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 NAMES = ("jaxode, solve_batch", "diffrax, vmap")

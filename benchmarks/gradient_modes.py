@@ -11,10 +11,9 @@ from jax import Array
 from jaxtyping import PyTree
 
 import jaxode as jo
-
-from . import lotka_volterra, neural_ode, peers
-from .neural_ode import distance
-from .timing import Row, run_times
+from benchmarks import lotka_volterra, neural_ode, peers
+from benchmarks.neural_ode import distance
+from benchmarks.timing import Row, run_times
 
 TITLE = "Ways to differentiate: value and gradient by the parameters (ms)"
 DISCRETE: dict[str, Any] = {

@@ -10,11 +10,10 @@ from jax import Array
 from jaxtyping import PyTree
 
 import jaxode as jo
-
-from . import lorenz, lotka_volterra, neural_ode, peers
-from .batches import sum_of_squares
-from .neural_ode import distance
-from .timing import Row, compile_times, run_times
+from benchmarks import lorenz, lotka_volterra, neural_ode, peers
+from benchmarks.batches import sum_of_squares
+from benchmarks.neural_ode import distance
+from benchmarks.timing import Row, compile_times, run_times
 
 TITLE = "Value and gradient of the end state, Tsit5, by Discrete and by RecursiveCheckpoint (ms)"
 

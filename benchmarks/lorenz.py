@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 
 import jaxode as jo
-
-from . import peers
-from .timing import Row, compile_times, run_times
+from benchmarks import peers
+from benchmarks.timing import Row, compile_times, run_times
 
 TITLE = "Lorenz, Tsit5, rtol 1e-7, atol 1e-9, to t = 20 (ms)"
 RTOL, ATOL = 1e-7, 1e-9

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 
 import jaxode as jo
-
-from . import peers
-from .timing import Row, compile_times, run_times
+from benchmarks import peers
+from benchmarks.timing import Row, compile_times, run_times
 
 TITLE = "Lotka-Volterra fit, Tsit5, rtol 1e-6, atol 1e-8, 101 save points, value and gradient (ms)"
 RTOL, ATOL = 1e-6, 1e-8

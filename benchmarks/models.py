@@ -12,10 +12,9 @@ import optax
 from jax import Array
 
 import jaxode as jo
+from benchmarks.timing import Row, compile_times, run_times
 from jaxode.nn import cnf, latent_ode, neural_cde, neural_ode
-from jaxode.problem import call_field
-
-from .timing import Row, compile_times, run_times
+from jaxode.problem.field import call_field
 
 TITLE = "A training step of the models, float32: value and gradient (ms); the curve is of 20 steps"
 KEY = jax.random.key(0)
@@ -37,7 +36,7 @@ def peer_flow(
     key: None = None, **more: Any,
 ) -> Found:  # fmt: skip
     """In the place of jaxode's: the same field, tolerances and times, solved by diffrax."""
-    from . import peers  # here, since jaxode's own steps are measured without diffrax too
+    from benchmarks import peers
 
     ts = jnp.asarray(ts, jax.tree.leaves(y0)[0].dtype)
 
@@ -143,7 +142,7 @@ def step(model: Any, loss: Loss, peer: bool) -> tuple[Callable, Any]:
 
 def compared(name: str, model: Any, batch: Any, loss: Loss) -> list[Row]:
     """Running and compiling, with how far gradients and loss curves are apart."""
-    from .neural_ode import distance
+    from benchmarks.neural_ode import distance
 
     (ours, params), (theirs, _) = step(model, loss, False), step(model, loss, True)
     mine, other = run_times(lambda: ours(params, batch), lambda: theirs(params, batch), repeats=15)

@@ -12,10 +12,9 @@ from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 import jaxode as jo
-
-from . import peers
-from .neural_ode import distance
-from .timing import Row, run_times
+from benchmarks import peers
+from benchmarks.neural_ode import distance
+from benchmarks.timing import Row, run_times
 
 TITLE = (
     "Neural ODE 2-64-64-2 tanh, float32, 256 samples with steps of their own, Tsit5, rtol 1e-4, "

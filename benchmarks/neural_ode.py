@@ -7,9 +7,8 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 import jaxode as jo
-
-from . import peers
-from .timing import Row, compile_times, run_times
+from benchmarks import peers
+from benchmarks.timing import Row, compile_times, run_times
 
 TITLE = "Neural ODE 2-64-64-2 tanh, 256 samples as one system, Tsit5, rtol 1e-4, atol 1e-6 (ms)"
 RTOL, ATOL = 1e-4, 1e-6

@@ -19,7 +19,7 @@ import numpy as np
 import scipy.integrate
 from jax import Array
 
-from .stiff_problems import Stiff
+from benchmarks.stiff_problems import Stiff
 
 # The end state by rtol.
 Run = Callable[[float], Any]

@@ -10,8 +10,7 @@ import optax
 from jax import Array
 
 import jaxode as jo
-
-from .report import publish, spread, table
+from benchmarks.report import publish, spread, table
 
 # Sizes, batches and the learning rate of Dupont et al. (2019), arXiv 1904.01681, section 5.
 HIDDEN, EXTRA, BATCH, EPOCHS, POINTS, RATE = 32, 5, 64, 60, 2000, 1e-3

@@ -10,8 +10,7 @@ import optax
 from jax import Array, lax
 
 import jaxode as jo
-
-from .report import publish, spread, table
+from benchmarks.report import publish, spread, table
 
 SHARES = (0.0, 0.3, 0.5, 0.7)
 HIDDEN, WIDTH, SERIES, TESTED, BATCH, STEPS, RATE = 8, 64, 128, 512, 32, 600, 1e-2

@@ -13,8 +13,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 import jaxode as jo
-
-from .report import publish, spread, table
+from benchmarks.report import publish, spread, table
 
 NAMES = ("moons", "circles", "eight_gaussians", "pinwheel", "two_spirals", "checkerboard")
 # Nats: no model does better in the mean.

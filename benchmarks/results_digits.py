@@ -11,9 +11,8 @@ import optax
 from jax import Array
 
 import jaxode as jo
+from benchmarks.report import publish, spread, table
 from jaxode.nn.images import group_norm
-
-from .report import publish, spread, table
 
 CHANNELS, GROUPS, BATCH, EPOCHS = 32, 8, 64, 40
 

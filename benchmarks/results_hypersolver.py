@@ -11,8 +11,7 @@ import optax
 from jax import Array
 
 import jaxode as jo
-
-from .report import publish, spread, table
+from benchmarks.report import publish, spread, table
 
 SPAN = jnp.array([0.0, 1.0])
 DENSITY, STEPS, FITTED, SAMPLES, TESTED = "moons", 4000, 4000, 256, 2000

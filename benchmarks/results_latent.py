@@ -10,8 +10,7 @@ import optax
 from jax import Array, lax
 
 import jaxode as jo
-
-from .report import publish, spread, table
+from benchmarks.report import publish, spread, table
 
 # Sizes, noise and places to begin of Chen et al. (2018), arXiv 1806.07366, section 5.1, and of its
 # code. There the networks are plain recurrences; here the latent ODE reads with a GRU, and both

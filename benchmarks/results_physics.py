@@ -11,8 +11,7 @@ import optax
 from jax import Array
 
 import jaxode as jo
-
-from .report import publish, spread, table
+from benchmarks.report import publish, spread, table
 
 GRAVITY, DAMPING, SPACING = 9.81, 0.15, 0.05
 SHOWN, WINDOW, HORIZON = 41, 9, 401  # points of a trajectory shown, of a window, and tested

@@ -12,8 +12,7 @@ import optax
 from jax import Array
 
 import jaxode as jo
-
-from .report import publish, spread, table
+from benchmarks.report import publish, spread, table
 
 # Parameters and start of Rackauckas et al. (2020), arXiv 2001.04385, section 3.1.
 ALPHA, BETA, GAMMA, DELTA = 1.3, 0.9, 0.8, 1.8

@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 import jaxode as jo
-
-from .neural_ode import distance
-from .timing import Row, compile_times, run_times
+from benchmarks.neural_ode import distance
+from benchmarks.timing import Row, compile_times, run_times
 
 TITLE = "Double pendulum, Tsit5, 10,000 fixed steps, value and gradient (ms; memory in KiB)"
 STEPS, END = 10_000, 10.0

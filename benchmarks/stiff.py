@@ -1,10 +1,10 @@
 """Single stiff problems at equal reached error, beside diffrax, CVODE and SciPy."""
 
-from . import figures, peers_stiff
-from .peers_stiff import Run
-from .stiff_problems import PROBLEMS, Stiff
-from .timing import Row, run_times
-from .work_precision import Point, best, curves, our_run, reaching
+from benchmarks import figures, peers_stiff
+from benchmarks.peers_stiff import Run
+from benchmarks.stiff_problems import PROBLEMS, Stiff
+from benchmarks.timing import Row, run_times
+from benchmarks.work_precision import Point, best, curves, our_run, reaching
 
 TITLE = (
     "Stiff problems, each library at the loosest tolerance that reaches a relative error of 1e-6 "

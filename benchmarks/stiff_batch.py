@@ -11,19 +11,11 @@ import numpy as np
 from jax import Array
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
-
-from .batches import (
-    Ensemble,
-    batch,
-    lockstep_share,
-    make,
-    make_gradient,
-    median_share,
-)
-from .peers_stiff import diffrax_ends
-from .stiff_problems import POLLU, ROBER, Stiff
-from .timing import Row, run_times
+from benchmarks.batches import Ensemble, batch, lockstep_share, make, make_gradient, median_share
+from benchmarks.peers_stiff import diffrax_ends
+from benchmarks.stiff_problems import POLLU, ROBER, Stiff
+from benchmarks.timing import Row, run_times
+from jaxode.solvers.registry import SOLVERS
 
 TITLE = (
     "Stiff ensembles, rates times exp(0.5 N(0, 1)), each library at the loosest tolerance that "

@@ -13,12 +13,11 @@ import scipy.sparse
 from jax import Array
 
 import jaxode as jo
-from jaxode.linalg import LinearSolver
-from jaxode.stepping.solvers import SOLVERS
-
-from .peers_stiff import Run
-from .timing import Row, run_times
-from .work_precision import Curves, Point, best, curve, reaching
+from benchmarks.peers_stiff import Run
+from benchmarks.timing import Row, run_times
+from benchmarks.work_precision import Curves, Point, best, curve, reaching
+from jaxode.solvers.linear import LinearSolver
+from jaxode.solvers.registry import SOLVERS
 
 TITLE = (
     "Diffusion by the method of lines, each library at the loosest tolerance that reaches an error "

@@ -10,8 +10,8 @@ import sys
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .batches import batch, lorenz
-from .timing import Row, run_times
+from benchmarks.batches import batch, lorenz
+from benchmarks.timing import Row, run_times
 
 TITLE = "Two host devices on two cores against one on one (ms; columns: two, one)"
 REPEATS = 15

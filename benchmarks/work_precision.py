@@ -10,11 +10,10 @@ import jax
 import jax.numpy as jnp
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
-
-from . import peers_stiff
-from .peers_stiff import Run
-from .stiff_problems import Stiff
+from benchmarks import peers_stiff
+from benchmarks.peers_stiff import Run
+from benchmarks.stiff_problems import Stiff
+from jaxode.solvers.registry import SOLVERS
 
 # Those of jaxode's stiff solvers that are measured; "auto" is there to show what it costs.
 OURS = ("rosenbrock23", "rodas4", "rodas5p", "auto", "kvaerno5", "radau_iia5", "bdf")

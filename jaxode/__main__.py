@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import jax
 
 from . import __version__
-from .errors import OptionError, unknown_name
-from .stepping.solvers import SOLVERS
+from .problem.errors import OptionError, unknown_name
+from .solvers.registry import SOLVERS
 
 COMMANDS = ("demo", "info")
 PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "matplotlib", "tqdm")

@@ -11,8 +11,8 @@ import pytest
 
 import jaxode as jo
 
-MODULE = sys.modules["jaxode.solve_batch"]
-LOG = sys.modules["jaxode.batch.log"]
+MODULE = sys.modules["jaxode.drivers.solve_batch"]
+LOG = sys.modules["jaxode.batch.checkpoints"]
 
 
 def in_tile(wide: bool, function: Callable, *inputs: Any, segment: int | None = None) -> Callable:

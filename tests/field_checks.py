@@ -10,7 +10,7 @@ import numpy as np
 from differences import assert_close, parted, weighted
 
 import jaxode as jo
-from jaxode.problem import call_field
+from jaxode.problem.field import call_field
 
 T = jnp.asarray(0.3)
 

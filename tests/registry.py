@@ -5,10 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 from problems import lotka_volterra
 
-from jaxode.stepping.auto import Switching
-from jaxode.stepping.implicit import Implicit
-from jaxode.stepping.rosenbrock import Rosenbrock
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.implicit.base import Implicit
+from jaxode.solvers.implicit.rosenbrock import Rosenbrock
+from jaxode.solvers.registry import SOLVERS
+from jaxode.solvers.switching import Switching
 
 # Each by its first name.
 NAMES = sorted({solver: name for name, solver in reversed(SOLVERS.items())}.values())

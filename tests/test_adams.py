@@ -10,7 +10,7 @@ import pytest
 from differences import assert_close, central, weighted
 
 import jaxode as jo
-from jaxode.stepping.adams import Carry
+from jaxode.solvers.multistep.adams import Carry
 
 
 def curve(t):

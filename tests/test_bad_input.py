@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.lookup import check_count, is_count
+from jaxode.problem.validation import check_count, is_count
 
 Y0 = jnp.array([1.0, 2.0])
 

@@ -13,7 +13,7 @@ from batches import assert_bits, assert_same, in_tile, one_by_one, outcome
 from registry import ITERATING, NAMES, PARTITIONED
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 N = 8
 Y0 = jax.random.normal(jax.random.key(0), (N, 2))

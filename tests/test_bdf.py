@@ -12,7 +12,7 @@ from differences import assert_close, central, weighted
 from stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
 
 import jaxode as jo
-from jaxode.stepping.bdf import Carry
+from jaxode.solvers.multistep.bdf import Carry
 
 RATES = jnp.array(ROBERTSON_RATES)
 START = jnp.array([1.0, 0.0, 0.0])

@@ -12,10 +12,10 @@ import scipy.linalg
 import scipy.stats
 
 import jaxode as jo
-from jaxode.errors import DataError, FieldError, OptionError
 from jaxode.nn.cnf import CNF, FFJORD, negative_log_likelihood
-from jaxode.nn.drawn import draw
+from jaxode.nn.per_solve_random import draw
 from jaxode.nn.traces import ExactTrace, HutchinsonTrace
+from jaxode.problem.errors import DataError, FieldError, OptionError
 
 A = np.array([[0.4, -1.1], [0.3, -0.7]])
 X = jax.random.normal(jax.random.key(0), (16, 2))

@@ -10,8 +10,8 @@ from batches import assert_same, in_tile, one_by_one, outcome
 from differences import assert_close, central, weighted
 
 import jaxode as jo
-from jaxode.stepping.irk import Collocation
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.implicit.collocation import Collocation
+from jaxode.solvers.registry import SOLVERS
 
 TABLES = {
     name: solver.tableau

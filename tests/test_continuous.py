@@ -12,7 +12,7 @@ from differences import assert_close, central, weighted
 from registry import ADAPTIVE, NAMES, linear, step_of
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 METHODS = ["quadrature", "backsolve", "interpolate"]
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "max_steps": 512}

@@ -9,7 +9,7 @@ import pytest
 from registry import NAMES, PARTITIONED
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 # Numbers of steps: few enough to stay above rounding, enough to be in the asymptotic regime.
 STEPS = {

@@ -15,7 +15,7 @@ from scipy.special import digamma
 
 import jaxode as jo
 from jaxode import datasets
-from jaxode.errors import OptionError
+from jaxode.problem.errors import OptionError
 
 KEY = jax.random.key(0)
 LABELLED: dict[str, tuple[Any, int]] = {

@@ -12,7 +12,7 @@ import jaxode as jo
 from jaxode import demo
 from jaxode.__main__ import info, main
 from jaxode.demo import lotka_volterra, pelts, population, report
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -11,7 +11,7 @@ from differences import assert_close, central, weighted
 from jax.flatten_util import ravel_pytree
 
 import jaxode as jo
-from jaxode.nn import drawn, fields
+from jaxode.nn import fields, per_solve_random
 
 KEY = jax.random.key(0)
 Y = jax.random.normal(jax.random.key(1), (3, 4))
@@ -34,27 +34,29 @@ def with_dropout(p=0.5):
 
 def test_a_mask_is_fixed_once_drawn_and_right_on_average():
     field = fields.Dropout(0.25, 1000)
-    one, two = (drawn.draw(field, jax.random.key(seed)) for seed in (1, 2))
+    one, two = (per_solve_random.draw(field, jax.random.key(seed)) for seed in (1, 2))
     x = jnp.ones(1000)
     np.testing.assert_array_equal(one(x), one(x))
     assert np.any(one(x) != two(x))
     assert set(np.unique(one(x))) == {0.0, 1 / 0.75}
-    many = jax.vmap(lambda key: drawn.draw(field, key)(x))(jax.random.split(KEY, 200))
+    many = jax.vmap(lambda key: per_solve_random.draw(field, key)(x))(jax.random.split(KEY, 200))
     np.testing.assert_allclose(jnp.mean(many), 1.0, atol=5 * np.sqrt(1 / 3 / 200_000))
-    channels = drawn.draw(fields.Dropout(0.5, (2, 1, 1)), jax.random.key(4))(jnp.ones((2, 5, 5)))
+    channels = per_solve_random.draw(fields.Dropout(0.5, (2, 1, 1)), jax.random.key(4))(
+        jnp.ones((2, 5, 5))
+    )
     assert all(np.unique(channel).size == 1 for channel in channels)
 
 
 def test_each_sample_of_a_batch_has_the_mask_of_its_key():
     field, keys = with_dropout(), jax.random.split(jax.random.key(3), 3)
-    assert drawn.needs_key(field)
-    own, shared = drawn.of_each(field, keys)
+    assert per_solve_random.needs_key(field)
+    own, shared = per_solve_random.of_each(field, keys)
     masks = jax.tree.leaves(own)
     assert [mask.shape for mask in masks] == [(3, 8), (3, 4)] and masks[0].dtype == bool
     got = jax.vmap(lambda own, y: eqx.combine(own, shared)(T, y, None))(own, Y)
     for i in range(3):
-        alone = drawn.draw(field, keys[i])
-        assert not drawn.needs_key(alone)
+        alone = per_solve_random.draw(field, keys[i])
+        assert not per_solve_random.needs_key(alone)
         np.testing.assert_allclose(got[i], alone(T, Y[i]), rtol=1e-12)
     assert np.any(masks[0][0] != masks[0][1])
 
@@ -69,14 +71,16 @@ def test_dropout_in_a_model():
     np.testing.assert_array_equal(one, model(Y, key=jax.random.key(1)))
     keys = jax.random.split(jax.random.key(1), 3)
     for i in range(3):  # each follows the linear equation of its own masks
-        y1 = jo.solve(drawn.draw(model.field, keys[i]), Y[i], (0.0, 1.0), solver="rk4", dt=0.5).y1
+        y1 = jo.solve(
+            per_solve_random.draw(model.field, keys[i]), Y[i], (0.0, 1.0), solver="rk4", dt=0.5
+        ).y1
         np.testing.assert_allclose(one[i], y1, rtol=1e-10)
     calm = eqx.nn.inference_mode(model)
     plain = with_dropout(0.0)
     np.testing.assert_allclose(calm(Y), jo.NeuralODE(plain, solver="rk4", dt=0.5)(Y), rtol=1e-12)
 
 
-class Probe(drawn.Drawn):
+class Probe(per_solve_random.Drawn):
     """Something drawn around a field in which something else is drawn."""
 
     field: Any
@@ -88,17 +92,19 @@ class Probe(drawn.Drawn):
 
 def test_draws_inside_draws_have_keys_of_their_own():
     nested = Probe(field=with_dropout())
-    own, shared = drawn.of_each(nested, jax.random.split(KEY, 3))
+    own, shared = per_solve_random.of_each(nested, jax.random.split(KEY, 3))
     assert [x.shape for x in jax.tree.leaves(own)] == [(3, 8), (3, 4), (3, 2)]
-    one = drawn.draw(nested, jax.random.split(KEY, 3)[1])
+    one = per_solve_random.draw(nested, jax.random.split(KEY, 3)[1])
     both = eqx.combine(jax.tree.map(lambda x: x[1], own), shared)
     np.testing.assert_array_equal(both.drawn, one.drawn)
     np.testing.assert_allclose(both.field(T, Y[0]), one.field(T, Y[0]), rtol=1e-12)
     half = eqx.tree_at(lambda p: p.field, nested, eqx.nn.inference_mode(nested.field))
-    assert drawn.needs_key(half)
-    own, _ = drawn.of_each(half, jax.random.split(KEY, 3))
+    assert per_solve_random.needs_key(half)
+    own, _ = per_solve_random.of_each(half, jax.random.split(KEY, 3))
     assert [x.shape for x in jax.tree.leaves(own)] == [(3, 2)]
-    assert drawn.draw(mlp(4, 4), KEY) is not None and not drawn.needs_key(mlp(4, 4))
+    assert per_solve_random.draw(mlp(4, 4), KEY) is not None and not per_solve_random.needs_key(
+        mlp(4, 4)
+    )
 
 
 def test_spectral_norm_is_that_of_the_singular_values():
@@ -136,9 +142,9 @@ def test_settled_fields_are_plain_and_the_same(norm):
     field = fields.DepthConcat(
         eqx.tree_at(lambda m: m.layers[1], mlp(5, 4), norm(mlp(5, 4).layers[1]))
     )
-    plain = drawn.settled(field)
+    plain = per_solve_random.settled(field)
     assert isinstance(plain.network.layers[1], eqx.nn.Linear)
     np.testing.assert_allclose(plain(T, Y[0]), field(T, Y[0]), rtol=1e-12)
     one = eqx.filter_grad(lambda f: weighted(f(T, Y[0])))(field)
-    two = eqx.filter_grad(lambda f: weighted(drawn.settled(f)(T, Y[0])))(field)
+    two = eqx.filter_grad(lambda f: weighted(per_solve_random.settled(f)(T, Y[0])))(field)
     np.testing.assert_allclose(ravel_pytree(one)[0], ravel_pytree(two)[0], atol=1e-12)

@@ -10,7 +10,7 @@ import pytest
 
 import jaxode as jo
 from jaxode.nn import fields
-from jaxode.problem import call_field
+from jaxode.problem.field import call_field
 
 KEYS = jax.random.split(jax.random.key(0), 6)
 POINTS = 256

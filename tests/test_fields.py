@@ -17,7 +17,7 @@ from field_checks import (
 )
 
 import jaxode as jo
-from jaxode.nn import drawn, fields
+from jaxode.nn import fields, per_solve_random
 
 KEY = jax.random.key(0)
 Y = jax.random.normal(jax.random.key(1), (3, 4))
@@ -259,7 +259,7 @@ BAD = {
     "UDE: known": lambda: fields.UDE(jnp.sum, mlp(4, 4))(T, Y[0]),
     "Dropout: p": lambda: fields.Dropout(1.0, 3),
     "Dropout: shape": lambda: fields.Dropout(0.5, (3, 0)),
-    "does not fit": lambda: drawn.draw(fields.Dropout(0.5, 3), KEY)(Y[0]),
+    "does not fit": lambda: per_solve_random.draw(fields.Dropout(0.5, 3), KEY)(Y[0]),
     "SpectralNorm: layer": lambda: fields.SpectralNorm(jnp.tanh),
     "num_power_iterations": lambda: fields.SpectralNorm(eqx.nn.Linear(2, 2, key=KEY), 0),
     "multiple of heads": lambda: fields.TransformerField(5, 2, 6, key=KEY),

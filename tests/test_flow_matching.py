@@ -8,9 +8,9 @@ import optax
 import pytest
 
 import jaxode as jo
-from jaxode.errors import DataError, OptionError
 from jaxode.nn.cnf import CNF
 from jaxode.nn.flow_matching import flow_matching_loss, sinkhorn_plan, stratified_uniform
+from jaxode.problem.errors import DataError, OptionError
 
 loss_of = eqx.filter_jit(flow_matching_loss)
 MEAN, DEVIATION = jnp.array([1.5, -0.5]), 0.4

@@ -13,7 +13,7 @@ from registry import IMPLICIT, SYMMETRIC
 from stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 NAMES = [name for name in IMPLICIT if SOLVERS[name].iterates]
 L_STABLE = sorted(set(IMPLICIT) - SYMMETRIC)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from test_tableaus import density, nodes, stage_weights, trees
 
-from jaxode.stepping.esdirk import Esdirk
-from jaxode.stepping.solvers import SOLVERS
-from jaxode.stepping.tableaus import esdirk
+from jaxode.solvers.implicit.esdirk import Esdirk
+from jaxode.solvers.implicit.kencarp4 import KENCARP4
+from jaxode.solvers.implicit.trapezoid import TRAPEZOID
+from jaxode.solvers.registry import SOLVERS
 
 TABLES = {cls.__name__: cls().table for cls in SOLVERS.values() if issubclass(cls, Esdirk)}
 DENSE_ORDERS = {"Trapezoid": 2, "TRBDF2": 2, "Kvaerno3": 3, "Kvaerno5": 4, "KenCarp4": 3}
@@ -81,7 +82,7 @@ def test_guesses_extrapolate_a_parabola_as_soon_as_they_can(name):
 
 def test_both_parts_of_kencarp4_meet_their_conditions_together():
     """Up to order four, also where the stages of one part stand under the other."""
-    table = esdirk.KENCARP4
+    table = KENCARP4
     A, b = square(table.implicit.a), np.array(table.implicit.b)
     E = square([(0.0,), *((*row, 0.0) for row in table.explicit)])
     one = np.ones(len(b))
@@ -107,9 +108,9 @@ def test_both_parts_of_kencarp4_meet_their_conditions_together():
 )
 def test_a_malformed_tableau_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(esdirk.TRAPEZOID, **change)
+        dataclasses.replace(TRAPEZOID, **change)
     with pytest.raises(ValueError, match="row i of `explicit`"):
-        dataclasses.replace(esdirk.KENCARP4, explicit=((0.5,),))
+        dataclasses.replace(KENCARP4, explicit=((0.5,),))
     with pytest.raises(ValueError, match="explicit row sums"):
-        rows = ((0.25,), *esdirk.KENCARP4.explicit[1:])
-        dataclasses.replace(esdirk.KENCARP4, explicit=rows)
+        rows = ((0.25,), *KENCARP4.explicit[1:])
+        dataclasses.replace(KENCARP4, explicit=rows)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.sensitivity.replay import in_kernel
+from jaxode.sensitivity.discrete import rule_kernel
 
 N = 11  # one block of eight lanes, and another that is filled up
 RHO = jnp.linspace(1.0, 21.0, N)
@@ -130,7 +130,7 @@ def blowing_up(t, y, rate):
 def test_gradients_of_what_is_shared_are_summed(monkeypatch, parts):
     """`parts`: whether the log of all trajectories fits, or of one block after the other."""
     if parts > 1:
-        monkeypatch.setattr(in_kernel, "LOG_BYTES", 8 * 300 * 5 * 8)
+        monkeypatch.setattr(rule_kernel, "LOG_BYTES", 8 * 300 * 5 * 8)
     y0 = Y0 + jnp.arange(N)[:, None] / 10
     weights = jax.random.normal(jax.random.key(0), (3, 3))
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxode.lanewise.cells import Cells, is_cells, spread
-from jaxode.lanewise.program import in_lanes
-from jaxode.lanewise.refusal import NoKernelError
-from jaxode.linalg import inverse_of, solver_of
+from jaxode.kernels.lowering.interpreter import in_lanes
+from jaxode.kernels.lowering.lane_scalars import Cells, is_cells, spread
+from jaxode.kernels.lowering.unsupported import NoKernelError
+from jaxode.solvers.linear import inverse_of, solver_of
 
 LANES = 8
 KEYS = jax.random.split(jax.random.key(0), 4)

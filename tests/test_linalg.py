@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse
 
 import jaxode as jo
-from jaxode.linalg import inverse_of, solver_of
-from jaxode.linalg.sparse import colours_of
+from jaxode.solvers.linear import inverse_of, solver_of
+from jaxode.solvers.linear.sparse import colours_of
 from tests.differences import central
 
 rng = np.random.default_rng(0)

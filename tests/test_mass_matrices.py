@@ -9,7 +9,7 @@ import pytest
 from registry import IMPLICIT
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 
 def exact(t):

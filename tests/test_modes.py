@@ -7,7 +7,7 @@ import pytest
 from differences import assert_close, central, weighted
 
 import jaxode as jo
-from jaxode.sensitivity.discrete import rows_that_fit
+from jaxode.sensitivity.discrete.options import rows_that_fit
 
 MODES = ["discrete", "adjoint"]
 TS = jnp.array([0.0, 0.4, 1.0])

@@ -10,7 +10,7 @@ import pytest
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import jaxode as jo
-from jaxode import readback
+from jaxode.integrate import xla_loops
 
 TS = jnp.array([0.0, 0.0, 0.1, 0.11, 0.12, 0.13, 0.5, 1.0, 1.0, 3.0, 3.0])
 MATRIX = jax.random.normal(jax.random.key(0), (3, 3))
@@ -67,14 +67,14 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-@pytest.mark.parametrize("room", [readback.ROOM, 64])
+@pytest.mark.parametrize("room", [xla_loops.ROOM, 64])
 @pytest.mark.parametrize("name", CASES)
 def test_results_are_those_of_loops_within_loops(name, room, host, monkeypatch):
     function, ts = CASES[name]
     expected = function(STATES, ts, MATRIX)
     jax.clear_caches()
     host()
-    monkeypatch.setattr(readback, "ROOM", room)
+    monkeypatch.setattr(xla_loops, "ROOM", room)
     found = function(STATES, ts, MATRIX)
     if isinstance(found, jo.Solution):
         expected, found = (

@@ -16,8 +16,8 @@ from test_convergence import slope
 from test_gradients import loss_of, point
 
 import jaxode as jo
-from jaxode.stepping.explicit import ExplicitRungeKutta
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.explicit.runge_kutta import ExplicitRungeKutta
+from jaxode.solvers.registry import SOLVERS
 
 EXPLICIT = sorted(
     {s: n for n, s in reversed(SOLVERS.items()) if issubclass(s, ExplicitRungeKutta)}.values()

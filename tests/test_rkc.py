@@ -10,7 +10,7 @@ import pytest
 from differences import assert_close, central
 
 import jaxode as jo
-from jaxode.stepping import chebyshev, rkc
+from jaxode.solvers.explicit import chebyshev, rkc
 
 STAGES = (2, 3, 4, 5, 10, 33, 100, 512)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.stepping.tableaus.rosenbrock import ROSENBROCK23
+from jaxode.solvers.implicit.rosenbrock23 import ROSENBROCK23
 from tests.differences import central
 
 RATES = jnp.array([0.04, 3e7, 1e4])

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from test_tableaus import density, nodes, trees
 
-from jaxode.stepping.tableaus import rosenbrock
-from jaxode.stepping.tableaus.rosenbrock import RosenbrockTableau
+import jaxode as jo
+from jaxode.solvers.implicit.rosenbrock_tableau import RosenbrockTableau
 
 # Orders of the step, of its companion and of dense output.
-ORDERS = {"ROSENBROCK23": (2, 3, 2), "RODAS4": (4, 3, 3), "RODAS5P": (5, 4, 4)}
+ORDERS = {"Rosenbrock23": (2, 3, 2), "Rodas4": (4, 3, 3), "Rodas5P": (5, 4, 4)}
 THETAS = np.array([0.13, 0.35, 0.5, 0.77, 0.9])
 
 
@@ -65,7 +65,7 @@ def lower(rows) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_step_companion_and_dense_output_have_exactly_the_orders_they_claim(name):
-    table = getattr(rosenbrock, name)
+    table = getattr(jo, name).tableau
     form, one = Classical(table), np.ones(1)
     m, e, P = (np.array(x) for x in (table.m, table.error, table.dense))
     step = form.reaches(form.weights(m[:, None]), one)
@@ -78,11 +78,11 @@ def test_step_companion_and_dense_output_have_exactly_the_orders_they_claim(name
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_times_of_the_stages_are_the_sums_of_their_rows(name):
-    table = getattr(rosenbrock, name)
+    table = getattr(jo, name).tableau
     form = Classical(table)
     np.testing.assert_allclose(form.alpha.sum(axis=1), table.c, atol=1e-13)
     np.testing.assert_allclose(form.gamma.sum(axis=1), table.d, atol=1e-13)
-    assert table.stiffly_accurate == (name != "ROSENBROCK23")
+    assert table.stiffly_accurate == (name != "Rosenbrock23")
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_times_of_the_stages_are_the_sums_of_their_rows(name):
 )
 def test_malformed_tableau_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(rosenbrock.ROSENBROCK23, **change)
+        dataclasses.replace(jo.Rosenbrock23.tableau, **change)

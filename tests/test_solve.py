@@ -11,7 +11,7 @@ from problems import lotka_volterra
 from registry import ADAPTIVE, NAMES, linear, nonlinear, step_of
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 TIGHT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
 Y0 = jnp.array([1.0, 1.0])

@@ -7,7 +7,7 @@ import pytest
 from stiff_problems import BRUSSELATOR_Y0, BRUSSELATOR_Y1, PROBLEMS, brusselator_1d
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 NAMES = [name for name in ("rodas5p", "auto", "bdf") if name in SOLVERS]
 RTOLS = (1e-4, 1e-7, 1e-10)

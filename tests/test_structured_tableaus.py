@@ -7,15 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from jaxode.stepping.tableaus import nystrom, symplectic
-from jaxode.stepping.tableaus.nystrom import NystromTableau
-from jaxode.stepping.tableaus.symplectic import SymplecticTableau
+import jaxode as jo
+from jaxode.solvers.registry import solver_classes
+from jaxode.solvers.symplectic.nystrom_tableau import NystromTableau
+from jaxode.solvers.symplectic.splitting import Symplectic
+from jaxode.solvers.symplectic.splitting_tableau import SymplecticTableau
 
 COMPOSITIONS = {
-    name: value for name, value in vars(symplectic).items() if isinstance(value, SymplecticTableau)
+    kind.__name__: kind.tableau for kind in solver_classes() if issubclass(kind, Symplectic)
 }
 # Orders of the step and of its companion, and of dense output in position and velocity.
-NYSTROM = {"NYSTROM4": (4, None, 4, 3), "DPRKN6": (6, 4, 6, 5)}
+NYSTROM = {"Nystrom4": (4, None, 4, 3), "DPRKN6": (6, 4, 6, 5)}
 
 
 def words(table: SymplecticTableau, degree: int) -> float:
@@ -48,7 +50,7 @@ def test_flows_alternate_and_each_reads_the_clock_of_the_other(name):
         clock = sum(length for other, length, _ in flows[:n] if other != kind)
         assert abs(at - clock) < 1e-15
     symmetric = [length for _, length, _ in flows]
-    assert (name == "SEMI_IMPLICIT_EULER") == (symmetric != symmetric[::-1] or len(flows) % 2 == 0)
+    assert (name == "SemiImplicitEuler") == (symmetric != symmetric[::-1] or len(flows) % 2 == 0)
 
 
 # A tree is what hangs on an acceleration: the velocity (None), or the position by a lower tree.
@@ -119,7 +121,7 @@ def test_the_generator_finds_every_tree():
 
 @pytest.mark.parametrize("name", NYSTROM)
 def test_nystrom_step_and_companion_have_exactly_the_orders_they_claim(name):
-    table = getattr(nystrom, name)
+    table = getattr(jo, name).tableau
     order, companion, *_ = NYSTROM[name]
     assert table.order == order == min(reaches(table, table.b, table.bd))
     assert table.embedded_order == companion
@@ -131,7 +133,7 @@ def test_nystrom_step_and_companion_have_exactly_the_orders_they_claim(name):
 
 @pytest.mark.parametrize("name", NYSTROM)
 def test_nystrom_dense_output_has_exactly_the_orders_it_claims(name):
-    table = getattr(nystrom, name)
+    table = getattr(jo, name).tableau
     P = np.array(table.dense)
     powers = np.arange(P.shape[1]) + 2
 

@@ -12,11 +12,12 @@ from problems import BY_NAME
 from registry import PARTITIONED
 
 import jaxode as jo
-from jaxode.problem import Packing, pack_field
-from jaxode.stepping.solvers import SOLVERS
-from jaxode.stepping.symplectic import Symplectic
-from jaxode.stepping.tableaus.nystrom import NystromTableau
-from jaxode.stepping.tableaus.symplectic import SymplecticTableau
+from jaxode.problem.field import pack_field
+from jaxode.problem.state import Packing
+from jaxode.solvers.registry import SOLVERS
+from jaxode.solvers.symplectic.nystrom_tableau import NystromTableau
+from jaxode.solvers.symplectic.splitting import Symplectic
+from jaxode.solvers.symplectic.splitting_tableau import SymplecticTableau
 
 SYMPLECTIC = [name for name in PARTITIONED if issubclass(SOLVERS[name], Symplectic)]
 SYMMETRIC = [name for name in SYMPLECTIC if name != "semi_implicit_euler"]

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxode.stepping.explicit import ExplicitRungeKutta
-from jaxode.stepping.solvers import SOLVERS
-from jaxode.stepping.tableau import ButcherTableau
+from jaxode.solvers.explicit.runge_kutta import ExplicitRungeKutta
+from jaxode.solvers.explicit.tableau import ButcherTableau
+from jaxode.solvers.registry import SOLVERS
 
 SOLVER_CLASSES = sorted(
     {solver for solver in SOLVERS.values() if issubclass(solver, ExplicitRungeKutta)},

@@ -9,7 +9,7 @@ import pytest
 from problems import BY_NAME, PROBLEMS
 
 import jaxode as jo
-from jaxode.stepping.solvers import SOLVERS
+from jaxode.solvers.registry import SOLVERS
 
 NAMES = [
     "predator_prey",

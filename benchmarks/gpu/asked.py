@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from . import lorenz, neural, thresholds
-from .comparison import DIFFRAX, KERNEL, XLA
-from .jobs import Key, Row
+from benchmarks.gpu import lorenz, neural, thresholds
+from benchmarks.gpu.comparison import DIFFRAX, KERNEL, XLA
+from benchmarks.gpu.jobs import Key, Row
 
 Rows = Mapping[Key, Row]
 COLUMNS = "work", "asked", "seen", ""

@@ -5,9 +5,9 @@ from functools import partial
 from importlib import util
 from typing import Any
 
-from . import flops
-from .ensemble import Ends, Ensemble, by_jaxode, error, forward, gradient
-from .jobs import Job, Outcome
+from benchmarks.gpu import flops
+from benchmarks.gpu.ensemble import Ends, Ensemble, by_jaxode, error, forward, gradient
+from benchmarks.gpu.jobs import Job, Outcome
 
 KERNEL, XLA, DIFFRAX, TORCH = "kernel", "XLA", "diffrax", "torchdiffeq"
 
@@ -49,7 +49,7 @@ def _made(
     ensemble: Ensemble, what: Callable[[Ends], Callable[..., Outcome]], by: str
 ) -> tuple[Callable[..., Outcome], tuple]:
     if by == DIFFRAX:
-        from .peer_diffrax import by_diffrax
+        from benchmarks.gpu.peer_diffrax import by_diffrax
 
         ends = by_diffrax(ensemble)
     else:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .jobs import Job, Key, Outcome
+from benchmarks.gpu.jobs import Job, Key, Outcome
 
 
 class Program(NamedTuple):

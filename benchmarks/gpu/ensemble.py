@@ -12,8 +12,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 import jaxode as jo
-
-from .jobs import Outcome
+from benchmarks.gpu.jobs import Outcome
 
 # From arguments, start and times: end states, and the steps that each tried.
 Ends = Callable[[PyTree, Array, Array], tuple[Array, Array]]

@@ -3,12 +3,11 @@
 import pathlib
 from collections.abc import Mapping
 
-from jaxode.demo.figures import new_figure, write
+from benchmarks.gpu.card import Card
+from benchmarks.gpu.comparison import DIFFRAX, KERNEL, TORCH, XLA
+from benchmarks.gpu.jobs import Key, Row
 from jaxode.plotting.axes import COLOURS, FAINT
-
-from .card import Card
-from .comparison import DIFFRAX, KERNEL, TORCH, XLA
-from .jobs import Key, Row
+from jaxode.plotting.figure import new_figure, write
 
 LINES = {
     KERNEL: ("jaxode, one kernel", COLOURS[0], "o"),

@@ -1,10 +1,10 @@
 """Gradients of Lorenz ensembles by each one's rho."""
 
-from .comparison import jobs
-from .ensemble import gradient
-from .jobs import Section
-from .lorenz import ensemble
-from .sizes import Sizes
+from benchmarks.gpu.comparison import jobs
+from benchmarks.gpu.ensemble import gradient
+from benchmarks.gpu.jobs import Section
+from benchmarks.gpu.lorenz import ensemble
+from benchmarks.gpu.sizes import Sizes
 
 TOL = 1e-6
 

@@ -4,10 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .comparison import DIFFRAX, XLA, jobs
-from .ensemble import Ensemble, gradient
-from .jobs import Section
-from .sizes import Sizes
+from benchmarks.gpu.comparison import DIFFRAX, XLA, jobs
+from benchmarks.gpu.ensemble import Ensemble, gradient
+from benchmarks.gpu.jobs import Section
+from benchmarks.gpu.sizes import Sizes
 
 RTOL, ATOL = 1e-5, 1e-7
 

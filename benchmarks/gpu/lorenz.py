@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import peer_torch
-from .comparison import jobs, torch_job
-from .ensemble import Ensemble, forward
-from .jobs import Section
-from .sizes import Sizes
+from benchmarks.gpu import peer_torch
+from benchmarks.gpu.comparison import jobs, torch_job
+from benchmarks.gpu.ensemble import Ensemble, forward
+from benchmarks.gpu.jobs import Section
+from benchmarks.gpu.sizes import Sizes
 
 TOL = 1e-8
 SIGMA, BETA = 10.0, 8.0 / 3.0

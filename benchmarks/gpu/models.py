@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import models
-from .comparison import DIFFRAX, installed
-from .ensemble import vector
-from .jobs import Job, Outcome, Section
-from .sizes import Sizes
+from benchmarks import models
+from benchmarks.gpu.comparison import DIFFRAX, installed
+from benchmarks.gpu.ensemble import vector
+from benchmarks.gpu.jobs import Job, Outcome, Section
+from benchmarks.gpu.sizes import Sizes
 
 OURS = "jaxode"
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .ensemble import Ensemble
+from benchmarks.gpu.ensemble import Ensemble
 
 RTOL, ATOL = 1e-4, 1e-6
 # Larger batches repeat these, so that a gradient's exact value is theirs.

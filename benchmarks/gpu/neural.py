@@ -2,12 +2,12 @@
 
 from functools import partial
 
-from . import peer_torch
-from .comparison import jobs, torch_job
-from .ensemble import forward, gradient
-from .jobs import Section
-from .networks import ATOL, RTOL, UNLIKE, ensemble
-from .sizes import Sizes
+from benchmarks.gpu import peer_torch
+from benchmarks.gpu.comparison import jobs, torch_job
+from benchmarks.gpu.ensemble import forward, gradient
+from benchmarks.gpu.jobs import Section
+from benchmarks.gpu.networks import ATOL, RTOL, UNLIKE, ensemble
+from benchmarks.gpu.sizes import Sizes
 
 WIDTH = 64
 FORWARD, TRAINING = "end states", "value and gradient"

@@ -5,9 +5,9 @@ from typing import Any, cast
 import jax
 from jax import Array
 
-from .. import peers
-from ..peers_stiff import diffrax_solution
-from .ensemble import Ends, Ensemble
+from benchmarks import peers
+from benchmarks.gpu.ensemble import Ends, Ensemble
+from benchmarks.peers_stiff import diffrax_solution
 
 
 def by_diffrax(e: Ensemble) -> Ends:

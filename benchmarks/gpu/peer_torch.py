@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .ensemble import Ensemble
-from .jobs import Outcome
+from benchmarks.gpu.ensemble import Ensemble
+from benchmarks.gpu.jobs import Outcome
 
 Made = tuple[Callable[[], Outcome], tuple]
 
@@ -31,7 +31,7 @@ def lorenz(e: Ensemble) -> Made:
     import torch  # pyright: ignore[reportMissingImports]
     from torchdiffeq import odeint  # pyright: ignore[reportMissingImports]
 
-    from .lorenz import BETA, SIGMA
+    from benchmarks.gpu.lorenz import BETA, SIGMA
 
     put = _putter(torch)
     rho, y0, ts = put(e.args), put(e.y0)[:, None].repeat(1, e.count), put([0.0, e.t1])

@@ -1,11 +1,11 @@
 """The training step of `neural` on the processor: what a GPU has to be faster than."""
 
-from .comparison import XLA, jobs
-from .ensemble import gradient
-from .jobs import Section
-from .networks import ensemble
-from .neural import TRAINING, WIDTH
-from .sizes import Sizes
+from benchmarks.gpu.comparison import XLA, jobs
+from benchmarks.gpu.ensemble import gradient
+from benchmarks.gpu.jobs import Section
+from benchmarks.gpu.networks import ensemble
+from benchmarks.gpu.neural import TRAINING, WIDTH
+from benchmarks.gpu.sizes import Sizes
 
 
 def section(sizes: Sizes) -> Section:

@@ -23,7 +23,7 @@ from jaxlib.mlir import ir
 from jaxlib.triton import dialect
 
 import jaxode as jo
-from jaxode.lanewise import target
+from jaxode.kernels.lowering import platform
 
 TARGET = "__gpu$xla.gpu.triton"
 CARD = ("NVIDIA H100 80GB HBM3", None, "cuda"), ("cuda", 90, 32)
@@ -172,7 +172,7 @@ def main(names: list[str]) -> None:
     """Compile the kernels and write the table."""
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
-    target.platform = lambda: "gpu"
+    platform.platform = lambda: "gpu"
     triton = importlib.import_module("triton")
     lines = [
         "# Kernels, compiled for an H100 without one",

@@ -5,12 +5,12 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from ..report import table
-from . import asked
-from .card import Card
-from .figure import draw
-from .flops import SAID
-from .jobs import PROCESSOR, Key, Part, Row
+from benchmarks.gpu import asked
+from benchmarks.gpu.card import Card
+from benchmarks.gpu.figure import draw
+from benchmarks.gpu.flops import SAID
+from benchmarks.gpu.jobs import PROCESSOR, Key, Part, Row
+from benchmarks.report import table
 
 COLUMNS = (
     "work", "N", "by", "ms", "turns", "times as fast", "compiled, s", "steps", "error",

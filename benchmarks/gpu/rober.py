@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ..stiff_problems import ROBER
-from .comparison import jobs
-from .ensemble import Ensemble
-from .jobs import Section
-from .sizes import Sizes
+from benchmarks.gpu.comparison import jobs
+from benchmarks.gpu.ensemble import Ensemble
+from benchmarks.gpu.jobs import Section
+from benchmarks.gpu.sizes import Sizes
+from benchmarks.stiff_problems import ROBER
 
 RTOL, ATOL = 1e-6, 1e-9
 SPREAD = 1.3

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .card import Card, this_card
-from .jobs import Key, Part, Row
-from .report import publish, shown
-from .sizes import Sizes
-from .worker import Begun, Order, Provisional, work
+from benchmarks.gpu.card import Card, this_card
+from benchmarks.gpu.jobs import Key, Part, Row
+from benchmarks.gpu.report import publish, shown
+from benchmarks.gpu.sizes import Sizes
+from benchmarks.gpu.worker import Begun, Order, Provisional, work
 
 # Seconds kept for writing, those to begin, and what a second round is worth while for.
 WRITING, BEGINNING, SECOND = 5.0, 120.0, 20.0

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from . import networks
-from .comparison import KERNEL, XLA, jobs
-from .ensemble import Ensemble, forward, gradient
-from .jobs import Section
-from .sizes import Sizes
+from benchmarks.gpu import networks
+from benchmarks.gpu.comparison import KERNEL, XLA, jobs
+from benchmarks.gpu.ensemble import Ensemble, forward, gradient
+from benchmarks.gpu.jobs import Section
+from benchmarks.gpu.sizes import Sizes
 
 RTOL, ATOL = 1e-5, 1e-7
 WHAT = {"forward": forward, "gradient": gradient}

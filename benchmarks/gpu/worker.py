@@ -15,12 +15,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxode as jo
-
-from ..timing import run_times
-from .compiling import Program, compiled, cores
-from .jobs import PROCESSOR, Job, Key, Part, Row, Section, blank, chunks, first_line
-from .sizes import Sizes
-from .trace import watched
+from benchmarks.gpu.compiling import Program, compiled, cores
+from benchmarks.gpu.jobs import PROCESSOR, Job, Key, Part, Row, Section, blank, chunks, first_line
+from benchmarks.gpu.sizes import Sizes
+from benchmarks.gpu.trace import watched
+from benchmarks.timing import run_times
 
 # Seconds: of a run that is not repeated, and of one that is not begun.
 LONG, TOO_LONG = 2.0, 100.0

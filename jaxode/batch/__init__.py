@@ -1,1 +1,1 @@
-"""Many trajectories at once: lanes that step together, and a queue that refills them."""
+"""Ensembles of trajectories in SIMD lanes, fed from a queue."""

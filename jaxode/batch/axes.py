@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..errors import BatchError, TimesError
-from ..problem import check_times, is_traced
+from ..problem.errors import BatchError, TimesError
+from ..problem.state import is_traced
+from ..problem.times import check_times
 
 _SHARED = object()  # None as a leaf: jax.tree takes None for an empty tree
 NAMES = ("y0", "ts", "args", "rtol", "atol")

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..errors import OutOfMemoryError
-from ..problem import Packing
-from ..switches import Switches
-from ..trajectory import Method
+from ..integrate.events.options import Switches
+from ..integrate.step import Method
+from ..problem.errors import OutOfMemoryError
+from ..problem.state import Packing
 
 
 def bytes_of_saved(

@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from ..errors import BatchError
-from ..problem import is_traced
+from ..problem.errors import BatchError
+from ..problem.state import is_traced
 
 
 def check_work(work: Any, count: int) -> Array | None:

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from ..errors import OptionError
+from ..problem.errors import OptionError
 
 
 def find_sharding(sharding: Any, leaves: list[Any]) -> NamedSharding | None:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ..errors import OptionError
-from ..lookup import check_count
+from ..problem.errors import OptionError
+from ..problem.validation import check_count
 from .draw import check_key
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ..lookup import check_count
+from ..problem.validation import check_count
 from .draw import check_key, shares
 
 Points = Float[Array, "n_points 2"]

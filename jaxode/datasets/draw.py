@@ -8,8 +8,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Int
 
-from ..errors import OptionError
-from ..problem import is_traced
+from ..problem.errors import OptionError
+from ..problem.state import is_traced
 
 
 def check_noise(noise: Any) -> None:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from ..errors import OptionError
-from ..lookup import check_count
+from ..problem.errors import OptionError
+from ..problem.validation import check_count
 from .draw import check_key, check_noise, shares, some_of
 
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, Float
 
-from ..errors import OptionError, unknown_name
-from ..lookup import check_count
-from ..problem import is_traced
-from ..solve_batch import solve_batch
+from ..drivers.solve_batch import solve_batch
+from ..problem.errors import OptionError, unknown_name
+from ..problem.state import is_traced
+from ..problem.validation import check_count
 from .draw import check_key, check_noise
 
 

@@ -1,6 +1,5 @@
 """The demo's four figures, each written to a PNG."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,20 +75,3 @@ def draw_forecast(
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     panels[0].set_title("Hudson Bay pelts: fitted to 1900-1914, forecast for 1915-1920 (shaded)")
-
-
-def new_figure(size: tuple[float, float]) -> "Figure":
-    """A figure that belongs to no window."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def write(figure: "Figure", folder: Path, name: str) -> Path:
-    """Save as a PNG in `folder`; the path comes back."""
-    path = folder / f"{name}.png"
-    figure.savefig(path)
-    return path

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from ..solution import Solution
-from ..solve import solve
+from ..drivers.solve import solve
+from ..integrate.solution import Solution
 from ..training import Log, fit
 from .pelts import Pelts
 

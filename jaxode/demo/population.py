@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from ..integrate.solution import Solution
 from ..nn import NeuralODE
-from ..solution import Solution
 from ..training import Log, fit
 from .pelts import LogScale, Pelts
 

@@ -7,17 +7,10 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import OptionError
 from ..plotting.axes import require_matplotlib
-from .figures import (
-    NAMES,
-    draw_boundary,
-    draw_flow,
-    draw_forecast,
-    draw_phase,
-    new_figure,
-    write,
-)
+from ..plotting.figure import new_figure, write
+from ..problem.errors import OptionError
+from .figures import NAMES, draw_boundary, draw_flow, draw_forecast, draw_phase
 from .lotka_volterra import LotkaVolterra, fit_lotka_volterra
 from .pelts import FITTED, LogScale, Pelts, forecast_error, load_pelts, persistence
 from .population import Population, count_field, fit_population

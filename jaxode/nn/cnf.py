@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ..errors import DataError, FieldError, OptionError
-from ..lookup import check_count
-from ..problem import call_field
-from ..solution import Solution
+from ..integrate.solution import Solution
+from ..problem.errors import DataError, FieldError, OptionError
+from ..problem.field import call_field
+from ..problem.validation import check_count
+from .batched_solve import flow
+from .fields.concat_squash import ConcatSquash
 from .fields.sequential import Sequential
-from .fields.squash import ConcatSquash
-from .flow import flow
-from .settings import Settings, SolveOptions
+from .solve_options import Settings, SolveOptions
 from .traces import find_trace
 
 

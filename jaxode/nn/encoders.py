@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from ..errors import unknown_name
-from ..lookup import check_count, check_counts
-from .flow import flow
+from ..problem.errors import unknown_name
+from ..problem.validation import check_count, check_counts
+from .batched_solve import flow
 from .networks import cast
 from .ode_rnn import ODERNN
 from .series import Series
-from .settings import SolveOptions
+from .solve_options import SolveOptions
 
 
 class Encoder(Protocol):

@@ -10,10 +10,11 @@ from jax import Array
 from jaxtyping import Float, Int, PyTree
 from scipy.optimize import linear_sum_assignment
 
-from ..errors import DataError, OptionError, unknown_name
-from ..problem import call_field, is_traced
+from ..problem.errors import DataError, OptionError, unknown_name
+from ..problem.field import call_field
+from ..problem.state import is_traced
 from .cnf import CNF, StandardNormal
-from .drawn import draw, needs_key, settled
+from .per_solve_random import draw, needs_key, settled
 
 Coupling = Callable[[Array, Array, Array], Array]
 

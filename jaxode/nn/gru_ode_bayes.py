@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
-from ..lookup import check_counts
+from ..problem.validation import check_counts
 from .networks import cast
+from .recurrent_solve import Walk, at_times, run, walk
 from .series import Series, find_series, find_times
-from .settings import Settings, SolveOptions
-from .walk import Walk, at_times, run, walk
+from .solve_options import Settings, SolveOptions
 
 
 class GRUODE(eqx.Module):

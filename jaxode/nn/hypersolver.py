@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, PyTree
 
-from ..errors import DataError, OptionError
-from ..problem import call_field
-from ..stepping.explicit import ExplicitRungeKutta
-from ..stepping.solver import Evaluations, Field, Solver, Stepped
-from ..stepping.solvers import RK4, Euler, Midpoint
+from ..problem.errors import DataError, OptionError
+from ..problem.field import Field, call_field
+from ..solvers.base import Evaluations, Solver, Stepped
+from ..solvers.explicit.low_order import RK4, Euler, Midpoint
+from ..solvers.explicit.runge_kutta import ExplicitRungeKutta
 
 _BASES: dict[str, type[ExplicitRungeKutta]] = {"euler": Euler, "midpoint": Midpoint, "rk4": RK4}
 

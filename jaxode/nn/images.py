@@ -9,12 +9,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ..errors import DataError
-from ..lookup import check_counts
-from ..solution import Solution
+from ..integrate.solution import Solution
+from ..problem.errors import DataError
+from ..problem.validation import check_counts
 from .fields import ConcatConv2d
 from .neural_ode import NeuralODE
-from .settings import SolveOptions
+from .solve_options import SolveOptions
 
 
 class ConvField(eqx.Module):

@@ -10,17 +10,17 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
-from ..errors import OptionError, StateError, unknown_name
-from ..lookup import check_count, check_counts
-from ..options import advice_of
-from ..solution import Solution, raise_on_failure
-from ..surroundings import compiled
+from ..drivers.options import advice_of
+from ..integrate.solution import Solution, raise_on_failure
+from ..problem.errors import OptionError, StateError, unknown_name
+from ..problem.jit import compiled
+from ..problem.validation import check_count, check_counts
+from .batched_solve import flow
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
-from .flow import flow
 from .networks import cast, find_field
+from .recurrent_solve import raise_on_broken_walk
 from .series import Series, find_series, find_times
-from .settings import Settings, SolveOptions
-from .walk import raise_on_broken_walk
+from .solve_options import Settings, SolveOptions
 
 # Of a call: arguments `ts`, `xs`, `mask`, `lengths` are those of `find_series`.
 Ts = Float[ArrayLike, "*batch n"]

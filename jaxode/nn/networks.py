@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ..errors import FieldError
+from ..problem.errors import FieldError
 
 
 def find_field(field: Any, size: int, width: int, depth: int, activation: Any, key: Array) -> Any:

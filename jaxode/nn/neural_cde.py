@@ -11,19 +11,20 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import ArrayLike, Float
 
-from ..control import Grid
-from ..errors import DataError, FieldError, OptionError, TimesError, unknown_name
-from ..lookup import check_count
-from ..problem import call_field, is_traced
-from ..sensitivity.discrete import Discrete
-from ..sensitivity.forward import Forward
-from ..solution import Solution
+from ..integrate.solution import Solution
+from ..problem.errors import DataError, FieldError, OptionError, TimesError, unknown_name
+from ..problem.field import call_field
+from ..problem.state import is_traced
+from ..problem.validation import check_count
+from ..sensitivity.discrete.options import Discrete
+from ..sensitivity.forward_mode import Forward
+from ..solvers.step_size import Grid
+from .batched_solve import flow
 from .controls import CONTROLS, Control
-from .flow import flow
 from .log_ode import LogODE, signature_channels
 from .networks import cast
 from .series import Series, find_series, spread_times
-from .settings import Settings, SolveOptions
+from .solve_options import Settings, SolveOptions
 
 SMOOTH = "hermite", "natural_cubic"
 

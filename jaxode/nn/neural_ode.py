@@ -10,11 +10,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, Float, PyTree
 
-from ..errors import DataError, FieldError
-from ..lookup import check_count
-from ..solution import Solution
-from .flow import flow
-from .settings import Settings, SolveOptions
+from ..integrate.solution import Solution
+from ..problem.errors import DataError, FieldError
+from ..problem.validation import check_count
+from .batched_solve import flow
+from .solve_options import Settings, SolveOptions
 
 
 class NeuralODE(eqx.Module):
@@ -44,6 +44,7 @@ class NeuralODE(eqx.Module):
     augment: int = eqx.field(static=True)
     settings: Settings
     batched = True
+    flow_map = True  # its prediction is the end state of `solve`
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from ..errors import DataError, TimesError
-from ..problem import is_traced
+from ..problem.errors import DataError, TimesError
+from ..problem.state import is_traced
 
 
 class Series(NamedTuple):

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ..errors import FieldError, OptionError, unknown_name
-from ..lookup import check_count
-from .drawn import Drawn
+from ..problem.errors import FieldError, OptionError, unknown_name
+from ..problem.validation import check_count
+from .per_solve_random import Drawn
 
 # Up to this size each product with the Jacobian is written out; above it they are mapped.
 _UNROLLED = 4

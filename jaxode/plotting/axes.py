@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..errors import OptionError
+from ..problem.errors import OptionError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike
 
-from ..errors import DataError, FieldError, OptionError
+from ..problem.errors import DataError, FieldError, OptionError
 from .axes import INK, class_colour, find_axes
 from .checks import check_array, check_labels, check_points, check_resolution
 

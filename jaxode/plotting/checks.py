@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, OptionError
-from ..lookup import check_count
+from ..problem.errors import DataError, OptionError
+from ..problem.validation import check_count
 
 
 def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from ..errors import OptionError
-from ..nn import NeuralODE
+from ..problem.errors import OptionError
 from .axes import INK, class_colour, find_axes
 from .checks import check_labels, check_points
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def flow(
-    model: NeuralODE,
+    model: Any,
     X: ArrayLike,
     y: ArrayLike | None = None,
     times: ArrayLike | None = None,
@@ -40,7 +39,7 @@ def flow(
     **Raises:** `DataError` for points or labels of other shapes; `OptionError` for a model that is
     no `NeuralODE`, or if matplotlib is missing; `TimesError` for bad times.
     """
-    if not isinstance(model, NeuralODE):
+    if not getattr(model, "flow_map", False):
         raise OptionError(f"model must be a NeuralODE, got {type(model).__name__}")
     X = check_points(X)
     labels = None if y is None else check_labels(y, len(X))

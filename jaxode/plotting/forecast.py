@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import ArrayLike
 
-from ..errors import OptionError
+from ..problem.errors import OptionError
 from .axes import COLOURS, INK, find_axes
 from .checks import check_array, check_number
 

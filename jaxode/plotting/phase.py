@@ -10,8 +10,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike
 
-from ..errors import DataError, FieldError
-from ..problem import call_field
+from ..problem.errors import DataError, FieldError
+from ..problem.field import call_field
 from .axes import COLOURS, FAINT, find_axes
 from .checks import check_array, check_limits, check_resolution
 

@@ -6,18 +6,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..batch.engine import Engine
-from ..batch.ensemble import Ensemble
-from ..batch.lanes import Tile
-from ..errors import OptionError
-from ..forward import Plan, Problem, Result, refuse_watched
-from ..lanewise.refusal import NoKernelError
-from ..record import Clocking
-from ..stepping.explicit import ExplicitRungeKutta
-from ..stepping.reversible import ReversibleRK
-from ..stepping.solver import Solver
-from .replay.batch import replayed_in_lanes
-from .replay.single import replayed
+from ..batch.queue import Tile
+from ..integrate.ensemble import Ensemble
+from ..integrate.forward import Result
+from ..integrate.ivp import Plan, Problem, refuse_watched
+from ..kernels.dispatch import Engine
+from ..kernels.lowering.unsupported import NoKernelError
+from ..problem.errors import OptionError
+from ..solvers.base import Solver
+from ..solvers.explicit.reversible import ReversibleRK
+from .discrete.checkpoints import Clocking
+from .discrete.rule import replayed
+from .discrete.rule_batch import replayed_in_lanes
 
 # The share of the digits that rounding may grow by on the way back.
 _SHARE = 3 / 8
@@ -56,8 +56,8 @@ class Reversible(eqx.Module):
         """`solver`, or its reversible version. **Raises:** `OptionError` where there is none."""
         if solver.reversible:
             return solver
-        if isinstance(solver, ExplicitRungeKutta):
-            return ReversibleRK(solver, self.coupling)
+        if solver.can_be_coupled:
+            return ReversibleRK(solver, self.coupling)  # pyright: ignore[reportArgumentType]
         raise OptionError(
             f'sensitivity="reversible" undoes steps, and those of {type(solver).__name__} cannot '
             'be undone: use an explicit Runge-Kutta solver such as "tsit5", "reversible_heun", '

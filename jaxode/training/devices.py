@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
 from ..batch.sharding import axes_of_mesh, devices_of, find_sharding, place
-from ..errors import DataError
+from ..problem.errors import DataError
 
 
 def over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Callable:

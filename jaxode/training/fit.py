@@ -15,12 +15,12 @@ from jax import Array
 from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
-from ..errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
-from ..lookup import check_count, is_count
-from ..nn import NeuralODE
-from ..problem import positional_arguments
-from ..progress import tqdm_class
-from ..solution import Stats, Status
+from ..integrate.progress import tqdm_class
+from ..integrate.solution import Stats
+from ..problem.errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
+from ..problem.field import positional_arguments
+from ..problem.status import Status
+from ..problem.validation import check_count, is_count
 from .devices import over_devices
 from .losses import LOSSES, METRICS
 
@@ -198,7 +198,7 @@ def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict
 
 
 def _predict(model: PyTree, x: Array) -> tuple[Array, dict]:
-    if isinstance(model, NeuralODE):
+    if getattr(model, "flow_map", False):
         solution = model.solve(x)
         return solution.y1, {"stats": solution.stats, "status": jnp.max(solution.status)}
     return (model(x) if getattr(model, "batched", False) else jax.vmap(model)(x)), {}

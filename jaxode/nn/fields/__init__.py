@@ -14,6 +14,10 @@ from .bases import Fourier as Fourier
 from .bases import Polynomial as Polynomial
 from .concat import DataControlled as DataControlled
 from .concat import DepthConcat as DepthConcat
+from .concat_squash import ConcatConv2d as ConcatConv2d
+from .concat_squash import ConcatSquash as ConcatSquash
+from .concat_squash import ConcatSquashConv2d as ConcatSquashConv2d
+from .concat_squash import concat_squash_mlp as concat_squash_mlp
 from .dropout import Dropout as Dropout
 from .galerkin import GalerkinConv2d as GalerkinConv2d
 from .galerkin import GalerkinLinear as GalerkinLinear
@@ -24,11 +28,7 @@ from .lagrangian import MechanicalLagrangian as MechanicalLagrangian
 from .norms import SpectralNorm as SpectralNorm
 from .second_order import SecondOrder as SecondOrder
 from .sequential import Sequential as Sequential
-from .squash import ConcatConv2d as ConcatConv2d
-from .squash import ConcatSquash as ConcatSquash
-from .squash import ConcatSquashConv2d as ConcatSquashConv2d
-from .squash import concat_squash_mlp as concat_squash_mlp
 from .stable import ConvexPotential as ConvexPotential
 from .stable import EnergyStable as EnergyStable
 from .stable import Gradient as Gradient
-from .universal import UDE as UDE
+from .ude import UDE as UDE

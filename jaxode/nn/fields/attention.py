@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from ...errors import FieldError, OptionError
-from ...lookup import check_counts
+from ...problem.errors import FieldError, OptionError
+from ...problem.validation import check_counts
 
 
 class TransformerField(eqx.Module):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ...errors import OptionError, unknown_name
-from ...lookup import check_count, check_positive
+from ...problem.errors import OptionError, unknown_name
+from ...problem.validation import check_count, check_positive
 
 
 class Basis(eqx.Module):

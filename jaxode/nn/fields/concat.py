@@ -8,9 +8,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...errors import FieldError
-from ...problem import call_field
-from .parts import check_part
+from ...problem.errors import FieldError
+from ...problem.field import call_field
+from .checks import check_part
 
 
 def with_time(t: Array, y: Float[Array, "features ..."]) -> Float[Array, "more ..."]:

@@ -9,9 +9,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool
 
-from ...errors import FieldError, OptionError
-from ...lookup import check_count
-from ..drawn import Drawn
+from ...problem.errors import FieldError, OptionError
+from ...problem.validation import check_count
+from ..per_solve_random import Drawn
 
 
 class Dropout(Drawn):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ...errors import OptionError
+from ...problem.errors import OptionError
 from ..convolution import convolved
 from .bases import Basis
 

@@ -9,10 +9,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...errors import FieldError, OptionError
-from ...lookup import check_count
-from ...problem import call_field
-from .parts import check_part, halves, slope
+from ...problem.errors import FieldError, OptionError
+from ...problem.field import call_field
+from ...problem.validation import check_count
+from .checks import check_part, halves, slope
 
 
 class Hamiltonian(eqx.Module):

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...lookup import check_positive
-from ...problem import call_field
-from .parts import check_part, check_shape, halves, slope
+from ...problem.field import call_field
+from ...problem.validation import check_positive
+from .checks import check_part, check_shape, halves, slope
 
 
 class Lagrangian(eqx.Module):

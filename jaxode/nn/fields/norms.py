@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ...errors import OptionError
-from ...lookup import check_count
-from ..drawn import Reparametrised
+from ...problem.errors import OptionError
+from ...problem.validation import check_count
+from ..per_solve_random import Reparametrised
 
 _TINY = 1e-12
 # Iterations when the module is made, whose result those of each solve begin with.

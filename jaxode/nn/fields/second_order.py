@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...problem import call_field
-from .parts import check_part, check_shape, halves
+from ...problem.field import call_field
+from .checks import check_part, check_shape, halves
 
 
 class SecondOrder(eqx.Module):

@@ -7,9 +7,9 @@ import equinox as eqx
 from jax import Array
 from jaxtyping import PyTree
 
-from ...errors import FieldError
-from ...problem import call_field
-from .parts import check_part
+from ...problem.errors import FieldError
+from ...problem.field import call_field
+from .checks import check_part
 
 
 class Sequential(eqx.Module):

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...errors import OptionError
-from ...lookup import check_counts, check_positive
-from ...problem import call_field
-from .parts import check_part, check_shape, slope, value_and_slope
+from ...problem.errors import OptionError
+from ...problem.field import call_field
+from ...problem.validation import check_counts, check_positive
+from .checks import check_part, check_shape, slope, value_and_slope
 
 # Where the smoothed rectifier becomes straight.
 _KNEE = 0.1

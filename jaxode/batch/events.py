@@ -1,0 +1,39 @@
+"""Events and jumps of trajectories in lanes: each finds its own, and the log has its rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+from jaxtyping import PyTree
+
+from ..integrate.ensemble import Ensemble
+from ..integrate.events.detection import Found
+from ..integrate.events.handling import Log, Watching
+from ..integrate.ivp import watch_of
+from ..integrate.save import Step
+from .queue import Tile
+
+
+def watching_lanes(
+    ensemble: Ensemble, tile: Tile, rows: PyTree, numbers: Array, saving: bool
+) -> Watching:
+    """Of the trajectories `numbers`, whose own parts of the problem are `rows`.
+
+    Without `saving` nothing is written to the log.
+    """
+
+    def each(function: Callable, *args: Any) -> Any:
+        def one(rows: PyTree, *args: Any) -> Any:
+            return function(watch_of(*ensemble.one(rows)), *args)
+
+        return jax.vmap(one, in_axes=-1, out_axes=-1)(rows, *args)
+
+    def write(log: Any, met: Array, count: Array, found: Found, step: Step) -> Any:
+        if not saving:
+            return log
+        values = found.t, found.y, found.which, step.index
+        fits = met & (count < ensemble.plan.max_events)
+        return Log(*tile.put(log[:-1], fits, (numbers, count), values))
+
+    return Watching(each, write, bool(ensemble.shared[0].events), ensemble.jumps)

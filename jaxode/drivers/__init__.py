@@ -1,0 +1,1 @@
+"""The routines that users call, and their options."""

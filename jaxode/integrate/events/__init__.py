@@ -1,0 +1,1 @@
+"""Events and discontinuities: detected, located and applied."""

@@ -1,0 +1,82 @@
+"""The options `events`, `jumps` and `max_events`, checked together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...problem.errors import OptionError, TimesError
+from ...problem.state import Packing, is_traced
+from ...problem.validation import check_count
+from ...solvers.step_size import Controller, Grid
+from .event import AtRest, Event, Jumps, check_events
+
+
+class Switches(eqx.Module):
+    """What a solve watches for; `jumps` is a vector, or has a row for each trajectory."""
+
+    events: tuple[Event | AtRest, ...]
+    jumps: jax.Array | None
+    apply: Callable | None
+    max_events: int = eqx.field(static=True)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to watch for."""
+        return bool(self.events) or self.jumps is not None
+
+    @property
+    def terminal(self) -> bool:
+        """Whether an event can end the solve."""
+        return any(isinstance(event, AtRest) or event.terminal for event in self.events)
+
+
+def find_switches(
+    events: Any,
+    jumps: Any,
+    max_events: Any,
+    controller: Controller,
+    packing: Packing,
+    count: int | None = None,
+) -> Switches:
+    """The options, checked; `count` is the number of trajectories of a batch.
+
+    **Raises:** `EventError` for what is no event; `TimesError` for jumps that are no finite times;
+    `OptionError` for a `max_events` that is no positive integer, and for prescribed steps.
+    """
+    times, apply = (jumps.times, jumps.apply) if isinstance(jumps, Jumps) else (jumps, None)
+    if isinstance(jumps, Jumps) and times is None:
+        raise TimesError("times of jo.Jumps must be times, got None")
+    checked = _check_jumps(times, packing, count)
+    found = Switches(check_events(events), checked, apply, check_count("max_events", max_events))
+    if found.any and isinstance(controller, Grid):
+        raise OptionError(
+            "jo.Grid prescribes every step, and events= and jumps= end steps where they are: use "
+            "dt=, or a solver that chooses its steps"
+        )
+    return found
+
+
+def _check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:
+    if jumps is None:
+        return None
+    try:
+        # numpy, where it will do: under jit jnp would make tracers of values that are known here
+        array = jnp.asarray(jumps) if is_traced(jumps) else np.asarray(jumps)
+    except (TypeError, ValueError) as error:
+        raise TimesError(f"jumps must be times, got {jumps!r}") from error
+    if array.dtype.kind not in "iu" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TimesError(f"jumps must hold real numbers, got dtype {array.dtype}")
+    shapes = "one-dimensional" if count is None else f"of shape (k,) or ({count}, k)"
+    fits = array.ndim == 1 or (count is not None and array.ndim == 2 and array.shape[0] == count)
+    if not fits:
+        raise TimesError(f"jumps must be {shapes}, got shape {array.shape}")
+    if not is_traced(jumps):
+        flat = np.asarray(array, float).reshape(-1)
+        bad = np.flatnonzero(~np.isfinite(flat))
+        if bad.size:
+            raise TimesError(f"jumps must be finite, but entry {bad[0]} is {flat[bad[0]]}")
+    return None if array.shape[-1] == 0 else jnp.asarray(array, packing.time_dtype)

@@ -1,0 +1,81 @@
+"""Progress bars: of one solve in t, of a batch in trajectories."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ..problem.errors import OptionError
+
+_bars: list[Any] = []
+
+
+def find_meter(progress: bool | None) -> Callable[..., None] | None:
+    """What the loop calls after each step to move the bar, or `None` without one.
+
+    **Raises:** `OptionError` if tqdm is not installed, or `progress` is not a boolean.
+    """
+    if progress is None or progress is False:
+        return None
+    if progress is not True:
+        raise OptionError(f"progress must be True or False, got {progress!r}")
+    tqdm_class()
+    return report
+
+
+def find_counter(progress: bool | None) -> Callable[..., None] | None:
+    """The same for a batch, whose bar counts trajectories."""
+    return None if find_meter(progress) is None else report_done
+
+
+def tqdm_class() -> Any:
+    """tqdm's bar. **Raises:** `OptionError` if tqdm is not installed."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise OptionError('progress=True needs tqdm: pip install "jaxode[train]"') from error
+    return tqdm
+
+
+def report(t: Array, t0: Array, t1: Array) -> None:
+    """Move the bar to `t`, from inside a compiled loop; a call to the host for every step."""
+    share = (t - t0) / jnp.where(t1 == t0, 1, t1 - t0)
+    jax.debug.callback(_show, share, t)
+
+
+def _show(share: Any, t: Any) -> None:
+    if _bars and 100.0 * float(share) < _bars[0].n:
+        _bars.pop().close()  # of a solve that failed
+    if not _bars:
+        layout = "{l_bar}{bar}| t={postfix} [{elapsed}<{remaining}]"
+        _bars.append(tqdm_class()(total=100.0, desc="solve", bar_format=layout, leave=True))
+    bar = _bars[0]
+    bar.postfix = f" {float(t):.4g}"
+    bar.update(max(0.0, 100.0 * float(share) - bar.n))
+    if share >= 1.0:
+        bar.close()
+        _bars.clear()
+
+
+def report_done(before: Array, now: Array, count: int) -> None:
+    """Move a batch's bar to `now` trajectories; a call to the host for every hundredth."""
+    hundredth = -(-count // 100)
+    lax.cond(
+        now // hundredth > before // hundredth,
+        lambda: jax.debug.callback(_show_done, now, count),
+        lambda: None,
+    )
+
+
+def _show_done(done: Any, count: int) -> None:
+    if _bars and int(done) < _bars[0].n:
+        _bars.pop().close()
+    if not _bars:
+        _bars.append(tqdm_class()(total=int(count), desc="solve_batch", unit=" trajectories"))
+    bar = _bars[0]
+    bar.update(int(done) - bar.n)
+    if int(done) == int(count):
+        bar.close()
+        _bars.clear()

@@ -1,0 +1,1 @@
+"""A whole ensemble in one Pallas kernel."""

@@ -1,0 +1,1 @@
+"""Lowering of programs of one trajectory to operations on lanes, for kernels."""

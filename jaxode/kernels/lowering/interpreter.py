@@ -1,0 +1,137 @@
+"""A program of one trajectory, walked through with cells in the place of numbers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jaxtyping import PyTree
+
+from . import arithmetic, block_ops, indexing, loops, shape_ops
+from .lane_scalars import Cells, at_once, aval_of, is_cells
+from .unsupported import NoKernelError, place_of, refuse_extended
+
+# What changes nothing inside a kernel.
+_NOTHING = {
+    "optimization_barrier",
+    "copy",
+    "copy_p",
+    "sharding_constraint",
+    "pvary",
+    "name",
+    "stop_gradient",
+    "reshard",
+}
+# Programs called as they are, and where they keep theirs.
+_CALLS = {
+    **dict.fromkeys(("jit", "pjit", "checkpoint", "remat2", "core_call"), "jaxpr"),
+    **dict.fromkeys(("closed_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+    "custom_lin": "jaxpr",
+}
+# Operations of one step that are written out: with more, a kernel takes minutes to compile.
+MOST = 30_000
+_RULES = {**arithmetic.RULES, **shape_ops.RULES, **indexing.RULES}
+
+
+def in_lanes(
+    function: Callable[..., PyTree], lanes: int, mask: Array | None = None
+) -> Callable[..., PyTree]:
+    """`function` of one trajectory, on arrays taken apart.
+
+    It is given pytrees whose leaves are `Cells` (or arrays kept whole), or are handed through; and
+    returns one, all of whose arrays are such. `mask`: the lanes that have a part in sums over them.
+    """
+
+    def called(*args: PyTree) -> PyTree:
+        leaves, treedef = jax.tree.flatten(args, is_leaf=is_cells)
+        given = [x for x in leaves if is_cells(x)]
+
+        def plain(arrays: list[Any]) -> PyTree:
+            left = iter(arrays)
+            whole = [next(left) if is_cells(x) else x for x in leaves]
+            return function(*jax.tree.unflatten(treedef, whole))
+
+        program, shapes = jax.make_jaxpr(plain, return_shape=True)([x.struct() for x in given])
+        outputs = Walk(lanes, mask).closed(program, given)
+        return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+
+    return called
+
+
+class Walk:
+    """Goes through programs, `lanes` beside each other."""
+
+    def __init__(self, lanes: int, mask: Array | None = None) -> None:
+        self.lanes, self.mask = lanes, mask
+        self.calls: list[JaxprEqn] = []  # the calls that it is inside of
+        self.operations = 0
+
+    def place(self, equation: JaxprEqn) -> str:
+        """Where in the user's code an equation is from, or the call that it is inside of."""
+        return next(filter(None, map(place_of, [equation, *self.calls[::-1]])), "")
+
+    def spend(self, operations: int, equation: JaxprEqn) -> None:
+        """Count what is written out. **Raises:** `NoKernelError` where it is too much."""
+        self.operations += operations
+        if self.operations > MOST:
+            raise NoKernelError(f"a step of over {MOST} operations{self.place(equation)}")
+
+    def closed(self, program: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs of a program, given its inputs."""
+        for c in program.consts:
+            refuse_extended(getattr(c, "dtype", None))
+        consts = [Cells.known(np.asarray(c)) for c in program.consts]
+        return self.open(program.jaxpr, consts, inputs)
+
+    def open(self, program: Jaxpr, consts: Sequence[Cells], inputs: Sequence[Any]) -> list[Any]:
+        """The same, of a program whose constants are given apart."""
+        found: dict[Any, Any] = dict(zip(program.constvars, consts, strict=True))
+        found.update(zip(program.invars, inputs, strict=True))
+
+        def read(x: Any) -> Any:
+            return Cells.known(x.val, aval_of(x).dtype) if isinstance(x, Literal) else found[x]
+
+        for equation in program.eqns:
+            outputs = self.equation(equation, [read(x) for x in equation.invars])
+            found.update(zip(equation.outvars, outputs, strict=True))
+        return [read(x) for x in program.outvars]
+
+    def equation(self, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+        """The outputs of one equation. **Raises:** `NoKernelError` if it has no rule."""
+        name = equation.primitive.name
+        if name in _NOTHING:
+            return inputs
+        if name in _CALLS:
+            return self.call(equation, equation.params[_CALLS[name]], inputs)
+        if equation.effects:
+            raise NoKernelError(f"{name!r} does more than compute{self.place(equation)}")
+        for x in equation.outvars:
+            refuse_extended(aval_of(x).dtype, self.place(equation))
+        if not all(isinstance(x, Cells) for x in inputs):
+            return block_ops.applied(self, equation, inputs)
+        if name in loops.RULES:
+            return loops.RULES[name](self, equation, inputs)
+        if name not in _RULES and all(x.is_known for x in inputs):
+            return known(equation, inputs)
+        if name not in _RULES:
+            raise NoKernelError(f"{name!r} has no rule there{self.place(equation)}")
+        return _RULES[name](self, equation, inputs)
+
+    def call(self, equation: JaxprEqn, inner: Any, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs of a program that an equation calls."""
+        self.calls.append(equation)
+        closed = isinstance(inner, ClosedJaxpr)
+        found = self.closed(inner, inputs) if closed else self.open(inner, [], inputs)
+        self.calls.pop()
+        return found
+
+
+def known(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
+    """The outputs of an equation all of whose inputs are numbers."""
+    found = at_once(
+        lambda *x: equation.primitive.bind(*x, **equation.params), *(x.cells for x in inputs)
+    )
+    return [Cells.known(x) for x in (found if equation.primitive.multiple_results else [found])]

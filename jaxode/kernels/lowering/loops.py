@@ -1,0 +1,163 @@
+"""Branches and loops of a program, and operations that are programs of others."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.extend.core import JaxprEqn
+
+from .lane_loops import counted, loop
+from .lane_scalars import Cell, Cells, aval_of, chosen_each, is_known
+from .unsupported import NoKernelError
+
+# Turns of a loop of known length that are written out.
+MOST = 64
+
+
+def cond(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """Both branches, and for every lane what it asks for."""
+    index, *given = inputs
+    branches = equation.params["branches"]
+    (cell,) = index.flat()
+    if is_known(cell):
+        return walk.closed(branches[min(max(int(cell), 0), len(branches) - 1)], given)
+    found = walk.closed(branches[0], given)
+    for k, branch in enumerate(branches[1:], 1):
+        here = cell >= k if index.dtype != bool else cell
+        pairs = zip(walk.closed(branch, given), found, strict=True)
+        found = [chosen_each(here, a, b) for a, b in pairs]
+    return found
+
+
+def while_loop(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """A loop until no lane goes on; those that are over stay as they are."""
+    params = equation.params
+    split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    of_cond, of_body, state = inputs[: split[0]], inputs[split[0] : split[1]], inputs[split[1] :]
+
+    def unfinished(state: list[Cells]) -> Any:
+        return walk.closed(params["cond_jaxpr"], [*of_cond, *state])[0].flat()[0]
+
+    def advance(_: Any, state: list[Cells]) -> list[Cells]:
+        return walk.closed(params["body_jaxpr"], [*of_body, *state])
+
+    return loop(unfinished, advance, state, walk.lanes)
+
+
+def scan(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    """A loop of known length: written out, or a loop where arrays are kept whole."""
+    params = equation.params
+    length, inner = params["length"], params["jaxpr"]
+    # What is carried has one shape inside and outside, what is stacked an axis more outside.
+    carried = _alike(inner.out_avals, equation.outvars)
+    fixed = _alike(inner.in_avals, equation.invars) - carried
+    consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
+    rows, outputs = inputs[fixed + carried :], [None] * length
+    walk.spend(sum(int(np.prod(x.shape)) for x in rows if not isinstance(x, Cells)), equation)
+    rows = [x.apart() for x in rows]
+    # A network is large: it is not written out, unless something of each of its turns is kept.
+    if length > 1 and carried == len(equation.outvars) and not _apart(inputs):
+
+        def advance(turn: Any, carry: list[Any]) -> list[Any]:
+            k = length - 1 - turn if params["reverse"] else turn
+            return walk.closed(inner, [*consts, *carry, *(_row_at(x, k) for x in rows)])
+
+        return counted(length, advance, carry, walk.lanes)
+    if length > MOST:
+        raise NoKernelError(f"a loop of {length} turns, over {MOST}{walk.place(equation)}")
+    order = range(length - 1, -1, -1) if params["reverse"] else range(length)
+    for k in order:
+        here = [x.row(k) for x in rows]
+        found = walk.closed(inner, [*consts, *carry, *here])
+        carry, outputs[k] = found[:carried], found[carried:]
+    stacked = []
+    for i, variable in enumerate(equation.outvars[carried:]):
+        aval = aval_of(variable)
+        cells = [c for row in outputs for c in row[i].flat()]  # pyright: ignore[reportOptionalIterable]
+        stacked.append(Cells.of(cells, aval.shape, aval.dtype))
+    return [*carry, *stacked]
+
+
+def _apart(inputs: list[Any]) -> bool:
+    """Whether all arrays are taken apart."""
+    return all(isinstance(x, Cells) for x in inputs)
+
+
+def _row_at(x: Cells, index: Array) -> Cells:
+    """A row, at an index that all lanes share."""
+    first, *others = (x.row(k) for k in range(x.shape[0]))
+    cells = first.flat()
+    for k, row in enumerate(others, 1):
+        cells = [_at_least(index, k, a, b) for a, b in zip(row.flat(), cells, strict=True)]
+    return Cells.of(cells, first.shape, x.dtype)
+
+
+def _at_least(index: Array, k: int, new: Cell, old: Cell) -> Cell:
+    same = is_known(new) and is_known(old) and new == old
+    return new if same else jnp.where(index >= k, new, old)
+
+
+def _alike(inside: list[Any], outside: list[Any]) -> int:
+    """How many variables, the first, have as many axes inside a loop as outside."""
+    pairs = zip(inside, outside, strict=True)
+    return sum(a.ndim == aval_of(x).ndim for a, x in pairs)
+
+
+def linear_solve(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """A linear system by the solution that its user gave."""
+    counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
+    ends = np.cumsum([0, *counts])
+    first, last = ends[2], ends[3]  # those of `matvec` and `vecmat` stand before
+    return walk.closed(programs.solve, [*inputs[first:last], *inputs[ends[-1] :]])
+
+
+def expanded(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """An operation that JAX keeps whole until late, by what it is made of."""
+    whole = equation.params["_prim"]
+
+    def parts(arrays: list[Any]) -> list[Any]:
+        return jax.tree.leaves(whole.expand(*jax.tree.unflatten(whole.in_tree, arrays)))
+
+    return walk.closed(jax.make_jaxpr(parts)([x.struct() for x in inputs]), inputs)
+
+
+def rounded(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """The nearest whole number, by operations that kernels have."""
+    to_even = equation.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN
+
+    def nearest(x: Array) -> Array:
+        if not to_even:
+            size = jnp.abs(x)
+            return jnp.sign(x) * (jnp.floor(size) + (size - jnp.floor(size) >= 0.5))
+        below = jnp.floor(x)
+        odd = below - 2 * jnp.floor(below / 2)
+        up = jnp.where(x - below == 0.5, odd, jnp.where(x - below > 0.5, 1, 0))
+        return below + up
+
+    return walk.closed(jax.make_jaxpr(nearest)(inputs[0].struct()), inputs)
+
+
+def polynomial(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """Horner's rule."""
+
+    def value(x: Array, *coefficients: Array) -> Array:
+        *rest, total = coefficients
+        for coefficient in reversed(rest):
+            total = total * x + coefficient
+        return jnp.broadcast_to(total, aval_of(equation.outvars[0]).shape)
+
+    return walk.closed(jax.make_jaxpr(value)(*(x.struct() for x in inputs)), inputs)
+
+
+RULES: dict[str, Callable[..., list[Cells]]] = {
+    "cond": cond,
+    "while": while_loop,
+    "scan": scan,
+    "custom_linear_solve": linear_solve,
+    "call_hi_primitive": expanded,
+    "round": rounded,
+    "polynomial": polynomial,
+}

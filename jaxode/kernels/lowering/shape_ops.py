@@ -1,0 +1,102 @@
+"""Operations that move numbers and change none: shapes, slices, joins."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jax.extend.core import JaxprEqn
+
+from .lane_scalars import Cells, at_once, aval_of, objects, result_of
+
+
+def _slice(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+    starts, limits = params["start_indices"], params["limit_indices"]
+    strides = params["strides"] or (1,) * x.ndim
+    return x[tuple(slice(*s) for s in zip(starts, limits, strides, strict=True))]
+
+
+def _broadcast(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+    shape, kept = params["shape"], params["broadcast_dimensions"]
+    expanded = [1] * len(shape)
+    for axis, size in zip(kept, x.shape, strict=True):
+        expanded[axis] = size
+    return np.broadcast_to(x.reshape(expanded), shape)
+
+
+_OF_ONE: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
+    "transpose": lambda x, params: x.transpose(params["permutation"]),
+    "rev": lambda x, params: np.flip(x, params["dimensions"]),
+    "slice": _slice,
+    "broadcast_in_dim": _broadcast,
+    "tile": lambda x, params: np.tile(x, params["reps"]),
+}
+
+
+def shape_of(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """The same numbers in the same order, or in that of other axes."""
+    (x,), order = inputs, equation.params.get("dimensions")
+    # What drops or adds axes says which: that is no order.
+    permuted = equation.primitive.name == "reshape" and order is not None
+    cells = x.cells.transpose(order) if permuted else x.cells
+    return [Cells(cells.reshape(result_of(equation).shape), x.dtype)]
+
+
+def move(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """A choice and order of numbers of one array."""
+    (x,) = inputs
+    return [Cells(_OF_ONE[equation.primitive.name](x.cells, equation.params), x.dtype).settled()]
+
+
+def join(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """Arrays in one, along an axis or a new one."""
+    cells = [objects(x.flat()).reshape(x.shape) for x in inputs]
+    if equation.primitive.name == "concatenate":
+        whole = np.concatenate(cells, equation.params["dimension"])
+    else:
+        whole = np.stack(cells, equation.params["axis"])
+    return [Cells(whole, inputs[0].dtype).settled()]
+
+
+def part(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """One array in many, along an axis; `unstack` drops it."""
+    (x,), axis = inputs, equation.params["axis"]
+    avals = [aval_of(x) for x in equation.outvars]
+    if equation.primitive.name == "split":
+        ends = np.cumsum(equation.params["sizes"])[:-1]
+    else:
+        ends = range(1, len(avals))
+    parts = np.split(x.cells, ends, axis)
+    pairs = zip(parts, avals, strict=True)
+    return [Cells(p.reshape(a.shape), x.dtype).settled() for p, a in pairs]
+
+
+def pad(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    """Numbers among others of one value."""
+    return moved(lambda *x: equation.primitive.bind(*x, **equation.params), inputs)
+
+
+def moved(function: Callable, inputs: list[Cells]) -> list[Cells]:
+    """What `function` of arrays moves where, done to the cells."""
+    pool, places = pooled(inputs)
+    found = at_once(function, *places)
+    return [Cells.of(pool[found.reshape(-1)], found.shape, inputs[0].dtype)]
+
+
+def pooled(inputs: list[Cells]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The cells of all arrays in one, and arrays of their places in it."""
+    sizes = np.cumsum([0] + [x.cells.size for x in inputs])
+    pool = objects([cell for x in inputs for cell in x.flat()])
+    places = [
+        np.arange(first, last, dtype=np.int32).reshape(x.shape)
+        for x, first, last in zip(inputs, sizes, sizes[1:], strict=False)
+    ]
+    return pool, places
+
+
+RULES: dict[str, Callable[..., list[Cells]]] = {
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), shape_of),
+    **dict.fromkeys(_OF_ONE, move),
+    **dict.fromkeys(("concatenate", "stack"), join),
+    **dict.fromkeys(("split", "unstack"), part),
+    "pad": pad,
+}

@@ -1,0 +1,61 @@
+"""Follow a field from many samples: what stands still during a solve is made before it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import Array
+from jaxtyping import PyTree
+
+from ..integrate.solution import Solution
+from ..problem.errors import FieldError
+from ..problem.field import call_field
+from .per_solve_random import draw, needs_key, of_each, settled
+from .solve_options import Settings
+
+
+def flow(
+    field: Callable,
+    y0: PyTree,
+    ts: Any,
+    args: PyTree,
+    settings: Settings,
+    *,
+    in_axes: Any = None,
+    key: Array | None = None,
+    **more: Any,
+) -> Solution:
+    """Solve from one state, or with `in_axes` (as of `solve_batch`) from each of a batch.
+
+    Normalised weights are computed once, before the solve; a dropout mask or a random probe is
+    drawn once for each sample, by `key`. `more` are options of `solve` that the model sets itself.
+
+    **Raises:** `FieldError` if the field draws something and there is no key.
+    """
+    field = settled(field)
+    if not needs_key(field):
+        if in_axes is None:
+            return settings.solve(field, y0, ts, args, **more)
+        return settings.solve_batch(field, y0, ts, args, in_axes, **more)
+    if key is None:
+        raise FieldError(
+            "the field draws at random once per solve (dropout, or the probe of a trace): give "
+            "key=jax.random.key(...), or turn dropout off by eqx.nn.inference_mode(model)"
+        )
+    if in_axes is None:
+        return settings.solve(draw(field, key), y0, ts, args, **more)
+    count = jax.tree.leaves(y0)[0].shape[0]
+    own, shared = of_each(field, jax.random.split(key, count))
+    axes = in_axes[0], in_axes[1], (in_axes[2], 0)
+    return settings.solve_batch(_OfSample(shared), y0, ts, (args, own), axes, **more)
+
+
+class _OfSample(eqx.Module):
+    """A field whose draws come with the arguments of each sample."""
+
+    shared: Any
+
+    def __call__(self, t: Array, y: PyTree, args: PyTree) -> PyTree:
+        args, own = args
+        return call_field(eqx.combine(own, self.shared), t, y, args)

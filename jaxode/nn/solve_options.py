@@ -1,0 +1,117 @@
+"""The options of `solve`, as every model takes and keeps them."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import equinox as eqx
+import jax
+import numpy as np
+from jax import Array
+from jaxtyping import ArrayLike, PyTree
+
+from ..drivers.options import Sensitivity, check_max_steps, find_sensitivity, find_solver
+from ..drivers.solve import solve
+from ..drivers.solve_batch import solve_batch
+from ..integrate.solution import Solution
+from ..problem.errors import unknown_name
+from ..problem.field import call_field
+from ..problem.state import is_traced
+from ..solvers.base import Solver
+from ..solvers.step_size import Controller
+
+
+class SolveOptions(TypedDict, total=False):
+    """The options that every model hands on to `solve`, by their names there."""
+
+    solver: str | Solver
+    sensitivity: str | Sensitivity
+    controller: Controller | None
+    rtol: ArrayLike
+    atol: ArrayLike
+    dt: ArrayLike | None
+    max_steps: int
+    throw: bool
+    progress: bool | None
+
+
+DEFAULTS: SolveOptions = {
+    "solver": "tsit5",
+    "sensitivity": "discrete",
+    "controller": None,
+    "rtol": 1e-4,
+    "atol": 1e-6,
+    "dt": None,
+    "max_steps": 4096,
+    "throw": True,
+    "progress": None,
+}
+
+
+class Settings(eqx.Module):
+    """How a model solves: the options of `solve`, checked when the model is made.
+
+    **Raises:** `OptionError` for an option that there is not, or that is bad.
+    """
+
+    solver: Solver
+    sensitivity: Sensitivity
+    controller: Controller | None
+    rtol: ArrayLike
+    atol: ArrayLike
+    dt: ArrayLike | None
+    max_steps: int = eqx.field(static=True)
+    throw: bool = eqx.field(static=True)
+    progress: bool | None = eqx.field(static=True)
+
+    def __init__(self, options: SolveOptions, **defaults: Any) -> None:
+        for name in options:
+            if name not in DEFAULTS:
+                raise unknown_name("option", name, DEFAULTS)
+        chosen: Any = {**DEFAULTS, **defaults, **options}
+        self.solver = find_solver(chosen["solver"])
+        self.sensitivity = find_sensitivity(chosen["sensitivity"])
+        self.controller = _plain(chosen["controller"])
+        self.rtol, self.atol, self.dt = _plain((chosen["rtol"], chosen["atol"], chosen["dt"]))
+        self.max_steps = check_max_steps(chosen["max_steps"])
+        self.throw, self.progress = chosen["throw"], chosen["progress"]
+
+    def solve(
+        self, field: Callable, y0: PyTree, ts: Any, args: PyTree = None, **more: Any
+    ) -> Solution:
+        """`solve` for one sample; `more` are options of it that the model sets itself."""
+        return solve(_AnyField(field), y0, ts, args, **{**self._options(), **more})
+
+    def solve_batch(
+        self,
+        field: Callable,
+        y0: PyTree,
+        ts: Any,
+        args: PyTree = None,
+        in_axes: Any = None,
+        **more: Any,
+    ) -> Solution:
+        """`solve_batch` for samples along a first axis; `ts` and `args` shared if None is said."""
+        options = {**self._options(), "in_axes": in_axes or (0, None, None), **more}
+        return solve_batch(_AnyField(field), y0, ts, args, **options)
+
+    def _options(self) -> Any:
+        return {name: getattr(self, name) for name in DEFAULTS}
+
+
+class _AnyField(eqx.Module):
+    """A field of `(y)`, `(t, y)` or `(t, y, args)` as one of all three."""
+
+    field: Callable[..., Array]
+
+    def __call__(self, t: Array, y: Array, args: PyTree) -> Array:
+        return call_field(self.field, t, y, args)
+
+
+def _plain(settings: PyTree) -> Any:
+    """Known numbers as Python's own, which no optimiser takes for parameters."""
+
+    def plain(x: Any) -> Any:
+        known = isinstance(x, jax.Array | np.ndarray) and not is_traced(x)
+        return np.asarray(x).tolist() if known else x
+
+    return jax.tree.map(plain, settings)

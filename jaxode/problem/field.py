@@ -1,0 +1,169 @@
+"""The vector field of an initial value problem: validated, closed over its arrays, packed."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import PyTree
+
+from .closure import close
+from .errors import FieldError
+from .state import Packing
+
+VectorField = Callable[[Array, PyTree, PyTree], PyTree]
+Field = Callable[..., Array]  # of packed states: field(t, y), or field(t, y, half)
+
+
+def check_field(f: Any) -> Callable:
+    """The vector field; a pair of them as a `Split`. **Raises:** `FieldError`."""
+    if isinstance(f, tuple | list) and not callable(f):
+        if len(f) != 2:
+            raise FieldError(f"a field in parts is a pair (stiff, other), got {len(f)} parts")
+        f = Split(*f)
+    by_parts(check_callable, f)
+    return f
+
+
+def check_callable(f: Any) -> None:
+    """Refuse what cannot be a vector field, before anything is traced.
+
+    **Raises:** `FieldError`.
+    """
+    if not callable(f):
+        raise FieldError(
+            f"the vector field must be callable as f(t, y, args), got {type(f).__name__}"
+        )
+    if inspect.isclass(f):
+        raise FieldError(f"the vector field is the class {f.__name__}: pass an instance of it")
+    count = positional_arguments(f)
+    if count is not None and not count[0] <= 3 <= count[1]:
+        raise FieldError(
+            f"the vector field is called as f(t, y, args), but {_name(f)} takes {count[0]} "
+            f"argument{'s' * (count[0] != 1)}; wrap it, for example lambda t, y, args: f(y)"
+        )
+
+
+def positional_arguments(f: Callable) -> tuple[int, float] | None:
+    """The least and the most positional arguments that `f` takes, or `None` if it does not say."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
+        return None
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    most = float("inf") if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
+    return sum(p.default is p.empty for p in places), most
+
+
+def call_field(field: Callable, t: Array, y: PyTree, args: PyTree) -> PyTree:
+    """Call a field of `(y)`, `(t, y)` or `(t, y, args)`, whichever it takes."""
+    least, most = positional_arguments(field) or (3, 3)
+    if most == float("inf") or (least > 1 and most >= 3):
+        return field(t, y, args)
+    return field(y) if least <= 1 else field(t, y)
+
+
+def close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
+    """`f` with every array it closes over as a leaf, after comparing its output with `y0`.
+
+    **Raises:** `FieldError` where structure, shape or dtype of `f(t, y, args)` differ from `y0`.
+    """
+    return by_parts(lambda part: _close_field(part, y0, args, packing), f)
+
+
+def _close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
+    t = jax.ShapeDtypeStruct((), packing.real_dtype)
+    try:
+        closed, output = close(f, t, y0, args)
+    except TypeError as error:
+        raise FieldError(
+            f"calling {_name(f)}(t, y, args) on shapes y: {_shapes(y0)} failed: {error}"
+        ) from error
+    _check_output(f, output, y0)
+    return closed
+
+
+def _check_output(f: Callable, out: PyTree, y0: PyTree) -> None:
+    check_like(f"{_name(f)}(t, y, args)", out, y0, FieldError)
+
+
+def check_like(what: str, out: PyTree, y0: PyTree, error: type[Exception]) -> None:
+    """**Raises:** `error` unless `out` has the structure, shapes and dtypes of the state `y0`."""
+    expected, got = jax.tree.structure(y0), jax.tree.structure(out)
+    if expected != got:
+        raise error(
+            f"{what} must return a pytree like y0, structure {expected}, but returned {got}"
+        )
+    outputs = jax.tree_util.tree_leaves_with_path(out)
+    for (path, leaf), y in zip(outputs, jax.tree.leaves(y0), strict=True):
+        where = f"{what}{jax.tree_util.keystr(path)}"
+        if not hasattr(leaf, "dtype"):
+            raise error(f"{where} is a {type(leaf).__name__}: expected an array like y0")
+        if leaf.shape != y.shape:
+            raise error(
+                f"{where} has shape {leaf.shape} where y0 has {y.shape}: it must have the shape "
+                "of y (nothing is broadcast)"
+            )
+        if leaf.dtype != y.dtype and not getattr(leaf, "weak_type", False):
+            raise error(
+                f"{where} has dtype {leaf.dtype} where y0 has {y.dtype}: cast y0 or the output, "
+                f"for example y0.astype(jnp.{leaf.dtype})"
+            )
+
+
+def pack_field(field: VectorField, args: PyTree, packing: Packing) -> Callable:
+    """The field on packed states: `(t, array) -> array`, or to a half of it as `pack` says.
+
+    A `Split` where `field` is one.
+    """
+
+    def pack(part: VectorField) -> Callable[..., Array]:
+        def packed(t: Array, y: Array, half: int | None = None) -> Array:
+            slope = part(t.astype(packing.real_dtype), packing.unpack(y), args)
+            return packing.pack(slope, half).astype(packing.dtype)
+
+        return packed
+
+    return by_parts(pack, field)
+
+
+def _name(f: Any) -> str:
+    return getattr(f, "__name__", type(f).__name__)
+
+
+def _shapes(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", tree)
+
+
+class Split(eqx.Module):
+    """A field in a stiff part and another; called, it is their sum."""
+
+    stiff: Callable[..., PyTree]
+    other: Callable[..., PyTree]
+
+    def __call__(self, *inputs: Any) -> PyTree:
+        """The sum of the parts."""
+        return jax.tree.map(jnp.add, self.stiff(*inputs), self.other(*inputs))
+
+
+def by_parts(function: Callable[[Any], Any], field: Any) -> Any:
+    """`function(field)`, or the same of each part of a `Split`."""
+    if isinstance(field, Split):
+        return Split(function(field.stiff), function(field.other))
+    return function(field)
+
+
+class WithJacobian(NamedTuple):
+    """A field, and its Jacobian as the user gives it: `(t, y)` to `(n, n)`, or `(n, n, lanes)`."""
+
+    field: Callable[..., Array]
+    jacobian: Field
+
+    def __call__(self, *inputs: Any) -> Array:
+        """The field."""
+        return self.field(*inputs)

@@ -1,0 +1,115 @@
+"""The state of an initial value problem: validated, and packed into one array."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jaxtyping import PyTree
+
+from .errors import StateError
+
+
+@dataclasses.dataclass(frozen=True)
+class Packing:
+    """How a pytree of arrays becomes one array and comes back.
+
+    A single array keeps its shape; several are laid end to end in one vector of their common
+    dtype. `unpack` accepts any leading axes.
+    """
+
+    treedef: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[np.dtype, ...]
+
+    @classmethod
+    def of(cls, tree: PyTree) -> "Packing":
+        """The packing of pytrees like `tree`."""
+        leaves, treedef = jax.tree.flatten(tree)
+        return cls(
+            treedef, tuple(x.shape for x in leaves), tuple(np.dtype(x.dtype) for x in leaves)
+        )
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the packed array."""
+        return np.dtype(jnp.result_type(*self.dtypes))
+
+    @property
+    def size(self) -> int:
+        """How many components the packed array has."""
+        return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes)
+
+    @property
+    def time_dtype(self) -> np.dtype:
+        """The dtype of times: real, at least float32, as fine as the state."""
+        return np.dtype(jnp.promote_types(jnp.finfo(self.dtype).dtype, jnp.float32))
+
+    @property
+    def real_dtype(self) -> np.dtype:
+        """The real dtype of the state, in which the field is handed `t`."""
+        return np.dtype(jnp.finfo(self.dtype).dtype)
+
+    def pack(self, tree: PyTree, half: int | None = None) -> Array:
+        """One array from a pytree of this structure; of its first axis `half` 0 or 1, or all."""
+        leaves = jax.tree.leaves(tree)
+        if len(leaves) == 1:
+            return leaves[0] if half is None else jnp.split(leaves[0], 2)[half]
+        if half is not None:
+            middle = len(leaves) // 2
+            leaves = leaves[half * middle : (half + 1) * middle]
+        return jnp.concatenate([x.astype(self.dtype).reshape(-1) for x in leaves])
+
+    def unpack(self, array: Array) -> PyTree:
+        """The pytree from its packed array, whose leading axes go to every leaf."""
+        if len(self.shapes) == 1:
+            return jax.tree.unflatten(self.treedef, [array])
+        sizes = [int(np.prod(shape, dtype=int)) for shape in self.shapes]
+        parts = jnp.split(array, np.cumsum(sizes)[:-1], axis=-1)
+        leaves = [
+            _cast(part.reshape(array.shape[:-1] + shape), dtype)
+            for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
+        ]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+
+def _cast(x: Array, dtype: np.dtype) -> Array:
+    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        x = x.real
+    return x.astype(dtype)
+
+
+def check_state(y0: PyTree) -> PyTree:
+    """`y0` with every leaf an array.
+
+    **Raises:** `StateError` for an empty state and for leaves that are not inexact arrays.
+    """
+    paths = jax.tree_util.tree_leaves_with_path(y0)
+    if not paths or sum(np.size(leaf) for _, leaf in paths) == 0:
+        raise StateError(f"y0 has no components: expected a pytree of arrays, got {y0!r}")
+    for path, leaf in paths:
+        where = f"y0{jax.tree_util.keystr(path)}"
+        if not isinstance(leaf, (float, complex, int, np.ndarray, np.generic, jax.Array)):
+            raise StateError(f"{where} is a {type(leaf).__name__}: expected an array of floats")
+        dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
+        if dtype.kind in "OUSMm":
+            raise StateError(f"{where} has dtype {dtype}: expected an array of floats")
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise StateError(
+                f"{where} has dtype {jnp.result_type(leaf)}: expected floating-point or complex, "
+                "for a solve cannot move through integers; write 1.0 for 1"
+            )
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), y0)
+
+
+def is_traced(tree: PyTree) -> bool:
+    """Whether any leaf is a tracer, whose value is not known here."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def arrays_of_args(args: PyTree) -> PyTree:
+    """`args` with Python floats as arrays, so that changing one never recompiles."""
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, (float, complex)) else x, args)

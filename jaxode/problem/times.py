@@ -1,0 +1,50 @@
+"""Validation of the times of a solve."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from .errors import TimesError
+from .state import is_traced
+
+
+def check_times(ts: Any, dtype: np.dtype) -> Array:
+    """`ts` as a one-dimensional array of `dtype`, at least two times, monotone where known.
+
+    **Raises:** `TimesError`. Times traced under `jit` are judged by `Status.BAD_TIMES` instead.
+    """
+    if ts is None:
+        raise TimesError("ts is None: expected times such as (t0, t1)")
+    traced = is_traced(ts)
+    try:
+        # numpy, where it will do: under jit jnp would make tracers of values that are known here
+        times = jnp.asarray(ts) if traced else np.asarray(ts)
+    except (TypeError, ValueError) as error:
+        raise TimesError(f"ts must be a sequence of numbers, got {ts!r}") from error
+    if times.ndim != 1:
+        raise TimesError(f"ts must be one-dimensional, (t0, t1) or longer; got shape {times.shape}")
+    if times.shape[0] < 2:
+        raise TimesError(f"ts must hold at least two times, got {times.shape[0]}")
+    if times.dtype.kind not in "iu" and not jnp.issubdtype(times.dtype, jnp.floating):
+        raise TimesError(f"ts must hold real numbers, got dtype {times.dtype}")
+    if not traced:
+        _check_time_values(np.asarray(times, np.float64))
+    return jnp.asarray(times, dtype)
+
+
+def _check_time_values(times: np.ndarray) -> None:
+    bad = np.flatnonzero(~np.isfinite(times))
+    if bad.size:
+        raise TimesError(f"ts[{bad[0]}] is {times[bad[0]]}: every time must be finite")
+    steps = np.diff(times) * np.sign(times[-1] - times[0])
+    if times[-1] == times[0]:
+        steps = -np.abs(np.diff(times))
+    back = np.flatnonzero(steps < 0)
+    if back.size:
+        i = int(back[0])
+        raise TimesError(
+            f"ts must be monotone, but goes from {times[i]:.6g} to {times[i + 1]:.6g} at index "
+            f"{i + 1} while running from {times[0]:.6g} to {times[-1]:.6g}"
+        )

@@ -1,0 +1,72 @@
+"""Options: by name or object, and numbers that must be positive or count something."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import OptionError, unknown_name
+from .state import is_traced
+
+
+def find(what: str, value: Any, known: Mapping[str, type], kind: Any, example: str) -> Any:
+    """The object that `value` names, or `value` itself where it is one of `kind`.
+
+    **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or anything
+    else.
+    """
+    if isinstance(value, str):
+        if value.lower() not in known:
+            raise unknown_name(what, value, known)
+        return known[value.lower()]()
+    if inspect.isclass(value):
+        raise OptionError(
+            f"{what} must be an instance, but got the class {value.__name__}: write "
+            f"{value.__name__}()"
+        )
+    if not isinstance(value, kind):
+        raise OptionError(
+            f"{what} must be a name or an object such as {example}, got {value!r}; "
+            f"known names: {', '.join(sorted(known))}"
+        )
+    return value
+
+
+def check_positive(
+    what: str, value: Any, error: type[Exception] = OptionError, remark: str = ""
+) -> None:
+    """**Raises:** `error` unless `value` is None, traced or a positive number."""
+    if value is None or is_traced(value):
+        return
+    try:
+        number = np.asarray(value, float)
+    except (TypeError, ValueError):
+        number = np.asarray(np.nan)
+    if number.ndim or not 0 < number < np.inf:
+        raise error(f"{what} must be a positive number{remark}, got {value!r}")
+
+
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether `value` is an integer, Python's or NumPy's, of at least `least`."""
+    integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return integer and int(value) >= least
+
+
+def check_count(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value`, an integer from `least` to `most`, as Python's. **Raises:** `OptionError`."""
+    if is_count(value, least) and (most is None or value <= most):
+        return int(value)
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    raise OptionError(f"{what} must be an integer {bounds}, got {value!r}")
+
+
+def check_counts(owner: str = "", /, **counts: Any) -> tuple[int, ...]:
+    """Positive integers, as `check_count`; `owner`: whose they are."""
+    whose = f"{owner}: " if owner else ""
+    return tuple(check_count(whose + name, value) for name, value in counts.items())
+
+
+def plain(value: Any) -> Any:
+    """A NumPy integer as Python's, for Equinox takes it for an array; all else as it is."""
+    return int(value) if isinstance(value, np.integer) else value

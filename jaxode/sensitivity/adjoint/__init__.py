@@ -1,1 +1,0 @@
-"""The continuous adjoint: its equation, and the way back along it."""

@@ -1,0 +1,1 @@
+"""The continuous adjoint: the adjoint equation, solved backwards in time."""

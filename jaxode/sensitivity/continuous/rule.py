@@ -1,0 +1,74 @@
+"""The gradient rule of one solve by its adjoint equation."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import PyTree
+
+from ...integrate.ensemble import Ensemble
+from ...integrate.forward import Result, run
+from ...integrate.ivp import Plan, Problem, packed_field, reading
+from ...integrate.step import begin
+from ..ad_direction import forwards_after
+from .backward_solver import Backwards
+from .checkpoints import Keeping, Segments
+from .rule_batch import pull_back
+
+
+def solve_alone(problem: Problem, plan: Plan, backwards: Backwards) -> Result:
+    """Run `problem`; its gradient is the adjoint equation's."""
+    if problem.read is None:
+        return _continuous(problem, plan, backwards)
+    # Values that a function reads off the states are differentiated outside the solve.
+    states = _continuous(dataclasses.replace(problem, read=None), plan, backwards)
+    read = reading(problem, plan).fn
+    return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
+
+
+@eqx.filter_custom_vjp
+def _continuous(problem: Problem, plan: Plan, backwards: Backwards) -> Result:
+    return run(problem, plan)[0]
+
+
+@_continuous.def_fwd
+@forwards_after
+def _forward(
+    perturbed: PyTree, problem: Problem, plan: Plan, backwards: Backwards
+) -> tuple[Result, Any]:
+    keeping = None
+    if not backwards.with_y:
+        field, ts = packed_field(problem, plan), problem.ts
+        like = jax.eval_shape(lambda y: begin(plan.method, field, y, ts[0], ts[-1]), problem.y0)
+        segments = Segments.of(plan.method.max_steps, plan.method.solver.num_dense)
+        keeping = Keeping(segments, like)
+    result, kept = run(problem, plan, keeping)
+    known = result.ys, result.status, kept, result.stats.num_accepted
+    return result, (jax.tree.map(lambda x: x[None], known), perturbed)
+
+
+@_continuous.def_bwd
+@forwards_after
+def _backward(
+    residuals: Any,
+    cotangents: Result,
+    _: PyTree,
+    problem: Problem,
+    plan: Plan,
+    backwards: Backwards,
+) -> PyTree:
+    known, perturbed = residuals
+    # A batch of one. What is its own has a part in its equation; what is shared, by quadrature.
+    within = perturbed if backwards.kind == "backsolve" else jax.tree.map(lambda _: False, problem)
+    within = dataclasses.replace(within, y0=True, ts=False)
+    one, rest = eqx.partition(problem, within)
+    one = jax.tree.map(lambda x: x[None], one)
+    ensemble = Ensemble((one, eqx.filter(plan, False)), (rest, plan))
+    mine = jax.tree.map(lambda p, own: p and own, perturbed, within)
+    theirs = jax.tree.map(lambda p, own: p and not own, perturbed, within)
+    flags: Any = Ensemble((mine, False), (theirs, False))  # pyright: ignore[reportArgumentType]
+    ct_of_one = jax.tree.map(lambda x: x[None], cotangents)
+    ct = pull_back(ensemble, None, backwards, flags, known, ct_of_one)
+    own = jax.tree.map(lambda x: x[0], ct.own[0])
+    return eqx.filter(eqx.combine(own, ct.shared[0]), perturbed)

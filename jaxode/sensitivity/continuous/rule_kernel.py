@@ -1,0 +1,104 @@
+"""The gradient rule of a batch in a kernel, by adjoint equations in another."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from ...batch.queue import Tile
+from ...integrate.ensemble import Ensemble
+from ...integrate.forward import Result
+from ...kernels import blocks
+from ...kernels.blocks import Block, Given
+from ...kernels.dispatch import Engine, check_solver, refused
+from ...kernels.forward import KernelRun
+from ...kernels.lowering.block_arrays import kept_whole
+from ...kernels.lowering.interpreter import in_lanes
+from ...kernels.lowering.unsupported import NoKernelError
+from ..ad_direction import forwards_after
+from .backward import Walk
+from .backward_solver import Backwards
+from .rule_batch import pull_back, reading_after
+
+# Saved times that the way back in a kernel keeps in registers, with the states at them.
+MOST_TIMES = 16
+
+
+def solve_in_kernel(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine) -> Result:
+    """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
+
+    **Raises:** `NoKernelError` where there is none.
+    """
+    size = ensemble.own[0].y0[0].size
+    number = ensemble.all_times.shape[-1]
+    if not backwards.with_y:
+        raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
+    if number > MOST_TIMES:
+        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
+    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
+        raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
+    check_solver(backwards.solver, 2 * size)
+    return reading_after(ensemble, lambda states: _continuous(states, tile, backwards, engine))
+
+
+@eqx.filter_custom_vjp
+def _continuous(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine) -> Result:
+    return KernelRun(ensemble, engine.lanes).run()[0]
+
+
+@_continuous.def_fwd
+@forwards_after
+def _forward(
+    perturbed: PyTree, ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine
+) -> tuple[Result, Any]:
+    result = KernelRun(ensemble, engine.lanes).run()[0]
+    return result, (result.ys, result.status, result.stats.num_accepted, perturbed)
+
+
+@_continuous.def_bwd
+@forwards_after
+def _backward(
+    residuals: Any,
+    cotangents: Result,
+    _: PyTree,
+    ensemble: Ensemble,
+    tile: Tile,
+    backwards: Backwards,
+    engine: Engine,
+) -> PyTree:
+    ys, status, counts, perturbed = residuals
+    known = ys, status, None, counts
+
+    def pulled(walked: Any) -> PyTree:
+        return pull_back(ensemble, tile, backwards, perturbed, known, cotangents, walked)
+
+    try:
+        return pulled(lambda walk: walked_in_kernel(walk, engine.lanes))
+    except NoKernelError as reason:
+        if engine.kernel is True:
+            raise refused(reason) from None
+        return pulled(Walk.run)
+
+
+def walked_in_kernel(walk: Walk, lanes: int) -> tuple[Any, PyTree]:
+    """What `walk.run` returns, each trajectory's way back in one lane of a kernel."""
+    count = walk.ensemble.count
+    own = walk.ensemble.own, walk.ys, walk.jumps, walk.counts
+    shared = walk.ensemble.shared, walk.shared, walk.backwards
+
+    def one(own: Any, shared: Any) -> Any:
+        rows, ys, jumps, counts = jax.tree.map(lambda x: x[None], own)
+        rest, moving, backwards = shared
+        parts = None, backwards, walk.flags, moving, ys, jumps, None, counts
+        results, total = Walk(Ensemble(rows, rest), *parts).run()
+        a, g, ended = jax.tree.map(lambda x: x[0], results)
+        return (a, g, ended.astype(jnp.int32)), total  # no kernel writes booleans everywhere
+
+    def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
+        return in_lanes(one, lanes)(own, shared)
+
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
+    ends, total = eqx.filter_eval_shape(one, first, shared)
+    return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)

@@ -1,0 +1,1 @@
+"""The discrete adjoint: the exact derivative of the computed solution."""

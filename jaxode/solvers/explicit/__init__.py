@@ -1,0 +1,1 @@
+"""Explicit Runge-Kutta solvers, stabilised and reversible ones among them."""

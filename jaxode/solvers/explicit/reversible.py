@@ -1,0 +1,273 @@
+"""Solvers whose steps can be undone by algebra: no state has to be kept to walk back over them."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import ArrayLike
+
+from ...problem.errors import OptionError
+from ...problem.field import Field
+from ...problem.validation import check_positive
+from .. import hermite
+from ..base import Evaluations, Solver, Stepped
+from .runge_kutta import ExplicitRungeKutta
+
+# Weight of the gap's growth in an error estimate: as many steps' growth may add up.
+_GAP_WEIGHT = 10.0
+
+
+class ReversibleRK(Solver):
+    r"""The reversible version of an explicit Runge-Kutta solver: its order, error estimate, steps.
+
+    With $\Psi_h(t, y)$ what a step of `base` adds to `y`, two copies of the state step by turns:
+    $y_{n+1} = \lambda y_n + (1 - \lambda) z_n + \Psi_h(t_n, z_n)$ and
+    $z_{n+1} = z_n - \Psi_{-h}(t_{n+1}, y_{n+1})$. A step costs two of `base`. Dense output is that
+    of `base`, drawn to both ends of the step.
+
+    - `base`: the explicit Runge-Kutta solver.
+    - `coupling`: $\lambda$, in (0, 1]. It damps the gap between the copies, by $\lambda$ in each
+      step. None: $\lambda = e^{-r |h|}$, as much in a unit of time however many steps that takes.
+    - `rate`: that $r$, per unit of time. None: `jo.Reversible` chooses it by the span of times.
+
+    Where solutions approach each other at a rate $k$, the gap is multiplied by
+    $\lambda e^{k |h|}$: a given coupling lets it grow in steps above $(1 - \lambda) / k$, a rate
+    where $k$ is above it. Walking back multiplies rounding by up to $1 / \lambda$ in a step.
+
+    **Raises:** `OptionError` for another base, coupling or rate, and for a step with neither.
+
+    Source: S. McCallum, J. Foster, Efficient, accurate and stable gradients for neural ODEs (2024),
+    arXiv 2410.11648; there $\lambda$ is a constant.
+    """
+
+    base: ExplicitRungeKutta
+    coupling: float | None = eqx.field(static=True, default=0.999)
+    rate: ArrayLike | None = None
+    one_step: ClassVar[bool] = False
+    reversible: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        if not isinstance(self.base, ExplicitRungeKutta):
+            raise OptionError(
+                "jo.ReversibleRK needs an explicit Runge-Kutta solver such as jo.Tsit5(), got "
+                f"{self.base!r}"
+            )
+        if self.coupling is not None and not 0 < self.coupling <= 1:
+            raise OptionError(f"coupling must lie in (0, 1], near one; got {self.coupling!r}")
+        if self.coupling is not None and self.rate is not None:
+            raise OptionError(
+                "give jo.ReversibleRK a coupling or a rate; a rate needs coupling=None"
+            )
+        check_positive("rate of jo.ReversibleRK", self.rate)
+
+    @property
+    def order(self) -> int:
+        return self.base.order
+
+    @property
+    def error_order(self) -> int | None:
+        return self.base.error_order
+
+    @property
+    def evaluations(self) -> Evaluations:
+        table = self.base.tableau
+        each = 2 * table.stages - table.first_same_as_last
+        return Evaluations(0, each, table.extra_stages)
+
+    @property
+    def num_dense(self) -> int:
+        return self.base.num_dense + 1
+
+    def init(self, field: Field, t: Array, y: Array) -> Any:
+        return y
+
+    def coupling_of(self, h: Array, y: Array) -> Array:
+        r"""$\lambda$ of a step, in the real dtype of the state."""
+        kept = self.coupling
+        if kept is None:
+            if self.rate is None:
+                raise OptionError(
+                    "jo.ReversibleRK with coupling=None needs a rate=; jo.Reversible() chooses one"
+                )
+            kept = jnp.exp(-jnp.asarray(self.rate) * jnp.abs(h))
+        return jnp.asarray(kept, jnp.finfo(y.dtype).dtype)
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        return self.step_to(field, t, y, h, carry, inside, None)
+
+    def step_to(
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        carry: Any,
+        inside: Array | bool | None,
+        y1: Array | None,
+    ) -> Stepped:
+        z, base = carry, self.base
+        first = lax.optimization_barrier(base.init(field, t, z))
+        stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, inside)
+        coupling = self.coupling_of(h, y)
+        computed = z + (coupling * (y - z) + base.rise(h, slopes))
+        # With a known end, the second half has the very stages of the step back.
+        end = computed if y1 is None else _known(computed, y1)
+        z1 = z - base.increment(field, t + h, end, -h)
+        dense = None
+        if stepped.dense is not None:
+            dense = ((1 - coupling) * (z - y), *stepped.dense)
+        error = stepped.error
+        if error is not None:
+            grown = jnp.abs(end - z1) - jnp.abs(y - z)
+            error = jnp.abs(error) + _GAP_WEIGHT * jnp.maximum(grown, 0)
+        return Stepped(end, error, dense, z1)
+
+    def step_back(
+        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+    ) -> tuple[Array, Any]:
+        z = carry1 + self.base.increment(field, t + h, y1, -h)
+        rise = self.base.increment(field, t, z, h)
+        return z + (y1 - z - rise) / self.coupling_of(h, y1), z
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        missing, *slopes = dense
+        inner = self.base.interpolate(theta, y, h, tuple(slopes))
+        return inner + theta.astype(jnp.finfo(y.dtype).dtype) * missing
+
+
+@jax.custom_jvp
+def _known(computed: Array, value: Array) -> Array:
+    """The `value` that `computed` is known to have, with its derivative."""
+    return value
+
+
+@_known.defjvp
+def _known_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return primals[1], tangents[0]
+
+
+class _Paired(Solver):
+    """Two methods of one evaluation a step that carry, beside the state, what gives its slope."""
+
+    one_step: ClassVar[bool] = False
+    reversible: ClassVar[bool] = True
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    @property
+    def error_order(self) -> int | None:
+        return 2
+
+    @property
+    def evaluations(self) -> Evaluations:
+        return Evaluations(1, 1, 0)
+
+    @property
+    def num_dense(self) -> int:
+        return 2
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        return hermite.value(theta, y, dense)
+
+
+class ReversibleHeun(_Paired):
+    r"""The reversible Heun method, order 2, adaptive, one evaluation a step. Dense: quadratic.
+
+    Beside $y$ it carries $\hat y$, with its slope $\hat f$:
+    $\hat y_{n+1} = 2 y_n - \hat y_n + h \hat f_n$ and
+    $y_{n+1} = y_n + \frac h2 (\hat f_n + \hat f_{n+1})$. Stable for oscillations alone: where
+    solutions approach each other, the gap between $y$ and $\hat y$ grows as fast as they do.
+
+    Source: P. Kidger, J. Foster, X. Li, T. Lyons, Efficient and accurate gradients for neural SDEs
+    (2021), arXiv 2105.13493, algorithms 1 and 2.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("reversible_heun",)
+
+    def init(self, field: Field, t: Array, y: Array) -> Any:
+        return y, field(t, y)
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        scale, (other, slope) = h.astype(jnp.finfo(y.dtype).dtype), carry
+        other1 = (y - other) + (y + scale * slope)
+        slope1 = lax.optimization_barrier(field(t + h, other1))
+        half = scale / 2
+        dense = None if inside is None else hermite.parabola(scale * slope, scale * slope1)
+        # The error of Euler's step with the same first slope.
+        error = half * (slope1 - slope)
+        return Stepped(y + half * (slope + slope1), error, dense, (other1, slope1))
+
+    def step_back(
+        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+    ) -> tuple[Array, Any]:
+        scale, (other1, slope1) = h.astype(jnp.finfo(y1.dtype).dtype), carry1
+        other = (y1 - other1) + (y1 - scale * slope1)
+        slope = lax.optimization_barrier(field(t, other))
+        return y1 - (scale / 2) * (slope + slope1), (other, slope)
+
+    def slope(self, carry: Any) -> Array | None:
+        return carry[1]
+
+
+class AsynchronousLeapfrog(_Paired):
+    r"""The asynchronous leapfrog method, adaptive, one evaluation a step. Dense output: quadratic.
+
+    Beside $y$ it carries a velocity $v$ near the slope. With $u$ the field in the middle of the
+    step, at $y_n + \frac h2 v_n$, it takes $v_{n+1} = v_n + 2 \eta (u - v_n)$ and
+    $y_{n+1} = y_n + \frac h2 (v_n + v_{n+1})$.
+
+    - `damping`: $\eta$, in (1/2, 1]. One, the default, damps nothing and has order 2, stable for
+      oscillations alone; less damps what $v$ is off by, by $2 \eta - 1$ in each step, has order 1,
+      and walking back multiplies rounding by up to $1 / (2 \eta - 1)$ in a step.
+
+    **Raises:** `OptionError` for another damping.
+
+    Source: U. Mutze, An asynchronous leapfrog method II (2013), arXiv 1311.6602; J. Zhuang et al.,
+    MALI: a memory efficient and reverse accurate integrator for neural ODEs (2021), arXiv
+    2102.04668, algorithms 2 and 3 and appendix A.
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("asynchronous_leapfrog",)
+    damping: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self) -> None:
+        if not 0.5 < self.damping <= 1:
+            raise OptionError(f"damping must lie in (1/2, 1], got {self.damping!r}")
+
+    @property
+    def order(self) -> int:
+        return 2 if self.damping == 1 else 1
+
+    def init(self, field: Field, t: Array, y: Array) -> Any:
+        return field(t, y)
+
+    def slope(self, carry: Any) -> Array | None:
+        return carry
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        half, v = h.astype(jnp.finfo(y.dtype).dtype) / 2, carry
+        middle = y + half * v
+        u = lax.optimization_barrier(field(t + h / 2, middle))
+        v1 = v + 2 * self.damping * (u - v)
+        dense = None if inside is None else hermite.parabola(2 * half * v, 2 * half * v1)
+        # The error of Euler's step with the same velocity.
+        return Stepped(middle + half * v1, half * (v1 - v), dense, v1)
+
+    def step_back(
+        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+    ) -> tuple[Array, Any]:
+        half, v1 = h.astype(jnp.finfo(y1.dtype).dtype) / 2, carry1
+        middle = y1 - half * v1
+        u = lax.optimization_barrier(field(t + h / 2, middle))
+        v = (v1 - 2 * self.damping * u) / (1 - 2 * self.damping)
+        return middle - half * v, v

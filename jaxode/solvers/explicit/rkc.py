@@ -1,0 +1,172 @@
+"""Stabilised explicit steps for problems that are stiff by diffusion: no linear systems."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jaxtyping import ArrayLike
+
+from ...problem.field import Field
+from ...problem.validation import check_positive
+from .. import hermite
+from ..base import Evaluations, Solver, Stepped
+from ..step_size import PID, Controller
+from . import chebyshev
+
+# Iterations of the power method before the first step; each step makes one more.
+_FIRST = 16
+# The method stays below the spectral radius, by a few percent where it has converged.
+_MARGIN = 1.2
+
+
+class Carry(NamedTuple):
+    """The slope at the start of a step, and the direction in which the field changes fastest."""
+
+    slope: Array
+    direction: Any
+
+
+class RKC2(Solver):
+    r"""The Runge-Kutta-Chebyshev method of order 2, adaptive. Dense output: cubic Hermite.
+
+    For fields whose Jacobian has its eigenvalues near the negative real axis, such as diffusion on
+    a grid: a step of $s$ stages is stable for $h \rho \le 0.65 (s^2 - 1)$, where $\rho$ is the
+    spectral radius, so the work of a long step grows with its root alone. Each step takes as few
+    stages as that asks for, 2 to 512. Waves and convection, whose eigenvalues lie far from the
+    real axis, are out of its reach.
+
+    $\rho$ is found by the power method on differences of the field, with one more evaluation in
+    each step. The gradient holds the numbers of stages fixed, like the step sizes.
+
+    - `spectral_radius`: a bound of $\rho$ for the whole solve, if you know one: a positive number.
+
+    **Raises:** `OptionError` for a bound that is no positive number.
+
+    Source: B. P. Sommeijer, L. F. Shampine, J. G. Verwer, RKC: an explicit solver for parabolic
+    PDEs, J. Comput. Appl. Math. 88 (1998).
+    """
+
+    names: ClassVar[tuple[str, ...]] = ("rkc2",)
+    one_step: ClassVar[bool] = False  # a step learns the direction of the radius
+    iterates: ClassVar[bool] = True
+    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.increment)
+
+    spectral_radius: ArrayLike | None = eqx.field(default=None, kw_only=True)
+
+    def __check_init__(self) -> None:
+        check_positive("spectral_radius of RKC2", self.spectral_radius)
+
+    @property
+    def order(self) -> int:
+        return 2
+
+    @property
+    def error_order(self) -> int | None:
+        return 3
+
+    @property
+    def evaluations(self) -> Evaluations:
+        return (
+            Evaluations(1 + _FIRST, 2, 0) if self.spectral_radius is None else Evaluations(1, 1, 0)
+        )
+
+    @property
+    def num_dense(self) -> int:
+        return 3
+
+    def why_no_kernel(self) -> str:
+        return f"{type(self).__name__} takes more stages in some steps than in others"
+
+    def forwards(self) -> Solver:
+        return _Forwards(spectral_radius=self.spectral_radius)
+
+    def controller(self) -> Controller:
+        return PID(pcoeff=0.4, icoeff=0.3)
+
+    def init(self, field: Field, t: Array, y: Array) -> Any:
+        slope = field(t, y)
+        if self.spectral_radius is not None:
+            return Carry(slope, ())
+        power, real = _power_method(field, t, y, slope), jnp.finfo(y.dtype).dtype
+        rough = jnp.sin(jnp.arange(1.0, y.size + 1, dtype=real) ** 2).reshape(y.shape)
+        direction = (rough / _length(rough, t)).astype(y.dtype)
+        return Carry(slope, lax.fori_loop(0, _FIRST, lambda _, v: power(v)[1], direction))
+
+    def slope(self, carry: Any) -> Array | None:
+        return carry.slope
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        scale, (slope, direction) = h.astype(jnp.finfo(y.dtype).dtype), carry
+        radius, direction = self._radius(field, t, y, carry)
+        size = lax.stop_gradient(jnp.abs(scale)) * radius
+        stages = chebyshev.stages_for(size)
+        possible = stages <= chebyshev.MOST
+        stages = jnp.where(possible, stages, 2)
+        closed, consts = jax.closure_convert(field, t, y)
+        step = chebyshev.Step(consts, t, scale, y, slope, stages)
+        rise = self.increment(closed, step)
+        # A step that no number of stages makes stable is no step.
+        y1 = jnp.where(possible, y + rise, jnp.nan)
+        slope1 = lax.optimization_barrier(field(t + h, y1))
+        error = 0.4 * scale * (slope + slope1) - 0.8 * rise
+        dense = None
+        if inside is not None:
+            dense = hermite.cubic(y, y1, scale * slope, scale * slope1)
+        return Stepped(
+            y1,
+            error,
+            dense,
+            Carry(slope1, direction),
+            longest=0.9 * chebyshev.reach_of(chebyshev.MOST) / radius,
+            iterations=stages.astype(jnp.int32) - 1,
+        )
+
+    def _radius(self, field: Field, t: Array, y: Array, carry: Carry) -> tuple[Array, Any]:
+        """A bound of the spectral radius, and the direction for the next step."""
+        if self.spectral_radius is None:
+            power = _power_method(field, t, y, carry.slope)
+            return power(lax.stop_gradient(carry.direction))
+        radius = jnp.asarray(self.spectral_radius, jnp.finfo(y.dtype).dtype)
+        return lax.stop_gradient(jnp.broadcast_to(radius, t.shape)), ()
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        return hermite.value(theta, y, dense)
+
+
+class _Forwards(RKC2):
+    """The same without the rule for backward derivatives, which rules out all others."""
+
+    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.plain_increment)
+
+
+def _power_method(
+    field: Field, t: Array, y: Array, slope: Array
+) -> Callable[[Array], tuple[Array, Array]]:
+    """One iteration: from a direction, a bound of the spectral radius and a better direction.
+
+    Nothing is differentiated by it.
+    """
+    closed, consts = jax.closure_convert(field, t, y)
+    consts, t, y, slope = lax.stop_gradient((consts, t, y, slope))
+    size = _length(y, t)
+    reach = jnp.finfo(y.dtype).eps ** 0.5 * jnp.where(size > 0, size, 1)
+
+    def power(direction: Array) -> tuple[Array, Array]:
+        near = lax.optimization_barrier(y + reach * direction)
+        change = closed(t, near, *consts) - slope
+        grown = _length(change, t)
+        good = jnp.isfinite(grown) & (grown > 0)
+        turned = jnp.where(good, change / jnp.where(good, grown, 1), direction)
+        return jnp.where(good, _MARGIN * grown / reach, 0), turned
+
+    return power
+
+
+def _length(x: Array, t: Array) -> Array:
+    """The Euclidean norm, of each lane."""
+    return jnp.sqrt(jnp.sum(jnp.real(x * jnp.conj(x)), tuple(range(x.ndim - t.ndim))))

@@ -1,0 +1,1 @@
+"""One-step solvers for stiff problems: Rosenbrock, ESDIRK and collocation methods."""

@@ -1,0 +1,169 @@
+"""The one step of fully implicit collocation methods, shared by every tableau."""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ...problem.errors import OptionError
+from ...problem.field import Field
+from ..base import Evaluations, Stepped
+from ..linear import Dense, solver_of
+from ..step_size import PID, Controller, Tolerance
+from .base import Implicit, flattened, still, weighted
+from .collocation_tableau import Block, CollocationTableau
+from .newton import Measure, Newton, Progress, no_progress
+
+Solve = Callable[[Array], Array]
+
+# The estimate is of a lower order than the step, whose error is far smaller: what the iteration
+# leaves would be most of it, and adds up over the steps.
+_KAPPA = 1e-4
+
+
+class Collocation(Implicit):
+    """A collocation solver: `tableau` is its whole difference from the others.
+
+    All stages of a step are one system. Its unknowns are the increments of the state up to each
+    stage. Newton's iteration has the Jacobian at the start of the step, and falls into systems of
+    one and of two states, after Hairer and Wanner II, IV.8.
+    """
+
+    tableau: ClassVar[CollocationTableau]
+    iterates: ClassVar[bool] = True
+
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
+
+    def __check_init__(self) -> None:
+        if self.tableau.stages > 1 and not isinstance(self.linear_solver, Dense):
+            raise OptionError(
+                f"{type(self).__name__} has stages that are solved together and takes "
+                f"linear_solver=Dense() alone, got {self.linear_solver!r}: use an ESDIRK or a "
+                "Rosenbrock solver"
+            )
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int | None:
+        embedded = self.tableau.embedded_order
+        return None if embedded is None else min(self.tableau.order, embedded) + 1
+
+    @property
+    def evaluations(self) -> Evaluations:
+        # With the Jacobian of a step comes a value.
+        return Evaluations(0, 1, int(len(self.tableau.corrections) == 2))
+
+    @property
+    def num_dense(self) -> int:
+        return max([self.tableau.stages, *map(len, self.tableau.corrections)])
+
+    def controller(self) -> Controller:
+        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        table, size = self.tableau, h.astype(y.dtype)
+        flat, start = flattened(field, y), y.reshape(-1, *t.shape)
+        around = self.linearised(flat, t, start)
+        if inside is None:
+            around = still(around)  # dense output alone is differentiated by it
+        filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
+        z, progress = self._increments(flat, t, h, y, still(around.jacobian), filtered)
+        powers = [weighted(column, z) for column in zip(*table.increments, strict=True)]
+        last = z[-1] if table.stiffly_accurate else functools.reduce(operator.add, powers)
+        y1, count = lax.optimization_barrier(start + last), progress.count
+        error, dense = None, None
+        defects = [filtered(size * around.slope - self.mass_times(powers[0]))]
+        if table.embedded_order is not None:
+            error = (table.gamma0 * defects[0]).reshape(y.shape)
+        if inside is not None:
+            if len(table.corrections) == 2:
+                slope = functools.reduce(operator.add, (i * p for i, p in enumerate(powers, 1)))
+
+                def end() -> Array:
+                    return filtered(size * flat(t + h, y1) - self.mass_times(slope))
+
+                blank = functools.partial(jnp.zeros_like, start)
+                defects.append(end() if inside is True else lax.cond(inside, end, blank))
+            dense = tuple(p.reshape(y.shape) for p in self._corrected(powers, defects))
+        return Stepped(y1.reshape(y.shape), error, dense, carry, progress.trouble, iterations=count)
+
+    def _increments(
+        self, flat: Field, t: Array, h: Array, y: Array, jacobian: Any, filtered: Solve
+    ) -> tuple[Array, Progress]:
+        """The increments of all stages, `(stages, n)` or `(stages, n, lanes)`."""
+        start, size, s = y.reshape(-1, *t.shape), h.astype(y.dtype), self.tableau.stages
+        correct = self._correction(jacobian, size, filtered)
+        newton = Newton(correct, Measure(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
+        none = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
+        begin = no_progress(size, self.trouble_of(jacobian, start))
+        z, progress = newton.solve(self._residual(flat, t, start, h), none, begin)
+        return z.reshape(s, *start.shape), progress
+
+    def _correction(self, jacobian: Any, size: Array, filtered: Solve) -> Solve:
+        r"""`b -> x` with the derivative of the residual, by that Jacobian, times `x` being `b`.
+
+        With $A^{-1} T = T \Lambda$ that is $x = T w$ and $(\Lambda \otimes M - h I \otimes J) w =
+        \Lambda T^{-1} b$. `filtered` solves for the real eigenvalue.
+        """
+        s, systems = self.tableau.stages, []
+        for block in self.tableau.blocks:
+            real = len(block.matrix) == 1
+            systems.append((block, filtered if real else self._paired(jacobian, size, block)))
+
+        def correct(b: Array) -> Array:
+            b = b.reshape(s, -1, *size.shape)
+            parts = []
+            for block, solve in systems:
+                known = _mixed(block.project, b)
+                w = solve(known.reshape(-1, *size.shape))
+                parts.append(_mixed(block.basis, w.reshape(known.shape)))
+            return functools.reduce(operator.add, parts).reshape(-1, *size.shape)
+
+        return correct
+
+    def _paired(self, jacobian: Array, size: Array, block: Block) -> Solve:
+        """The system of two states that a pair of complex eigenvalues has."""
+        n, wide = jacobian.shape[0], (2, 1, 2, 1) + (1,) * size.ndim
+        mass = jnp.eye(n) if self.mass is None else jnp.asarray(self.mass).T
+        mass = mass.astype(jacobian.dtype).reshape((n, n) + (1,) * size.ndim)
+        by_columns = jnp.array(block.matrix, jacobian.dtype).T.reshape(wide)
+        one = jnp.eye(2, dtype=jacobian.dtype).reshape(wide)
+        whole = by_columns * mass[None, :, None] - one * (size * jacobian)[None, :, None]
+        return solver_of(lax.optimization_barrier(whole.reshape(2 * n, 2 * n, *size.shape)))
+
+    def _corrected(self, powers: list[Array], defects: list[Array]) -> list[Array]:
+        """The coefficients of the collocation polynomial with its slopes at the ends put right."""
+        columns = list(zip(*self.tableau.corrections, strict=True))
+        terms = [[power] for power in powers] + [[] for _ in columns[len(powers) :]]
+        for column, term in zip(columns, terms, strict=False):
+            term += [b * defect for b, defect in zip(column, defects, strict=True)]
+        return [functools.reduce(operator.add, term) for term in terms]
+
+    def _residual(self, flat: Field, t: Array, y: Array, h: Array) -> Callable[[Array], Array]:
+        """`M z_i - h sum_j A_ij f(t + c_j h, y + z_j)`, stage after stage in one vector."""
+        stages = self.tableau.stages
+        times = jax.vmap(lambda c: t + c.astype(h.dtype) * h)(jnp.array(self.tableau.c))
+
+        def residual(z: Array) -> Array:
+            z = z.reshape(stages, *y.shape)
+            slopes = lax.optimization_barrier(jax.vmap(flat)(times, y + z))
+            sums = _mixed(self.tableau.A, slopes)
+            return (jax.vmap(self.mass_times)(z) - h.astype(y.dtype) * sums).reshape(-1, *t.shape)
+
+        return residual
+
+
+def _mixed(rows: Any, parts: Array) -> Array:
+    """The matrix `rows` times `parts`, along the first axis."""
+    rows = jnp.array(rows, jnp.finfo(parts.dtype).dtype)
+    return jax.vmap(weighted, (0, None))(rows, parts)

@@ -1,0 +1,79 @@
+"""Differential-algebraic equations: states that satisfy their algebraic part at the start."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from ...problem.field import Field
+from ..linear import solver_of
+from ..step_size import Tolerance
+
+_MOST = 50
+
+
+class Algebraic(NamedTuple):
+    """The null spaces of a singular mass matrix, orthonormal columns, shape `(n, m)` each.
+
+    `M y' = f` leaves `equations^T f(t, y) = 0`, and says nothing of how `unknowns` move.
+    """
+
+    equations: Array
+    unknowns: Array
+
+
+def algebraic_part(mass: Any) -> Algebraic | None:
+    """The algebraic part of a mass matrix `(n, n)` of known values; None if it is regular."""
+    left, sizes, right = np.linalg.svd(np.asarray(mass, float))
+    null = sizes <= sizes.max(initial=0.0) * len(sizes) * np.finfo(float).eps
+    if not null.any():
+        return None
+    return Algebraic(jnp.asarray(left[:, null]), jnp.asarray(right[null].T))
+
+
+def consistent(
+    algebraic: Algebraic, field: Field, t: Array, y: Array, tolerance: Tolerance
+) -> tuple[Array, Array]:
+    """`y` moved along the algebraic unknowns until the algebraic equations hold; whether they do.
+
+    Newton's iteration; differentiable by the implicit function theorem. `y` is one packed state.
+    """
+    equations, unknowns = (x.astype(y.dtype) for x in algebraic)
+
+    def state(z: Array) -> Array:
+        return y + (unknowns @ z).reshape(y.shape)
+
+    def residual(z: Array) -> Array:
+        return equations.T @ field(t, state(z)).reshape(-1)
+
+    def step(residual: Any, z: Array) -> Array:
+        value, linear = jax.linearize(residual, z)
+        columns = jax.vmap(linear)(jnp.eye(z.size, dtype=z.dtype))
+        return -solver_of(columns)(value)
+
+    def newton(residual: Any, z: Array) -> Array:
+        def unfinished(loop: tuple[Array, Array, Array]) -> Array:
+            count, _, dz = loop
+            move = (unknowns @ dz).reshape(y.shape)
+            small = (tolerance.ratio(move, y) <= 1e-6) | jnp.all(dz == 0)
+            return (count < _MOST) & ~small
+
+        def again(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            count, z, _ = loop
+            dz = step(residual, z)
+            return count + 1, z + dz, dz
+
+        start = jnp.int32(0), z, jnp.full_like(z, jnp.inf)
+        count, z, _ = lax.while_loop(unfinished, again, start)
+        return jnp.where(count < _MOST, z + step(residual, z), jnp.nan)
+
+    def linear_solve(linear: Any, b: Array) -> Array:
+        columns = jax.vmap(linear)(jnp.eye(b.size, dtype=b.dtype))
+        return solver_of(columns)(b)
+
+    zero = jnp.zeros((unknowns.shape[1],), y.dtype)
+    z = lax.custom_root(residual, zero, newton, linear_solve)
+    found = jnp.all(jnp.isfinite(z))
+    return jnp.where(found, state(z), y), found

@@ -1,0 +1,158 @@
+"""The one step of diagonally implicit methods with an explicit first stage, for every tableau."""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ...problem.errors import OptionError
+from ...problem.field import Field, Split
+from ..base import Evaluations, Stepped
+from ..step_size import PID, Controller, Tolerance
+from .base import Implicit, flattened, still, triangle, weighted
+from .esdirk_tableau import EsdirkTableau, ImexTableau
+from .newton import Measure, Newton, Progress, no_progress
+
+
+class Esdirk(Implicit):
+    """A solver with implicit stages one by one: `tableau` is its whole difference from the others.
+
+    A step takes the Jacobian at its start once and factorises one matrix, for all its stages. The
+    unknowns of a stage are its slope; the last one is the first of the next step.
+    """
+
+    tableau: ClassVar[EsdirkTableau | ImexTableau]
+    iterates: ClassVar[bool] = True
+    takes_mass: ClassVar[bool] = False
+    one_step: ClassVar[bool] = False  # a slope of Newton's iteration is not that of its state
+
+    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
+
+    def __check_init__(self) -> None:
+        if self.mass is not None:
+            raise OptionError(
+                f"{type(self).__name__} has an explicit first stage and takes no mass matrix: use "
+                "a Rosenbrock solver"
+            )
+
+    @property
+    def table(self) -> EsdirkTableau:
+        """The tableau of the implicit part."""
+        return self.tableau.implicit if isinstance(self.tableau, ImexTableau) else self.tableau
+
+    @property
+    def order(self) -> int:
+        return self.table.order
+
+    @property
+    def error_order(self) -> int | None:
+        embedded = self.table.embedded_order
+        return None if embedded is None else min(self.table.order, embedded) + 1
+
+    @property
+    def evaluations(self) -> Evaluations:
+        return Evaluations(1, 1, 0)  # with the Jacobian of a step comes a value
+
+    @property
+    def num_dense(self) -> int:
+        return len(self.table.dense[0])
+
+    def controller(self) -> Controller:
+        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
+
+    def init(self, field: Field, t: Array, y: Array) -> Any:
+        if isinstance(field, Split):
+            return field.stiff(t, y), field.other(t, y)
+        return field(t, y)
+
+    def slope(self, carry: Any) -> Array | None:
+        return carry[0] + carry[1] if isinstance(carry, tuple) else carry
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        table, size = self.table, h.astype(y.dtype)
+        done = self._stages(field, t, y, h, carry)
+        slopes = functools.reduce(operator.add, done.slopes)
+        carry1 = done.slopes[0][-1].reshape(y.shape)
+        y1, count = done.last.reshape(y.shape), done.progress.count
+        if isinstance(field, Split):
+            y1 = y + size * weighted(table.b, slopes).reshape(y.shape)
+            carry1, count = self.init(field, t + h, y1), count + 1
+        error, dense = None, None
+        if table.error is not None:
+            error = size * weighted(table.error, slopes)
+            error = (done.solve(error) if table.filtered else error).reshape(y.shape)
+        if inside is not None:
+            rows = zip(*table.dense, strict=True)
+            dense = tuple((size * weighted(row, slopes)).reshape(y.shape) for row in rows)
+        return Stepped(y1, error, dense, carry1, done.progress.trouble, iterations=count)
+
+    def _stages(self, field: Field, t: Array, y: Array, h: Array, carry: Any) -> "_Stages":
+        """All stages, each with its Newton iteration, in a loop."""
+        table, size, once = self.table, h.astype(y.dtype), lax.optimization_barrier
+        start = y.reshape(-1, *t.shape)
+        parts = (field.stiff, field.other) if isinstance(field, Split) else (field,)
+        stiff, *other = (flattened(part, y) for part in parts)
+        # Nothing is differentiated by the matrix of the iteration.
+        jacobian = still(self.linearised(stiff, t, start).jacobian)
+        solve = self.scaled_system(jacobian, table.gamma * size)
+        newton = Newton(solve, Measure(self.tolerance, y, size))
+
+        def stage(state: tuple, row: Any) -> tuple[tuple, None]:
+            slopes, _, progress = state
+            known = sum(weighted(a, k) for a, k in zip(row.a, slopes, strict=True))
+            base, at = once(start + size * known), t + row.c.astype(h.dtype) * h
+
+            def residual(k: Array) -> Array:
+                return k - stiff(at, base + (table.gamma * size) * k)
+
+            guess = weighted(row.guess, slopes[0])
+            slope, progress = newton.solve(residual, guess, progress)
+            last = once(base + (table.gamma * size) * slope)
+            new = slope, *(once(part(at, last)) for part in other)
+            slopes = tuple(
+                lax.dynamic_update_index_in_dim(k, new, row.index, 0)
+                for k, new in zip(slopes, new, strict=True)
+            )
+            return (slopes, last, progress), None
+
+        first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(carry))
+        rest = jnp.zeros((table.stages - 1, *start.shape), start.dtype)
+        slopes = tuple(jnp.concatenate([k, rest]) for k in first)
+        state = slopes, start, no_progress(size, self.trouble_of(jacobian, start))
+        (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
+        return _Stages(slopes, last, solve, progress)
+
+    def _rows(self, y: Array, parts: int) -> "_Row":
+        """The figures of the stages from the second on, as arrays."""
+        table, real = self.table, jnp.finfo(y.dtype).dtype
+        explicit = self.tableau.explicit if isinstance(self.tableau, ImexTableau) else ()
+
+        below = [row[:-1] for row in table.a[1:]]
+        rows = tuple(triangle(rows, real) for rows in (below, explicit)[:parts])
+        index = jnp.arange(1, table.stages, dtype=jnp.int32)
+        return _Row(rows, jnp.array(table.c[1:], real), triangle(table.guesses, real), index)
+
+
+class _Row(NamedTuple):
+    """The figures of a stage."""
+
+    a: tuple[Array, ...]
+    c: Array
+    guess: Array
+    index: Array
+
+
+class _Stages(NamedTuple):
+    """The stages of a step: the slopes of the parts of the field, and the last state."""
+
+    slopes: tuple[Array, ...]
+    last: Array
+    solve: Callable[[Array], Array]
+    progress: Progress

@@ -1,0 +1,104 @@
+"""The one Rosenbrock step, shared by every tableau: linear systems, and no iteration."""
+
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ...problem.field import Field
+from ..base import Evaluations, Stepped
+from ..linear import Dense
+from ..step_size import PID, Controller
+from .base import Implicit, flattened, triangle, weighted
+from .rosenbrock_tableau import RosenbrockTableau
+
+
+class Rosenbrock(Implicit):
+    """A Rosenbrock solver: `tableau` is its whole difference from the others.
+
+    A step takes the Jacobian at its start once and factorises one matrix, for all its stages.
+    """
+
+    tableau: ClassVar[RosenbrockTableau]
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int:
+        return min(self.tableau.order, self.tableau.embedded_order) + 1
+
+    @property
+    def evaluations(self) -> Evaluations:
+        return Evaluations(0, self.tableau.stages, 0)
+
+    @property
+    def num_dense(self) -> int:
+        return len(self.tableau.dense[0])
+
+    def why_no_kernel(self) -> str | None:
+        dense = isinstance(self.linear_solver, Dense)
+        return None if dense else f"{type(self.linear_solver).__name__} is for large systems"
+
+    def controller(self) -> Controller:
+        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        return self.step_and_jacobian(field, t, y, h, inside)[0]
+
+    def step_and_jacobian(
+        self, field: Field, t: Array, y: Array, h: Array, inside: Array | bool | None
+    ) -> tuple[Stepped, Any]:
+        """The step, and the Jacobian at its start."""
+        table, shape = self.tableau, y.shape
+        flat, size = flattened(field, y), h.astype(y.dtype)
+        y = y.reshape(-1, *t.shape)
+        slope, slope_t, jacobian = self.linearised(flat, t, y)
+        solve = self.system(jacobian, 1 / (table.gamma * size))
+        # Each state and each stage once: else XLA computes it again in every sum that it enters.
+        once = lax.optimization_barrier
+        first = once(solve(slope + (table.d[0] * size) * slope_t))
+
+        def stage(stages: Array, row: _Row) -> tuple[Array, None]:
+            at = once(y + weighted(row.a, stages))
+            coupled = self.mass_times(weighted(row.C, stages) / size)
+            slope = flat(t + row.c.astype(h.dtype) * h, at) + coupled
+            new = once(solve(slope + (row.d * size) * slope_t))
+            return lax.dynamic_update_index_in_dim(stages, new, row.index, 0), None
+
+        rest = jnp.zeros((table.stages - 1, *y.shape), y.dtype)
+        # A loop: written out, the stages of POLLU took three times as long to compile.
+        stages, _ = lax.scan(stage, jnp.concatenate([first[None], rest]), self._rows(y.dtype))
+        stages = once(stages)
+
+        def shaped(row: tuple[float, ...]) -> Array:
+            return weighted(row, stages).reshape(shape)
+
+        y1 = y + weighted(table.m, stages)
+        dense = None if inside is None else tuple(map(shaped, zip(*table.dense, strict=True)))
+        trouble = self.trouble_of(jacobian, first)
+        return Stepped(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
+
+    def _rows(self, dtype: Any) -> "_Row":
+        """The figures of the stages from the second on, as arrays."""
+        table = self.tableau
+        return _Row(
+            a=triangle(table.a, dtype),
+            C=triangle(table.C, dtype),
+            c=jnp.array(table.c[1:], dtype),
+            d=jnp.array(table.d[1:], dtype),
+            index=jnp.arange(1, table.stages, dtype=jnp.int32),
+        )
+
+
+class _Row(NamedTuple):
+    """The figures of a stage."""
+
+    a: Array
+    C: Array
+    c: Array
+    d: Array
+    index: Array

@@ -1,0 +1,1 @@
+"""Multistep solvers of variable order: BDF and Adams methods."""

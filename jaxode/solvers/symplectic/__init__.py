@@ -1,0 +1,1 @@
+"""Symplectic splitting methods and Runge-Kutta-Nystrom methods."""

@@ -1,0 +1,55 @@
+"""What solvers of two halves share: a state `(q, p)`, and how it is told from others."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ...problem.errors import StateError
+from ...problem.state import Packing
+from ..base import Solver
+
+
+class Partitioned(Solver):
+    """A solver that moves two halves of the state by turns.
+
+    The packed state is one array, its first axis the halves end to end. A field is asked for one
+    half of its slope, `field(t, y, half)`: the other is then not computed.
+    """
+
+    partitioned: ClassVar[bool] = True
+
+    def check(self, packing: Packing) -> None:
+        """**Raises:** `StateError` unless the state has two halves of equal structure."""
+        if not _has_halves(packing):
+            shapes = jax.tree.unflatten(packing.treedef, map(list, packing.shapes))
+            raise StateError(
+                f"{type(self).__name__} needs y0 = (q, p), a pair of equal structure and shapes, "
+                f"or one array whose first axis holds q and then p; got shapes {shapes}"
+            )
+
+
+def _has_halves(packing: Packing) -> bool:
+    if len(packing.shapes) == 1:
+        shape = packing.shapes[0]
+        return bool(shape) and shape[0] % 2 == 0
+    tree = jax.tree.unflatten(packing.treedef, packing.shapes)
+    children, half = packing.treedef.children(), len(packing.shapes) // 2
+    return (
+        isinstance(tree, tuple | list)
+        and len(children) == 2
+        and children[0] == children[1]
+        and packing.shapes[:half] == packing.shapes[half:]
+    )
+
+
+def halves(y: Array) -> tuple[Array, Array]:
+    """`q` and `p`."""
+    middle = y.shape[0] // 2
+    return y[:middle], y[middle:]
+
+
+def joined(first: Array, second: Array) -> Array:
+    """The state of two halves."""
+    return jnp.concatenate([first, second])

@@ -1,0 +1,118 @@
+"""The one symplectic step of drifts and kicks, shared by every tableau."""
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from ...problem.field import Field
+from .. import hermite
+from ..base import Evaluations, Stepped
+from .partitioned import Partitioned, halves, joined
+from .splitting_tableau import SymplecticTableau
+
+
+class Symplectic(Partitioned):
+    r"""A symplectic solver of $\dot q = f_q(t, p)$, $\dot p = f_p(t, q)$, with fixed steps.
+
+    `tableau` is its whole difference from the others. The state is a pair `(q, p)` of equal
+    structure and shapes, or one array whose first axis holds q and then p; the field returns
+    `(dq, dp)`. Each drift and each kick is one call of it, of which the other half is not computed.
+
+    A field whose `dq` depends on q, or `dp` on p, costs the order and the conserved form, and
+    nothing says so. The error of the energy stays bounded for steps of one size alone.
+
+    Source: E. Hairer, C. Lubich, G. Wanner, Geometric Numerical Integration (2006), II.5 and IX.8.
+    """
+
+    tableau: ClassVar[SymplecticTableau]
+    reversible: ClassVar[bool] = True
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def error_order(self) -> int | None:
+        return None
+
+    @property
+    def evaluations(self) -> Evaluations:
+        first = int(self.tableau.first_same_as_last)
+        return Evaluations(first, len(self.tableau.flows) - first, 5 if self._smooth else 2)
+
+    @property
+    def num_dense(self) -> int:
+        return 5 if self._smooth else 3
+
+    @property
+    def _smooth(self) -> bool:
+        """Whether dense output is a quintic, not the cubic through both ends."""
+        return self.order > 4
+
+    def init(self, field: Field, t: Array, y: Array) -> Any:
+        kind = self.tableau.flows[0][0]
+        return field(t, y, kind) if self.tableau.first_same_as_last else ()
+
+    def step(
+        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+    ) -> Stepped:
+        scale, state, slopes = h.astype(jnp.finfo(y.dtype).dtype), list(halves(y)), []
+        for kind, length, at in self.tableau.flows:
+            if not slopes and self.tableau.first_same_as_last:
+                slope = carry
+            else:
+                slope = lax.optimization_barrier(field(t + at * h, joined(*state), kind))
+            slopes.append(slope)
+            state[kind] = state[kind] + (length * scale) * slope
+        y1 = joined(*state)
+        carry1 = slopes[-1] if self.tableau.first_same_as_last else ()
+        ends = slopes[0], slopes[-1]
+        dense = None if inside is None else self._dense(field, t, y, y1, h, ends, inside)
+        return Stepped(y1, None, dense, carry1)
+
+    def step_back(
+        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+    ) -> tuple[Array, Any]:
+        scale, state, slope = h.astype(jnp.finfo(y1.dtype).dtype), list(halves(y1)), None
+        for kind, length, at in reversed(self.tableau.flows):
+            if slope is None and self.tableau.first_same_as_last:
+                slope = carry1
+            else:
+                slope = lax.optimization_barrier(field(t + at * h, joined(*state), kind))
+            state[kind] = state[kind] - (length * scale) * slope
+        return joined(*state), slope if self.tableau.first_same_as_last else ()
+
+    def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
+        return hermite.value(theta, y, dense)
+
+    def _dense(
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        y1: Array,
+        h: Array,
+        ends: tuple[Array, Array],
+        inside: Array | bool,
+    ) -> tuple[Array, ...]:
+        """The polynomial; of the slopes at both ends the step knows a half each, `ends`."""
+        scale = h.astype(jnp.finfo(y.dtype).dtype)
+
+        def slope(t: Array, y: Array, kind: int, known: Array) -> Array:
+            other = field(t, y, 1 - kind)
+            return scale * (joined(other, known) if kind else joined(known, other))
+
+        def polynomial() -> tuple[Array, ...]:
+            first, last = self.tableau.flows[0][0], self.tableau.flows[-1][0]
+            start, end = slope(t, y, first, ends[0]), slope(t + h, y1, last, ends[1])
+            cubic = hermite.cubic(y, y1, start, end)
+            if not self._smooth:
+                return cubic
+            return hermite.quintic(lambda theta, y: scale * field(t + theta * h, y), y, cubic)
+
+        def none() -> tuple[Array, ...]:
+            # The end of the step may be read all the same.
+            return (y1 - y, *(jnp.zeros_like(y),) * (self.num_dense - 1))
+
+        return polynomial() if inside is True else lax.cond(inside, polynomial, none)

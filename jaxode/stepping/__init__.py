@@ -1,1 +1,0 @@
-"""Steppers: each solver is a tableau of data and the one shared explicit step."""

@@ -1,1 +1,0 @@
-"""Butcher tableaus, one subject a file; data only."""
