@@ -1,0 +1,189 @@
+"""jit, vmap and export: what recompiles, batches and lowers, and how much memory it takes."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+import jaxode as jo
+from tests.support.differences import assert_close
+
+Y0 = jnp.array([0.7, -0.3])
+TS = jnp.array([0.0, 0.4, 1.0])
+MODES = ["discrete", "adjoint"]
+TRACES = [0]
+
+
+def traced(t, y, args):
+    TRACES[0] += 1
+    return jnp.stack([y[1], -args["k"] * jnp.sin(y[0]) + jnp.cos(t)])
+
+
+def pendulum(t, y, args):
+    return jnp.stack([y[1], -args * jnp.sin(y[0]) + jnp.cos(t)])
+
+
+CALLS = [
+    {"rtol": 1e-3, "atol": 1e-5, "dt": 0.1, "ts": TS, "k": 1.0},
+    {"rtol": 1e-6, "atol": 1e-5, "dt": 0.1, "ts": TS, "k": 1.0},
+    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.1, "ts": TS, "k": 1.0},
+    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": TS, "k": 1.0},
+    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": 2 * TS, "k": 1.0},
+    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": -2 * TS, "k": 1.0},
+    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": -2 * TS, "k": 3.0},
+]
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "rk4"])
+def test_values_change_without_recompiling_outside_jit(solver):
+    """Each call changes one more value; only the first traces the field."""
+    seen, results = [], []
+    for call in CALLS:
+        options = {name: call[name] for name in ("rtol", "atol", "dt")}
+        sol = jo.solve(traced, Y0, call["ts"], {"k": call["k"]}, solver=solver, **options)
+        seen.append(TRACES[0])
+        results.append(float(sol.y1[0]))
+    assert seen[0] > 0
+    assert seen == seen[:1] * len(seen)
+    assert len(set(results)) > 3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_values_change_without_recompiling_under_jit(mode):
+    @jax.jit
+    def gradient(call):
+        options = {name: call[name] for name in ("rtol", "atol", "dt")}
+
+        def loss(k):
+            return jnp.sum(
+                jo.solve(traced, Y0, call["ts"], {"k": k}, sensitivity=mode, **options).ys
+            )
+
+        return jax.grad(loss)(call["k"])
+
+    gradient(CALLS[0])
+    before = TRACES[0]
+    results = {float(gradient(call)) for call in CALLS}
+    assert TRACES[0] == before
+    assert len(results) == len(CALLS)
+
+
+def test_controllers_change_without_recompiling_outside_jit():
+    seen = []
+    for dt in (0.1, 0.05, jnp.array(0.025)):
+        sol = jo.solve(traced, Y0, TS, {"k": 1.0}, controller=jo.Fixed(dt))
+        seen.append(TRACES[0])
+        assert sol.stats.num_steps == round(1 / float(dt))
+    assert seen[1:] == seen[:-1]
+
+
+@pytest.mark.parametrize("save", ["ts", "dense"])
+@pytest.mark.parametrize("solver", ["tsit5", "rk4"])
+def test_vmap_equals_a_loop(solver, save):
+    """Over states, parameters and times at once, each lane with steps of its own."""
+    starts = Y0 + jnp.arange(8.0).reshape(4, 2)
+    rates = jnp.array([0.1, 1.0, 10.0, 100.0])
+    times = TS * jnp.array([1.0, 3.0, -1.0, 0.2])[:, None]
+    step: dict[str, Any] = {"dt": 0.013} if solver == "rk4" else {}
+
+    def one(y, k, ts):
+        sol = jo.solve(pendulum, y, ts, k, solver=solver, save=save, throw=False, **step)
+        inside = sol(0.5 * (ts[0] + ts[-1])) if save == "dense" else ()
+        return sol.ys, sol.y1, sol.stats, sol.status, inside
+
+    lanes = jax.jit(jax.vmap(one))(starts, rates, times)
+    run = jax.jit(one)
+    alone = [run(*lane) for lane in zip(starts, rates, times, strict=True)]
+    loop = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9), lanes, loop)
+    assert len(set(np.asarray(lanes[2].num_steps))) > 1
+
+
+def test_vmap_over_one_input_alone():
+    sol = jax.vmap(lambda k: jo.solve(pendulum, Y0, TS, k))(jnp.array([1.0, 2.0]))
+    assert sol.ys.shape == (2, 3, 2)
+    np.testing.assert_allclose(sol.ys[1], jo.solve(pendulum, Y0, TS, 2.0).ys, rtol=1e-12)
+
+
+def test_jit_inside_jit():
+    inner = jax.jit(lambda y, k: jo.solve(pendulum, y, TS, k).y1)
+    outer = jax.jit(lambda y: inner(inner(y, 1.0), 2.0))
+    plain = jo.solve(pendulum, jo.solve(pendulum, Y0, TS, 1.0).y1, TS, 2.0).y1
+    np.testing.assert_allclose(outer(Y0), plain, rtol=1e-12)
+
+
+def test_a_solve_inside_the_field_of_a_solve():
+    """Each slope asks another solve for its rate."""
+
+    def field(t, y, args):
+        rate = jo.solve(lambda s, r, k: k * r, 1.0, (0.0, 1.0), args, rtol=1e-10, atol=1e-10).y1
+        return -rate * y
+
+    def end(k):
+        return jo.solve(field, 1.0, (0.0, 1.0), k, rtol=1e-10, atol=1e-10).y1
+
+    value, gradient = jax.jit(jax.value_and_grad(end))(0.3)
+    exact = np.exp(-np.exp(0.3))
+    np.testing.assert_allclose(value, exact, rtol=1e-8)
+    np.testing.assert_allclose(gradient, -np.exp(0.3) * exact, rtol=1e-7)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_scan_over_solves(mode):
+    def end(k):
+        def stretch(y, ts):
+            return jo.solve(pendulum, y, ts, k, sensitivity=mode, rtol=1e-9, atol=1e-9).y1, None
+
+        return jnp.sum(jax.lax.scan(stretch, Y0, jnp.array([[0.0, 0.5], [0.5, 1.0]]))[0])
+
+    def whole(k):
+        return jnp.sum(jo.solve(pendulum, Y0, (0.0, 1.0), k, rtol=1e-9, atol=1e-9).y1)
+
+    assert_close(jax.jit(jax.grad(end))(2.0), jax.grad(whole)(2.0), 1e-6)
+
+
+@pytest.mark.parametrize("what", ["solve", *MODES])
+def test_solve_and_gradients_lower_for_every_platform(what):
+    def loss(y, k, ts, mode="discrete"):
+        return jnp.sum(jo.solve(pendulum, y, ts, k, sensitivity=mode).ys)
+
+    function = loss
+    if what != "solve":
+        function = jax.grad(functools.partial(loss, mode=what), argnums=(0, 1, 2))
+    single = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2,), (), (3,))]
+    exported = export.export(jax.jit(function), platforms=["cpu", "cuda", "tpu"])(*single)
+    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
+    found = exported.call(*(x.astype(jnp.float32) for x in (Y0, jnp.array(2.0), TS)))
+    expected = jax.jit(function)(*(x.astype(jnp.float32) for x in (Y0, jnp.array(2.0), TS)))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
+
+
+def memory(loss, *inputs):
+    compiled = jax.jit(jax.grad(loss)).lower(*inputs).compile()
+    analysis = compiled.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
+@pytest.mark.parametrize("method", ["quadrature", "backsolve"])
+def test_memory_of_the_adjoint_does_not_grow_with_the_steps(method):
+    way = jo.Continuous(method)
+
+    def loss(steps, y):
+        options = {"solver": "rk4", "dt": 1 / steps, "sensitivity": way, "max_steps": steps}
+        return jnp.sum(jo.solve(lambda t, y, args: -jnp.sin(y), y, (0.0, 1.0), **options).y1)
+
+    few, many = (memory(functools.partial(loss, steps), jnp.ones(1000)) for steps in (100, 10_000))
+    assert few > 8_000
+    assert abs(many - few) < 0.05 * few
+
+
+def test_memory_of_the_discrete_gradient_of_a_large_state_stays_below_a_gigabyte():
+    def loss(y):
+        return jnp.sum(jo.solve(lambda t, y, args: -jnp.sin(y), y, (0.0, 1.0), max_steps=4096).y1)
+
+    assert memory(loss, jax.ShapeDtypeStruct((1_000_000,), jnp.float32)) < 1e9

@@ -1,0 +1,149 @@
+"""Where derivatives of solves are known to become NaN, or to be lost: in every mode.
+
+A mode is a line in `MODES`: its sensitivity, and the direction in which it is differentiated.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from tests.support.differences import assert_close
+
+MODES = {
+    "discrete": (jo.Discrete(), jax.jacrev),
+    "continuous": (jo.Continuous(), jax.jacrev),
+    "forward": (jo.Forward(), jax.jacfwd),
+    "reversible": (jo.Reversible(), jax.jacrev),
+}
+TS = jnp.array([0.0, 0.4, 1.0])
+Y0 = jnp.array([0.7, -0.3])
+modes = pytest.mark.parametrize("mode", MODES)
+alone_and_in_batches = pytest.mark.parametrize("batch", [False, True])
+
+
+def values(mode, batch, f, y0, ts, args=None, **options):
+    """The states at `ts` of a solve, or of the second of three that are alike."""
+    options = {"sensitivity": MODES[mode][0], **options}
+    if not batch:
+        return jo.solve(f, y0, ts, args, throw=False, **options).ys
+    many = jax.tree.map(lambda x: jnp.stack([x] * 3), y0)
+    return jax.tree.map(lambda x: x[1], jo.solve_batch(f, many, ts, args, lanes=2, **options).ys)
+
+
+def derivative(mode, function, **options):
+    return jax.jit(MODES[mode][1](function, **options))
+
+
+@modes
+@alone_and_in_batches
+def test_nothing_moves(mode, batch):
+    """A state of zero, a field of zero, no time to cross, times that repeat."""
+
+    def total(y0, rate, ts):
+        return jnp.sum(values(mode, batch, lambda t, y, k: k * y, y0, ts, rate))
+
+    run, none = derivative(mode, total, argnums=(0, 1, 2)), jnp.zeros(2)
+    for y0, rate, ts in [
+        (none, 0.3, TS),
+        (jnp.ones(2), 0.0, TS),
+        (none, 0.0, TS),
+        (jnp.ones(2), 0.3, jnp.array([0.0, 0.0, 1.0])),
+        (jnp.ones(2), 0.3, jnp.array([0.0, 1.0, 1.0])),
+        (jnp.ones(2), 0.3, jnp.array([1.0, 1.0, 1.0])),
+    ]:
+        by_y0, by_rate, by_ts = run(y0, rate, ts)
+        since = ts - ts[0]
+        growth = jnp.exp(rate * since)
+        np.testing.assert_allclose(by_y0, jnp.sum(growth), rtol=1e-3)
+        np.testing.assert_allclose(by_rate, jnp.sum(y0) * jnp.sum(since * growth), rtol=1e-3)
+        if jnp.all(since == 0):  # a solve of no step moves with no time
+            np.testing.assert_array_equal(jnp.isfinite(by_ts), True)
+            continue
+        slopes = jnp.sum(y0) * rate * growth
+        slopes = slopes.at[0].add(-jnp.sum(slopes))
+        np.testing.assert_allclose(by_ts, slopes, rtol=1e-2, atol=1e-12)
+
+
+@modes
+@pytest.mark.parametrize("solver", ["tsit5", "dopri8", "rosenbrock23", "adams"])
+def test_error_estimates_and_norms_of_zero(mode, solver):
+    """A constant field has no error, and this norm no derivative there."""
+    if mode == "reversible" and solver in ("rosenbrock23", "adams"):
+        pytest.skip("whose steps cannot be undone")
+    controller = jo.PID(norm=lambda x: jnp.sqrt(jnp.sum(x**2)))
+
+    def total(slope):
+        options = {"solver": solver, "controller": controller}
+        return jnp.sum(values(mode, False, lambda t, y, k: k + 0 * y, Y0, TS, slope, **options))
+
+    run = derivative(mode, total)
+    for slope in (jnp.zeros(2), jnp.ones(2)):
+        np.testing.assert_allclose(run(slope), jnp.sum(TS), rtol=1e-9)
+
+
+@modes
+@alone_and_in_batches
+def test_branches_that_are_not_taken(mode, batch):
+    """The root at zero is masked with a safe input, as JAX asks for."""
+
+    def field(t, y, k):
+        safe = jnp.where(y > 0, y, 1.0)
+        return k * jnp.where(y > 0, -jnp.sqrt(safe), 1.0)
+
+    def total(y0, k):
+        return jnp.sum(values(mode, batch, field, y0, TS, k))
+
+    found = derivative(mode, total, argnums=(0, 1))(jnp.array([-1.0, -3.0]), 0.5)
+    for one in jax.tree.leaves(found):
+        assert np.all(np.isfinite(one))
+    assert np.all(found[0] != 0)
+
+
+@modes
+@alone_and_in_batches
+def test_whole_numbers_none_and_unused_parameters(mode, batch):
+    def field(t, y, args):
+        assert args["nothing"] is None
+        chosen = jnp.arange(4)[args["index"]]
+        for _ in range(args["count"]):
+            y = y * args["rate"]
+        return -y * args["power"] * chosen
+
+    def total(args):
+        args = {**args, "index": jnp.array(1), "count": 2}
+        return jnp.sum(values(mode, batch, field, Y0, TS, args)[-1])
+
+    args = {"rate": jnp.array(0.5), "unused": jnp.ones((2, 3)), "nothing": None, "power": 2.0}
+    found = derivative(mode, total)(args)
+    assert found["nothing"] is None
+    assert found["rate"] != 0
+    assert found["power"] != 0
+    np.testing.assert_array_equal(found["unused"], np.zeros((2, 3)))
+
+
+@modes
+def test_derivatives_of_each_example(mode):
+    """One for each of many states and rates, by vmap, are those of a loop."""
+
+    def total(y0, rate):
+        def field(t, y, k):
+            return jnp.stack([y[1], -k * jnp.sin(y[0])])
+
+        return jnp.sum(values(mode, False, field, y0, TS, rate, solver="bosh3") ** 2)
+
+    run = MODES[mode][1](total, argnums=(0, 1))
+    examples = Y0 + 0.2 * jnp.arange(6.0).reshape(3, 2), jnp.array([1.0, 2.0, 3.0])
+    loop = jax.jit(lambda rows: jax.lax.map(lambda row: run(*row), rows))(examples)
+    assert_close(jax.jit(jax.vmap(run))(*examples), loop, 1e-10)
+
+
+@modes
+def test_second_derivatives_where_nothing_moves(mode):
+    def total(k):
+        return jnp.sum(values(mode, False, lambda t, y, k: k[0] * y + k[1], jnp.zeros(2), TS, k))
+
+    hessian = jax.jit(jax.jacfwd(MODES[mode][1](total)))(jnp.zeros(2))
+    mixed = jnp.sum(TS**2)  # y = k[1] t + k[0] k[1] t^2 / 2 + ...
+    np.testing.assert_allclose(hessian, [[0.0, mixed], [mixed, 0.0]], rtol=1e-6, atol=1e-12)

@@ -1,0 +1,147 @@
+"""What Discrete keeps of the forward pass: every choice gives the same gradient."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from tests.support.differences import assert_close
+
+Y0, TS = jnp.array([2.0, 0.0]), jnp.linspace(0.0, 3.0, 5)
+QUERIES = jnp.array([0.3, 1.4])
+CASES = [
+    ("tsit5", "ts"),
+    ("tsit5", "dense"),
+    ("vern7", "steps"),
+    ("rodas5p", "ts"),
+    ("kvaerno5", "dense"),
+    ("bdf", "ts"),
+    ("rk4", "steps"),
+]
+
+
+def oscillator(t, y, mu):
+    return jnp.stack([y[1], mu * (1 - y[0] ** 2) * jnp.sin(y[1]) - y[0]])
+
+
+def gradients(memory, name, save, **options):
+    """Of a sum of what is saved, by start, parameter and times."""
+
+    def loss(y0, mu, ts):
+        how = {"solver": name, "sensitivity": jo.Discrete(memory=memory), "save": save, **options}
+        sol = jo.solve(oscillator, y0, ts, mu, rtol=1e-5, atol=1e-7, max_steps=200, **how)
+        values = sol.ys if sol.dense is None else sol(QUERIES)
+        return jnp.sum(jnp.sin(jnp.where(jnp.isnan(values), 0, values)))
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(Y0, jnp.array(1.5), TS)
+
+
+@pytest.mark.parametrize(("name", "save"), CASES)
+def test_what_is_kept_does_not_change_the_gradient(name, save):
+    options = {"dt": 0.05} if name == "rk4" else {}
+    expected = gradients("steps", name, save, **options)
+    for memory in (None, 1, 9, "stages") if (name, save) == CASES[0] else (2, "stages"):
+        assert_close(gradients(memory, name, save, **options), expected, 1e-9)
+
+
+@pytest.mark.parametrize("memory", [1, 3, 20, 200])
+@pytest.mark.parametrize("count", [1, 2, 7, 64, 100])
+def test_any_number_of_steps_goes_into_any_number_of_states(memory, count):
+    """Of a linear equation by Euler's steps, known in closed form."""
+
+    def end(rate):
+        options = {"solver": "euler", "dt": 1.0 / count, "max_steps": count}
+        how = jo.Discrete(memory=memory)
+        return jo.solve(lambda t, y, k: k * y, 1.0, (0.0, 1.0), rate, sensitivity=how, **options).y1
+
+    expected = (1 + 0.5 / count) ** (count - 1)
+    np.testing.assert_allclose(jax.grad(end)(0.5), expected, rtol=1e-12)
+
+
+def test_with_the_stages_nothing_is_computed_again():
+    calls = []
+
+    def host(y):
+        calls.append(1)
+        return np.asarray(-np.sin(y))
+
+    @jax.custom_vjp
+    def slope(y):
+        return jax.pure_callback(host, jax.ShapeDtypeStruct(y.shape, y.dtype), y)
+
+    slope.defvjp(lambda y: (slope(y), y), lambda y, ct: (-jnp.cos(y) * ct,))
+
+    def loss(y0, memory):
+        how = {"sensitivity": jo.Discrete(memory=memory), "max_steps": 20, "dt": 0.1}
+        return jo.solve(lambda t, y, _: slope(y), y0, (0.0, 1.0), solver="rk4", **how).y1
+
+    def count(memory):
+        value = jax.jit(jax.value_and_grad(lambda y0: loss(y0, memory))).lower(0.5).compile()
+        calls.clear()
+        jax.block_until_ready(value(0.5))
+        return len(calls)
+
+    jax.jit(lambda y0: loss(y0, None))(0.5).block_until_ready()
+    assert count("stages") == 10 * 4
+    assert count("steps") > 10 * 4
+
+
+def temporary(memory: Any, steps: int) -> int:
+    """Bytes that XLA sets aside for the gradient."""
+
+    def loss(rate):
+        options = {"controller": jo.Fixed(1.0 / steps), "max_steps": steps}
+        how = jo.Discrete(memory=memory)
+        y0 = jnp.linspace(0.0, 1.0, 20_000)
+        field = lambda t, y, rate: -rate * jnp.sin(y)  # noqa: E731
+        return jnp.sum(jo.solve(field, y0, (0.0, 1.0), rate, sensitivity=how, **options).y1)
+
+    compiled = jax.jit(jax.grad(loss)).lower(1.0).compile()
+    analysis: Any = compiled.memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
+def test_a_number_of_states_is_all_that_is_kept():
+    few, many = temporary(32, 100), temporary(np.int64(32), 10_000)
+    assert abs(many / few - 1) < 0.05
+    assert temporary("steps", 100) > 2 * few
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("memory", [1, 3, "steps"])
+def test_a_batch_keeps_as_many_snapshots(memory, wide):
+    starts = jax.random.normal(jax.random.key(0), (5, 2))
+
+    def loss(starts, mu, how):
+        options: dict[str, Any] = {"sensitivity": how, "max_steps": 200, "lanes": 5 if wide else 2}
+        sols = jo.solve_batch(oscillator, starts, TS, mu, in_axes=(0, None, None), **options)
+        return jnp.sum(jnp.sin(sols.ys))
+
+    def gradient(memory):
+        how = jo.Discrete(memory=memory)
+        return jax.jit(jax.grad(lambda y, mu: loss(y, mu, how), (0, 1)))(starts, jnp.array(1.5))
+
+    assert_close(gradient(memory), gradient(None), 1e-10)
+
+
+@pytest.mark.parametrize("memory", [0, -1, True, 2.5, "all"])
+def test_another_memory_is_refused(memory):
+    with pytest.raises(jo.OptionError, match='a number of states, "steps", "stages" or None'):
+        jo.Discrete(memory=memory)
+
+
+def test_stages_of_a_batch_are_refused():
+    with pytest.raises(jo.OptionError, match='for a batch use memory="steps"'):
+        jo.solve_batch(oscillator, Y0[None], TS, 1.5, sensitivity=jo.Discrete(memory="stages"))
+
+
+def test_stages_that_do_not_fit_are_refused_with_their_bytes():
+    def loss(y0):
+        options = {"sensitivity": jo.Discrete(memory="stages"), "max_steps": 10**9}
+        return jnp.sum(jo.solve(lambda t, y, _: -jnp.sin(y), y0, (0.0, 1.0), **options).y1)
+
+    with pytest.raises(jo.OutOfMemoryError, match=r"bytes.*lower max_steps"):
+        jax.jit(jax.grad(loss))(jnp.ones(1000))

@@ -1,0 +1,288 @@
+"""BDF: its formulas order by order, what it keeps from step to step, gradients, linear solvers."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from jaxode.solvers.multistep.bdf import Carry
+from tests.support.batches import assert_same, in_tile, one_by_one, outcome
+from tests.support.differences import assert_close, central, weighted
+from tests.support.stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
+
+RATES = jnp.array(ROBERTSON_RATES)
+START = jnp.array([1.0, 0.0, 0.0])
+AT_40 = np.array([0.7158270688, 9.185534765e-06, 0.2841637457])
+MASS = jnp.diag(jnp.array([1.0, 1.0, 0.0]))
+TIGHT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-14, "max_steps": 20_000}
+
+
+def robertson_dae(t, y, rates):
+    """The same with the conserved sum in the place of its last equation."""
+    return robertson(t, y, rates).at[2].set(jnp.sum(y) - 1)
+
+
+def bent(t, y, args):
+    """Stiff in part, and not linear in anything."""
+    fast = args[1] * ((1 - y[0] ** 2) * y[1] - y[0])
+    return jnp.stack([args[0] * y[1] + jnp.cos(t), fast, args[1] * (jnp.sin(t) * y[0] - y[2])])
+
+
+def curve(t):
+    return jnp.stack([jnp.sin(t), jnp.exp(-0.5 * t)], axis=-1)
+
+
+def follow(t, y, args):
+    """Its solution is `curve`."""
+    away = y - curve(t)
+    return jax.jvp(curve, (t,), (jnp.ones_like(t),))[1] - 3 * away - away[::-1] ** 2
+
+
+def after_a_step(order, h):
+    """The largest error of one step of `order` from an exact history, at its end and inside it."""
+    solver: Any = jo.BDF()
+    points = curve(1.0 - h * np.arange(8))
+    rows = [np.diff(points[::-1], n, axis=0)[-1] for n in range(1, 8)]
+    carry = solver.init(lambda t, y: y, jnp.array(1.0), points[0])
+    carry = carry._replace(
+        differences=jnp.stack(rows), h=jnp.array(h), order=jnp.array(float(order))
+    )
+    field = lambda t, y: follow(t, y, None)  # noqa: E731
+    made = solver.step(field, jnp.array(1.0), points[0], jnp.array(h), carry, True)
+    half = solver.interpolate(jnp.array(0.5), points[0], jnp.array(h), made.dense)
+    return [np.max(np.abs(half - curve(1 + h / 2))), np.max(np.abs(made.y1 - curve(1.0 + h)))]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
+def test_each_formula_has_its_order(order):
+    """The error of one step, and inside it, falls with the power `order + 1` of the step."""
+    sizes = np.array([0.08, 0.06, 0.04])
+    errors = np.array([after_a_step(order, h) for h in sizes])
+    for column in errors.T:
+        assert abs(np.polyfit(np.log(sizes), np.log(column), 1)[0] - (order + 1)) < 0.25
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
+def test_the_highest_order_is_kept(most):
+    sol = jo.solve(follow, curve(0.0), (0.0, 4.0), solver=jo.BDF(max_order=most), rtol=1e-5)
+    np.testing.assert_allclose(sol.y1, curve(4.0), atol=1e-3)
+
+
+def test_steps_fall_with_the_order():
+    def number(most):
+        solver = jo.BDF(max_order=most)
+        return jo.solve(follow, curve(0.0), (0.0, 9.0), solver=solver, rtol=1e-7).stats.num_steps
+
+    numbers = [number(most) for most in (2, 3, 5)]
+    assert numbers[0] > 2 * numbers[1] > 2.5 * numbers[2]
+
+
+def test_a_highest_order_that_there_is_not_is_refused():
+    with pytest.raises(jo.OptionError, match="max_order of BDF must be 1 to 5, got 6"):
+        jo.BDF(max_order=6)
+
+
+def test_jacobians_and_factors_serve_many_steps():
+    problem = BY_NAME["rober"]
+    sol = jo.solve(
+        problem.field, jnp.array(problem.y0), (0.0, problem.t1), problem.args, solver="bdf",
+        rtol=1e-6, atol=problem.atol(1e-6),
+    )  # fmt: skip
+    stats: Any = sol.stats
+    assert stats.num_jacobians * 12 < stats.num_steps
+    assert stats.num_factorisations * 4 < stats.num_steps
+    assert stats.num_evaluations < 2.5 * stats.num_steps
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_uneven_steps_have_the_exact_gradient(sign):
+    """By everything that there is; the order rises to five on the way."""
+    steps = jnp.array([0.0, 0.1, 0.17, 0.29, 0.4, 0.47, 0.6, 0.71, 0.77, 0.9, 1.0, 1.05, 1.2])
+    inside = jnp.array([0.0, 0.33, 0.75, 1.2])
+
+    def loss(p):
+        grid = sign * (p["start"] + p["pace"] * steps)
+        sol = jo.solve(bent, p["y"], sign * (p["start"] + p["pace"] * inside), p["args"],
+                       solver="bdf", controller=jo.Grid(grid))  # fmt: skip
+        return weighted((sol.ys, sol.y1))
+
+    p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 2.0])}
+    p |= {"start": jnp.array(0.2), "pace": jnp.array(1.0)}
+    held = {"start": p["start"], "pace": p["pace"]}
+    free = {"y": p["y"], "args": p["args"]}
+    got = jax.jit(jax.grad(lambda q: loss(q | held)))(free)
+    assert_close(got, central(lambda q: loss(q | held), free), 1e-8)
+
+
+@pytest.mark.parametrize("h", [0.1, -0.05])
+def test_a_step_has_the_exact_derivative(h):
+    """Of its end, dense output and history, by state, history, parameters, time and size.
+
+    What it keeps of Jacobians changes how a root is found, not the root.
+    """
+    solver: Any = jo.BDF()
+    start = solver.init(lambda t, y: bent(t, y, jnp.ones(2)), jnp.array(0.2), jnp.ones(3))
+
+    def loss(p):
+        field = lambda t, y: bent(t, y, p["args"])  # noqa: E731
+        carry = start._replace(differences=p["rows"], h=p["before"], order=jnp.array(3.0))
+        made = solver.step(field, p["t"], p["y"], p["h"], carry, True)
+        between = solver.interpolate(jnp.array(0.3), p["y"], p["h"], made.dense)
+        return weighted((made.y1, between, made.carry.differences, made.carry.h))
+
+    rows = 0.3 ** jnp.arange(1, 8)[:, None] * jnp.array([1.0, -0.7, 0.4])
+    p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 8.0]), "rows": rows[:3]}
+    p |= {"t": jnp.array(0.2), "h": jnp.array(h), "before": jnp.array(1.3 * h)}
+
+    def of_three(p):
+        return loss(p | {"rows": jnp.concatenate([p["rows"], rows[3:]])})
+
+    assert_close(jax.jit(jax.grad(of_three))(p), central(of_three, p, 2e-4), 1e-7)
+
+
+@pytest.mark.parametrize(("mode", "rtol"), [("discrete", 1e-10), ("adjoint", 1e-9)])
+def test_adaptive_gradients_agree_with_differences(mode, rtol):
+    p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 5.0])}
+
+    def loss(p, **options):
+        ts = jnp.array([0.0, 0.5, 1.0])
+        return weighted(jo.solve(bent, p["y"], ts, p["args"], max_steps=20_000, **options).ys)
+
+    expected = central(lambda p: loss(p, solver="rodas5p", rtol=1e-11, atol=1e-11), p)
+    given = {"solver": "bdf", "rtol": rtol, "atol": rtol, "sensitivity": mode}
+    assert_close(jax.jit(jax.grad(lambda p: loss(p, **given)))(p), expected, 1e-5)
+
+
+@pytest.mark.parametrize("rtol", [1e-3, 1e-4])
+def test_single_precision(rtol):
+    y0, rates = START.astype(jnp.float32), RATES.astype(jnp.float32)
+    for solver, field in ((jo.BDF(), robertson), (jo.BDF(mass=MASS), robertson_dae)):
+        sol = jo.solve(field, y0, (0.0, 40.0), rates, solver=solver, rtol=rtol, atol=1e-7)
+        assert sol.y1.dtype == jnp.float32
+        np.testing.assert_allclose(sol.y1, AT_40, rtol=5 * rtol)
+
+
+def test_algebraic_equations():
+    off = START.at[2].set(0.3)
+    for start in (START, off):
+        dae = jo.solve(robertson_dae, start, (0.0, 40.0), RATES, solver=jo.BDF(mass=MASS), **TIGHT)
+        np.testing.assert_allclose(dae.y1, AT_40, rtol=1e-7)
+    assert dae.stats.num_rejected < 0.1 * dae.stats.num_steps
+
+
+def test_a_regular_mass_matrix_is_that_of_its_inverse_times_the_field():
+    mass = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.3, 0.0, 1.5]])
+
+    def field(t, y, k):
+        return mass @ robertson(t, y, k)
+
+    sol = jo.solve(field, START, (0.0, 40.0), RATES, solver=jo.BDF(mass=mass), **TIGHT)
+    np.testing.assert_allclose(sol.y1, AT_40, rtol=1e-7)
+
+
+def test_the_gradient_of_an_algebraic_problem_in_a_batch():
+    """Exact, lane by lane and shared, with the mass matrix."""
+    size = jnp.array([1.0, 1e5, 1.0])
+    spread = jnp.array([0.5, 1.0, 2.0])
+
+    def loss(rates, **options):
+        axes = {"in_axes": (None, None, 0), "lanes": 2}
+        sols = jo.solve_batch(
+            robertson_dae, START, (0.0, 40.0), spread[:, None] * rates, **axes,
+            **(TIGHT | options),
+        )  # fmt: skip
+        return weighted(size * sols.y1)
+
+    got = jax.jit(jax.grad(lambda r: loss(r, solver=jo.BDF(mass=MASS))))(RATES)
+    fine = {"rtol": 1e-11, "atol": 1e-16, "solver": jo.Rodas5P(mass=MASS)}
+    expected = central(lambda scale: loss(scale * RATES, **fine), jnp.ones(3))
+    np.testing.assert_allclose(got * RATES, expected, rtol=1e-5)
+
+
+def heat(t, y, args):
+    """Diffusion of a substance that feeds on itself."""
+    w = jnp.pad(y, 1)
+    return 400 * (w[:-2] - 2 * w[1:-1] + w[2:]) + args * y**2
+
+
+def heat_jacobian(t, y, args):
+    n = y.shape[0]
+    return 400 * (jnp.eye(n, k=1) - 2 * jnp.eye(n) + jnp.eye(n, k=-1)) + jnp.diag(2 * args * y)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"jac": heat_jacobian},
+        {"linear_solver": jo.Banded(1, 1)},
+        {"linear_solver": jo.Sparse(np.abs(np.subtract.outer(range(19), range(19))) <= 1)},
+        {"linear_solver": jo.Krylov(rtol=1e-10)},
+        {"linear_solver": jo.Banded(1, 1), "jac": heat_jacobian},
+        {"linear_solver": jo.Banded(1, 1), "mass": jnp.eye(19)},
+    ],
+    ids=["jac", "banded", "sparse", "krylov", "banded jac", "banded mass"],
+)
+def test_linear_solvers_agree(options):
+    """In values of one trajectory, and in gradients of a batch."""
+    (value, batch), gradient, count = by_heat(jo.BDF(**options))
+    (expected, both), slope, _ = heat_by_default()
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose([batch, gradient], [both, slope], rtol=1e-5)
+    assert count < 10 or isinstance(options.get("linear_solver"), jo.Krylov)  # none is kept there
+
+
+@functools.cache
+def heat_by_default():
+    return by_heat(jo.BDF())
+
+
+def by_heat(solver):
+    """Sums of squares of an end and of a batch's ends, the latter's slope, and Jacobians."""
+    y0 = jnp.sin(jnp.pi * jnp.arange(1, 20) / 20)
+    given: dict[str, Any] = {"solver": solver, "rtol": 1e-7, "atol": 1e-9}
+
+    @jax.jit
+    @jax.value_and_grad
+    def of_batch(args):
+        axes = {"in_axes": (None, None, 0)}
+        rates = args * jnp.array([1.0, 2.0])
+        return weighted(jo.solve_batch(heat, y0, (0.0, 0.5), rates, **axes, **given).y1)
+
+    sol = jo.solve(heat, y0, (0.0, 0.5), 3.0, **given)
+    batch, gradient = of_batch(jnp.array(3.0))
+    count: Any = sol.stats.num_jacobians
+    return (weighted(sol.y1), batch), gradient, count
+
+
+def test_lanes_keep_jacobians_of_their_own():
+    """Counts and values of a batch are those of single solves."""
+
+    def swing(t, y, k):
+        return jnp.stack([y[1], k * (1 - y[0] ** 2) * y[1] - y[0]])
+
+    k = jnp.array([1.0, 50.0, 5.0, 200.0, 0.1])
+    options: dict[str, Any] = {"solver": "bdf", "rtol": 1e-5, "atol": 1e-7}
+    y0 = jnp.array([2.0, 0.0])
+
+    def batch(k):
+        axes = {"in_axes": (None, None, 0), "lanes": 2}
+        return outcome(jo.solve_batch(swing, y0, (0.0, 5.0), k, **axes, **options))
+
+    def single(k):
+        return outcome(jo.solve(swing, y0, (0.0, 5.0), k, throw=False, **options))
+
+    expected = one_by_one(single, 0, k)
+    for wide in (False, True):
+        assert_same(in_tile(wide, batch, k)(k), expected, 1e-5, counts=4)
+
+
+def test_a_carry_is_made_of_floats():
+    """Its cotangents are added up, step by step."""
+    carry = jo.BDF().init(lambda t, y: -y, jnp.array(0.0), jnp.ones(2))
+    assert isinstance(carry, Carry)
+    for leaf in jax.tree.leaves(carry):
+        assert jnp.issubdtype(leaf.dtype, jnp.floating)

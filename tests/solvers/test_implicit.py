@@ -1,0 +1,283 @@
+"""Implicit solvers by Newton's iteration: stiffness, gradients of a step, failures, two parts."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from jaxode.solvers.registry import SOLVERS
+from tests.support.batches import assert_same, in_tile, one_by_one, outcome
+from tests.support.differences import assert_close, central, weighted
+from tests.support.registry import IMPLICIT, SYMMETRIC
+from tests.support.stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
+
+NAMES = [name for name in IMPLICIT if SOLVERS[name].iterates]
+L_STABLE = sorted(set(IMPLICIT) - SYMMETRIC)
+ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
+ACCURATE = sorted(set(ADAPTIVE) - {"implicit_euler"})
+# The largest error at rtol=1e-6, in units of the tolerance.
+ERRORS = {"trbdf2": 1000, "kvaerno3": 20, "kvaerno5": 2, "kencarp4": 5}
+ERRORS |= {"radau_iia5": 2, "bdf": 20}
+
+
+@pytest.mark.parametrize("name", ACCURATE)
+@pytest.mark.parametrize("problem", ["rober", "hires", "vdpolm"])
+def test_reference_values_of_stiff_problems(name, problem):
+    problem = BY_NAME[problem]
+    sol = jo.solve(
+        problem.field, jnp.array(problem.y0), (0.0, problem.t1), problem.args, solver=name,
+        rtol=1e-6, atol=problem.atol(1e-6), max_steps=10_000,
+    )  # fmt: skip
+    assert problem.excess(sol.y1, 1e-6) < ERRORS[name]
+    assert sol.stats.num_rejected < 0.2 * sol.stats.num_steps
+
+
+@pytest.mark.parametrize("name", L_STABLE)
+@pytest.mark.parametrize("rate", [-1e6, -1e9, -1e12])
+def test_infinitely_stiff_components_are_gone_after_a_few_big_steps(name, rate):
+    """Far from its slow solution, which is cos(t) to 1/rate, at steps of a million times 1/rate."""
+    sol = jo.solve(
+        lambda t, y, args: rate * (y - jnp.cos(t)), jnp.array([2.0]), jnp.linspace(0.0, 5.0, 11),
+        solver=name, controller=jo.Fixed(0.5),
+    )  # fmt: skip
+    gap = np.abs(sol.ys[:, 0] - np.cos(sol.ts))
+    if name == "rosenbrock23":  # not stiffly accurate: errs by the bend of the solution in a step
+        assert np.all(gap[1:] < 0.1 * 0.5**2)
+        return
+    assert gap[1] < 1e-3
+    assert np.all(gap[3:] < -2 / rate)
+    adaptive: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
+    if name == "implicit_euler":
+        adaptive = {"controller": jo.Fixed(0.5)}
+    sol = jo.solve(
+        lambda t, y, args: rate * (y - jnp.cos(t)), jnp.array([1.0]), (0.0, 10.0), solver=name,
+        **adaptive,
+    )  # fmt: skip
+    assert abs(sol.y1[0] - np.cos(10.0)) < 1e-5
+    assert sol.stats.num_steps < 150
+
+
+def bent(t, y, args):
+    """Stiff in part, and not linear in anything."""
+    fast = args[1] * ((1 - y[0] ** 2) * y[1] - y[0])
+    return jnp.stack([args[0] * y[1] + jnp.cos(t), fast, args[1] * (jnp.sin(t) * y[0] - y[2])])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "bdf"])  # see its own tests
+@pytest.mark.parametrize("h", [0.1, -0.05])
+def test_a_step_has_the_exact_derivative(name, h):
+    """Of its end, dense output and carry, by state, parameters, time and size."""
+    solver: Any = SOLVERS[name]().within(None)
+
+    def loss(p):
+        field = lambda t, y: bent(t, y, p["args"])  # noqa: E731
+        carry = solver.init(field, p["t"], p["y"])
+        made = solver.step(field, p["t"], p["y"], p["h"], carry, True)
+        between = solver.interpolate(jnp.array(0.3), p["y"], p["h"], made.dense)
+        return weighted((made.y1, between)) + 0.01 * weighted(made.carry)
+
+    p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 8.0])}
+    p |= {"t": jnp.array(0.2), "h": jnp.array(h)}
+    assert_close(jax.jit(jax.grad(loss))(p), central(loss, p, 1e-4), 1e-7)
+
+
+@pytest.mark.parametrize("name", ACCURATE)
+def test_the_gradient_of_a_stiff_solve_agrees_with_differences(name):
+    """Of a chemistry over 40 units of time, by its rates and its start."""
+    size = jnp.array([1.0, 1e5, 1.0])
+
+    def loss(p):
+        rates = p["rates"] * jnp.array(ROBERTSON_RATES)
+        sol = jo.solve(
+            robertson, p["y"], (0.0, 40.0), rates, solver=name, rtol=tight, atol=tight * 1e-4,
+            max_steps=20_000,
+        )  # fmt: skip
+        return weighted(size * sol.y1)
+
+    tight = 1e-8 if SOLVERS[name]().order < 4 else 1e-10
+    p = {"y": jnp.array([1.0, 0.0, 0.0]) + jnp.array([0.0, 1e-5, 0.1]), "rates": jnp.ones(3)}
+    tolerance = 1e-4 if SOLVERS[name]().order < 4 else 1e-6
+    got = jax.jit(jax.grad(loss))(p)
+    assert_close(got["rates"], central(lambda r: loss(p | {"rates": r}), p["rates"]), tolerance)
+
+
+def cube_root(t, y, args):
+    return jnp.cbrt(y)
+
+
+def far_from_linear(t, y, args):
+    return -jnp.sign(y) * jnp.abs(y) ** 0.2 * 1e4
+
+
+TROUBLES = {
+    "diverges": (far_from_linear, 1e-3, {"controller": jo.Fixed(1.0)}, jo.Status.NOT_CONVERGED),
+    "diverges, bounded": (
+        far_from_linear, 1e-3, {"controller": jo.PID(dtmin=0.3), "dt": 0.5},
+        jo.Status.NOT_CONVERGED,
+    ),
+    "no Jacobian": (cube_root, 0.0, {}, jo.Status.BAD_JACOBIAN),
+    "no field": (lambda t, y, args: jnp.where(t > 0.5, jnp.nan, -y), 1.0, {},
+                 jo.Status.NOT_FINITE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TROUBLES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_that_cannot_be_made_says_why(name, case):
+    f, start, given, status = TROUBLES[case]
+    options: dict[str, Any] = given
+    if name not in ADAPTIVE and "controller" not in options:
+        options = {"controller": jo.Fixed(0.2)}
+    if name not in ADAPTIVE and isinstance(options["controller"], jo.PID):
+        pytest.skip("fixed steps")
+    y0 = jnp.array([start, 1.0])
+    sol = jo.solve(f, y0, (0.0, 2.0), solver=name, throw=False, **options)
+    assert jo.Status(int(sol.status)) == status
+    assert np.all(np.isnan(sol.y1))
+
+
+@pytest.mark.parametrize(("name", "product"), [("trapezoid", 2.0), ("kencarp4", 4.0)])
+def test_a_singular_matrix_is_said_to_be_one(name, product):
+    """At a product of step and eigenvalue that makes it so to the bit."""
+    sol = jo.solve(
+        lambda t, y, args: 2 * product * y, jnp.ones(2), (0.0, 2.0), solver=name,
+        controller=jo.Fixed(0.5), throw=False,
+    )  # fmt: skip
+    assert sol.status == jo.Status.SINGULAR
+    assert np.all(np.isnan(sol.y1))
+
+
+@pytest.mark.parametrize("name", ["kvaerno5", "radau_iia5"])
+def test_a_lane_in_trouble_leaves_the_others_alone(name):
+    """One has no Jacobian, one no field after a while."""
+
+    def f(t, y, k):
+        return jnp.where(t > k, jnp.nan, -jnp.cbrt(y) * 3)
+
+    y0, k = jnp.array([[9.0], [0.0], [8.0], [7.0]]), jnp.array([9.0, 9.0, 9.0, 0.05])
+    options: dict[str, Any] = {"solver": name, "rtol": 1e-6}
+
+    def batch(y0, k):
+        axes = {"in_axes": (0, None, 0), "lanes": 3}
+        return outcome(jo.solve_batch(f, y0, (0.0, 0.1), k, **axes, **options))
+
+    def single(y0, k):
+        return outcome(jo.solve(f, y0, (0.0, 0.1), k, throw=False, **options))
+
+    expected = one_by_one(single, 0, y0, k)
+    assert list(expected[2]) == [0, jo.Status.BAD_JACOBIAN, 0, jo.Status.NOT_FINITE]
+    assert_same(in_tile(False, batch, y0, k)(y0, k), expected, 1e-6, counts=4)
+
+
+def test_a_solution_of_newtons_iteration_is_within_the_tolerance():
+    """The tolerance reaches the iteration: fewer evaluations where it is loose, none lost."""
+    counts = []
+    for rtol in (1e-3, 1e-9):
+        sol = jo.solve(bent, jnp.ones(3), (0.0, 2.0), jnp.array([1.0, 50.0]), solver="kvaerno5",
+                       rtol=rtol, atol=rtol)  # fmt: skip
+        counts.append(sol.stats.num_evaluations / sol.stats.num_steps)
+    assert 7 <= counts[0] < 20
+    assert 7 <= counts[1] < 20
+
+
+def stiff_part(t, y, k):
+    return k["rate"] * (jnp.cos(t) - y)
+
+
+def other_part(t, y, k):
+    return k["push"] * jnp.stack([y[1], -jnp.sin(y[0])])
+
+
+ARGS = {"rate": jnp.array([50.0, 3.0]), "push": jnp.array(1.5)}
+SPLIT: dict[str, Any] = {"solver": "kencarp4", "rtol": 1e-9, "atol": 1e-9}
+
+
+def test_a_field_in_two_parts_is_their_sum():
+    y0, ts = jnp.array([1.0, 0.3]), jnp.linspace(0.0, 3.0, 7)
+    split = jo.solve((stiff_part, other_part), y0, ts, ARGS, **SPLIT)
+    whole = jo.solve(
+        lambda t, y, k: stiff_part(t, y, k) + other_part(t, y, k), y0, ts, ARGS, solver="kvaerno5",
+        rtol=1e-11, atol=1e-11,
+    )  # fmt: skip
+    np.testing.assert_allclose(split.ys, whole.ys, atol=1e-7)
+
+
+def test_the_order_of_a_solve_in_two_parts():
+    y0, errors = jnp.array([1.0, 0.3]), []
+    args = ARGS | {"rate": jnp.array([3.0, 1.0])}
+    inside = jnp.linspace(0.0, 2.0, 101)
+    exact = jo.solve((stiff_part, other_part), y0, inside, args,
+                     solver="kencarp4", rtol=1e-13, atol=1e-13, max_steps=50_000)  # fmt: skip
+    steps = (48, 64, 96)
+    for number in steps:
+        sol = jo.solve((stiff_part, other_part), y0, inside, args, solver="kencarp4",
+                       controller=jo.Fixed(2.0 / number))  # fmt: skip
+        errors.append((np.max(np.abs(sol.y1 - exact.y1)), np.max(np.abs(sol.ys - exact.ys))))
+    for column in zip(*errors, strict=True):
+        slope = -np.polyfit(np.log(steps), np.log(column), 1)[0]
+        assert abs(slope - 4) < 0.3
+
+
+def test_gradients_flow_to_both_parts():
+    ts = jnp.array([0.0, 0.4, 1.1])
+
+    def loss(p):
+        def other(t, y, args):
+            return p["shift"] + other_part(t, y, args)
+
+        sol = jo.solve((stiff_part, other), p["y"], ts, p["args"], solver="kencarp4",
+                       controller=jo.Fixed(0.17))  # fmt: skip
+        return weighted(sol.ys)
+
+    p = {"y": jnp.array([1.0, 0.3]), "args": ARGS, "shift": jnp.array([0.3, -0.4])}
+    assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-8)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_batch_in_two_parts_equals_its_single_solves(wide):
+    y0 = jax.random.normal(jax.random.key(0), (5, 2))
+    rates = jnp.array([0.5, 3.0, 10.0, 100.0, 1.0])
+    parts = stiff_part, other_part
+
+    def batch(y0, rates):
+        def loss(rates):
+            axes = {"in_axes": (0, None, {"rate": 0, "push": None}), "lanes": 3}
+            args = {"rate": rates, "push": 1.5}
+            sols = jo.solve_batch(parts, y0, (0.0, 1.0), args, **axes, **SPLIT)
+            return weighted(sols.y1), outcome(sols)
+
+        return jax.grad(loss, has_aux=True)(rates)
+
+    def single(y0, rate, weights):
+        def loss(rate):
+            args = {"rate": rate, "push": 1.5}
+            sol = jo.solve(parts, y0, (0.0, 1.0), args, throw=False, **SPLIT)
+            return jnp.sum(weights * (sol.y1**2 + 0.3 * sol.y1)), outcome(sol)
+
+        return jax.grad(loss, has_aux=True)(rate)
+
+    weights = jnp.sin(1.0 + jnp.arange(10)).reshape(5, 2)
+    expected = one_by_one(single, 0, y0, rates, weights)
+    got = in_tile(wide, batch, y0, rates)(y0, rates)
+    assert_same(got[1], expected[1], SPLIT["rtol"], counts=4)
+    np.testing.assert_allclose(got[0], expected[0], rtol=10 * SPLIT["rtol"])
+
+
+def test_a_field_in_two_parts_is_refused_by_name():
+    y0 = jnp.array([1.0, 0.3])
+    for solve in (jo.solve, jo.solve_batch):
+        with pytest.raises(jo.OptionError, match=r"two parts .* solver='kencarp4'"):
+            solve((stiff_part, other_part), y0[None], (0.0, 1.0), ARGS)
+    with pytest.raises(jo.FieldError, match=r"pair .* got 3 parts"):
+        jo.solve((stiff_part, other_part, other_part), y0, (0.0, 1.0), ARGS)  # type: ignore
+    with pytest.raises(jo.FieldError, match="must be callable"):
+        jo.solve((stiff_part, 3.0), y0, (0.0, 1.0), ARGS, solver="kencarp4")  # type: ignore
+
+
+def test_a_mass_matrix_is_refused_by_those_with_an_explicit_stage():
+    with pytest.raises(jo.OptionError, match="Kvaerno5 has an explicit first stage"):
+        dataclasses.replace(jo.Kvaerno5(), mass=jnp.eye(2))

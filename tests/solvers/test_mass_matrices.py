@@ -1,0 +1,96 @@
+"""Mass matrices, regular and singular: orders, and what is equal to a field without one."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from jaxode.solvers.registry import SOLVERS
+from tests.support.registry import IMPLICIT
+
+
+def exact(t):
+    return jnp.stack([jnp.sin(1.3 * t) + 1.1, jnp.cos(t) * jnp.exp(-0.3 * t), jnp.sin(t**2 / 2)])
+
+
+def bent(u):
+    """A map of three components whose every derivative mixes them."""
+    x, y, z = u
+    A = jnp.array([[-0.7, 0.9, 0.4], [-0.5, -0.8, 0.6], [0.5, -0.3, -1.9]])
+    more = [jnp.sin(x * y) + 0.3 * z**2 * x, x * y - 0.4 * z**3 * y, 0.3 * jnp.sin(x * z) + x**2]
+    return A @ u + jnp.stack(more)
+
+
+def forced(t, u, mass):
+    """A right-hand side with which `M u' = f` has the exact solution."""
+    value, slope = jax.jvp(exact, (t,), (jnp.ones_like(t),))
+    return bent(u) - bent(value) + mass @ slope
+
+
+MASSES = {
+    "index 1": np.diag([1.0, 1.0, 0.0]),
+    "index 1, oblique": np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, -1.0]]),
+    "regular": np.array([[2.0, 0.3, 0.1], [-0.4, 1.5, 0.2], [0.1, 0.5, 1.0]]),
+}
+TAKING_MASS = sorted(set(IMPLICIT) - {"trapezoid", "trbdf2", "kvaerno3", "kvaerno5", "kencarp4"})
+# By steps of one size: those whose order is another one, with algebraic equations or always.
+ORDERS = {"bdf": 2}
+ORDERS_OF_ALGEBRAIC = ORDERS | {"gauss_legendre4": 2, "gauss_legendre6": 4}
+# And inside the steps, where these are other than at the end.
+INSIDE = {"gauss_legendre6": 5}
+INSIDE_OF_ALGEBRAIC = {"radau_iia5": 4, "rodas4": 3, "rodas5p": 4}
+
+
+def taking(name: str, mass) -> Any:
+    make: Any = SOLVERS[name]
+    return make(mass=mass)
+
+
+def errors(solver, mass, counts):
+    """The error at the end, and the largest inside the steps, for each number of steps."""
+    inside = jnp.linspace(0.0, 1.6, 301)
+
+    @jax.jit
+    def run(dt):
+        sol = jo.solve(
+            forced, exact(0.0), inside, mass, solver=solver,
+            controller=jo.Fixed(dt), max_steps=2000,
+        )  # fmt: skip
+        gaps = jnp.max(jnp.abs(sol.ys - jax.vmap(exact)(inside)), axis=-1)
+        return gaps[-1], jnp.max(gaps)
+
+    return np.array([run(1.6 / count) for count in counts])
+
+
+@pytest.mark.parametrize("kind", MASSES)
+@pytest.mark.parametrize("name", TAKING_MASS)
+def test_order_with_a_mass_matrix(name, kind):
+    """At the end, and inside the steps.
+
+    Algebraic unknowns take the orders of Hairer and Wanner II, table VI.1.1.
+    """
+    solver = taking(name, MASSES[kind])
+    tables = (ORDERS, INSIDE) if kind == "regular" else (ORDERS_OF_ALGEBRAIC, INSIDE_OF_ALGEBRAIC)
+    known, known_inside = tables
+    order = known[name] if name in known else int(solver.order)
+    counts = np.array([32, 45, 64]) * (16 if order == 1 else 4 if order == 2 else 1)
+    found = errors(solver, jnp.array(MASSES[kind]), counts)
+    end, inside = -np.polyfit(np.log(counts), np.log(found), 1)[0]
+    assert abs(end - order) < 0.25
+    assert abs(inside - known_inside.get(name, order)) < 0.4
+
+
+@pytest.mark.parametrize("name", TAKING_MASS)
+def test_a_regular_mass_matrix_is_its_inverse_times_the_field(name):
+    """In every step: the stages are the same but for rounding and the ends of iterations."""
+    mass = jnp.array(MASSES["regular"])
+    start, steps = (exact(0.0), (0.0, 1.6), mass), jo.Fixed(0.05)
+    with_mass = jo.solve(forced, *start, solver=taking(name, mass), controller=steps)
+    without = jo.solve(
+        lambda t, u, mass: jnp.linalg.solve(mass, forced(t, u, mass)),
+        *start, solver=name, controller=steps,
+    )  # fmt: skip
+    np.testing.assert_allclose(with_mass.y1, without.y1, rtol=1e-9)

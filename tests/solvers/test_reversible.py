@@ -1,0 +1,296 @@
+"""Solvers that step back, and the gradient that walks on them: exact, and without stored states."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from jaxode.solvers.explicit.runge_kutta import ExplicitRungeKutta
+from jaxode.solvers.registry import SOLVERS
+from tests.sensitivity.test_batch_gradients import Case
+from tests.sensitivity.test_gradients import loss_of, point
+from tests.solvers.test_convergence import exact as circle
+from tests.solvers.test_convergence import field as around
+from tests.solvers.test_convergence import slope
+from tests.support.batches import in_tile
+from tests.support.differences import assert_close, central
+from tests.support.problems import lotka_volterra
+
+EXPLICIT = sorted(
+    {s: n for n, s in reversed(SOLVERS.items()) if issubclass(s, ExplicitRungeKutta)}.values()
+)
+REVERSIBLE = sorted({s: n for n, s in reversed(SOLVERS.items()) if s.reversible}.values())
+OTHERS = sorted(
+    n for n, s in SOLVERS.items() if not s.reversible and not issubclass(s, ExplicitRungeKutta)
+)
+STEPS = {"controller": jo.Fixed(0.17), "max_steps": 12}
+
+
+def reversible(name, coupling=0.999):
+    return jo.Reversible(coupling).solver(SOLVERS[name]())
+
+
+@pytest.mark.parametrize("name", [*EXPLICIT, *REVERSIBLE])
+def test_the_gradient_is_that_of_stored_states(name):
+    """Saved values, with gradients by start, arguments and times; the name alone is enough."""
+    walked = loss_of("ts", solver=name, sensitivity=jo.Reversible(0.999), **STEPS)
+    stored = loss_of("ts", solver=reversible(name), **STEPS)
+    got, expected = (jax.jit(jax.value_and_grad(loss))(point()) for loss in (walked, stored))
+    assert_close(got, expected, 1e-10)
+
+
+def rate_over(span):
+    """Three eighths of the digits of float64."""
+    return 0.375 * np.log(2.0**52) / span
+
+
+@pytest.mark.parametrize("name", ["tsit5", "rk4"])
+def test_by_default_the_coupling_is_a_rate_over_the_times(name):
+    """The name alone is enough; the rate is held fixed where times are differentiated."""
+    p = point()
+    span = float(jnp.abs(p["ts"][-1] - p["ts"][0]))
+    base = SOLVERS[name]()
+    assert isinstance(base, ExplicitRungeKutta)
+    stored = jo.ReversibleRK(base, None, rate_over(span))
+    walked = loss_of("ts", solver=name, sensitivity="reversible", **STEPS)
+    got = jax.jit(jax.value_and_grad(walked))(p)
+    expected = jax.jit(jax.value_and_grad(loss_of("ts", solver=stored, **STEPS)))(p)
+    assert_close(got, expected, 1e-10)
+
+
+@pytest.mark.parametrize(("field", "end"), [(lotka_volterra, 10.0), (lambda t, y, k: -y, 10.0)])
+def test_it_takes_little_more_steps_than_its_base(field, end):
+    """Where solutions draw near each other; a coupling of 0.999 takes 30 and 160 times as many."""
+
+    def steps(sensitivity):
+        options = {"rtol": 1e-6, "atol": 1e-8, "sensitivity": sensitivity}
+        return jo.solve(field, jnp.ones(2), (0.0, end), **options).stats.num_steps
+
+    assert steps("reversible") < 1.5 * steps("discrete")
+
+
+@pytest.mark.parametrize("mode", ["ends", "function", "steps", "dense"])
+def test_the_gradient_equals_differences_for_every_save(mode):
+    p = point(ts=(1.4, 0.9, 0.5, 0.2)) if mode == "function" else point()
+    if mode == "ends":
+        p["ts"] = p["ts"][jnp.array([0, -1])]
+    loss = loss_of(mode, solver="bosh3", sensitivity=jo.Reversible(coupling=0.9), **STEPS)
+    assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-9)
+
+
+@pytest.mark.parametrize("name", ["tsit5", "reversible_heun"])
+def test_adaptive_steps_agree_with_stored_states_and_a_grid_with_differences(name):
+    options = {"solver": reversible(name), "rtol": 1e-6, "atol": 1e-8, "max_steps": 2048}
+    walked = jax.jit(jax.grad(loss_of("ts", sensitivity="reversible", **options)))(point())
+    assert_close(walked, jax.jit(jax.grad(loss_of("ts", **options)))(point()), 1e-9)
+    p = {k: v for k, v in point().items() if k != "ts"}
+    grid = jo.Grid(jnp.array([0.2, 0.3, 0.55, 0.8, 1.4]))
+
+    def loss(p):
+        options = {"solver": name, "controller": grid, "sensitivity": "reversible"}
+        return loss_of("ts", **options)({**p, "ts": point()["ts"]})
+
+    assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-9)
+
+
+class Walked(Case):
+    @property
+    def options(self):
+        return {**super().options, "sensitivity": "reversible"}
+
+
+CASES = {
+    "ends": Walked("ends", "midpoint", "ends"),
+    "ts": Walked("ts", "rk4", "own"),
+    "function": Walked("function", "euler", "odd"),
+    "steps": Walked("steps", "reversible_heun", "own"),
+    "dense": Walked("dense", "asynchronous_leapfrog", "shared"),
+}
+
+
+@pytest.mark.parametrize(("name", "wide"), [(name, name != "ts") for name in CASES])
+def test_gradients_in_lanes_are_those_of_single_solves(name, wide):
+    case = CASES[name]
+    run = in_tile(wide, jax.grad(case.batch), case.point)
+    assert_close(run(case.point), jax.jit(jax.grad(case.loop))(case.point), 1e-10)
+
+
+def test_a_failed_trajectory_of_a_batch_is_nan_alone():
+    def loss(y0):
+        sols = jo.solve_batch(
+            lambda t, y, args: y**2, y0, (0.0, 1.0), sensitivity="reversible", max_steps=200
+        )
+        return jnp.sum(jnp.where(sols.status == 0, sols.y1[:, 0], 0.0))
+
+    found = jax.grad(loss)(jnp.array([[0.3], [2.0], [0.5]]))[:, 0]
+    assert np.isnan(found[1])
+    np.testing.assert_allclose(found[jnp.array([0, 2])], [0.7**-2, 0.5**-2], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in EXPLICIT if n not in ("euler", "vern7", "tsit5", "dopri5")]
+)
+def test_the_reversible_version_has_the_order_of_its_base(name):
+    """Everywhere on the way, inside steps too; at the end it may be one more."""
+    order = SOLVERS[name]().order
+    # The high orders reach rounding before their terms of higher order are gone.
+    numbers = {1: (1024, 1448, 2048), 8: (16, 19, 23, 27, 32)}.get(order, (256, 362, 512))
+    inside = jnp.linspace(0.0, 2.0, 1009)
+
+    @jax.jit
+    def error(dt):
+        options = {"controller": jo.Fixed(dt), "max_steps": 5000}
+        sol = jo.solve(around, circle(0.0), inside, solver=reversible(name), **options)
+        return jnp.max(jnp.abs(sol.ys - circle(inside)))
+
+    found = np.array([error(2.0 / n) for n in numbers])
+    assert abs(slope(numbers, found) - order) < 0.12
+
+
+@pytest.mark.parametrize("name", [*(n for n in EXPLICIT if n != "euler"), "reversible_heun"])
+def test_twelve_hundred_steps_back_lead_home(name):
+    """Lotka-Volterra, by the solver alone."""
+    solver, h = reversible(name), jnp.array(0.002)
+    y0 = jnp.array([1.0, 1.0])
+
+    def field(t, y):
+        return lotka_volterra(t, y, None)
+
+    @jax.jit
+    def there_and_back(y0):
+        def step(n, state):
+            stepped = solver.step(field, n * h, state[0], h, state[1], None)
+            return stepped.y1, stepped.carry
+
+        def back(n, state):
+            return solver.step_back(field, (1199 - n) * h, state[0], h, state[1])
+
+        start = y0, solver.init(field, jnp.array(0.0), y0)
+        return jax.lax.fori_loop(0, 1200, back, jax.lax.fori_loop(0, 1200, step, start))[0]
+
+    np.testing.assert_allclose(there_and_back(y0), y0, rtol=1e-8)
+
+
+def wave(t, y, rate):
+    return rate * (jnp.roll(y, 1) - jnp.roll(y, -1))
+
+
+def temporary(steps, adaptive):
+    """Bytes that XLA sets aside for the gradient of a state of 20,000 numbers."""
+
+    def loss(rate, y0):
+        control = {} if adaptive else {"controller": jo.Fixed(1.0 / steps)}
+        options = {"sensitivity": "reversible", "max_steps": steps, **control}
+        return jnp.sum(jo.solve(wave, y0, (0.0, 1.0), rate, **options).y1 ** 2)
+
+    inputs = jnp.ones(()), jnp.linspace(0.0, 1.0, 20_000)
+    analysis = jax.jit(jax.grad(loss)).lower(*inputs).compile().memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+def test_memory_does_not_grow_with_the_steps(adaptive):
+    """But for the two numbers of each adaptive step."""
+    few, many = temporary(100, adaptive), temporary(10_000, adaptive)
+    assert many - adaptive * 16 * 9_900 <= 1.05 * few
+
+
+def decay(t, y, k):
+    return -k * y
+
+
+@functools.cache
+def of_decay(span, **options):
+    def end(y0):
+        options_ = {"sensitivity": "reversible", "max_steps": 40_000, **options}
+        return jo.solve(decay, y0, (0.0, span), 1.0, **options_).y1
+
+    return jax.jit(jax.value_and_grad(end))(1.0)
+
+
+def test_the_gap_of_the_copies_bounds_adaptive_steps():
+    """Fixed steps of solutions that approach each other are lost; the error estimate sees it."""
+    lost, _ = of_decay(20.0, sensitivity=jo.Reversible(0.999), controller=jo.Fixed(0.5))
+    assert abs(lost) > 1.0
+    for coupling in (0.9, 0.99):
+        kept, gradient = of_decay(20.0, sensitivity=jo.Reversible(coupling))
+        assert abs(kept) < 1e-4
+        assert abs(gradient) < 1e-4
+    # Digits for 13 e-foldings: twelve are, twenty are not to be had, and that is said.
+    assert abs(of_decay(12.0)[0] - np.exp(-12.0)) < 1e-6
+    assert np.all(np.isnan(of_decay(20.0, max_steps=1000)))
+
+
+def test_what_cannot_be_undone_is_said_with_the_remedy():
+    with pytest.raises(jo.SolveError, match=r'MAX_STEPS.*approach each other.*"discrete"'):
+        jo.solve(decay, 1.0, (0.0, 40.0), 1.0, sensitivity="reversible", max_steps=500)
+    with pytest.raises(jo.SolveError, match=r"MAX_STEPS(?!.*approach each other)"):
+        jo.solve(decay, 1.0, (0.0, 40.0), 1.0, max_steps=5)
+
+
+def test_a_walk_that_goes_astray_gives_nan():
+    """Steps of Euler's method, damped so that 400 of them forget the other copy."""
+    fixed = jo.Fixed(0.005)
+    value, gradient = of_decay(2.0, sensitivity=jo.Reversible(0.9), controller=fixed, solver="rk4")
+    assert abs(value - np.exp(-2.0)) < 1e-6
+    assert np.isnan(gradient)
+    near = of_decay(2.0, sensitivity=jo.Reversible(0.999), controller=fixed, solver="rk4")
+    assert abs(near[1] - np.exp(-2.0)) < 1e-6
+
+
+def test_damped_leapfrog_has_order_one():
+    numbers = np.array([512, 724, 1024])
+
+    @jax.jit
+    def error(dt):
+        solver = jo.AsynchronousLeapfrog(damping=0.9)
+        options = {"controller": jo.Fixed(dt), "max_steps": 2000}
+        sol = jo.solve(around, circle(0.0), (0.0, 2.0), solver=solver, **options)
+        return jnp.max(jnp.abs(sol.y1 - circle(2.0)))
+
+    assert abs(slope(numbers, np.array([error(2.0 / n) for n in numbers])) - 1) < 0.1
+    assert jo.AsynchronousLeapfrog(damping=0.9).order == 1
+
+
+@pytest.mark.parametrize("name", ["reversible_heun", "asynchronous_leapfrog"])
+def test_float32_walks_home(name):
+    y0 = jnp.array([1.0, 0.5], jnp.float32)
+
+    def loss(y0, sensitivity):
+        ts = jnp.array([0.0, 1.0], jnp.float32)
+        sol = jo.solve(lotka_volterra, y0, ts, solver=name, dt=0.01, sensitivity=sensitivity)
+        return jnp.sum(sol.y1**2)
+
+    got, expected = (jax.grad(loss)(y0, mode) for mode in ("reversible", "discrete"))
+    assert got.dtype == jnp.float32
+    assert_close(got, expected, 1e-4)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_solvers_that_cannot_be_undone_are_refused_by_name(name):
+    with pytest.raises(jo.OptionError, match=rf"{SOLVERS[name].__name__} cannot be undone.*tsit5"):
+        jo.solve(decay, 1.0, (0.0, 1.0), 1.0, solver=name, sensitivity="reversible")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jo.ReversibleRK(jo.Rodas5P()), "needs an explicit Runge-Kutta solver"),  # pyright: ignore[reportArgumentType]
+        (lambda: jo.ReversibleRK(jo.Tsit5(), 1.2), r"coupling must lie in \(0, 1\]"),
+        (lambda: jo.Reversible(0.0).solver(jo.Tsit5()), r"coupling must lie in \(0, 1\]"),
+        (lambda: jo.ReversibleRK(jo.Tsit5(), 0.9, 1.0), "a coupling or a rate"),
+        (lambda: jo.ReversibleRK(jo.Tsit5(), None, -1.0), "rate of .* positive number, got -1.0"),
+        (
+            lambda: jo.solve(decay, 1.0, (0.0, 1.0), 1.0, solver=jo.ReversibleRK(jo.Tsit5(), None)),
+            r"needs a rate=; jo.Reversible\(\) chooses one",
+        ),
+        (lambda: jo.AsynchronousLeapfrog(0.5), r"damping must lie in \(1/2, 1\]"),
+    ],
+)
+def test_bad_options_are_refused(make, message):
+    with pytest.raises(jo.OptionError, match=message):
+        make()

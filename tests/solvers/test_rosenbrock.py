@@ -1,0 +1,220 @@
+"""Rosenbrock solvers and the switching one: stiff problems, mass matrices, Jacobians, failures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxode as jo
+from jaxode.solvers.implicit.rosenbrock23 import ROSENBROCK23
+from tests.support.differences import central
+
+RATES = jnp.array([0.04, 3e7, 1e4])
+START = jnp.array([1.0, 0.0, 0.0])
+TIGHT = {"rtol": 1e-8, "atol": 1e-12, "max_steps": 20_000}
+# At t = 1e11; Hairer, Wanner, Solving Ordinary Differential Equations II (1996), as in the test set
+# for IVP solvers of Mazzia and Magherini.
+ROBERTSON_END = jnp.array([2.083340149701255e-8, 8.333360770334713e-14, 0.9999999791665050])
+NAMES = ["rosenbrock23", "rodas4", "rodas5p", "auto"]
+
+
+def robertson(t, y, k):
+    made, lost = k[0] * y[0], k[2] * y[1] * y[2]
+    return jnp.stack([lost - made, made - lost - k[1] * y[1] ** 2, k[1] * y[1] ** 2])
+
+
+def robertson_dae(t, y, k):
+    """The same with the conserved sum in the place of its last equation."""
+    return robertson(t, y, k).at[2].set(jnp.sum(y) - 1)
+
+
+MASS = jnp.diag(jnp.array([1.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_robertson_over_eleven_decades(name):
+    sol = jo.solve(
+        robertson, START, (0.0, 1e11), RATES, solver=name, rtol=1e-7, atol=1e-16, max_steps=200_000
+    )
+    np.testing.assert_allclose(sol.y1, ROBERTSON_END, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [-1e3, -1e6, -1e12])
+@pytest.mark.parametrize("name", ["rosenbrock23", "rodas4", "rodas5p"])
+def test_steps_far_longer_than_the_fastest_decay_are_damped(name, rate):
+    """From a start off the slow solution, cos t, with steps of 0.1."""
+
+    def field(t, y, args):
+        return rate * (y - jnp.cos(t)) - jnp.sin(t)
+
+    sol = jo.solve(field, jnp.array([2.0]), (0.0, 2.0), solver=name, controller=jo.Fixed(0.1))
+    np.testing.assert_allclose(sol.y1, jnp.cos(2.0), atol=3e-3)
+
+
+@pytest.mark.parametrize("solver", [jo.Rodas4(mass=MASS), jo.Rodas5P(mass=MASS)])
+def test_an_algebraic_equation(solver):
+    dae = jo.solve(robertson_dae, START, (0.0, 1e4), RATES, solver=solver, **TIGHT)
+    ode = jo.solve(robertson, START, (0.0, 1e4), RATES, solver="rodas5p", **TIGHT)
+    np.testing.assert_allclose(dae.y1, ode.y1, rtol=1e-6)
+
+
+def test_a_start_is_moved_onto_the_algebraic_equations():
+    off = START.at[2].set(0.3)
+    sol = jo.solve(
+        robertson_dae, off, (0.0, 1.0), RATES, solver=jo.Rodas5P(mass=MASS), save="steps", **TIGHT
+    )
+    np.testing.assert_allclose(sol.ys[0], START, atol=1e-12)
+
+
+def test_a_start_that_cannot_be_consistent_says_so():
+    def field(t, y, args):
+        return jnp.stack([-y[0], y[1] ** 2 + 1])
+
+    solver = jo.Rodas5P(mass=jnp.diag(jnp.array([1.0, 0.0])))
+    with pytest.raises(jo.SolveError, match="algebraic equations"):
+        jo.solve(field, jnp.ones(2), (0.0, 1.0), solver=solver)
+    sols = jo.solve_batch(field, jnp.ones((3, 2)), (0.0, 1.0), solver=solver)
+    np.testing.assert_array_equal(sols.status, jo.Status.INCONSISTENT_START)
+    assert np.all(np.isnan(sols.y1))
+
+
+def test_a_regular_mass_matrix_is_that_of_its_inverse_times_the_field():
+    mass = jnp.array([[2.0, 1.0, 0.0], [0.0, 1.0, 0.5], [0.3, 0.0, 1.5]])
+
+    def field(t, y, k):
+        return mass @ robertson(t, y, k)
+
+    found = jo.solve(field, START, (0.0, 1e3), RATES, solver=jo.Rodas5P(mass=mass), **TIGHT)
+    plain = jo.solve(robertson, START, (0.0, 1e3), RATES, solver="rodas5p", **TIGHT)
+    np.testing.assert_allclose(found.y1, plain.y1, rtol=1e-7)
+
+
+def test_a_jacobian_that_is_given_is_used_and_differentiated():
+    def jac(t, y, k):
+        return jax.jacfwd(robertson, 1)(t, y, k)
+
+    def value(k, solver):
+        return jo.solve(robertson, START, (0.0, 1e3), k, solver=solver, **TIGHT).y1[0]
+
+    with_jac, without = jo.Rodas5P(jac=jac), jo.Rodas5P()
+    np.testing.assert_allclose(value(RATES, with_jac), value(RATES, without), rtol=1e-12)
+    gradients = [jax.grad(value)(RATES, solver) for solver in (with_jac, without)]
+    np.testing.assert_allclose(*gradients, rtol=1e-9)
+    axes = (None, None, 0)
+    sols = jo.solve_batch(
+        robertson, START, (0.0, 1e3), RATES[None], in_axes=axes, solver=with_jac, **TIGHT
+    )
+    np.testing.assert_allclose(sols.y1[0, 0], value(RATES, without), rtol=1e-12)
+    zero = jo.solve(
+        robertson,
+        START,
+        (0.0, 1.0),
+        RATES,
+        solver=jo.Rodas5P(jac=lambda t, y, k: jnp.zeros((3, 3))),
+        throw=False,
+        **TIGHT,
+    )
+    assert zero.stats.num_steps > 100  # a wrong one makes small steps, not a wrong answer
+
+
+@pytest.mark.parametrize(
+    ("solver", "field"),
+    [("rodas5p", robertson), ("auto", robertson), (jo.Rodas5P(mass=MASS), robertson_dae)],
+)
+def test_gradients_of_one_and_of_a_batch(solver, field):
+    spread = jnp.array([[1.0, 1.0, 1.0], [0.7, 1.5, 1.1], [1.3, 0.8, 0.6]]) * RATES
+
+    def one(scale, rates):
+        return jo.solve(field, START, (0.0, 40.0), scale * rates, solver=solver, **TIGHT).y1[0]
+
+    def batch(scales):
+        axes = (None, None, 0)
+        sols = jo.solve_batch(
+            field, START, (0.0, 40.0), scales * spread, in_axes=axes, solver=solver, **TIGHT
+        )
+        return jnp.sum(sols.y1[:, 0]), sols.y1[:, 0]
+
+    scales = jnp.ones((3, 3))
+    gradients, ends = jax.grad(batch, has_aux=True)(scales)
+    single = jax.jit(jax.value_and_grad(one))
+    for end, gradient, rates in zip(ends, gradients, spread, strict=True):
+        value, expected = single(scales[0], rates)
+        np.testing.assert_allclose(end, value, rtol=1e-10)
+        np.testing.assert_allclose(gradient, expected, rtol=1e-9)
+    differences = central(lambda scale: one(scale, RATES), scales[0], 1e-4)
+    np.testing.assert_allclose(gradients[0], differences, rtol=1e-6)
+
+
+def test_auto_takes_the_explicit_steps_where_nothing_is_stiff():
+    def field(t, y, args):
+        return jnp.stack([y[1], -y[0]])
+
+    runs = [
+        jo.solve(field, jnp.array([1.0, 0.0]), (0.0, 20.0), solver=s, controller=jo.PI())
+        for s in ("auto", "tsit5")
+    ]
+    np.testing.assert_allclose(runs[0].y1, runs[1].y1, rtol=1e-11)
+
+
+def test_auto_switches_where_tsit5_crawls():
+    def field(t, y, args):
+        return jnp.stack([y[1], 1000 * (1 - y[0] ** 2) * y[1] - y[0]])
+
+    ends = {}
+    for name in ("auto", "rodas5p"):
+        sol = jo.solve(field, jnp.array([2.0, 0.0]), (0.0, 1000.0), solver=name, max_steps=10_000)
+        assert sol.stats.num_steps < 1000
+        ends[name] = sol.y1
+    np.testing.assert_allclose(ends["auto"], ends["rodas5p"], rtol=1e-2)
+
+
+def test_a_jacobian_that_is_not_finite_has_a_status():
+    def root(t, y, args):
+        return -jnp.sqrt(y)
+
+    sol = jo.solve(root, jnp.zeros(1), (0.0, 1.0), solver="rodas5p", throw=False)
+    assert sol.status == jo.Status.BAD_JACOBIAN
+
+
+def test_a_singular_matrix_has_a_status():
+    dt, gamma = 0.5, ROSENBROCK23.gamma
+    solver = jo.Rosenbrock23(jac=lambda t, y, args: jnp.eye(2) * (1 / (gamma * jnp.float64(dt))))
+    sol = jo.solve(
+        lambda t, y, args: -y,
+        jnp.ones(2),
+        (0.0, 1.0),
+        solver=solver,
+        controller=jo.Fixed(dt),
+        throw=False,
+    )
+    assert sol.status == jo.Status.SINGULAR
+
+
+def test_algebraic_equations_without_an_unknown_have_a_status():
+    def field(t, y, args):
+        return jnp.stack([-y[0], y[0] - 2.0])
+
+    solver = jo.Rodas5P(mass=jnp.diag(jnp.array([1.0, 0.0])))
+    sol = jo.solve(field, jnp.ones(2), (0.0, 1.0), solver=solver, throw=False)
+    assert sol.status == jo.Status.INCONSISTENT_START
+
+
+@pytest.mark.parametrize(
+    ("solver", "y0", "error", "words"),
+    [
+        (
+            jo.Rodas5P(mass=jnp.eye(2)),
+            START,
+            jo.OptionError,
+            r"mass of Rodas5P.*\(2, 2\).*\(3, 3\)",
+        ),
+        (jo.Rodas5P(mass=jnp.eye(3) * jnp.nan), START, jo.OptionError, "finite"),
+        (jo.Rodas5P(jac="robertson"), START, jo.OptionError, "jac of Rodas5P must be a function"),  # pyright: ignore[reportArgumentType]
+        (jo.Rodas5P(jac=lambda t, y, k: y), START, jo.FieldError, r"jac.*\[3\].*\(3, 3\)"),
+        (jo.Rodas5P(), START + 0j, jo.StateError, "Rodas5P takes real states"),
+        (jo.Auto(), START + 0j, jo.StateError, "takes real states"),
+    ],
+)
+def test_bad_input_is_refused_by_name(solver, y0, error, words):
+    with pytest.raises(error, match=words):
+        jo.solve(robertson, y0, (0.0, 1.0), RATES, solver=solver)
