@@ -54,16 +54,16 @@ def peer_flow(
 def by_diffrax() -> Iterator[None]:
     """The models solve by diffrax."""
     modules: tuple[Any, ...] = (cnf, latent_ode, neural_cde, neural_ode)
-    ours, compiled = modules[0].flow, latent_ode.compiled
+    ours, compiled = modules[0].flow, latent_ode.jit_with_captures
     for module in modules:
         module.flow = peer_flow
-    latent_ode.compiled = _called  # pyright: ignore[reportAttributeAccessIssue]
+    latent_ode.jit_with_captures = _called  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
         for module in modules:
             module.flow = ours
-        latent_ode.compiled = compiled  # pyright: ignore[reportAttributeAccessIssue]
+        latent_ode.jit_with_captures = compiled  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _called(function: Callable, *args: Any) -> Any:

@@ -8,16 +8,16 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ..integrate.ensemble import Ensemble
-from ..integrate.events.detection import Found
-from ..integrate.events.handling import Log, Watching
-from ..integrate.ivp import watch_of
-from ..integrate.save import Step
-from .queue import Tile
+from ..integrate.events.detection import EventOccurrence
+from ..integrate.events.handling import EventBatching, EventLog
+from ..integrate.ivp import event_handler_of
+from ..integrate.save import StepRecord
+from .queue import LaneTile
 
 
-def watching_lanes(
-    ensemble: Ensemble, tile: Tile, rows: PyTree, numbers: Array, saving: bool
-) -> Watching:
+def events_in_lanes(
+    ensemble: Ensemble, tile: LaneTile, rows: PyTree, numbers: Array, saving: bool
+) -> EventBatching:
     """Of the trajectories `numbers`, whose own parts of the problem are `rows`.
 
     Without `saving` nothing is written to the log.
@@ -25,15 +25,15 @@ def watching_lanes(
 
     def each(function: Callable, *args: Any) -> Any:
         def one(rows: PyTree, *args: Any) -> Any:
-            return function(watch_of(*ensemble.one(rows)), *args)
+            return function(event_handler_of(*ensemble.one(rows)), *args)
 
         return jax.vmap(one, in_axes=-1, out_axes=-1)(rows, *args)
 
-    def write(log: Any, met: Array, count: Array, found: Found, step: Step) -> Any:
+    def write(log: Any, met: Array, count: Array, found: EventOccurrence, step: StepRecord) -> Any:
         if not saving:
             return log
         values = found.t, found.y, found.which, step.index
-        fits = met & (count < ensemble.plan.max_events)
-        return Log(*tile.put(log[:-1], fits, (numbers, count), values))
+        fits = met & (count < ensemble.config.max_events)
+        return EventLog(*tile.put(log[:-1], fits, (numbers, count), values))
 
-    return Watching(each, write, bool(ensemble.shared[0].events), ensemble.jumps)
+    return EventBatching(each, write, bool(ensemble.shared[0].events), ensemble.jumps)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from ..integrate.events.options import Switches
+from ..integrate.events.options import EventOptions
 from ..integrate.step import Method
 from ..problem.errors import OutOfMemoryError
 from ..problem.state import Packing
@@ -36,7 +36,7 @@ def bytes_of_saved(
     return times * sum(math.prod(x.shape) * x.dtype.itemsize for x in values)
 
 
-def bytes_of_events(switches: Switches, packing: Packing) -> int:
+def bytes_of_events(switches: EventOptions, packing: Packing) -> int:
     """What the log of one trajectory's events takes."""
     if not switches.events:
         return 0

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..integrate.ensemble import Ended
-from ..integrate.xla_loops import by_host, in_one_piece
+from ..integrate.ensemble import TileResult
+from ..integrate.xla_loops import fused, host_controls_loops
 
 
-class Tile(eqx.Module):
+class LaneTile(eqx.Module):
     """The shape of a tile: how many lanes, and whether it is wide."""
 
     width: int = eqx.field(static=True)
@@ -73,9 +73,9 @@ class Tile(eqx.Module):
                 lambda b, v: _put_at(b, where, v), buffers, self.lane(values, lane)
             )
             left = left & (jnp.arange(self.width) != lane)
-            return first_of(left), left, buffers
+            return first_true(left), left, buffers
 
-        start = first_of(mask), mask, buffers
+        start = first_true(mask), mask, buffers
         return lax.while_loop(lambda s: s[0] < self.width, one, start)[2]
 
     def put_many(
@@ -94,7 +94,7 @@ class Tile(eqx.Module):
         return jax.tree.map(set_at, buffers, values)
 
 
-def first_of(mask: Array) -> Array:
+def first_true(mask: Array) -> Array:
     """The first index where `mask` holds, else its length; int32."""
     size = mask.shape[0]
     return jnp.min(jnp.where(mask, jnp.arange(size, dtype=jnp.int32), size))
@@ -106,7 +106,7 @@ def _put_at(buffer: Array, index: list[Array], value: Array) -> Array:
     return lax.dynamic_update_slice(buffer, update, start)
 
 
-class Work(NamedTuple):
+class LaneProgram(NamedTuple):
     """What lanes do; `load` and `result` are told of one trajectory.
 
     - `count`: how many trajectories.
@@ -128,7 +128,7 @@ class Work(NamedTuple):
     meter: Callable[[Array, Array, int], None] | None = None
 
 
-class State(NamedTuple):
+class QueueState(NamedTuple):
     """Where a tile is: the queue, its lanes, results by trajectory, records, turns taken."""
 
     queue: Array  # the next trajectory to load
@@ -137,15 +137,15 @@ class State(NamedTuple):
     lanes: PyTree
     results: PyTree
     record: Any
-    turns: Array
+    num_iterations: Array
 
 
-def lane_shapes(work: Work) -> PyTree:
+def lane_shapes(work: LaneProgram) -> PyTree:
     """The shapes of one lane."""
     return jax.eval_shape(work.load, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def start(work: Work, tile: Tile, record: Any, shapes: PyTree) -> State:
+def start(work: LaneProgram, tile: LaneTile, record: Any, shapes: PyTree) -> QueueState:
     """The tile before its first turn, with lanes of `shapes`.
 
     Its lanes are blank and over, and bear the numbers that they will load first: so the loop has
@@ -157,85 +157,90 @@ def start(work: Work, tile: Tile, record: Any, shapes: PyTree) -> State:
     zero = jnp.zeros((), jnp.int32)
     numbers = jnp.arange(tile.width, dtype=jnp.int32)
     left = jnp.int32(work.count + tile.width)
-    return State(zero, left, numbers, work.idle(tile.zeros(shapes)), results, record, zero)
+    return QueueState(zero, left, numbers, work.idle(tile.zeros(shapes)), results, record, zero)
 
 
-def go(
-    work: Work, tile: Tile, state: State, room: Callable[[State], Array | bool] = lambda _: True
-) -> State:
+def run_until(
+    work: LaneProgram,
+    tile: LaneTile,
+    state: QueueState,
+    room: Callable[[QueueState], Array | bool] = lambda _: True,
+) -> QueueState:
     """Refill and step the lanes, until nothing is left or there is no `room` for a turn."""
 
     total = work.count + tile.width
 
-    def unfinished(state: State) -> Array:
+    def unfinished(state: QueueState) -> Array:
         return (state.left > 0) & room(state)
 
-    def free(state: State) -> Array:
+    def free(state: QueueState) -> Array:
         return work.over(state.lanes) & (state.numbers < work.count)
 
-    def step(state: State) -> State:
+    def step(state: QueueState) -> QueueState:
         lanes, record = work.advance(state.numbers, state.lanes, state.record)
-        return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
+        return state._replace(lanes=lanes, record=record, num_iterations=state.num_iterations + 1)
 
-    def phase(state: State) -> State:
+    def phase(state: QueueState) -> QueueState:
         before, state = state.left, _refill(work, tile, free, state)
         if work.meter is not None:
             done = [jnp.minimum(total - left, work.count) for left in (before, state.left)]
             work.meter(done[0], done[1], work.count)
         return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(free(s)), step, state)
 
-    def turn(state: State) -> State:
+    def turn(state: QueueState) -> QueueState:
         state = _refill_all(work, tile, free(state), state)
         over = free(state)  # what was over at its start waits for the next turn
         numbers = jnp.where(over, work.count, state.numbers)
         lanes, record = work.advance(numbers, state.lanes, state.record)
         lanes = jax.tree.map(lambda a, b: jnp.where(over, a, b), state.lanes, lanes)
-        return state._replace(lanes=lanes, record=record, turns=state.turns + 1)
+        return state._replace(lanes=lanes, record=record, num_iterations=state.num_iterations + 1)
 
     # A meter calls the host in any case, and once a phase is enough for it.
-    every_turn = by_host() and work.meter is None
+    every_turn = host_controls_loops() and work.meter is None
     return lax.while_loop(unfinished, turn if every_turn else phase, state)
 
 
-def run(work: Work, tile: Tile, record: Any) -> Ended:
+def run(work: LaneProgram, tile: LaneTile, record: Any) -> TileResult:
     """Every trajectory from start to end."""
 
     shapes = lane_shapes(work)
 
-    def whole(state: Ended) -> Ended:
+    def whole(state: TileResult) -> TileResult:
         first = start(work, tile, state.record, shapes)._replace(results=state.results)
-        return ended(go(work, tile, first))
+        return ended(run_until(work, tile, first))
 
-    return in_one_piece(whole, ended(start(work, tile, record, shapes)))
+    return fused(whole, ended(start(work, tile, record, shapes)))
 
 
-def ended(state: State) -> Ended:
+def ended(state: QueueState) -> TileResult:
     """What a tile leaves behind."""
-    return Ended(state.results, state.record, state.turns)
+    return TileResult(state.results, state.record, state.num_iterations)
 
 
-def _refill(work: Work, tile: Tile, free: Callable[[State], Array], state: State) -> State:
+def _refill(
+    work: LaneProgram, tile: LaneTile, free: Callable[[QueueState], Array], state: QueueState
+) -> QueueState:
     """Replace every trajectory that is over by one from the queue, while there are any."""
     refill = _refill_all if tile.wide else _refill_one
 
-    def look(state: State) -> Any:
+    def look(state: QueueState) -> Any:
         if tile.wide:
             return free(state)
         # Blank lanes first: what they write stands where a result of no step may be already.
         lane, loaded = jnp.arange(tile.width), work.count + tile.width - state.left
-        return first_of(free(state) & ((lane >= loaded) | (loaded >= tile.width)))
+        return first_true(free(state) & ((lane >= loaded) | (loaded >= tile.width)))
 
-    def found(carry: tuple[Any, State]) -> Array:
+    def found(carry: tuple[Any, QueueState]) -> Array:
         return jnp.any(carry[0]) if tile.wide else carry[0] < tile.width
 
-    def again(carry: tuple[Any, State]) -> tuple[Any, State]:
+    def again(carry: tuple[Any, QueueState]) -> tuple[Any, QueueState]:
         state = refill(work, tile, *carry)
         return look(state), state
 
     return lax.while_loop(found, again, (look(state), state))[1]
 
 
-def _refill_one(work: Work, tile: Tile, lane: Array, state: State) -> State:
+def _refill_one(work: LaneProgram, tile: LaneTile, lane: Array, state: QueueState) -> QueueState:
     """Write the result of a free lane and load the next trajectory into it."""
     kept = work.result(tile.lane(state.lanes, lane))
     results = jax.tree.map(lambda b, v: _put_at(b, [state.numbers[lane]], v), state.results, kept)
@@ -249,7 +254,7 @@ def _refill_one(work: Work, tile: Tile, lane: Array, state: State) -> State:
     )
 
 
-def _refill_all(work: Work, tile: Tile, free: Array, state: State) -> State:
+def _refill_all(work: LaneProgram, tile: LaneTile, free: Array, state: QueueState) -> QueueState:
     """Write the results of all free lanes and load the next trajectories into them."""
     results = tile.put(state.results, free, (state.numbers,), tile.map(work.result)(state.lanes))
     place = jnp.cumsum(free, dtype=jnp.int32)

@@ -10,7 +10,7 @@ from jax import Array
 from ..problem.errors import OptionError
 from ..problem.validation import is_count
 from ..solvers.linear import INLINE_LANES
-from .queue import Tile
+from .queue import LaneTile
 
 # What XLA will not put inside the native function that it makes of a small loop on a CPU.
 _OUTSIDE = ("dot_general", "conv_general", "scatter", "callback", "custom_call", "lu", "cholesky")
@@ -39,7 +39,7 @@ def choose_tile(
     count: int,
     lanes: int | None,
     implicit: bool = False,
-) -> Tile:
+) -> LaneTile:
     """The tile for `count` trajectories of `field`, whose packed state is like `y`.
 
     `lanes`: as many as the user asks for, or None to choose. `implicit`: each lane has a matrix.
@@ -64,7 +64,7 @@ def choose_tile(
         most = min(max(_floor_power(_CACHE_BYTES // work), 64), 1024)
     else:
         most = _ACCELERATOR_LANES
-    return Tile(_balanced(count, most), not native)
+    return LaneTile(_balanced(count, most), not native)
 
 
 def _balanced(count: int, most: int) -> int:

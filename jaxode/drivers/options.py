@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from ..integrate.step import Method
-from ..problem.closure import Closed, close
+from ..problem.closure import ClosedFunction, close
 from ..problem.errors import FieldError, OptionError, unknown_name
 from ..problem.field import Split
 from ..problem.state import Packing, is_traced
@@ -63,8 +63,8 @@ def advice_of(sensitivity: Sensitivity) -> str:
 
 def check_split(f: Any, solver: Solver) -> None:
     """**Raises:** `OptionError` where the field is in two parts and the solver takes one."""
-    if isinstance(f, Split) and not solver.splits:
-        able = " or ".join(sorted(repr(name) for name, kind in SOLVERS.items() if kind.splits))
+    if isinstance(f, Split) and not solver.imex:
+        able = " or ".join(sorted(repr(name) for name, kind in SOLVERS.items() if kind.imex))
         raise OptionError(
             f"a field in two parts (stiff, other) needs a solver that treats one implicitly, one "
             f"explicitly: use solver={able} instead of {type(solver).__name__}, or give their sum"
@@ -90,7 +90,7 @@ def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Contro
 
     **Raises:** `OptionError` where the controller, the solver and `dt` do not go together.
     """
-    name, adaptive = type(solver).__name__, solver.error_order is not None
+    name, adaptive = type(solver).__name__, solver.error_exponent is not None
     if controller is None:
         if adaptive:
             return solver.controller()
@@ -156,7 +156,7 @@ def find_algebraic(solver: Solver) -> Algebraic | None:
     return None if mass is None or is_traced(mass) else algebraic_part(mass)
 
 
-def close_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> Closed | None:
+def close_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> ClosedFunction | None:
     """The solver's `jac` with every array that it closes over as a leaf.
 
     **Raises:** `FieldError` where it does not return an `(n, n)` array of real numbers.

@@ -8,15 +8,15 @@ from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from ..integrate.events.event import AtRest, Event, Jumps, close_apply, close_events
-from ..integrate.events.options import Switches, find_switches
+from ..integrate.events.options import EventOptions, find_event_options
 from ..integrate.forward import solution_of
-from ..integrate.ivp import Plan, Problem, consistent_start, without_gradient
+from ..integrate.ivp import IVP, SolveConfig, make_consistent, without_gradient
 from ..integrate.progress import find_meter
 from ..integrate.solution import Solution, raise_on_failure
 from ..integrate.step import Method
 from ..problem.closure import close
 from ..problem.field import VectorField, check_field, close_field
-from ..problem.jit import compiled
+from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, arrays_of_args, check_state, is_traced
 from ..problem.times import check_times
 from ..problem.tolerances import check_some_tolerance, check_tolerance
@@ -117,10 +117,10 @@ def solve(
     sensitivity = find_sensitivity(sensitivity)
     solver = solver_for(sensitivity, solver)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known_ts, packing, meter)
-    switches = find_switches(events, jumps, max_events, method.controller, packing)
+    switches = find_event_options(events, jumps, max_events, method.controller, packing)
     check_split(f, method.solver)
     args = arrays_of_args(args)
-    solution = compiled(
+    solution = jit_with_captures(
         _solve,
         f,
         y0,
@@ -146,7 +146,7 @@ def _solve(
     save: str | Callable,
     sensitivity: Sensitivity,
     algebraic: Algebraic | None,
-    switches: Switches,
+    switches: EventOptions,
 ) -> Solution:
     packing = Packing.of(y0)
     read = None
@@ -158,10 +158,10 @@ def _solve(
     field = close_field(f, y0, args, packing)
     jac = close_jacobian(method.solver, y0, args, packing)
     method = dataclasses.replace(without_gradient(method), restarts=switches.any)
-    plan = Plan(method, save, packing, algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
+    plan = SolveConfig(method, save, packing, algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
     watched = close_events(switches.events, field, y0, args, packing)
     kick = close_apply("jo.Jumps", switches.apply, y0, args, packing)
-    problem = Problem(field, packing.pack(y0), ts, args, read, jac, watched, switches.jumps, kick)
-    problem, found = consistent_start(problem, plan, algebraic)
+    problem = IVP(field, packing.pack(y0), ts, args, read, jac, watched, switches.jumps, kick)
+    problem, found = make_consistent(problem, plan, algebraic)
     result = sensitivity.solve(one_direction(problem, sensitivity), plan)
     return solution_of(result, problem, plan, found)

@@ -26,22 +26,22 @@ from ..batch.sharding import find_sharding, over_devices, spread_out
 from ..batch.tile_width import check_lanes, choose_tile
 from ..integrate.ensemble import Ensemble
 from ..integrate.events.event import AtRest, Event, Jumps, close_apply, close_events
-from ..integrate.events.options import Switches, find_switches
+from ..integrate.events.options import EventOptions, find_event_options
 from ..integrate.forward import Result, solution_of
-from ..integrate.ivp import Plan, Problem, consistent_start, packed_field, without_gradient
+from ..integrate.ivp import IVP, SolveConfig, make_consistent, packed_field, without_gradient
 from ..integrate.progress import find_counter
 from ..integrate.solution import Solution, raise_on_failure
 from ..integrate.step import Method
-from ..kernels.dispatch import Engine, find_engine
+from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.closure import close
 from ..problem.field import VectorField, check_field, close_field
-from ..problem.jit import compiled
+from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, arrays_of_args, check_state, is_traced
 from ..problem.tolerances import check_some_tolerance, check_tolerance_of_batch
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
-from .backend import solved
+from .backend import run_batch
 from .options import (
     SaveName,
     Sensitivity,
@@ -138,24 +138,24 @@ def solve_batch(
     meter = find_counter(progress)
     sensitivity = find_sensitivity(sensitivity)
     solver = solver_for(sensitivity, solver)
-    engine = find_engine(kernel, check_lanes(lanes))
+    engine = find_kernel_policy(kernel, check_lanes(lanes))
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
-    switches = find_switches(events, jumps, max_events, method.controller, packing, count)
+    switches = find_event_options(events, jumps, max_events, method.controller, packing, count)
     check_split(f, method.solver)
     args = arrays_of_args(trees["args"])
     algebraic = find_algebraic(method.solver)
     rest = check_lanes(lanes), algebraic, switches, check_work(work, count)
-    parts = _Parts(trees["y0"], times, args, method, check_save(save), *rest)
+    parts = _BatchParts(trees["y0"], times, args, method, check_save(save), *rest)
     flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
     _refuse_too_much(parts, mapped["args"], packing, count)
     spread = find_sharding(sharding, jax.tree.leaves(given))
-    solution = compiled(_solve_batch, f, parts, flags, sensitivity, spread, engine)
+    solution = jit_with_captures(_solve_batch, f, parts, flags, sensitivity, spread, engine)
     if throw:
         raise_on_failure(solution, advice_of(sensitivity))
     return solution
 
 
-class _Parts(NamedTuple):
+class _BatchParts(NamedTuple):
     """The arguments after their checks; mapped arrays have their trajectories first."""
 
     y0: PyTree
@@ -165,11 +165,11 @@ class _Parts(NamedTuple):
     save: str | Callable
     lanes: int | None
     algebraic: Algebraic | None
-    switches: Switches
+    switches: EventOptions
     work: Array | None
 
 
-def _refuse_too_much(parts: _Parts, own_args: PyTree, packing: Packing, count: int) -> None:
+def _refuse_too_much(parts: _BatchParts, own_args: PyTree, packing: Packing, count: int) -> None:
     """**Raises:** `OutOfMemoryError` if the machine cannot hold what is asked for."""
     save, read = parts.save, None
     if callable(save):
@@ -185,11 +185,11 @@ def _refuse_too_much(parts: _Parts, own_args: PyTree, packing: Packing, count: i
 
 def _solve_batch(
     f: VectorField,
-    parts: _Parts,
+    parts: _BatchParts,
     mapped: tuple[bool, PyTree, list[bool]],
     sensitivity: Sensitivity,
     sharding: NamedSharding | None,
-    engine: Engine,
+    engine: KernelPolicy,
 ) -> Solution:
     own_ts, own_args, own_tolerances = mapped
     switches = parts.switches
@@ -204,13 +204,13 @@ def _solve_batch(
         save = "ends"
     field = close_field(f, y0, args, packing)
     method = dataclasses.replace(without_gradient(parts.method), restarts=switches.any)
-    plan = Plan(method, save, packing, parts.algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
+    plan = SolveConfig(method, save, packing, parts.algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
     jac = close_jacobian(parts.method.solver, y0, args, packing)
     events = close_events(switches.events, field, y0, args, packing)
     states = jax.vmap(packing.pack)(parts.y0)
     kick = close_apply("jo.Jumps", switches.apply, y0, args, packing)
     parts_of_it = parts.ts, parts.args, read, jac, events, switches.jumps, kick
-    problem = Problem(field, states, *parts_of_it)
+    problem = IVP(field, states, *parts_of_it)
     flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
     ensemble = Ensemble(*eqx.partition((problem, plan), flags))
     ensemble, found = _consistent_starts(ensemble, parts.algebraic)
@@ -223,15 +223,15 @@ def _solve_batch(
         one, plan = local.one(jax.tree.map(lambda x: x[0], own))
         implicit, field = plan.method.solver.implicit, packed_field(one, plan)
         tile = choose_tile(field, one.ts[0], one.y0, local.count, parts.lanes, implicit)
-        return solved(sensitivity, local, tile, engine)
+        return run_batch(sensitivity, local, tile, engine)
 
     if sharding is None:
         marked = one_direction(ensemble, sensitivity)
-        result = run_ordered((marked.own, parts.work), marked.shared)
+        result = run_ordered((marked.per_trajectory, parts.work), marked.shared)
     else:
-        ensemble = Ensemble(spread_out(ensemble.own, sharding), ensemble.shared)
+        ensemble = Ensemble(spread_out(ensemble.per_trajectory, sharding), ensemble.shared)
         marked = one_direction(ensemble, sensitivity)
-        own = marked.own, parts.work
+        own = marked.per_trajectory, parts.work
         result = over_devices(run_ordered, own, marked.shared, sharding)
     return _solution(result, ensemble, found)
 
@@ -244,19 +244,19 @@ def _consistent_starts(
         return ensemble, None
 
     def one(rows: PyTree) -> tuple[Array, Array]:
-        problem, found = consistent_start(*ensemble.one(rows), algebraic)
+        problem, found = make_consistent(*ensemble.one(rows), algebraic)
         return problem.y0, found
 
-    y0, found = eqx.filter_vmap(one)(ensemble.own)
-    problem, plan = ensemble.own
+    y0, found = eqx.filter_vmap(one)(ensemble.per_trajectory)
+    problem, plan = ensemble.per_trajectory
     return Ensemble((dataclasses.replace(problem, y0=y0), plan), ensemble.shared), found
 
 
 def _flags(
-    problem: Problem, plan: Plan, ts: bool, args: PyTree, tolerances: list[bool]
-) -> tuple[Problem, Plan]:
+    problem: IVP, config: SolveConfig, ts: bool, args: PyTree, tolerances: list[bool]
+) -> tuple[IVP, SolveConfig]:
     """Which leaves each trajectory has for itself."""
-    none = jax.tree.map(lambda _: False, (problem, plan))
+    none = jax.tree.map(lambda _: False, (problem, config))
     own_jumps = None if problem.jumps is None else problem.jumps.ndim == 2
     own_problem = dataclasses.replace(none[0], y0=True, ts=ts, args=args, jumps=own_jumps)
     own_plan = eqx.tree_at(
@@ -269,13 +269,13 @@ def _solution(result: Result, ensemble: Ensemble, found: Array | None) -> Soluti
     def one(rows: PyTree, result: Result, found: Array | None) -> Solution:
         return solution_of(result, *ensemble.one(rows), True if found is None else found)
 
-    solution = eqx.filter_vmap(one)(ensemble.own, result, found)
+    solution = eqx.filter_vmap(one)(ensemble.per_trajectory, result, found)
     share = jnp.mean(solution.stats.useful_share)  # each device's, in the place of each trajectory
     solution = dataclasses.replace(
         solution, stats=dataclasses.replace(solution.stats, useful_share=share)
     )
     shared = ensemble.shared[0].ts
-    if shared is None or ensemble.plan.save == "steps":
+    if shared is None or ensemble.config.save == "steps":
         return solution
     return dataclasses.replace(solution, ts=shared)
 

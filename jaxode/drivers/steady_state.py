@@ -12,10 +12,10 @@ from jax import Array, lax
 from jax.core import Tracer
 from jaxtyping import ArrayLike, PyTree
 
-from ..integrate.step import Field, Method, Moving, attempt, begin, under_way
+from ..integrate.step import Field, IntegratorState, Method, attempt_step, initialise, under_way
 from ..problem.errors import OptionError, SolveError
 from ..problem.field import VectorField, check_field, close_field, pack_field
-from ..problem.jit import compiled
+from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, arrays_of_args, check_state, is_traced
 from ..problem.status import Status
 from ..problem.tolerances import check_some_tolerance, check_tolerance
@@ -108,7 +108,7 @@ def steady_state(
     method = Method(solver, solver.controller(), tolerance, None, check_max_steps(max_steps))
     sums = _check_conserved(conserved, solver.linear_solver, packing)
     time = jnp.asarray(t, packing.time_dtype)
-    found = compiled(_steady_state, f, y0, time, arrays_of_args(args), method, sums)
+    found = jit_with_captures(_steady_state, f, y0, time, arrays_of_args(args), method, sums)
     if throw:
         _raise_on_failure(found)
     return found
@@ -149,7 +149,7 @@ def _check_conserved(sums: Any, linear_solver: LinearSolver, packing: Packing) -
 class _Way(NamedTuple):
     """The flow under way: how long it has been at rest, and how far Newton's iteration would go."""
 
-    moving: Moving
+    moving: IntegratorState
     rest: Array
     left: Array
 
@@ -164,7 +164,7 @@ class _Iteration(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Search:
+class _SteadyStateSearch:
     """The search for one steady state, its states vectors `(n,)`.
 
     `field(t, y)` is taken at `t`; the `totals` of the conserved sums are those of `y0`.
@@ -218,7 +218,7 @@ class _Search:
         def field(t: Array, y: Array) -> Array:
             return self.field(self.t, y)
 
-        start = begin(self.method, field, y.reshape(self.like.shape), zero, zero + jnp.inf)
+        start = initialise(self.method, field, y.reshape(self.like.shape), zero, zero + jnp.inf)
         # As far as time goes, for the smallest step is in proportion to the span.
         t1 = start.h * float(jnp.finfo(self.t.dtype).eps) ** -1.5
 
@@ -227,7 +227,7 @@ class _Search:
             return going & ~(way.left <= 1) & (way.rest < _AT_REST)
 
         def again(way: _Way) -> _Way:
-            after, step = attempt(self.method, field, way.moving, one, t1)
+            after, step = attempt_step(self.method, field, way.moving, one, t1)
             change, y = (step.y1 - step.y).reshape(-1), after.y.reshape(-1)
             small = self.size(change, y)[0] <= _STILL
             rest = jnp.where(step.accept, jnp.where(small, way.rest + 1, 0), way.rest)
@@ -294,7 +294,7 @@ def _steady_state(
     like = packing.pack(y0)
     start = like.reshape(-1)
     totals = None if sums is None else jnp.sum(sums * start, axis=1)
-    search = _Search(lax.stop_gradient(method), packed, like, t, sums, totals)
+    search = _SteadyStateSearch(lax.stop_gradient(method), packed, like, t, sums, totals)
 
     y, counts = lax.custom_root(
         lambda y: search.residual(y),  # a method has no lasting identity to JAX

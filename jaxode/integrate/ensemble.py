@@ -11,23 +11,23 @@ from jaxtyping import PyTree
 
 from ..solvers.step_size import Tolerance
 from .forward import Result
-from .ivp import Plan, Problem, Save, reading
-from .save import Step, state_at
+from .ivp import IVP, Save, SolveConfig, step_reader
+from .save import StepRecord, state_at
 from .step import Method, stats_of
 
 
 class Ensemble(eqx.Module):
     """Many problems of one form.
 
-    `own` holds what each trajectory has for itself, an array's first axis being the trajectories;
+    `per_trajectory` holds what each trajectory has for itself, an array's first axis being the trajectories;
     `shared` all the rest. Both are `(Problem, Plan)`, None in the places that the other fills.
     """
 
-    own: tuple[Problem, Plan]
-    shared: tuple[Problem, Plan]
+    per_trajectory: tuple[IVP, SolveConfig]
+    shared: tuple[IVP, SolveConfig]
 
-    def one(self, rows: PyTree) -> tuple[Problem, Plan]:
-        """The problem of one trajectory, from its rows of `own`."""
+    def one(self, rows: PyTree) -> tuple[IVP, SolveConfig]:
+        """The problem of one trajectory, from its rows of `per_trajectory`."""
         return eqx.combine(rows, self.shared)
 
     def ts(self, rows: PyTree) -> Array:
@@ -38,26 +38,26 @@ class Ensemble(eqx.Module):
     @property
     def all_times(self) -> Array:
         """The times, shape `(times,)` or `(trajectories, times)`."""
-        own = self.own[0].ts
+        own = self.per_trajectory[0].ts
         return self.shared[0].ts if own is None else own
 
     @property
     def count(self) -> int:
         """How many trajectories."""
-        return self.own[0].y0.shape[0]
+        return self.per_trajectory[0].y0.shape[0]
 
     @property
-    def plan(self) -> Plan:
+    def config(self) -> SolveConfig:
         """The plan, for what is static in it: solver, packing, `save`."""
         return self.shared[1]
 
     @property
     def jumps(self) -> bool:
         """Whether there are times on which steps have to end."""
-        return any(part[0].jumps is not None for part in (self.own, self.shared))
+        return any(part[0].jumps is not None for part in (self.per_trajectory, self.shared))
 
     @property
-    def watched(self) -> bool:
+    def has_events(self) -> bool:
         """Whether there are events or jumps to watch for."""
         return bool(self.shared[0].events) or self.jumps
 
@@ -67,9 +67,9 @@ def first_values(ensemble: Ensemble) -> PyTree:
 
     def one(rows: PyTree) -> PyTree:
         problem, plan = ensemble.one(rows)
-        return reading(problem, plan).fn(problem.ts[0], problem.y0)
+        return step_reader(problem, plan).fn(problem.ts[0], problem.y0)
 
-    return jax.vmap(one)(ensemble.own)
+    return jax.vmap(one)(ensemble.per_trajectory)
 
 
 def values_in_lanes(
@@ -77,15 +77,15 @@ def values_in_lanes(
     rows: PyTree,
     t: Array,
     last: Array,
-    steps: Step,
+    steps: StepRecord,
     final: Array | None = None,
 ) -> PyTree:
     """What is saved at `t` inside the lanes' steps; `last` and `final` as a `Reading` has them."""
 
     def value(rows: PyTree, t: Array, y: Array) -> PyTree:
-        return reading(*ensemble.one(rows)).fn(t, y)
+        return step_reader(*ensemble.one(rows)).fn(t, y)
 
-    interpolate = ensemble.plan.method.solver.interpolate
+    interpolate = ensemble.config.method.solver.interpolate
     inner = interpolate((t - steps.t) / steps.h, steps.y, steps.h, steps.dense)
     y = state_at(last, final, steps.y1, inner)
     return y if ensemble.shared[0].read is None else jax.vmap(value, -1, -1)(rows, t, y)
@@ -93,7 +93,7 @@ def values_in_lanes(
 
 def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
     """The method, its tolerances laid out for lanes, with what the solver has for each."""
-    method, tolerance = ensemble.plan.method, rows[1].method.tolerance
+    method, tolerance = ensemble.config.method, rows[1].method.tolerance
 
     def spread(own: Any, shared: Any) -> Array:
         # One of the two is None; a tolerance by component has the state's shape before its lanes.
@@ -106,29 +106,29 @@ def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
     return dataclasses.replace(method, tolerance=spread_out, solver=solver)
 
 
-class Ended(NamedTuple):
+class TileResult(NamedTuple):
     """What a tile leaves behind: results by trajectory, records, the turns it took."""
 
     results: PyTree
     record: Any
-    turns: Array
+    num_iterations: Array
 
 
-def result_of(ensemble: Ensemble, ended: Ended, width: int, save: Save) -> Result:
+def result_of(ensemble: Ensemble, ended: TileResult, width: int, save: Save) -> Result:
     """The result, trajectory by trajectory, of a run in `width` lanes that recorded `save`."""
     (y1, t, counts), ((saved, log), _), turns = ended
     status, num_steps, num_accepted, *more = jnp.moveaxis(counts, 1, 0)
-    method = ensemble.plan.method
+    method = ensemble.config.method
     if log is not None:
         log = log._replace(count=more.pop())
-    num_made = tuple(more[-2:]) if method.solver.keeps else ()
+    num_made = tuple(more[-2:]) if method.solver.reuses_jacobian else ()
     num_more = more[: method.counts_more]
     stats = stats_of(method, num_steps, num_accepted, num_more, num_made, t)
     share = jnp.sum(num_steps) / jnp.maximum(turns * width, 1).astype(t.dtype)
     stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
     result = Result(None, None, y1, stats, status, None, log)
     if save == "ends":
-        return result._replace(ys=jnp.stack([ensemble.own[0].y0, y1], axis=1))
+        return result._replace(ys=jnp.stack([ensemble.per_trajectory[0].y0, y1], axis=1))
     if save == "ts":
         return result._replace(ys=saved)
     if save == "steps":

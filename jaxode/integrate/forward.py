@@ -10,11 +10,11 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ..problem.status import Status
-from ..solvers.base import Stepped
-from .events.handling import Log
-from .ivp import Plan, Problem, direction_of, packed_field, reading, watch_of
+from ..solvers.base import StepResult
+from .events.handling import EventLog
+from .ivp import IVP, SolveConfig, direction_of, event_handler_of, packed_field, step_reader
 from .loop import Outcome, Recorder, integrate
-from .save import AtTimes, AtTimesState, EveryDense, EveryStep, missing
+from .save import SaveAtTimes, SaveDense, SavePointState, SaveSteps, missing_value
 from .solution import DenseOutput, Events, Solution, Stats
 
 
@@ -27,20 +27,20 @@ class Result(NamedTuple):
     stats: Stats
     status: Array
     dense: tuple[Array, Array, Array, Array] | None
-    log: Log | None = None
+    log: EventLog | None = None
 
 
 def run(
-    problem: Problem,
-    plan: Plan,
+    problem: IVP,
+    config: SolveConfig,
     tracing: Any = None,
-    step: Callable[..., Stepped] | None = None,
+    step: Callable[..., StepResult] | None = None,
 ) -> tuple[Result, Any]:
     """Solve, and trace the accepted steps if told to; `step` stands in for the solver's.
 
     `tracing` is a `Tracing` or `Clocking`, or what else opens, writes and closes as they do.
     """
-    values = _recorder(problem, plan)
+    values = _recorder(problem, config)
     t0, y0 = problem.ts[0], problem.y0
 
     def open_record(carry: Any) -> tuple[Any, Any]:
@@ -53,13 +53,13 @@ def run(
 
     look = values.inside
     inside = None if look is None else (lambda record, t1, sign: look(record[0], t1, sign))
-    field = packed_field(problem, plan)
-    watch = watch_of(problem, plan) if problem.watched else None
+    field = packed_field(problem, config)
+    watch = event_handler_of(problem, config) if problem.has_events else None
     recorder = Recorder(write, inside, step)
-    outcome = integrate(plan.method, field, y0, t0, problem.ts[-1], recorder, open_record, watch)
+    outcome = integrate(config.method, field, y0, t0, problem.ts[-1], recorder, open_record, watch)
     saved, trace = outcome.record
     if tracing is not None:
-        trace = tracing.close(trace, outcome.y1, outcome.carry)
+        trace = tracing.close(trace, outcome.y1, outcome.solver_state)
     return values.close(saved, outcome)._replace(log=outcome.log), trace
 
 
@@ -70,18 +70,18 @@ class _Values(NamedTuple):
     close: Callable[[Any, Outcome], Result]
 
 
-def _recorder(problem: Problem, plan: Plan) -> _Values:
+def _recorder(problem: IVP, config: SolveConfig) -> _Values:
     ts, y0 = problem.ts, problem.y0
-    if plan.save == "ends":
+    if config.save == "ends":
 
         def ends(saved: Any, out: Outcome) -> Result:
             return _result(ts, jnp.stack([y0, out.y1]), out)
 
         return _Values(lambda: (), lambda saved, step: saved, None, ends)
-    if plan.save == "ts":
-        at = AtTimes(ts, reading(problem, plan))
+    if config.save == "ts":
+        at = SaveAtTimes(ts, step_reader(problem, config))
 
-        def written(saved: AtTimesState, out: Outcome) -> Result:
+        def written(saved: SavePointState, out: Outcome) -> Result:
             # A time that was never passed lies outside the span, unless that is empty or was left.
             missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
             missed = missed & (out.stats.t_reached == ts[-1])
@@ -89,14 +89,14 @@ def _recorder(problem: Problem, plan: Plan) -> _Values:
             return _result(ts, saved.buffers, out._replace(status=status))
 
         return _Values(lambda: at.open(y0), at.write, at.inside, written)
-    if plan.save == "steps":
-        every = EveryStep(plan.method.max_steps)
+    if config.save == "steps":
+        every = SaveSteps(config.method.max_steps)
 
         def steps(saved: Any, out: Outcome) -> Result:
             return _result(*every.close(saved, out.stats.num_accepted), out)
 
         return _Values(lambda: every.open(ts[0], y0), every.write, None, steps)
-    dense = EveryDense(plan.method.max_steps, plan.method.solver.num_dense)
+    dense = SaveDense(config.method.max_steps, config.method.solver.num_dense)
     return _Values(
         lambda: dense.open(ts[0], y0),
         dense.write,
@@ -118,15 +118,15 @@ def _result(ts: Array, ys: PyTree, out: Outcome) -> Result:
 
 
 def solution_of(
-    result: Result, problem: Problem, plan: Plan, consistent: Array | bool = True
+    result: Result, problem: IVP, config: SolveConfig, consistent: Array | bool = True
 ) -> Solution:
     """What the user is given; `consistent` tells whether its start could be made so."""
-    unpack = plan.packing.unpack
+    unpack = config.packing.unpack
     dense = None
     if result.dense is not None:
         t, h, y, slopes = result.dense
-        count, solver = result.stats.num_accepted, plan.method.solver
-        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, plan.packing)
+        count, solver = result.stats.num_accepted, config.method.solver
+        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, config.packing)
         ys = dense(problem.ts)
     elif problem.read is not None:
         ys = result.ys
@@ -134,7 +134,7 @@ def solution_of(
         ys = unpack(result.ys)
     # Times out of order cannot be refused under jit, so they get a status instead.
     status = result.status
-    if plan.save in ("steps", "dense") and problem.ts.shape[0] > 2:
+    if config.save in ("steps", "dense") and problem.ts.shape[0] > 2:
         steps, direction = jnp.diff(problem.ts), direction_of(problem.ts)
         ordered = jnp.all(jnp.where(direction == 0, steps == 0, steps * direction >= 0))
         status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
@@ -142,9 +142,11 @@ def solution_of(
     good = (status != Status.BAD_TIMES) & (status != Status.INCONSISTENT_START)
     if dense is not None:
         dense = dataclasses.replace(dense, h=jnp.where(good, dense.h, jnp.nan))
-    ys, y1 = jax.tree.map(lambda x: jnp.where(good, x, missing(x.dtype)), (ys, unpack(result.y1)))
+    ys, y1 = jax.tree.map(
+        lambda x: jnp.where(good, x, missing_value(x.dtype)), (ys, unpack(result.y1))
+    )
     # Times that are only handed back keep their gradient outside of the rule for the solve.
-    ts = result.ts if plan.save == "steps" else problem.ts
+    ts = result.ts if config.save == "steps" else problem.ts
     events, stats = None, result.stats
     if result.log is not None:
         log = result.log

@@ -10,26 +10,26 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..problem.closure import Closed
+from ..problem.closure import ClosedFunction
 from ..problem.errors import OptionError
 from ..problem.field import Split, pack_field
 from ..problem.state import Packing
 from ..solvers.implicit.consistent_initial import Algebraic, consistent
 from ..solvers.linear import WithJacobian
-from .events.detection import Watch
-from .events.discontinuities import between, next_stop
-from .events.event import Watched
-from .save import Reading
+from .events.detection import EventHandler
+from .events.discontinuities import next_discontinuity, one_sided_field
+from .events.event import CompiledEvent
+from .save import StepReader
 from .step import Method
 
 Save = Literal["ends", "ts", "steps", "dense"]
 
 
-class Problem(eqx.Module):
+class IVP(eqx.Module):
     """What a solve is differentiated by: its field, state, times, arguments and read-out.
 
     `field`, `read` and `jac` are closed: every array they use is one of their leaves. `y0` is
-    packed. `kick` is what is applied at the `jumps`.
+    packed. `jump_map` is what is applied at the `jumps`.
     """
 
     field: Callable[..., PyTree]
@@ -38,12 +38,12 @@ class Problem(eqx.Module):
     args: PyTree
     read: Callable[..., PyTree] | None
     jac: Callable[..., Array] | None = None
-    events: tuple[Watched, ...] = ()
+    events: tuple[CompiledEvent, ...] = ()
     jumps: Array | None = None
-    kick: Closed | None = None
+    jump_map: ClosedFunction | None = None
 
     @property
-    def watched(self) -> bool:
+    def has_events(self) -> bool:
         """Whether there are events or jumps to watch for."""
         return bool(self.events) or self.jumps is not None
 
@@ -53,7 +53,7 @@ class Problem(eqx.Module):
         return jnp.asarray([*(event.terminal for event in self.events), False])
 
 
-class Plan(eqx.Module):
+class SolveConfig(eqx.Module):
     """What a solve is not differentiated by; `algebraic` is what its mass matrix leaves."""
 
     method: Method
@@ -68,61 +68,74 @@ def without_gradient(method: Method) -> Method:
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
 
 
-def packed_field(problem: Problem, plan: Plan) -> Callable[..., Array]:
+def packed_field(problem: IVP, config: SolveConfig) -> Callable[..., Array]:
     """The problem's field on packed states, with its Jacobian where that is given."""
-    field = pack_field(problem.field, problem.args, plan.packing)
+    field = pack_field(problem.field, problem.args, config.packing)
     if problem.jac is None:
         return field
-    jacobian = packed_jacobian(problem, plan)
+    jacobian = packed_jacobian(problem, config)
     if isinstance(field, Split):
         return Split(WithJacobian(field.stiff, jacobian), field.other)
     return WithJacobian(field, jacobian)
 
 
-def packed_jacobian(problem: Problem, plan: Plan) -> Callable[[Array, Array], Array]:
+def packed_jacobian(problem: IVP, config: SolveConfig) -> Callable[[Array, Array], Array]:
     """The Jacobian that the user gives, on packed states: `(t, array)` to `(n, n)`."""
 
     def jacobian(t: Array, y: Array) -> Array:
         assert problem.jac is not None
-        t = t.astype(plan.packing.real_dtype)
-        return problem.jac(t, plan.packing.unpack(y), problem.args).astype(plan.packing.dtype)
+        t = t.astype(config.packing.real_dtype)
+        return problem.jac(t, config.packing.unpack(y), problem.args).astype(config.packing.dtype)
 
     return jacobian
 
 
-def reading(problem: Problem, plan: Plan) -> Reading:
+def step_reader(problem: IVP, config: SolveConfig) -> StepReader:
     """How values at `ts` are read off a step."""
 
     def read(t: Array, y: Array) -> PyTree:
         if problem.read is None:
             return y
-        t = t.astype(plan.packing.real_dtype)
-        return jax.tree.map(jnp.asarray, problem.read(t, plan.packing.unpack(y), problem.args))
+        t = t.astype(config.packing.real_dtype)
+        return jax.tree.map(jnp.asarray, problem.read(t, config.packing.unpack(y), problem.args))
 
-    return Reading(plan.method.solver.interpolate, read)
+    return StepReader(config.method.solver.interpolate, read)
 
 
-def watch_of(problem: Problem, plan: Plan) -> Watch:
+def event_handler_of(problem: IVP, config: SolveConfig) -> EventHandler:
     """The events and jumps of the problem, for one trajectory."""
-    parts = problem.events, problem.jumps, problem.kick, problem.args, plan.packing, plan.max_events
-    return Watch(*parts, plan.method, packed_field(problem, plan))
+    parts = (
+        problem.events,
+        problem.jumps,
+        problem.jump_map,
+        problem.args,
+        config.packing,
+        config.max_events,
+    )
+    return EventHandler(*parts, config.method, packed_field(problem, config))
 
 
-def stop_of(problem: Problem, t: Array) -> Array:
+def next_discontinuity_of(problem: IVP, t: Array) -> Array:
     """The time that steps from `t` have to end on: the next jump, or the last time."""
     ts = problem.ts
     return (
-        ts[-1] if problem.jumps is None else next_stop(problem.jumps, t, ts[-1], direction_of(ts))
+        ts[-1]
+        if problem.jumps is None
+        else next_discontinuity(problem.jumps, t, ts[-1], direction_of(ts))
     )
 
 
-def field_of_step(problem: Problem, plan: Plan, t: Array) -> Callable[..., Array]:
+def field_of_step(problem: IVP, config: SolveConfig, t: Array) -> Callable[..., Array]:
     """The packed field as a step from `t` sees it: up to the next jump, and not beyond."""
-    field = packed_field(problem, plan)
-    return field if problem.jumps is None else between(field, t, stop_of(problem, t))
+    field = packed_field(problem, config)
+    return (
+        field
+        if problem.jumps is None
+        else one_sided_field(field, t, next_discontinuity_of(problem, t))
+    )
 
 
-def refuse_watched(watched: bool, sensitivity: str) -> None:
+def refuse_events(watched: bool, sensitivity: str) -> None:
     """**Raises:** `OptionError` where there are events or jumps."""
     if watched:
         raise OptionError(
@@ -136,12 +149,12 @@ def direction_of(ts: Array) -> Array:
     return jnp.sign(ts[-1] - ts[0])
 
 
-def consistent_start(
-    problem: Problem, plan: Plan, algebraic: Algebraic | None
-) -> tuple[Problem, Array]:
+def make_consistent(
+    problem: IVP, config: SolveConfig, algebraic: Algebraic | None
+) -> tuple[IVP, Array]:
     """The problem, its start moved until its algebraic equations hold; whether they could be."""
     if algebraic is None:
         return problem, jnp.asarray(True)
-    field, tolerance = packed_field(problem, plan), plan.method.tolerance
+    field, tolerance = packed_field(problem, config), config.method.tolerance
     y0, found = consistent(algebraic, field, problem.ts[0], problem.y0, tolerance)
     return dataclasses.replace(problem, y0=y0), found

@@ -7,14 +7,23 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..solvers.base import Stepped
-from .events.detection import Watch
-from .events.discontinuities import between
-from .events.handling import Log, empty_log, handled, watching_one
-from .save import Step
+from ..solvers.base import StepResult
+from .events.detection import EventHandler
+from .events.discontinuities import one_sided_field
+from .events.handling import EventLog, empty_log, handle_events, single_trajectory
+from .save import StepRecord
 from .solution import Stats
-from .step import Field, Method, Moving, attempt, begin, judged, stats_of, under_way
-from .xla_loops import in_one_piece
+from .step import (
+    Field,
+    IntegratorState,
+    Method,
+    attempt_step,
+    finalise,
+    initialise,
+    stats_of,
+    under_way,
+)
+from .xla_loops import fused
 
 
 class Recorder(NamedTuple):
@@ -24,21 +33,21 @@ class Recorder(NamedTuple):
     read; without it no dense output is made. `step` stands in for the solver's.
     """
 
-    write: Callable[[Any, Step], Any]
+    write: Callable[[Any, StepRecord], Any]
     inside: Callable[[Any, Array, Array], Array | bool] | None = None
-    step: Callable[..., Stepped] | None = None
+    step: Callable[..., StepResult] | None = None
 
 
 class Outcome(NamedTuple):
-    """How the loop ended; `carry` is what the solver would have handed on."""
+    """How the loop ended; `solver_state` is what the solver would have handed on."""
 
     y1: Array
     status: Array
     stats: Stats
     record: Any
     h: Array
-    carry: Any
-    log: Log | None
+    solver_state: Any
+    log: EventLog | None
 
 
 def integrate(
@@ -49,7 +58,7 @@ def integrate(
     t1: Array,
     recorder: Recorder,
     open_record: Callable[[Any], Any],
-    watch: Watch | None = None,
+    watch: EventHandler | None = None,
 ) -> Outcome:
     """Integrate `field` from `(t0, y0)` to `t1`, recording on the way.
 
@@ -58,23 +67,23 @@ def integrate(
     """
     watching, empty = None, None
     if watch is not None:
-        watching = watching_one(watch)
+        watching = single_trajectory(watch)
         empty = empty_log((), watch.rows, y0, t0.dtype) if watch.events else None
 
-    def first(y: Array, t: Array) -> Moving:
-        s = begin(method, field, y, t, t1)
-        return s if watch is None else watch.begun(s, t1)
+    def first(y: Array, t: Array) -> IntegratorState:
+        s = initialise(method, field, y, t, t1)
+        return s if watch is None else watch.initialise(s, t1)
 
     shapes = jax.eval_shape(first, y0, t0)
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)._replace(t=t0, y=y0)
 
-    def whole(state: tuple[Moving, Any, Any]) -> tuple[Moving, Any, Any]:
+    def whole(state: tuple[IntegratorState, Any, Any]) -> tuple[IntegratorState, Any, Any]:
         (s, record, log), direction = state, jnp.sign(t1 - state[0].t)
 
-        def unfinished(state: tuple[Moving, Any, Any]) -> Array:
+        def unfinished(state: tuple[IntegratorState, Any, Any]) -> Array:
             return under_way(method, state[0], direction, t1)
 
-        def advance(state: tuple[Moving, Any, Any]) -> tuple[Moving, Any, Any]:
+        def advance(state: tuple[IntegratorState, Any, Any]) -> tuple[IntegratorState, Any, Any]:
             s, record, log = state
 
             def look(t_new: Array) -> Array | bool | None:
@@ -85,21 +94,28 @@ def integrate(
 
             here, stop = field, t1
             if watching is not None and watching.jumps:
-                stop = s.sights.stop
-                here = between(field, s.t, stop)
-            after, step = attempt(method, here, s, direction, stop, look, recorder.step)
+                stop = s.event_state.stop
+                here = one_sided_field(field, s.t, stop)
+            after, step = attempt_step(method, here, s, direction, stop, look, recorder.step)
             if method.progress is not None:
                 method.progress(after.t, t0, t1)
             if watching is not None:
-                after, step, log = handled(watching, after, step, log, t1)
+                after, step, log = handle_events(watching, after, step, log, t1)
             return after, recorder.write(record, step), log
 
         start = first(s.y, s.t), record, log
         end, record, log = lax.while_loop(unfinished, advance, start)
-        return judged(end, direction * (t1 - end.t)), record, log
+        return finalise(end, direction * (t1 - end.t)), record, log
 
-    end, record, log = in_one_piece(whole, (blank, open_record(blank.carry), empty))
+    end, record, log = fused(whole, (blank, open_record(blank.solver_state), empty))
     if log is not None:
-        log = log._replace(count=end.sights.count)
-    stats = stats_of(method, end.num_steps, end.num_accepted, end.num_more, end.num_made, end.t)
-    return Outcome(end.y, end.status, stats, record, end.h, end.carry, log)
+        log = log._replace(count=end.event_state.count)
+    stats = stats_of(
+        method,
+        end.num_steps,
+        end.num_accepted,
+        end.extra_evaluations,
+        end.linear_algebra_counts,
+        end.t,
+    )
+    return Outcome(end.y, end.status, stats, record, end.h, end.solver_state, log)

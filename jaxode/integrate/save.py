@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from .xla_loops import by_host, size_of, turns, window
+from .xla_loops import chunk_size, host_controls_loops, masked_while, size_of
 
 
-class Step(NamedTuple):
+class StepRecord(NamedTuple):
     """An attempted step, from `(t, y)` to `(t1, y1)` over the signed `h`.
 
     `direction` is 1 forwards in time and -1 backwards. `index` counts the accepted steps before
@@ -31,20 +31,20 @@ class Step(NamedTuple):
     y: Array
     y1: Array
     dense: Any
-    carry: Any
+    solver_state: Any
     index: Array
     accept: Array
     residuals: tuple[Array, ...] = ()
     before: Any = None
 
 
-def in_order(step: Step, t: Array, following: Array) -> Array:
+def in_order(step: StepRecord, t: Array, following: Array) -> Array:
     """Whether a time that is read lies behind the step's start, and the next not before it."""
     direction = step.direction
     return (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
 
 
-def reached_of(step: Step, times: Array, following: Array) -> tuple[Array, Array, Array]:
+def reached_of(step: StepRecord, times: Array, following: Array) -> tuple[Array, Array, Array]:
     """Of the coming `times`, their axis first: which the step has reached, and where to read.
 
     And whether these were in order; `following` are the times after each. What is not reached is
@@ -56,7 +56,7 @@ def reached_of(step: Step, times: Array, following: Array) -> tuple[Array, Array
     return due, jnp.where(due, times, step.t), fine
 
 
-class Reading(NamedTuple):
+class StepReader(NamedTuple):
     """How a value is read off a step: the solver's interpolant, and a function of the state."""
 
     interpolate: Callable[..., Array]
@@ -84,21 +84,21 @@ class Reading(NamedTuple):
 def state_at(last: Array, final: Array | None, y1: Array, inner: Array) -> Array:
     """`y1` where `last`, else `inner`; it moves with the last time only where it is `final`."""
     y = jnp.where(last, y1, inner)
-    return y if final is None else valued(y, jnp.where(final, y1, inner))
+    return y if final is None else with_derivative_of(y, jnp.where(final, y1, inner))
 
 
 @jax.custom_jvp
-def valued(value: Array, moving: Array) -> Array:
+def with_derivative_of(value: Array, moving: Array) -> Array:
     """`value`, with the derivative of `moving`."""
     return value
 
 
-@valued.defjvp
+@with_derivative_of.defjvp
 def _moving(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
-    return valued(*primals), tangents[1]
+    return with_derivative_of(*primals), tangents[1]
 
 
-class AtTimesState(NamedTuple):
+class SavePointState(NamedTuple):
     """How many times are written, the next one, whether they were in order, and the buffers."""
 
     count: Array
@@ -107,50 +107,52 @@ class AtTimesState(NamedTuple):
     buffers: PyTree
 
 
-class AtTimes(eqx.Module):
+class SaveAtTimes(eqx.Module):
     """Values at each of `ts`, written as the steps pass them; buffers `(times, ...)` of NaN."""
 
     ts: Array
-    reading: Reading
+    reading: StepReader
 
-    def open(self, y0: Array) -> AtTimesState:
+    def open(self, y0: Array) -> SavePointState:
         """The first time written, and every other that equals it: a solve may take no step."""
         first = self.reading.fn(self.ts[0], y0)
         here = self.ts == self.ts[0]
 
         def fill(value: Array) -> Array:
             mask = here.reshape((-1,) + (1,) * value.ndim)
-            return jnp.where(mask, value, missing(value.dtype))
+            return jnp.where(mask, value, missing_value(value.dtype))
 
-        return AtTimesState(jnp.int32(1), self.ts[1], jnp.asarray(True), jax.tree.map(fill, first))
+        return SavePointState(
+            jnp.int32(1), self.ts[1], jnp.asarray(True), jax.tree.map(fill, first)
+        )
 
-    def inside(self, state: AtTimesState, t1: Array, direction: Array) -> Array:
+    def inside(self, state: SavePointState, t1: Array, direction: Array) -> Array:
         """Whether the next time to write lies before `t1`."""
         return direction * (state.t - t1) < 0
 
-    def write(self, state: AtTimesState, step: Step) -> AtTimesState:
+    def write(self, state: SavePointState, step: StepRecord) -> SavePointState:
         """Write every time that the step has reached."""
         direction, rows = step.direction, self.ts.shape[0] - 1
         reached = jnp.where(step.accept, direction * step.t1, -jnp.inf)
 
-        def more(state: AtTimesState) -> Array:
+        def more(state: SavePointState) -> Array:
             return direction * state.t <= reached
 
-        def put(state: AtTimesState) -> AtTimesState:
+        def put(state: SavePointState) -> SavePointState:
             count, t, ordered, buffers = state
             last, final = t == self.ts[-1], count == rows
             value = self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
             buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
             following = self._time(count + 1, direction)
             ordered = ordered & in_order(step, t, following)
-            return AtTimesState(count + 1, following, ordered, buffers)
+            return SavePointState(count + 1, following, ordered, buffers)
 
-        if not by_host():
+        if not host_controls_loops():
             return lax.while_loop(more, put, state)
-        many = window(rows, size_of(state.buffers, rows + 1))
-        return turns(more, lambda s: self._write_many(s, step, many), state, many == rows)
+        many = chunk_size(rows, size_of(state.buffers, rows + 1))
+        return masked_while(more, lambda s: self._write_many(s, step, many), state, many == rows)
 
-    def _write_many(self, state: AtTimesState, step: Step, many: int) -> AtTimesState:
+    def _write_many(self, state: SavePointState, step: StepRecord, many: int) -> SavePointState:
         """Write those of the next `many` times that the step has reached, in one go."""
         (count, _, ordered, buffers), direction = state, step.direction
         index, last = count + jnp.arange(many), self.ts.shape[0] - 1
@@ -164,7 +166,7 @@ class AtTimes(eqx.Module):
         place = jnp.where(due, index, last + 1)
         buffers = jax.tree.map(lambda b, v: b.at[place].set(v, mode="drop"), buffers, values)
         count = count + jnp.sum(due, dtype=count.dtype)
-        return AtTimesState(count, self._time(count, direction), ordered & fine, buffers)
+        return SavePointState(count, self._time(count, direction), ordered & fine, buffers)
 
     def _time(self, count: Array, direction: Array) -> Array:
         """The time after `count` written ones; after all of them, one that is never reached."""
@@ -175,7 +177,7 @@ class AtTimes(eqx.Module):
         return jnp.where(count > last, direction * jnp.inf, time)
 
 
-class EveryStep(eqx.Module):
+class SaveSteps(eqx.Module):
     """The time and state at the end of every accepted step, the start included."""
 
     max_steps: int = eqx.field(static=True)
@@ -184,9 +186,9 @@ class EveryStep(eqx.Module):
         """Buffers of `max_steps + 1` rows, the first written, the others NaN."""
         rows = self.max_steps + 1
         ts = jnp.full((rows,), jnp.nan, t0.dtype).at[0].set(t0)
-        return ts, jnp.full((rows, *y0.shape), missing(y0.dtype)).at[0].set(y0)
+        return ts, jnp.full((rows, *y0.shape), missing_value(y0.dtype)).at[0].set(y0)
 
-    def write(self, state: tuple[Array, Array], step: Step) -> tuple[Array, Array]:
+    def write(self, state: tuple[Array, Array], step: StepRecord) -> tuple[Array, Array]:
         """Write the end of the step."""
         ts, ys = state
         return put_row(ts, step.t1, step.index + 1), put_row(ys, step.y1, step.index + 1)
@@ -196,10 +198,10 @@ class EveryStep(eqx.Module):
         ts, ys = state
         known = jnp.arange(self.max_steps + 1) <= count
         mask = known.reshape((-1,) + (1,) * (ys.ndim - 1))
-        return jnp.where(known, ts, jnp.nan), jnp.where(mask, ys, missing(ys.dtype))
+        return jnp.where(known, ts, jnp.nan), jnp.where(mask, ys, missing_value(ys.dtype))
 
 
-class EveryDense(eqx.Module):
+class SaveDense(eqx.Module):
     """Every accepted step with what dense output reads: `(t, h, y, dense)`, rows of zeros after.
 
     `slopes` is the number of slopes that the solver keeps of a step.
@@ -223,7 +225,7 @@ class EveryDense(eqx.Module):
         return t, jnp.where(jnp.arange(self.max_steps) < count, h, 0), y, dense
 
     def write(
-        self, state: tuple[Array, Array, Array, Array], step: Step
+        self, state: tuple[Array, Array, Array, Array], step: StepRecord
     ) -> tuple[Array, Array, Array, Array]:
         """Write the step."""
         parts = (step.t, step.h, step.y, jnp.stack(step.dense))
@@ -236,6 +238,6 @@ def put_row(buffer: Array, value: Array, index: Array) -> Array:
     return lax.dynamic_update_slice(buffer, value[None].astype(buffer.dtype), start)
 
 
-def missing(dtype: Any) -> Array:
+def missing_value(dtype: Any) -> Array:
     """What stands where nothing was written: NaN, or zero in a dtype that has none."""
     return jnp.asarray(jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0, dtype)

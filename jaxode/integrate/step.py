@@ -1,7 +1,7 @@
 """One trajectory under way: how it begins, attempts a step, and is judged at its end.
 
 All of it is arithmetic without loops; the loops call it and know no more of solvers and controllers
-than this. `attempt` serves one trajectory or lanes of many: then times, counts and decisions are
+than this. `attempt_step` serves one trajectory or lanes of many: then times, counts and decisions are
 vectors, and the last axis of every state is its lanes.
 """
 
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..problem.status import Status
-from ..solvers.base import Solver, Stepped
+from ..solvers.base import Solver, StepResult
 from ..solvers.step_size import Controller, Tolerance, first_step
-from .save import Step
+from .save import StepRecord
 from .solution import Stats
 
 Field = Callable[[Array, Array], Array]
@@ -41,58 +41,60 @@ class Method(eqx.Module):
     @property
     def counts_more(self) -> bool:
         """Whether field evaluations differ from step to step."""
-        return bool(self.restarts or self.solver.iterates or self.solver.evaluations.inside)
+        return bool(
+            self.restarts or self.solver.counts_evaluations or self.solver.evaluations.inside
+        )
 
 
-class Moving(NamedTuple):
+class IntegratorState(NamedTuple):
     """Where a trajectory is, and what its next step starts from.
 
-    `num_more` counts the field evaluations that not every step makes, where there are any;
-    `num_made` the Jacobians and the factorisations, where the solver keeps them. `sights`: what it
+    `extra_evaluations` counts the field evaluations that not every step makes, where there are any;
+    `linear_algebra_counts` the Jacobians and the factorisations, where the solver keeps them. `event_state`: what it
     remembers of events and jumps, where there are any.
     """
 
     t: Array
     t_low: Array  # what rounding took from t
     y: Array
-    carry: Any
+    solver_state: Any
     h: Array  # the next step's size, positive
     memory: Any
     num_steps: Array
     num_accepted: Array
-    num_more: Any
-    num_made: Any
+    extra_evaluations: Any
+    linear_algebra_counts: Any
     status: Array
-    sights: Any = ()
+    event_state: Any = ()
 
 
-def begin(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> Moving:
+def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> IntegratorState:
     """The trajectory at its first time, its first step chosen."""
     carry = method.stepper.init(field, t0, y0)
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
     h, memory = method.controller.start(lax.stop_gradient(size))
     zero = jnp.zeros((), jnp.int32)
     num_more = zero if method.counts_more else ()
-    num_made = (zero, zero) if method.solver.keeps else ()
+    num_made = (zero, zero) if method.solver.reuses_jacobian else ()
     low = jnp.zeros_like(t0)
-    return Moving(t0, low, y0, carry, h, memory, zero, zero, num_more, num_made, zero)
+    return IntegratorState(t0, low, y0, carry, h, memory, zero, zero, num_more, num_made, zero)
 
 
-def under_way(method: Method, s: Moving, direction: Array, t1: Array) -> Array:
+def under_way(method: Method, s: IntegratorState, direction: Array, t1: Array) -> Array:
     """Whether there is another step to attempt."""
     going = direction * (t1 - s.t) > 0
     return going & (s.status == Status.SUCCESS) & (s.num_steps < method.max_steps)
 
 
-def attempt(
+def attempt_step(
     method: Method,
     field: Field,
-    s: Moving,
+    s: IntegratorState,
     direction: Array,
     t1: Array,
     look: Callable[[Array], Array | bool | None] = lambda t_new: None,
-    step: Callable[..., Stepped] | None = None,
-) -> tuple[Moving, Step]:
+    step: Callable[..., StepResult] | None = None,
+) -> tuple[IntegratorState, StepRecord]:
     """Attempt a step towards `t1`: the trajectory after it, and the step.
 
     `look(t_new)` says whether dense output inside the step to `t_new` will be read: None for
@@ -103,44 +105,46 @@ def attempt(
     inside = look(t_new)
 
     stepper = method.stepper.forwards()
-    stepped = (step or stepper.step)(field, s.t, s.y, h, s.carry, inside)
+    stepped = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, inside)
     looks = False if inside is None else inside
     more = stepped.iterations + looks * method.solver.evaluations.inside
-    y1, trouble = stepped.y1, stepped.trouble
+    y1, trouble = stepped.y1, stepped.status
     # Step sizes are held fixed in every derivative of the loop: nothing passes through the error.
     square = _square(method, *lax.stop_gradient((stepped.error, s.y, y1)))
     if trouble is not None:
         square = jnp.where(trouble == Status.SUCCESS, square, jnp.inf)
     decision = method.controller.judge(
-        size, square, method.solver.error_order or 1, s.memory, s.num_accepted, stepped.factor
+        size, square, method.solver.error_exponent or 1, s.memory, s.num_accepted, stepped.factor
     )
     accept, proposed = decision.accept, decision.h
-    if stepped.longest is not None and method.controller.adaptive:
-        proposed = jnp.minimum(proposed, stepped.longest.astype(proposed.dtype))
-    after = Moving(
+    if stepped.max_next_step is not None and method.controller.adaptive:
+        proposed = jnp.minimum(proposed, stepped.max_next_step.astype(proposed.dtype))
+    after = IntegratorState(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
         y=jnp.where(accept, y1, s.y),
-        carry=select(accept, stepped.carry, s.carry),
+        solver_state=select(accept, stepped.solver_state, s.solver_state),
         h=lax.stop_gradient(proposed),
         memory=lax.stop_gradient(decision.memory),
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        num_more=jax.tree.map(lambda count: count + more, s.num_more),
-        num_made=jax.tree.map(jnp.add, s.num_made, stepped.made or ()),
+        extra_evaluations=jax.tree.map(lambda count: count + more, s.extra_evaluations),
+        linear_algebra_counts=jax.tree.map(
+            jnp.add, s.linear_algebra_counts, stepped.linear_algebra_counts or ()
+        ),
         status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
-        sights=s.sights,
+        event_state=s.event_state,
     )
-    parts = s.t, h, t_new, direction, s.y, y1, stepped.dense, s.carry, s.num_accepted, accept
-    return after, Step(*parts, stepped.residuals, s)
+    parts = s.t, h, t_new, direction, s.y, y1, stepped.dense, s.solver_state, s.num_accepted, accept
+    return after, StepRecord(*parts, stepped.residuals, s)
 
 
-def step_end(s: Moving, direction: Array, t1: Array) -> Array:
+def step_end(s: IntegratorState, direction: Array, t1: Array) -> Array:
     """The time at which the next step ends, if it is accepted."""
     return _aim(s, direction, t1)[2]
 
 
-def _aim(s: Moving, direction: Array, t1: Array) -> tuple[Array, Array, Array, Array]:
+def _aim(s: IntegratorState, direction: Array, t1: Array) -> tuple[Array, Array, Array, Array]:
     """The next step's size, the size that would be drawn out to `t1`, and the time after it."""
     remaining = direction * ((t1 - s.t) - s.t_low)
     longest = remaining - 8 * jnp.finfo(s.t.dtype).eps * (jnp.abs(s.t) + remaining)
@@ -181,13 +185,13 @@ def _status(
     if not method.controller.adaptive:
         return jnp.where(finite, Status.SUCCESS, failure).astype(jnp.int32)
     finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * longest)
-    # A step of `longest` is drawn out to the last time, and so would only be tried again.
+    # A step of `max_next_step` is drawn out to the last time, and so would only be tried again.
     again = (proposed <= finest) | (proposed >= longest) | method.controller.too_small(size)
     stuck = ~accept & again
     return jnp.where(stuck, failure, Status.SUCCESS).astype(jnp.int32)
 
 
-def judged(end: Moving, remaining: Array) -> Moving:
+def finalise(end: IntegratorState, remaining: Array) -> IntegratorState:
     """The trajectory after its loop: its final status, and NaN unless that is `SUCCESS`."""
     ended = end.status == Status.TERMINATED
     short = jnp.where(jnp.isnan(remaining), Status.BAD_TIMES, Status.MAX_STEPS).astype(jnp.int32)
@@ -237,7 +241,7 @@ def first_size(
     if not method.controller.adaptive:
         return jnp.ones_like(t0)
     slope = field(t0, y0) if slope is None else slope
-    order = method.solver.error_order or 1
+    order = method.solver.error_exponent or 1
     return first_step(field, t0, y0, slope, t1 - t0, order, method.tolerance)
 
 

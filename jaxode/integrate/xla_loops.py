@@ -15,17 +15,17 @@ from jaxtyping import PyTree
 State = TypeVar("State")
 
 # Numbers that are worked on at once: a few microseconds of a GPU's memory.
-ROOM = 2**20
+CHUNK_NUMBERS = 2**20
 
 
-def by_host() -> bool:
+def host_controls_loops() -> bool:
     """Whether the host decides on the next turn of a loop; a CPU and a TPU do it themselves."""
     return jax.default_backend() not in ("cpu", "tpu")
 
 
-def window(rows: int, size: int) -> int:
+def chunk_size(rows: int, size: int) -> int:
     """How many of `rows` to work on at once, of `size` numbers each."""
-    return max(1, min(rows, ROOM // max(size, 1)))
+    return max(1, min(rows, CHUNK_NUMBERS // max(size, 1)))
 
 
 def size_of(arrays: PyTree, each: int = 1) -> int:
@@ -33,19 +33,21 @@ def size_of(arrays: PyTree, each: int = 1) -> int:
     return sum(x.size for x in jax.tree.leaves(arrays)) // each
 
 
-def turns(going: Callable, turn: Callable[[State], State], state: State, at_once: bool) -> State:
+def masked_while(
+    going: Callable, turn: Callable[[State], State], state: State, at_once: bool
+) -> State:
     """`turn` while `going`; one turn where that does all there is to do, behind its own mask."""
     return turn(state) if at_once else lax.while_loop(going, turn, state)
 
 
-def in_one_piece(function: Callable[[State], State], state: State) -> State:
+def fused(function: Callable[[State], State], state: State) -> State:
     """`function(state)`, inside a loop of one turn.
 
     On a CPU, XLA (from JAX 0.12 on) makes a small loop, with all that is in it, one native
     function; every operation outside is a kernel of its own, which costs a microsecond to launch
     and ten milliseconds to compile. A short solve has as many operations around its loop as in it.
     """
-    if by_host():
+    if host_controls_loops():
         return function(state)
     # Behind the barrier XLA does not see that there is one turn, and so leaves the loop alone.
     begin = lax.optimization_barrier(jnp.asarray(True))
@@ -56,7 +58,7 @@ def in_one_piece(function: Callable[[State], State], state: State) -> State:
     return lax.while_loop(lambda carry: carry[0], turn, (begin, state))[1]
 
 
-def if_needed(needed: Array, function: Callable[[State], State], state: State) -> State:
+def cond_as_loop(needed: Array, function: Callable[[State], State], state: State) -> State:
     """`function(state)` where it is `needed`, else `state`; a loop of at most one turn.
 
     A conditional is a kernel of its own on a CPU, and copies what it returns.

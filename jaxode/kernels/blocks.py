@@ -14,8 +14,8 @@ from jaxtyping import PyTree
 
 from ..problem.errors import DifferentiationError
 from .lowering import platform
-from .lowering.block_arrays import LEAST, Held, Total, kept_whole
-from .lowering.lane_scalars import Cell, Cells, chosen_each, is_cells, spread, zeros
+from .lowering.block_arrays import LEAST, LaneReduction, SharedMatrix, kept_whole
+from .lowering.lane_scalars import Cell, LaneScalars, chosen_each, is_cells, spread, zeros
 from .lowering.unsupported import NoKernelError
 
 # Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane. Where it keeps arrays
@@ -35,20 +35,20 @@ class Block(NamedTuple):
         """Which trajectory is in which lane."""
         return self.start + jax.lax.broadcasted_iota(jnp.int32, (self.lanes,), 0)
 
-    def own(self, ref: Any, shape: tuple[int, ...]) -> Cells:
+    def per_trajectory(self, ref: Any, shape: tuple[int, ...]) -> LaneScalars:
         """The lanes' arrays of `shape`, from their columns."""
         size = int(np.prod(shape, dtype=int))
         cells = [ref[k, pl.ds(self.start, self.lanes)] for k in range(size)]
-        return Cells.of(cells, shape, ref.dtype)
+        return LaneScalars.of(cells, shape, ref.dtype)
 
-    def keep(self, ref: Any, values: Cells) -> None:
+    def keep(self, ref: Any, values: LaneScalars) -> None:
         """Write the lanes' arrays into their columns."""
         for k, cell in enumerate(values.flat()):
             ref[k, pl.ds(self.start, self.lanes)] = spread(cell, ref.dtype, self.lanes)
 
     def total(self, ref: Any, values: Any) -> None:
         """Write the sums over the lanes into the block's column."""
-        if isinstance(values, Total):
+        if isinstance(values, LaneReduction):
             values.write(ref, pl.program_id(0))
             return
         for k, cell in enumerate(values.flat()):
@@ -60,11 +60,11 @@ class Block(NamedTuple):
             return triton.load(ref.at[index])
         return triton.load(ref.at[index, self.numbers])
 
-    def row(self, ref: Any, index: Array, shape: tuple[int, ...], dtype: Any) -> Cells:
+    def row(self, ref: Any, index: Array, shape: tuple[int, ...], dtype: Any) -> LaneScalars:
         """The row of each lane at its own `index`."""
         size = int(np.prod(shape, dtype=int))
         cells = [triton.load(ref.at[index, k, self.numbers]) for k in range(size)]
-        return Cells.of(cells, shape, dtype)
+        return LaneScalars.of(cells, shape, dtype)
 
     def put(self, ref: Any, mask: Array, index: Array, values: Sequence[Cell]) -> None:
         """Write a row of each lane in `mask`, at its own `index`."""
@@ -73,10 +73,10 @@ class Block(NamedTuple):
             triton.store(ref.at[index, k, self.numbers], value, mask=mask)
 
 
-def shared_cells(ref: Any, shape: tuple[int, ...]) -> Cells:
+def shared_cells(ref: Any, shape: tuple[int, ...]) -> LaneScalars:
     """What all lanes share, read once."""
     size = int(np.prod(shape, dtype=int))
-    return Cells.of([ref[k] for k in range(size)], shape, ref.dtype)
+    return LaneScalars.of([ref[k] for k in range(size)], shape, ref.dtype)
 
 
 def columns(x: Array, lanes: int) -> Array:
@@ -100,7 +100,7 @@ class Given(NamedTuple):
     A table is read at places that are known only inside: its trajectories are last, if it has any.
     """
 
-    own: PyTree
+    per_trajectory: PyTree
     shared: PyTree
     tables: tuple[Array, ...]
 
@@ -114,11 +114,11 @@ def call(
 ) -> list[Array]:
     """Run `body(block, own, shared, tables, outputs)` on blocks of `lanes` of `count` trajectories.
 
-    `own` and `shared` are taken apart into cells, `tables` and `outputs` are references. Numbers
+    `per_trajectory` and `shared` are taken apart into cells, `tables` and `outputs` are references. Numbers
     that the user's program holds are part of `given`: a kernel closes over none.
     """
     (own, rest_own), (shared, rest_shared) = (
-        eqx.partition(tree, eqx.is_array) for tree in (given.own, given.shared)
+        eqx.partition(tree, eqx.is_array) for tree in (given.per_trajectory, given.shared)
     )
     own_arrays, own_def = jax.tree.flatten(own)
     shared_arrays, shared_def = jax.tree.flatten(shared)
@@ -137,9 +137,9 @@ def call(
         block = Block(pl.program_id(0) * lanes, lanes)
         owns = zip(refs[: ends[0]], own_shapes, strict=True)
         shares = zip(refs[ends[0] : ends[1]], shared_shapes, strict=True)
-        own = jax.tree.unflatten(own_def, [block.own(r, s) for r, s in owns])
+        own = jax.tree.unflatten(own_def, [block.per_trajectory(r, s) for r, s in owns])
         cells = [
-            Held(r, s, r.dtype) if flag else shared_cells(r, s)
+            SharedMatrix(r, s, r.dtype) if flag else shared_cells(r, s)
             for (r, s), flag in zip(shares, whole, strict=True)
         ]
         shared = jax.tree.unflatten(shared_def, cells)
@@ -196,7 +196,7 @@ def reduced(
         for ref, x in zip(
             refs[len(of_each) :], jax.tree.leaves(sums, is_leaf=is_cells), strict=True
         ):
-            whole = isinstance(x, Total)  # summed already, of lanes that were under way
+            whole = isinstance(x, LaneReduction)  # summed already, of lanes that were under way
             block.total(ref, x if whole else chosen_each(real, x, zeros(x)))
 
     found = call(writing, given, outputs, count, lanes)

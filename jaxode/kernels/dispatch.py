@@ -30,27 +30,27 @@ MOST_WIDE = 64
 MEASURED = False
 
 
-class Engine(NamedTuple):
+class KernelPolicy(NamedTuple):
     """What is wished for: a kernel where it pays ("auto"), or else an error, or none at all."""
 
     kernel: Literal["auto"] | bool
     lanes: int
 
     @property
-    def tried(self) -> bool:
+    def use_kernel(self) -> bool:
         """Whether a kernel is tried: of itself on a GPU alone, for others have no compiler."""
         if self.kernel == "auto":
             return MEASURED and platform.platform() == "gpu"
         return self.kernel
 
 
-def find_engine(kernel: Any, lanes: int | None) -> Engine:
+def find_kernel_policy(kernel: Any, lanes: int | None) -> KernelPolicy:
     """**Raises:** `OptionError` unless `kernel` is "auto" or a boolean."""
     if not (isinstance(kernel, bool) or kernel == "auto"):
         raise OptionError(f'kernel must be "auto", True or False, got {kernel!r}')
     if lanes is None:
-        return Engine(kernel, LANES_TPU if platform.platform() == "tpu" else LANES)
-    return Engine(kernel, 1 << lanes.bit_length() - 1)
+        return KernelPolicy(kernel, LANES_TPU if platform.platform() == "tpu" else LANES)
+    return KernelPolicy(kernel, 1 << lanes.bit_length() - 1)
 
 
 def check_kernel(ensemble: Ensemble, asked: bool) -> None:
@@ -58,9 +58,11 @@ def check_kernel(ensemble: Ensemble, asked: bool) -> None:
 
     `asked`: by the user, so that it need not pay.
     """
-    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ensemble.own)
+    rows = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ensemble.per_trajectory
+    )
     problem, plan = ensemble.one(rows)
-    if ensemble.watched:
+    if ensemble.has_events:
         raise NoKernelError("events and jumps are not looked for there")
     if plan.save not in ("ends", "ts"):
         raise NoKernelError(f'save="{plan.save}" is not written there')
@@ -87,7 +89,7 @@ def check_fits(solver: Solver, y: Array) -> None:
 
 def check_dtypes(ensemble: Ensemble) -> None:
     """**Raises:** `NoKernelError` for arrays that hold no numbers."""
-    for x in jax.tree.leaves((ensemble.own, ensemble.shared)):
+    for x in jax.tree.leaves((ensemble.per_trajectory, ensemble.shared)):
         refuse_extended(getattr(x, "dtype", None))
 
 
@@ -118,7 +120,7 @@ def check_solver(solver: Solver, size: int) -> None:
         raise NoKernelError(f"a state {kind}of {size} numbers is too large (at most {most})")
 
 
-def refused(reason: NoKernelError) -> OptionError:
+def kernel_refusal(reason: NoKernelError) -> OptionError:
     """What is said where a kernel was asked for."""
     return OptionError(
         f"kernel=True, but there is no kernel for this solve: {reason}. With "

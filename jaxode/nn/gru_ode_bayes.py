@@ -10,7 +10,7 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.validation import check_counts
 from .networks import cast
-from .recurrent_solve import Walk, at_times, run, walk
+from .recurrent_solve import RecurrentSolve, at_times, run, walk
 from .series import Series, find_series, find_times
 from .solve_options import Settings, SolveOptions
 
@@ -145,7 +145,7 @@ class GRUODEBayes(eqx.Module):
         series = self._series(ts, xs, mask, lengths)
         return run(_loss, self, series, noise, weight)
 
-    def walk(self, series: Series) -> Walk:
+    def walk(self, series: Series) -> RecurrentSolve:
         """The hidden state before and after every place."""
         model = cast((self.start, self.field, self.cell), series.xs.dtype)
         start, field, cell = model

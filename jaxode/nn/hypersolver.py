@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from ..problem.errors import DataError, OptionError
 from ..problem.field import Field, call_field
-from ..solvers.base import Evaluations, Solver, Stepped
+from ..solvers.base import Evaluations, Solver, StepResult
 from ..solvers.explicit.low_order import RK4, Euler, Midpoint
 from ..solvers.explicit.runge_kutta import ExplicitRungeKutta
 
@@ -63,7 +63,7 @@ class HyperSolver(Solver):
         return self.base.order
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         return None
 
     @property
@@ -75,12 +75,18 @@ class HyperSolver(Solver):
         return self.base.num_dense + 1
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
-        stepped, slopes, _ = self.base.step_and_stages(field, t, y, h, carry, inside)
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        stepped, slopes, _ = self.base.step_and_stages(field, t, y, h, solver_state, needs_dense)
         last = self._last(t, y, slopes[0], h)
         dense = None if stepped.dense is None else (*stepped.dense, last)
-        return Stepped(stepped.y1 + last, None, dense, stepped.carry)
+        return StepResult(stepped.y1 + last, None, dense, stepped.solver_state)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         """The base's dense output; the correction grows as its error does, `theta^(p + 1)`."""

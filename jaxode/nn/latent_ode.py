@@ -13,7 +13,7 @@ from jaxtyping import ArrayLike, Float, Int
 from ..drivers.options import advice_of
 from ..integrate.solution import Solution, raise_on_failure
 from ..problem.errors import OptionError, StateError, unknown_name
-from ..problem.jit import compiled
+from ..problem.jit import jit_with_captures
 from ..problem.validation import check_count, check_counts
 from .batched_solve import flow
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
@@ -121,7 +121,7 @@ class LatentODE(eqx.Module):
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
         """Mean and log variance of each sample's latent state at `t0`."""
         series = self._series(ts, xs, mask, lengths)
-        mean, log_variance, walked = compiled(_encode, self, series, key)
+        mean, log_variance, walked = jit_with_captures(_encode, self, series, key)
         self._raise(walked)
         return mean, log_variance
 
@@ -140,7 +140,7 @@ class LatentODE(eqx.Module):
         z0 = self._states(z0, self.latent)
         times = find_times(times, z0.shape[0], z0.dtype)
         t0 = self._start(times) if t0 is None else _per_sample(t0, times)
-        xs, solutions = compiled(_decode, self, z0, t0, times, key)
+        xs, solutions = jit_with_captures(_decode, self, z0, t0, times, key)
         self._raise(None, *solutions)
         return xs
 
@@ -220,7 +220,7 @@ class LatentODE(eqx.Module):
         `kl_weight` times the divergence of the latent state from the standard normal prior.
         """
         series = self._series(ts, xs, mask, lengths)
-        out, walked, solutions = compiled(_elbo, self, series, noise, kl_weight, key)
+        out, walked, solutions = jit_with_captures(_elbo, self, series, noise, kl_weight, key)
         self._raise(walked, *solutions)
         return out
 
@@ -255,7 +255,7 @@ class LatentODE(eqx.Module):
             raise OptionError("the model has no t0 of its own: say which, inverse(z, t, t0)")
         z = self._states(z, self.latent + self.augment)
         spans = jnp.stack([_per_sample(x, z) for x in (t, self.t0 if t0 is None else t0)], -1)
-        solution = compiled(_flow, self, z, spans, key)
+        solution = jit_with_captures(_flow, self, z, spans, key)
         self._raise(None, solution)
         return solution.y1
 
@@ -269,7 +269,7 @@ class LatentODE(eqx.Module):
 
     def _at(self, series: Series, times: Array, key: Array | None) -> Array:
         """The values at `times`, from the mean latent state."""
-        out, walked, solutions = compiled(_predict, self, series, times, key)
+        out, walked, solutions = jit_with_captures(_predict, self, series, times, key)
         self._raise(walked, *solutions)
         return out
 

@@ -250,7 +250,7 @@ class NeuralCDE(eqx.Module):
         if self.control in SMOOTH or refused:
             return {}
         more = {"jumps": paths.knots[:, 1:-1]}
-        adaptive = settings.solver.error_order is not None and settings.controller is None
+        adaptive = settings.solver.error_exponent is not None and settings.controller is None
         if adaptive and settings.dt is None:  # behind a corner, try the whole piece first
             longest = lax.stop_gradient(jnp.max(jnp.diff(paths.knots, axis=1)))
             more["dt"] = jnp.where(longest > 0, longest, 1)

@@ -13,7 +13,7 @@ from jaxtyping import ArrayLike, Float, Int
 from ..problem.errors import OptionError
 from ..problem.validation import check_counts
 from .networks import cast, find_field
-from .recurrent_solve import Walk, at_times, run, walk
+from .recurrent_solve import RecurrentSolve, at_times, run, walk
 from .series import Series, find_series, find_times
 from .solve_options import Settings, SolveOptions
 
@@ -110,7 +110,9 @@ class ODERNN(eqx.Module):
         times = find_times(times, series.ts.shape[0], series.ts.dtype)
         return run(_predict, self, series, times, key)
 
-    def walk(self, series: Series, *, reverse: bool = False, key: Array | None = None) -> Walk:
+    def walk(
+        self, series: Series, *, reverse: bool = False, key: Array | None = None
+    ) -> RecurrentSolve:
         """The hidden state at every place, forwards or backwards in time."""
         field, cell = cast((self.field, self.cell), series.xs.dtype)
 

@@ -10,7 +10,7 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from ..problem.errors import SolveError
-from ..problem.jit import compiled
+from ..problem.jit import jit_with_captures
 from ..problem.state import is_traced
 from ..problem.status import Status
 from .batched_solve import flow
@@ -18,7 +18,7 @@ from .series import Series
 from .solve_options import Settings
 
 
-class Walk(NamedTuple):
+class RecurrentSolve(NamedTuple):
     """Hidden states along series, in the order of their places.
 
     `before` and `after` what is observed there, shape `(batch, n, hidden)`; `status` of the solve
@@ -39,7 +39,7 @@ def walk(
     *,
     reverse: bool = False,
     key: Array | None = None,
-) -> Walk:
+) -> RecurrentSolve:
     """Follow `field` from place to place, and `update(h, x, mask)` where something is observed.
 
     It stands at `start` until the first observation that it meets.
@@ -63,11 +63,11 @@ def walk(
     states = lax.scan(step, start, places)[1]
     if reverse:
         states = jax.tree.map(lambda x: x[::-1], states)
-    return Walk(*(jnp.swapaxes(x, 0, 1) for x in states))
+    return RecurrentSolve(*(jnp.swapaxes(x, 0, 1) for x in states))
 
 
 def at_times(
-    walk: Callable[[Series], Walk], series: Series, times: Float[Array, "batch m"]
+    walk: Callable[[Series], RecurrentSolve], series: Series, times: Float[Array, "batch m"]
 ) -> tuple[Float[Array, "batch m hidden"], Array]:
     """The hidden states at `times`, by what was observed until then; and each solve's status."""
     series, places = with_queries(series, times)
@@ -97,7 +97,7 @@ def run(function: Callable, model: Any, *args: Any) -> Any:
 
     **Raises:** as `raise_on_broken_walk`.
     """
-    out, status = compiled(function, model, *args)
+    out, status = jit_with_captures(function, model, *args)
     raise_on_broken_walk(status, model.settings)
     return out
 

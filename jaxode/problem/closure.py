@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jaxtyping import PyTree
 
 
-class Closed(eqx.Module):
+class ClosedFunction(eqx.Module):
     """A traced function: every array that it closes over is a leaf.
 
     It is called with arguments like the examples of its trace. Unlike `eqx.filter_closure_convert`
@@ -32,13 +32,13 @@ class Closed(eqx.Module):
 _ARRAY = object()
 
 
-def close(function: Callable[..., PyTree], *examples: PyTree) -> tuple[Closed, PyTree]:
+def close(function: Callable[..., PyTree], *examples: PyTree) -> tuple[ClosedFunction, PyTree]:
     """`function`, traced at `examples`, and the shapes of what it returns."""
     traced, shapes, rest = eqx.filter_make_jaxpr(function)(*examples)
     marked = jax.tree.map(lambda _: _ARRAY, shapes)
     leaves, treedef = jax.tree.flatten(eqx.combine(marked, rest))
     consts = [jax.numpy.asarray(c) if eqx.is_array_like(c) else c for c in traced.consts]
-    return Closed(traced.jaxpr, consts, (treedef, tuple(leaves))), eqx.combine(shapes, rest)
+    return ClosedFunction(traced.jaxpr, consts, (treedef, tuple(leaves))), eqx.combine(shapes, rest)
 
 
 def _arrays(args: PyTree) -> list[Any]:

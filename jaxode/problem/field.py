@@ -24,7 +24,7 @@ def check_field(f: Any) -> Callable:
         if len(f) != 2:
             raise FieldError(f"a field in parts is a pair (stiff, other), got {len(f)} parts")
         f = Split(*f)
-    by_parts(check_callable, f)
+    map_parts(check_callable, f)
     return f
 
 
@@ -73,7 +73,7 @@ def close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> A
 
     **Raises:** `FieldError` where structure, shape or dtype of `f(t, y, args)` differ from `y0`.
     """
-    return by_parts(lambda part: _close_field(part, y0, args, packing), f)
+    return map_parts(lambda part: _close_field(part, y0, args, packing), f)
 
 
 def _close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
@@ -129,7 +129,7 @@ def pack_field(field: VectorField, args: PyTree, packing: Packing) -> Callable:
 
         return packed
 
-    return by_parts(pack, field)
+    return map_parts(pack, field)
 
 
 def _name(f: Any) -> str:
@@ -151,7 +151,7 @@ class Split(eqx.Module):
         return jax.tree.map(jnp.add, self.stiff(*inputs), self.other(*inputs))
 
 
-def by_parts(function: Callable[[Any], Any], field: Any) -> Any:
+def map_parts(function: Callable[[Any], Any], field: Any) -> Any:
     """`function(field)`, or the same of each part of a `Split`."""
     if isinstance(field, Split):
         return Split(function(field.stiff), function(field.other))

@@ -16,11 +16,11 @@ from jaxtyping import PyTree
 _LIBRARIES = ("jax", "jaxlib", "equinox", "numpy", "optax", "lineax", "jaxode")
 
 
-def compiled(function: Callable, f: Callable, *rest: Any) -> Any:
+def jit_with_captures(function: Callable, f: Callable, *rest: Any) -> Any:
     """`function(f, *rest)`, compiled, unless the caller's `jit` does so already."""
     if isinstance(jnp.zeros(()), Tracer):
         return function(f, *rest)
-    reads = surroundings((f, rest))
+    reads = captured_values((f, rest))
     if not isinstance(f, Hashable):
         f = WithHash(f)
     return _jitted(reads, function, f, *rest)
@@ -54,7 +54,7 @@ class WithHash(Same):
         return self.value(*args)
 
 
-def surroundings(tree: PyTree) -> tuple[Same, ...]:
+def captured_values(tree: PyTree) -> tuple[Same, ...]:
     """The values that the functions in `tree` close over, read as globals or as attributes.
 
     `jit` keys a plain function by its identity and keeps what it read at the first call. With this

@@ -13,7 +13,7 @@ from ..integrate.forward import Result
 Pair = tuple[Any, Any]
 
 
-def safe(ensemble: Ensemble, good: Array) -> Ensemble:
+def replace_failed(ensemble: Ensemble, good: Array) -> Ensemble:
     """The ensemble with a trajectory that went well in the place of those that failed.
 
     The cotangents of what failed are zero, but zero times NaN is NaN, in every sum over lanes.
@@ -23,15 +23,15 @@ def safe(ensemble: Ensemble, good: Array) -> Ensemble:
     def fill(x: Array) -> Array:
         return jnp.where(good.reshape((-1,) + (1,) * (x.ndim - 1)), x, x[first])
 
-    return Ensemble(jax.tree.map(fill, ensemble.own), ensemble.shared)
+    return Ensemble(jax.tree.map(fill, ensemble.per_trajectory), ensemble.shared)
 
 
-def spoiled(cotangents: Result, good: Array) -> Array:
+def shared_cotangent_invalid(cotangents: Result, good: Array) -> Array:
     """Whether a trajectory that failed has a cotangent: what all share is then unknown."""
-    return jnp.any(asked(cotangents) & ~good)
+    return jnp.any(has_cotangent(cotangents) & ~good)
 
 
-def asked(cotangents: Result) -> Array | bool:
+def has_cotangent(cotangents: Result) -> Array | bool:
     """Which trajectories have a cotangent other than zero."""
     found = False
     parts = cotangents.ys, cotangents.y1, cotangents.dense, cotangents.log
@@ -40,7 +40,7 @@ def asked(cotangents: Result) -> Array | bool:
     return found
 
 
-def where_known(known: Array, x: Array) -> Array:
+def nan_unless(known: Array, x: Array) -> Array:
     """`x`, but NaN where it is not `known`: and so are its derivatives."""
     return x * jnp.where(known, 1, jnp.nan).astype(jnp.finfo(x.dtype).dtype)
 
@@ -66,16 +66,16 @@ def cotangent(
     """
 
     def of_each(x: Array) -> Array:
-        return where_known(good.reshape((-1,) + (1,) * (x.ndim - 1)), x)
+        return nan_unless(good.reshape((-1,) + (1,) * (x.ndim - 1)), x)
 
     def of_all(x: Array) -> Array:
-        return where_known(~lost, x)
+        return nan_unless(~lost, x)
 
     own = without(jax.tree.map(of_each, own), y0=of_each(y0))
     shared = jax.tree.map(of_all, shared)
     if ts is None:
         return Ensemble(own, shared)
-    if ensemble.own[0].ts is not None:
+    if ensemble.per_trajectory[0].ts is not None:
         return Ensemble(without(own, ts=of_each(ts)), shared)
     total = jnp.sum(jnp.where(good[:, None], ts, 0), axis=0)
     return Ensemble(own, without(shared, ts=of_all(total)))

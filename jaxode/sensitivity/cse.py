@@ -18,7 +18,7 @@ _COSTLY = {
 }
 
 
-def once(function: Callable[[State], State]) -> Callable[[State], State]:
+def cse(function: Callable[[State], State]) -> Callable[[State], State]:
     """`function`, with nothing in it computed twice; for the step of a backward pass.
 
     XLA on a CPU computes a sine again in each term of a derivative that it enters, which doubles

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..batch import queue as tiles
-from ..batch.forward import Run
-from ..batch.queue import Tile
+from ..batch.forward import BatchRun
+from ..batch.queue import LaneTile
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result, run
-from ..integrate.ivp import Plan, Problem
-from ..kernels.dispatch import Engine
+from ..integrate.ivp import IVP, SolveConfig
+from ..kernels.dispatch import KernelPolicy
 from ..kernels.lowering.unsupported import NoKernelError
 from .ad_direction import FORWARD, forwards_only
-from .batch_cotangents import where_known
+from .batch_cotangents import nan_unless
 
 Tree = TypeVar("Tree")
 
@@ -32,16 +32,16 @@ class Forward(eqx.Module):
     example; `jo.Discrete()` is for that.
     """
 
-    def solve(self, problem: Problem, plan: Plan) -> Result:
+    def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Run `problem`; JAX differentiates the run."""
-        return _finished(run(problem, plan)[0])
+        return _finished(run(problem, config)[0])
 
-    def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
+    def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; JAX differentiates the run."""
-        run = Run(ensemble, tile)
+        run = BatchRun(ensemble, tile)
         return _finished(run.close(tiles.run(run.work(), tile, (run.open(), None))))
 
-    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """**Raises:** `NoKernelError`: there is none."""
         raise NoKernelError("jo.Forward() has none, jo.Discrete() has")
 
@@ -55,4 +55,4 @@ def _unknown(x: Array) -> Array:
     """The same, but the tangents of NaN are NaN: as it was written, it is a constant."""
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
-    return where_known(~jnp.isnan(x), x)
+    return nan_unless(~jnp.isnan(x), x)

@@ -6,18 +6,18 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..batch.queue import Tile
+from ..batch.queue import LaneTile
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
-from ..integrate.ivp import Plan, Problem, refuse_watched
-from ..kernels.dispatch import Engine
+from ..integrate.ivp import IVP, SolveConfig, refuse_events
+from ..kernels.dispatch import KernelPolicy
 from ..kernels.lowering.unsupported import NoKernelError
 from ..problem.errors import OptionError
 from ..solvers.base import Solver
 from ..solvers.explicit.reversible import ReversibleRK
-from .discrete.checkpoints import Clocking
-from .discrete.rule import replayed
-from .discrete.rule_batch import replayed_in_lanes
+from .discrete.checkpoints import TimeRecorder
+from .discrete.rule import solve_discrete
+from .discrete.rule_batch import solve_batch_discrete
 
 # The share of the digits that rounding may grow by on the way back.
 _SHARE = 3 / 8
@@ -64,29 +64,29 @@ class Reversible(eqx.Module):
             '"asynchronous_leapfrog" or a symplectic solver, or sensitivity="discrete"'
         )
 
-    def solve(self, problem: Problem, plan: Plan) -> Result:
+    def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Run `problem`; its gradient is the replay, each step from where the step back leads."""
-        refuse_watched(problem.watched, "jo.Reversible()")
-        if _by_span(plan.method.solver):
-            plan = _with_rate(plan, _rate(problem.ts, problem.y0.dtype))
-        method = plan.method
-        tracing = Clocking(method.max_steps, known=not method.controller.adaptive)
-        return replayed(problem, plan, tracing)
+        refuse_events(problem.has_events, "jo.Reversible()")
+        if _by_span(config.method.solver):
+            config = _with_rate(config, _rate(problem.ts, problem.y0.dtype))
+        method = config.method
+        tracing = TimeRecorder(method.max_steps, known=not method.controller.adaptive)
+        return solve_discrete(problem, config, tracing)
 
-    def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
+    def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; its gradient is the same in lanes."""
-        refuse_watched(ensemble.watched, "jo.Reversible()")
-        if _by_span(ensemble.plan.method.solver):
-            (own, own_plan), (shared, shared_plan) = ensemble.own, ensemble.shared
+        refuse_events(ensemble.has_events, "jo.Reversible()")
+        if _by_span(ensemble.config.method.solver):
+            (own, own_plan), (shared, shared_plan) = ensemble.per_trajectory, ensemble.shared
             rate = _rate(ensemble.all_times, own.y0.dtype)
             if own.ts is None:
                 shared_plan = _with_rate(shared_plan, rate)
             else:
                 own_plan = _with_rate(own_plan, rate)
             ensemble = Ensemble((own, own_plan), (shared, shared_plan))
-        return replayed_in_lanes(ensemble, tile, False)
+        return solve_batch_discrete(ensemble, tile, False)
 
-    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """**Raises:** `NoKernelError`: there is none."""
         raise NoKernelError("jo.Reversible() has none, jo.Discrete() has")
 
@@ -102,5 +102,5 @@ def _rate(ts: Array, dtype: Any) -> Array:
     return -_SHARE * jnp.log(jnp.finfo(dtype).eps) / jnp.where(span > 0, span, 1)
 
 
-def _with_rate(plan: Plan, rate: Array) -> Plan:
-    return eqx.tree_at(lambda p: p.method.solver.rate, plan, rate, is_leaf=lambda x: x is None)
+def _with_rate(config: SolveConfig, rate: Array) -> SolveConfig:
+    return eqx.tree_at(lambda p: p.method.solver.rate, config, rate, is_leaf=lambda x: x is None)

@@ -23,29 +23,29 @@ class Evaluations(NamedTuple):
     inside: int
 
 
-class Stepped(NamedTuple):
+class StepResult(NamedTuple):
     """What a step returns.
 
     - `y1`: the state at its end. `error`: the estimate of its error, or None without one.
     - `dense`: what `interpolate` reads, or None where it was not asked for.
-    - `carry`: what the next step is handed if this one is accepted.
-    - `trouble`: the `Status` of a step that could not be made, else zero; None where every step
+    - `solver_state`: what the next step is handed if this one is accepted.
+    - `status`: the `Status` of a step that could not be made, else zero; None where every step
       can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
     - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
-    - `longest`: a bound of the next step's size, or None.
-    - `made`: whether it made a Jacobian and how many factorisations, where steps differ in that.
+    - `max_next_step`: a bound of the next step's size, or None.
+    - `linear_algebra_counts`: whether it made a Jacobian and how many factorisations, where steps differ in that.
     - `residuals`: what the backward pass reads of the stages, where that is kept.
     """
 
     y1: Array
     error: Array | None
     dense: tuple[Array, ...] | None
-    carry: Any
-    trouble: Array | None = None
+    solver_state: Any
+    status: Array | None = None
     factor: Array | None = None
     iterations: Array | int = 0
-    longest: Array | None = None
-    made: tuple[Array, Array] | None = None
+    max_next_step: Array | None = None
+    linear_algebra_counts: tuple[Array, Array] | None = None
     residuals: tuple[Array, ...] = ()
 
 
@@ -57,12 +57,12 @@ class Solver(eqx.Module):
     """
 
     names: ClassVar[tuple[str, ...]] = ()  # in the registry: its own, then those of other libraries
-    one_step: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
+    stateless: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
-    iterates: ClassVar[bool] = False  # its steps count field evaluations themselves
-    keeps: ClassVar[bool] = False  # its Jacobians serve for more than one step
+    counts_evaluations: ClassVar[bool] = False  # its steps count field evaluations themselves
+    reuses_jacobian: ClassVar[bool] = False  # its Jacobians serve for more than one step
     partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
-    splits: ClassVar[bool] = False  # takes a field in two parts
+    imex: ClassVar[bool] = False  # takes a field in two parts
     reversible: ClassVar[bool] = False  # `step_back` undoes its steps
     can_be_coupled: ClassVar[bool] = False  # `ReversibleRK` makes it reversible
     takes_mass: ClassVar[bool] = False  # steps `M y' = f(t, y)` for a mass matrix `M`
@@ -75,7 +75,7 @@ class Solver(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         """The power of `h` with which the error estimate falls, or `None` without an estimate."""
 
     @property
@@ -113,24 +113,30 @@ class Solver(eqx.Module):
         """What the first step is handed."""
         return ()
 
-    def slope(self, carry: Any) -> Array | None:
+    def slope(self, solver_state: Any) -> Array | None:
         """The field at the start of a step, if its carry knows it."""
         return None
 
     @abc.abstractmethod
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
         """One step from `(t, y)` over `h`, which is negative backwards in time.
 
-        `inside` asks for dense output: `None` for none, else whether a time inside the step will
+        `needs_dense` asks for dense output: `None` for none, else whether a time inside the step will
         be looked at (only then the extra stages are computed).
         """
 
     def step_back(
-        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+        self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
-        """The `(y, carry)` from which `step(field, t, y, h, carry)` made `y1` and `carry1`.
+        """The `(y, carry)` from which `step(field, t, y, h, carry)` made `y1` and `solver_state1`.
 
         To rounding, by algebra alone: no equation is solved. Of `reversible` solvers.
         """
@@ -142,12 +148,12 @@ class Solver(eqx.Module):
         t: Array,
         y: Array,
         h: Array,
-        carry: Any,
-        inside: Array | bool | None,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
         y1: Array,
-    ) -> Stepped:
+    ) -> StepResult:
         """The step that `step_back` has undone; a solver may do without what the end `y1` tells."""
-        return self.step(field, t, y, h, carry, inside)
+        return self.step(field, t, y, h, solver_state, needs_dense)
 
     @abc.abstractmethod
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:

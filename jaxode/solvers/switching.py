@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from ..problem.field import Field
 from ..problem.state import Packing
-from .base import Evaluations, Solver, Stepped
+from .base import Evaluations, Solver, StepResult
 from .explicit.runge_kutta import ExplicitRungeKutta
 from .explicit.stage_sums import combined
 from .explicit.tsit5 import Tsit5
@@ -23,7 +23,7 @@ from .step_size import PID, Controller, Tolerance, mean_square
 _SHARE, _VOTES_STIFF, _VOTES_BACK = 0.9, 10.0, 3.0
 
 
-class Carry(NamedTuple):
+class SwitchingState(NamedTuple):
     """The slope at the start of a step, which solver takes it, and the votes for the other."""
 
     slope: Array
@@ -47,8 +47,8 @@ class Switching(Solver):
     stiff: ClassVar[Rosenbrock]
     reach: ClassVar[float]
     implicit: ClassVar[bool] = True
-    iterates: ClassVar[bool] = True
-    one_step: ClassVar[bool] = False
+    counts_evaluations: ClassVar[bool] = True
+    stateless: ClassVar[bool] = False
 
     # That of the solve; steps of a fixed size have none.
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
@@ -58,8 +58,8 @@ class Switching(Solver):
         return min(self.explicit.order, self.stiff.order)
 
     @property
-    def error_order(self) -> int | None:
-        return self.explicit.error_order
+    def error_exponent(self) -> int | None:
+        return self.explicit.error_exponent
 
     @property
     def evaluations(self) -> Evaluations:
@@ -75,23 +75,29 @@ class Switching(Solver):
     def check(self, packing: Packing) -> None:
         self.stiff.check(packing)
 
-    def init(self, field: Field, t: Array, y: Array) -> Carry:
+    def init(self, field: Field, t: Array, y: Array) -> SwitchingState:
         zero = jnp.zeros(t.shape, jnp.finfo(y.dtype).dtype)
-        return Carry(field(t, y), zero, zero)
+        return SwitchingState(field(t, y), zero, zero)
 
-    def slope(self, carry: Carry) -> Array:
-        return carry.slope
+    def slope(self, solver_state: SwitchingState) -> Array:
+        return solver_state.slope
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Carry, inside: Array | bool | None
-    ) -> Stepped:
-        def by_explicit() -> tuple[Stepped, Array]:
-            return self._explicit(field, t, y, h, carry, inside)
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: SwitchingState,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        def by_explicit() -> tuple[StepResult, Array]:
+            return self._explicit(field, t, y, h, solver_state, needs_dense)
 
-        def by_implicit() -> tuple[Stepped, Array]:
-            return self._implicit(field, t, y, h, inside)
+        def by_implicit() -> tuple[StepResult, Array]:
+            return self._implicit(field, t, y, h, needs_dense)
 
-        stiff = carry.stiff > 0.5
+        stiff = solver_state.stiff > 0.5
         if t.ndim == 0:
             stepped, votes_for = lax.cond(stiff, by_implicit, by_explicit)
         else:
@@ -100,33 +106,43 @@ class Switching(Solver):
             one = lax.cond(jnp.any(~stiff), by_explicit, lambda: blank)
             other = lax.cond(jnp.any(stiff), by_implicit, lambda: blank)
             stepped, votes_for = jax.tree.map(lambda a, b: jnp.where(stiff, a, b), other, one)
-        votes = jnp.where(votes_for, carry.votes + 1, 0)
+        votes = jnp.where(votes_for, solver_state.votes + 1, 0)
         switch = votes >= jnp.where(stiff, _VOTES_BACK, _VOTES_STIFF)
         votes = jnp.where(switch, 0, votes)
-        after = Carry(stepped.carry, jnp.where(switch, 1 - carry.stiff, carry.stiff), votes)
+        after = SwitchingState(
+            stepped.solver_state,
+            jnp.where(switch, 1 - solver_state.stiff, solver_state.stiff),
+            votes,
+        )
         # Besides its stages an implicit step evaluates the slope at its end.
         each = self.explicit.evaluations.each, self.stiff.evaluations.each + 1
         return stepped._replace(
-            carry=lax.stop_gradient(after)._replace(slope=stepped.carry),
+            solver_state=lax.stop_gradient(after)._replace(slope=stepped.solver_state),
             iterations=jnp.where(stiff, each[1], each[0]).astype(jnp.int32),
         )
 
     def _explicit(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Carry, inside: Array | bool | None
-    ) -> tuple[Stepped, Array]:
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: SwitchingState,
+        needs_dense: Array | bool | None,
+    ) -> tuple[StepResult, Array]:
         """An explicit step, and whether it is a vote for the implicit solver."""
         step = self.explicit.step_and_stages
-        stepped, slopes, points = step(field, t, y, h, carry.slope, None)
+        stepped, slopes, points = step(field, t, y, h, solver_state.slope, None)
         if self.tolerance is None:
             size = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
         else:
             size = partial(self.tolerance.square, y=y, y1=stepped.y1)
         rise, run = (size(x[-1] - x[-2]) for x in (slopes, points))
         reach = jnp.abs(h).astype(run.dtype) * jnp.sqrt(rise / jnp.where(run > 0, run, 1))
-        dense = None if inside is None else self._powers(slopes, h.astype(run.dtype))
+        dense = None if needs_dense is None else self._powers(slopes, h.astype(run.dtype))
         trouble = jnp.zeros(t.shape, jnp.int32)
         vote = (run > 0) & (reach > _SHARE * self.reach)
-        return stepped._replace(dense=dense, trouble=trouble), vote
+        return stepped._replace(dense=dense, status=trouble), vote
 
     def _powers(self, slopes: list[Array], scale: Array) -> tuple[Array, ...]:
         """The explicit solver's dense output by powers of theta, as the implicit one has it."""
@@ -134,13 +150,13 @@ class Switching(Solver):
         return tuple(scale * combined(row, slopes) for row in rows)
 
     def _implicit(
-        self, field: Field, t: Array, y: Array, h: Array, inside: Array | bool | None
-    ) -> tuple[Stepped, Array]:
+        self, field: Field, t: Array, y: Array, h: Array, needs_dense: Array | bool | None
+    ) -> tuple[StepResult, Array]:
         """An implicit step, and whether it is a vote for the explicit solver."""
-        stepped, jacobian = self.stiff.step_and_jacobian(field, t, y, h, inside)
+        stepped, jacobian = self.stiff.step_and_jacobian(field, t, y, h, needs_dense)
         largest = jnp.max(jnp.sum(jnp.abs(jacobian), axis=0), axis=0)
         vote = jnp.abs(h).astype(largest.dtype) * largest < _SHARE * self.reach
-        return stepped._replace(carry=field(t + h, stepped.y1)), vote
+        return stepped._replace(solver_state=field(t + h, stepped.y1)), vote
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         return self.stiff.interpolate(theta, y, h, dense)

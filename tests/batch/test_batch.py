@@ -55,11 +55,11 @@ def read(t, y, args):
 def test_every_solver_equals_its_single_solves(name):
     """Steps of their own: adaptive ones by the rates, fixed ones by the spans of time."""
     solver = SOLVERS[name]()
-    fixed = solver.error_order is None
+    fixed = solver.error_exponent is None
     options = FINE | {"solver": name, "max_steps": 4096}
     if fixed:
         options["dt"] = 0.013
-    elif (solver.error_order or 0) < 3:
+    elif (solver.error_exponent or 0) < 3:
         options |= {"rtol": 1e-5, "atol": 1e-5}
     ts, axes = (OWN_TS, 0) if fixed else (TS, None)
     f = swing if name in PARTITIONED else pull

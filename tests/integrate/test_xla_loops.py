@@ -67,14 +67,14 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-@pytest.mark.parametrize("room", [xla_loops.ROOM, 64])
+@pytest.mark.parametrize("room", [xla_loops.CHUNK_NUMBERS, 64])
 @pytest.mark.parametrize("name", CASES)
 def test_results_are_those_of_loops_within_loops(name, room, host, monkeypatch):
     function, ts = CASES[name]
     expected = function(STATES, ts, MATRIX)
     jax.clear_caches()
     host()
-    monkeypatch.setattr(xla_loops, "ROOM", room)
+    monkeypatch.setattr(xla_loops, "CHUNK_NUMBERS", room)
     found = function(STATES, ts, MATRIX)
     if isinstance(found, jo.Solution):
         expected, found = (

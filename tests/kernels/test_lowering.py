@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxode.kernels.lowering.interpreter import in_lanes
-from jaxode.kernels.lowering.lane_scalars import Cells, is_cells, spread
+from jaxode.kernels.lowering.lane_scalars import LaneScalars, is_cells, spread
 from jaxode.kernels.lowering.unsupported import NoKernelError
 from jaxode.solvers.linear import inverse_of, solver_of
 
@@ -21,12 +21,14 @@ W = np.asarray(jax.random.normal(KEYS[3], (7, 5)))
 KNOTS = np.linspace(-2.0, 2.0, 9)
 
 
-def apart(x: Any) -> Cells:
+def apart(x: Any) -> LaneScalars:
     shape = x.shape[1:]
-    return Cells.of([x[(slice(None), *place)] for place in np.ndindex(*shape)], shape, x.dtype)
+    return LaneScalars.of(
+        [x[(slice(None), *place)] for place in np.ndindex(*shape)], shape, x.dtype
+    )
 
 
-def together(x: Cells) -> np.ndarray:
+def together(x: LaneScalars) -> np.ndarray:
     cells = [np.asarray(spread(c, x.dtype, LANES)) for c in x.flat()]
     return np.array(cells).reshape(-1, LANES).T.reshape(LANES, *x.shape)
 

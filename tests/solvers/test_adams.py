@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.solvers.multistep.adams import Carry
+from jaxode.solvers.multistep.adams import AdamsState
 from tests.support.differences import assert_close, central, weighted
 
 
@@ -47,7 +47,7 @@ def after_a_step(order, scale):
     for t, after in itertools.pairwise(times):
         at = t, curve(t), after - t
         made = solver.step(field, *at, carry, True)
-        carry = made.carry
+        carry = made.solver_state
     t, y, h = at
     half = solver.interpolate(jnp.array(0.5), y, h, made.dense)
     return [np.max(np.abs(half - curve(t + h / 2))), np.max(np.abs(made.y1 - curve(t + h)))]
@@ -105,7 +105,7 @@ def test_uneven_steps_have_the_exact_gradient():
         for t, h in zip(p["ts"], jnp.diff(p["ts"]), strict=False):
             made = solver.step(field, t, y, h, carry, True)
             out.append(solver.interpolate(jnp.array(0.3), y, h, made.dense))
-            y, carry = made.y1, made.carry
+            y, carry = made.y1, made.solver_state
         return weighted((out, y, carry.differences[0], carry.steps))
 
     p = {"y": jnp.array([1.2, 0.3]), "k": jnp.array(0.8), "ts": jnp.asarray(0.1 * UNEVEN[:5])}
@@ -140,6 +140,6 @@ def test_complex_states_and_single_precision():
 def test_a_carry_is_made_of_floats():
     """Its cotangents are added up, step by step."""
     carry = jo.Adams().init(lambda t, y: -y, jnp.array(0.0), jnp.ones(2))
-    assert isinstance(carry, Carry)
+    assert isinstance(carry, AdamsState)
     for leaf in jax.tree.leaves(carry):
         assert jnp.issubdtype(leaf.dtype, jnp.floating)

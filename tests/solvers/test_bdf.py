@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.solvers.multistep.bdf import Carry
+from jaxode.solvers.multistep.bdf import BDFState
 from tests.support.batches import assert_same, in_tile, one_by_one, outcome
 from tests.support.differences import assert_close, central, weighted
 from tests.support.stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
@@ -132,7 +132,7 @@ def test_a_step_has_the_exact_derivative(h):
         carry = start._replace(differences=p["rows"], h=p["before"], order=jnp.array(3.0))
         made = solver.step(field, p["t"], p["y"], p["h"], carry, True)
         between = solver.interpolate(jnp.array(0.3), p["y"], p["h"], made.dense)
-        return weighted((made.y1, between, made.carry.differences, made.carry.h))
+        return weighted((made.y1, between, made.solver_state.differences, made.solver_state.h))
 
     rows = 0.3 ** jnp.arange(1, 8)[:, None] * jnp.array([1.0, -0.7, 0.4])
     p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 8.0]), "rows": rows[:3]}
@@ -283,6 +283,6 @@ def test_lanes_keep_jacobians_of_their_own():
 def test_a_carry_is_made_of_floats():
     """Its cotangents are added up, step by step."""
     carry = jo.BDF().init(lambda t, y: -y, jnp.array(0.0), jnp.ones(2))
-    assert isinstance(carry, Carry)
+    assert isinstance(carry, BDFState)
     for leaf in jax.tree.leaves(carry):
         assert jnp.issubdtype(leaf.dtype, jnp.floating)

@@ -15,9 +15,9 @@ from tests.support.differences import assert_close, central, weighted
 from tests.support.registry import IMPLICIT, SYMMETRIC
 from tests.support.stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
 
-NAMES = [name for name in IMPLICIT if SOLVERS[name].iterates]
+NAMES = [name for name in IMPLICIT if SOLVERS[name].counts_evaluations]
 L_STABLE = sorted(set(IMPLICIT) - SYMMETRIC)
-ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
+ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_exponent is not None]
 ACCURATE = sorted(set(ADAPTIVE) - {"implicit_euler"})
 # The largest error at rtol=1e-6, in units of the tolerance.
 ERRORS = {"trbdf2": 1000, "kvaerno3": 20, "kvaerno5": 2, "kencarp4": 5}
@@ -78,7 +78,7 @@ def test_a_step_has_the_exact_derivative(name, h):
         carry = solver.init(field, p["t"], p["y"])
         made = solver.step(field, p["t"], p["y"], p["h"], carry, True)
         between = solver.interpolate(jnp.array(0.3), p["y"], p["h"], made.dense)
-        return weighted((made.y1, between)) + 0.01 * weighted(made.carry)
+        return weighted((made.y1, between)) + 0.01 * weighted(made.solver_state)
 
     p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 8.0])}
     p |= {"t": jnp.array(0.2), "h": jnp.array(h)}

@@ -163,7 +163,7 @@ def test_twelve_hundred_steps_back_lead_home(name):
     def there_and_back(y0):
         def step(n, state):
             stepped = solver.step(field, n * h, state[0], h, state[1], None)
-            return stepped.y1, stepped.carry
+            return stepped.y1, stepped.solver_state
 
         def back(n, state):
             return solver.step_back(field, (1199 - n) * h, state[0], h, state[1])

@@ -120,7 +120,7 @@ def stepping(name, field, k):
 
     def step(k, y, carry):
         stepped = solver.step(pack_field(field, k, packing), t, y, h, carry, None)
-        return stepped.y1, stepped.carry, stepped.error
+        return stepped.y1, stepped.solver_state, stepped.error
 
     y = packing.pack(state)
     return step, (k, y, solver.init(pack_field(field, k, packing), t, y))

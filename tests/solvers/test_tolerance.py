@@ -51,7 +51,7 @@ def test_error_is_proportional_to_tolerance(name, solver):
     """The steps go as `tol^(1/k)`, `k` the power of the error estimate, and the error as their
     power `p`, so it falls as `tol^(p/k)`; in every pair here `p = k`."""
     found_solver = SOLVERS[solver]()
-    assert found_solver.order == found_solver.error_order
+    assert found_solver.order == found_solver.error_exponent
     tolerances = TOLERANCES[:4] if solver == "bosh3" else TOLERANCES
     found = errors(name, solver, tuple(tolerances))
     assert abs(slope(tolerances, found) - 1) < 0.3

@@ -12,7 +12,7 @@ from tests.support.problems import lotka_volterra
 
 # Each by its first name.
 NAMES = sorted({solver: name for name, solver in reversed(SOLVERS.items())}.values())
-ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_order is not None]
+ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_exponent is not None]
 PARTITIONED = [name for name in NAMES if SOLVERS[name].partitioned]
 IMPLICIT = [name for name in NAMES if issubclass(SOLVERS[name], Implicit)]
 # Their stages end when an iteration has converged.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
-from ...problem.closure import Closed, close
+from ...problem.closure import ClosedFunction, close
 from ...problem.errors import EventError, unknown_name
 from ...problem.field import Split, check_like
 from ...problem.state import Packing
@@ -94,17 +94,17 @@ class Jumps(eqx.Module):
     apply: Apply | None = None
 
 
-class Watched(eqx.Module):
+class CompiledEvent(eqx.Module):
     """An event as the engine has it: functions with every array they use as a leaf."""
 
-    condition: Closed
-    apply: Closed | None
+    condition: ClosedFunction
+    apply: ClosedFunction | None
     sign: int = eqx.field(static=True)  # of the crossings that count; zero for both
     terminal: bool = eqx.field(static=True)
     logical: bool = eqx.field(static=True)
 
     @property
-    def cuts(self) -> bool:
+    def truncates_step(self) -> bool:
         """Whether the step ends where it is met."""
         return self.terminal or self.apply is not None
 
@@ -124,7 +124,7 @@ def check_events(events: Any) -> tuple[Event, ...]:
 
 def close_events(
     events: Sequence[Event | AtRest], field: Callable, y0: PyTree, args: PyTree, packing: Packing
-) -> tuple[Watched, ...]:
+) -> tuple[CompiledEvent, ...]:
     """The events, traced. **Raises:** `EventError` where they do not fit the state."""
 
     def plain(event: Event | AtRest) -> Event:
@@ -145,7 +145,7 @@ def _resting(rest: AtRest, field: Callable, packing: Packing) -> Event:
     return Event(resting, terminal=True)
 
 
-def _close_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> Watched:
+def _close_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
 
     def condition(t: Array, y: PyTree, args: PyTree) -> Array:
@@ -163,12 +163,12 @@ def _close_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> Wa
         )
     after = close_apply("jo.Event", event.apply, y0, args, packing)
     sign = DIRECTIONS[event.direction] or logical  # a boolean is met where it becomes true
-    return Watched(closed, after, int(sign), event.terminal, logical)
+    return CompiledEvent(closed, after, int(sign), event.terminal, logical)
 
 
 def close_apply(
     what: str, apply: Apply | None, y0: PyTree, args: PyTree, packing: Packing
-) -> Closed | None:
+) -> ClosedFunction | None:
     """What is applied, traced. **Raises:** `EventError` where it does not return a state."""
     if apply is None:
         return None
@@ -183,18 +183,18 @@ def close_apply(
     return closed
 
 
-def packed_apply(apply: Closed, t: Array, y: Array, args: Any, packing: Packing) -> Array:
+def packed_apply(apply: ClosedFunction, t: Array, y: Array, args: Any, packing: Packing) -> Array:
     """What is applied to a packed state."""
     after = apply(t.astype(packing.real_dtype), packing.unpack(y), args)
     return packing.pack(after).astype(y.dtype)
 
 
 def conditions_of(
-    events: tuple[Watched, ...], args: Any, packing: Packing
+    events: tuple[CompiledEvent, ...], args: Any, packing: Packing
 ) -> list[Callable[[Array, Array], Array]]:
     """The conditions on packed states: a real number, one and minus one for true and false."""
 
-    def of(event: Watched) -> Callable[[Array, Array], Array]:
+    def of(event: CompiledEvent) -> Callable[[Array, Array], Array]:
         def value(t: Array, y: Array) -> Array:
             found = event.condition(t.astype(packing.real_dtype), packing.unpack(y), args)
             number = jnp.where(found, 1.0, -1.0) if event.logical else jnp.asarray(found)

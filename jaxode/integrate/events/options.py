@@ -15,7 +15,7 @@ from ...solvers.step_size import Controller, Grid
 from .event import AtRest, Event, Jumps, check_events
 
 
-class Switches(eqx.Module):
+class EventOptions(eqx.Module):
     """What a solve watches for; `jumps` is a vector, or has a row for each trajectory."""
 
     events: tuple[Event | AtRest, ...]
@@ -34,14 +34,14 @@ class Switches(eqx.Module):
         return any(isinstance(event, AtRest) or event.terminal for event in self.events)
 
 
-def find_switches(
+def find_event_options(
     events: Any,
     jumps: Any,
     max_events: Any,
     controller: Controller,
     packing: Packing,
     count: int | None = None,
-) -> Switches:
+) -> EventOptions:
     """The options, checked; `count` is the number of trajectories of a batch.
 
     **Raises:** `EventError` for what is no event; `TimesError` for jumps that are no finite times;
@@ -51,7 +51,9 @@ def find_switches(
     if isinstance(jumps, Jumps) and times is None:
         raise TimesError("times of jo.Jumps must be times, got None")
     checked = _check_jumps(times, packing, count)
-    found = Switches(check_events(events), checked, apply, check_count("max_events", max_events))
+    found = EventOptions(
+        check_events(events), checked, apply, check_count("max_events", max_events)
+    )
     if found.any and isinstance(controller, Grid):
         raise OptionError(
             "jo.Grid prescribes every step, and events= and jumps= end steps where they are: use "

@@ -19,7 +19,7 @@ _MOST = 100
 ROUNDINGS = 64.0
 
 
-class Brackets(NamedTuple):
+class RootBrackets(NamedTuple):
     """The first crossing of each number after a point of a step.
 
     - `crossed`: whether there is one that counts, between the fractions `left` and `right`.
@@ -45,9 +45,9 @@ class Crossing(NamedTuple):
     signs: Array
 
 
-def brackets(
+def bracket_roots(
     values: Values, counted: list[int], signs: Array, start: Array, size: Array
-) -> Brackets:
+) -> RootBrackets:
     """The crossings of zero in `(start, 1]`.
 
     `signs` are those just behind `start`, zero where unknown; `counted` says which crossings count:
@@ -73,7 +73,7 @@ def brackets(
         now, before = jnp.where(seen == 0, jnp.where(changed, -now, now), seen), point
         at = now * jnp.maximum(jnp.abs(look), tiny)
     signs = jnp.where(known, now, jnp.nan)
-    return Brackets(crossed, left, right, at_left, at_right, signs, size)
+    return RootBrackets(crossed, left, right, at_left, at_right, signs, size)
 
 
 def _sign(value: Array, size: Array, before: Array) -> Array:
@@ -83,7 +83,7 @@ def _sign(value: Array, size: Array, before: Array) -> Array:
 
 
 def first_crossing(
-    values: Values, each: Values, cuts: list[bool], signs: Array, found: Brackets
+    values: Values, each: Values, cuts: list[bool], signs: Array, found: RootBrackets
 ) -> Crossing:
     """The first of the crossings that were `found`; of those at one place one that cuts comes last.
 
@@ -91,7 +91,7 @@ def first_crossing(
     the sign that it had before that: of the rest those from the start were `signs`.
     """
     sides = jnp.where(found.crossed, jnp.sign(found.at_left), signs)
-    roots = jnp.where(found.crossed, bracketed(each, found), 2)
+    roots = jnp.where(found.crossed, find_roots(each, found), 2)
     first = jnp.min(roots)
     alike = roots <= first + 4 * jnp.finfo(roots.dtype).eps
     which = jnp.argmin(jnp.where(alike, jnp.asarray(cuts, jnp.int32), 2)).astype(jnp.int32)
@@ -102,7 +102,7 @@ def first_crossing(
     return Crossing(theta, which, jnp.where(own, -sides, others))
 
 
-def bracketed(each: Values, found: Brackets) -> Array:
+def find_roots(each: Values, found: RootBrackets) -> Array:
     """Of each bracket a point where the number is zero to rounding, or else the first behind which
     it has left the sign that it has at the left.
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import JaxprEqn, Primitive
 
-from .lane_scalars import Cell, Cells, at_once, chosen, is_known, result_of, spread
+from .lane_scalars import Cell, LaneScalars, at_once, chosen, is_known, result_of, spread
 from .unsupported import NoKernelError
 
 # What kernels have an instruction or a library function for.
@@ -40,7 +40,7 @@ ELEMENTWISE = {
 SAME = {"add_any": lax.add_p, "lt_to": lax.lt_p, "le_to": lax.le_p, "eq_to": lax.eq_p}
 
 
-def elementwise(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def elementwise(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """An operation on each number."""
     out = result_of(equation)
     walk.spend(out.size, equation)
@@ -56,7 +56,7 @@ def elementwise(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cell
         return operation(equation.primitive, equation.params, typed, walk.lanes)
 
     values = [one(*cells) for cells in zip(*(x.flat for x in spread_out), strict=True)]
-    return [Cells.of(values, out.shape, out.dtype)]
+    return [LaneScalars.of(values, out.shape, out.dtype)]
 
 
 def operation(
@@ -119,7 +119,7 @@ def _is(cell: Cell, number: int) -> bool:
     return is_known(cell) and not isinstance(cell, np.bool_) and bool(cell == number)
 
 
-def select(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def select(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """`select_n`: of each number that of the case which is asked for."""
     which, *cases = inputs
     out = cases[0]
@@ -129,7 +129,7 @@ def select(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
     for k, case in enumerate(cases[1:], 1):
         masks = asked if which.dtype == bool else [cell >= k for cell in asked]
         values = [chosen(*three) for three in zip(masks, case.flat(), values, strict=True)]
-    return [Cells.of(values, out.shape, out.dtype)]
+    return [LaneScalars.of(values, out.shape, out.dtype)]
 
 
 def _combined(walk: Any, primitive: Primitive, cells: Sequence[Cell]) -> Cell:
@@ -143,25 +143,27 @@ def _fitting(number: Any, dtype: Any) -> Any:
     return np.iinfo(dtype).max if number > 0 else np.iinfo(dtype).min
 
 
-def reduction(primitive: Primitive, empty: Any) -> Callable[..., list[Cells]]:
+def reduction(primitive: Primitive, empty: Any) -> Callable[..., list[LaneScalars]]:
     """A sum over axes, by `primitive`; that of nothing is `empty`."""
 
-    def rule(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    def rule(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
         (x,), axes, out = inputs, tuple(equation.params["axes"]), result_of(equation)
         rest = [i for i in range(len(x.shape)) if i not in axes]
         size = int(np.prod([x.shape[i] for i in axes], dtype=int))
         walk.spend(x.cells.size, equation)
         if not x.cells.size:
-            return [Cells.known(np.full(out.shape, _fitting(empty, out.dtype)), out.dtype)]
+            return [LaneScalars.known(np.full(out.shape, _fitting(empty, out.dtype)), out.dtype)]
         rows = x.cells.transpose(*rest, *axes).reshape(-1, size)
         return [
-            Cells.of([_combined(walk, primitive, list(row)) for row in rows], out.shape, out.dtype)
+            LaneScalars.of(
+                [_combined(walk, primitive, list(row)) for row in rows], out.shape, out.dtype
+            )
         ]
 
     return rule
 
 
-def dot(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def dot(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """A product of matrices, written out."""
     (over_a, over_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     out = result_of(equation)
@@ -179,7 +181,7 @@ def dot(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
             for p, q in zip(a[k, i], b[k, :, j], strict=True)
         ]
         values.append(_combined(walk, lax.add_p, terms) if terms else out.dtype.type(0))
-    return [Cells.of(values, out.shape, out.dtype)]
+    return [LaneScalars.of(values, out.shape, out.dtype)]
 
 
 def _typed(cell: Cell, out: Any) -> Cell:
@@ -195,10 +197,10 @@ def _matrices(x: np.ndarray, over: Any, batch: Any, first: bool) -> np.ndarray:
     return x.transpose(*batch, *over, *rest).reshape(sizes[0], sizes[2], sizes[1])
 
 
-def extreme_place(sign: int) -> Callable[..., list[Cells]]:
+def extreme_place(sign: int) -> Callable[..., list[LaneScalars]]:
     """Where along an axis the largest (`sign` 1) or smallest number is, the first of equals."""
 
-    def rule(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    def rule(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
         (x,), (axis,) = inputs, equation.params["axes"]
         out, better = result_of(equation), lax.gt_p if sign > 0 else lax.lt_p
         rows = np.moveaxis(x.cells, axis, -1).reshape(-1, x.shape[axis])
@@ -213,15 +215,15 @@ def extreme_place(sign: int) -> Callable[..., list[Cells]]:
                 best = chosen(found, cell, best)
                 place = chosen(found, jnp.asarray(k, out.dtype), place)
             values.append(place)
-        return [Cells.of(values, out.shape, out.dtype)]
+        return [LaneScalars.of(values, out.shape, out.dtype)]
 
     return rule
 
 
-def running(primitive: Primitive) -> Callable[..., list[Cells]]:
+def running(primitive: Primitive) -> Callable[..., list[LaneScalars]]:
     """Sums of all numbers up to each along an axis."""
 
-    def rule(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+    def rule(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
         (x,), axis, back = inputs, equation.params["axis"], equation.params["reverse"]
         walk.spend(x.cells.size, equation)
         cells = np.moveaxis(x.cells.astype(object), axis, 0)
@@ -231,12 +233,12 @@ def running(primitive: Primitive) -> Callable[..., list[Cells]]:
                 pair = [cells[(k - 1, *place)], cells[(k, *place)]]
                 cells[(k, *place)] = operation(primitive, {}, pair, walk.lanes)
         cells = np.moveaxis(cells[::-1] if back else cells, 0, axis)
-        return [Cells.of(list(cells.flat), x.shape, x.dtype)]
+        return [LaneScalars.of(list(cells.flat), x.shape, x.dtype)]
 
     return rule
 
 
-RULES: dict[str, Callable[..., list[Cells]]] = {
+RULES: dict[str, Callable[..., list[LaneScalars]]] = {
     **dict.fromkeys(ELEMENTWISE, elementwise),
     "select_n": select,
     "reduce_sum": reduction(lax.add_p, 0),

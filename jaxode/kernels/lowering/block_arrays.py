@@ -15,7 +15,7 @@ from jax import Array, lax
 from jax.experimental.pallas import triton
 
 from . import platform
-from .lane_scalars import Cells, Value, is_known
+from .lane_scalars import LaneScalars, Value, is_known
 from .unsupported import NoKernelError
 
 LEAST = 16
@@ -39,7 +39,7 @@ def places(shape: tuple[int, ...], axis: int) -> Array:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Held(Value):
+class SharedMatrix(Value):
     """A vector or matrix that all lanes share, where it lies in memory: its numbers row by row."""
 
     ref: Any
@@ -66,10 +66,10 @@ class Held(Value):
         place = places((padded(self.shape[0]),), 0)
         return self._load(place, place < self.shape[0])
 
-    def apart(self) -> Cells:
+    def apart(self) -> LaneScalars:
         """The same, taken apart."""
         cells = [self.ref[k] for k in range(int(np.prod(self.shape)))]
-        return Cells.of(cells, self.shape, self.dtype)
+        return LaneScalars.of(cells, self.shape, self.dtype)
 
     def _steps(self, axis: int) -> tuple[int, int]:
         """How far the numbers along an axis are from each other, and along the other."""
@@ -82,7 +82,7 @@ class Held(Value):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Wide(Value):
+class LaneVector(Value):
     """A vector of each lane, `block` of shape `(lanes, padded)`."""
 
     block: Array
@@ -95,34 +95,34 @@ class Wide(Value):
             return self.block
         return jnp.where(places(self.block.shape, 1) < self.shape[0], self.block, 0)
 
-    def apart(self) -> Cells:
+    def apart(self) -> LaneScalars:
         """The same, taken apart."""
         here, yes = places(self.block.shape, 1), self.dtype == bool
         block = self.block.astype(jnp.int32) if yes else self.block
         columns = (jnp.where(here == k, block, 0) for k in range(self.shape[0]))
         sums = [jnp.sum(column, axis=1, dtype=block.dtype) for column in columns]
-        return Cells.of([x != 0 for x in sums] if yes else sums, self.shape, self.dtype)
+        return LaneScalars.of([x != 0 for x in sums] if yes else sums, self.shape, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Outer(Value):
+class OuterSum(Value):
     """A matrix of each lane: the sum of the outer products of `pairs` of vectors."""
 
     pairs: tuple[tuple[Any, Any], ...]
     shape: tuple[int, ...]
     dtype: np.dtype
 
-    def apart(self) -> Cells:
+    def apart(self) -> LaneScalars:
         """The same, taken apart."""
         rows = [(left.flat(), right.flat()) for left, right in self.pairs]
         cells = [
             sum(left[i] * right[j] for left, right in rows) for i, j in np.ndindex(*self.shape)
         ]
-        return Cells.of(cells, self.shape, self.dtype)
+        return LaneScalars.of(cells, self.shape, self.dtype)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Total(Value):
+class LaneReduction(Value):
     """A sum over lanes and turns, as a block of `shape` filled up."""
 
     block: Array
@@ -130,16 +130,16 @@ class Total(Value):
     dtype: np.dtype
 
     @classmethod
-    def zeros(cls, like: Any) -> "Total":
+    def zeros(cls, like: Any) -> "LaneReduction":
         """Nothing yet, of the shape and dtype of an array."""
         block = jnp.zeros(tuple(map(padded, like.shape)), like.dtype)
         return cls(block, like.shape, like.dtype)
 
-    def apart(self) -> Cells:
+    def apart(self) -> LaneScalars:
         """**Raises:** `NoKernelError`."""
         raise NoKernelError("a sum over trajectories that is used before it is complete")
 
-    def with_cells(self, cells: Cells, active: Callable[[Array], Array]) -> "Total":
+    def with_cells(self, cells: LaneScalars, active: Callable[[Array], Array]) -> "LaneReduction":
         """The same with the sums over lanes of other numbers; `active` masks those of a block."""
         block = self.block
         for place, cell in zip(np.ndindex(*self.shape), cells.flat(), strict=True):
@@ -147,7 +147,7 @@ class Total(Value):
             for axis, index in enumerate(place):
                 here = here & (places(block.shape, axis) == index)
             block = jnp.where(here, block + jnp.sum(active(cell)), block)
-        return Total(block, self.shape, self.dtype)
+        return LaneReduction(block, self.shape, self.dtype)
 
     def write(self, ref: Any, column: Any) -> None:
         """Write its numbers into a column of `ref`, row by row; the last takes what fills up."""
@@ -174,9 +174,9 @@ def product(a: Array, b: Array, over: tuple[int, int] = (1, 0)) -> Array:
 def blocked(x: Any, lanes: int) -> Array:
     """A vector of any kind as a block of all lanes."""
     size = padded(x.shape[0])
-    if isinstance(x, Wide):
+    if isinstance(x, LaneVector):
         return x.block
-    if isinstance(x, Held):
+    if isinstance(x, SharedMatrix):
         return jnp.broadcast_to(x.vector()[None], (lanes, size))
     cells = x.flat()
     first = cells[0]

@@ -11,7 +11,7 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 
 from .arithmetic import operation
-from .lane_scalars import Cell, Cells, at_once, chosen, is_known, result_of
+from .lane_scalars import Cell, LaneScalars, at_once, chosen, is_known, result_of
 from .shape_ops import moved, pooled
 from .unsupported import NoKernelError
 
@@ -19,32 +19,34 @@ from .unsupported import NoKernelError
 MOST = 256
 
 
-def dynamic_slice(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def dynamic_slice(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """A slice whose start may differ between lanes."""
     x, *starts = inputs
     sizes = equation.params["slice_sizes"]
     most = [n - size for n, size in zip(x.shape, sizes, strict=True)]
 
-    def at(start: tuple[int, ...]) -> list[Cells]:
+    def at(start: tuple[int, ...]) -> list[LaneScalars]:
         return moved(lambda x: lax.dynamic_slice(x, start, sizes), [x])
 
     return _at_starts(walk, equation, starts, most, at)
 
 
-def dynamic_update_slice(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def dynamic_update_slice(
+    walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]
+) -> list[LaneScalars]:
     """The same, written to."""
     x, update, *starts = inputs
     most = [n - size for n, size in zip(x.shape, update.shape, strict=True)]
 
-    def at(start: tuple[int, ...]) -> list[Cells]:
+    def at(start: tuple[int, ...]) -> list[LaneScalars]:
         return moved(lambda x, u: lax.dynamic_update_slice(x, u, start), [x, update])
 
     return _at_starts(walk, equation, starts, most, at)
 
 
 def _at_starts(
-    walk: Any, equation: JaxprEqn, starts: list[Cells], most: list[int], at: Callable
-) -> list[Cells]:
+    walk: Any, equation: JaxprEqn, starts: list[LaneScalars], most: list[int], at: Callable
+) -> list[LaneScalars]:
     """What `at(start)` makes of the start that is meant, of all from zero to `most`."""
     cells = [x.flat()[0] for x in starts]
     ranges = [
@@ -59,9 +61,9 @@ def _chosen(
     equation: JaxprEqn,
     cells: list[Cell],
     candidates: list[tuple[int, ...]],
-    at: Callable[[tuple[int, ...]], list[Cells]],
+    at: Callable[[tuple[int, ...]], list[LaneScalars]],
     most: list[int],
-) -> Cells:
+) -> LaneScalars:
     if len(candidates) > MOST:
         raise NoKernelError(f"an index into {len(candidates)} places{walk.place(equation)}")
     (found,) = at(candidates[0])
@@ -70,7 +72,7 @@ def _chosen(
     for candidate in candidates[1:]:
         here = _meant(walk, cells, candidate, most)
         values = [chosen(here, a, b) for a, b in zip(at(candidate)[0].flat(), values, strict=True)]
-    return Cells.of(values, found.shape, found.dtype)
+    return LaneScalars.of(values, found.shape, found.dtype)
 
 
 def _meant(walk: Any, cells: list[Cell], candidate: tuple[int, ...], most: list[int]) -> Cell:
@@ -85,7 +87,7 @@ def _meant(walk: Any, cells: list[Cell], candidate: tuple[int, ...], most: list[
     return mask
 
 
-def gather(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def gather(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """Numbers at places that may differ between lanes."""
     x, indices = inputs
     if indices.is_known:
@@ -94,7 +96,7 @@ def gather(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
         found = at_once(lambda *x: equation.primitive.bind(*x, **params), places, indices.cells)
         out, nothing = result_of(equation), _missing(equation)
         cells = [nothing if place < 0 else pool[place] for place in found.flat]
-        return [Cells.of(cells, out.shape, out.dtype)]
+        return [LaneScalars.of(cells, out.shape, out.dtype)]
     rows = indices.cells.reshape(-1, indices.shape[-1])
     return [_gathered(walk, equation, x, indices, rows)]
 
@@ -110,7 +112,9 @@ def _missing(equation: JaxprEqn) -> Any:
     return dtype.type(limits.max if np.issubdtype(dtype, np.unsignedinteger) else limits.min)
 
 
-def _gathered(walk: Any, equation: JaxprEqn, x: Cells, indices: Cells, rows: np.ndarray) -> Cells:
+def _gathered(
+    walk: Any, equation: JaxprEqn, x: LaneScalars, indices: LaneScalars, rows: np.ndarray
+) -> LaneScalars:
     """The same with every place that an index could mean tried in turn."""
     numbers, out = equation.params["dimension_numbers"], result_of(equation)
     extents = [x.shape[i] for i in numbers.start_index_map]
@@ -129,7 +133,7 @@ def _gathered(walk: Any, equation: JaxprEqn, x: Cells, indices: Cells, rows: np.
 
     def at(candidate: tuple[int, ...]) -> list[Cell]:
         index = np.broadcast_to(np.array(candidate, indices.dtype), indices.shape)
-        return gather(walk, equation, [x, Cells.known(index)])[0].flat()
+        return gather(walk, equation, [x, LaneScalars.known(index)])[0].flat()
 
     values = at(candidates[0])
     for candidate in candidates[1:]:
@@ -142,7 +146,7 @@ def _gathered(walk: Any, equation: JaxprEqn, x: Cells, indices: Cells, rows: np.
         inside = [_inside(row, most) for row in rows]
         nothing = _missing(equation)
         values = [chosen(inside[r], a, nothing) for r, a in zip(reads, values, strict=True)]
-    return Cells.of(values, out.shape, out.dtype)
+    return LaneScalars.of(values, out.shape, out.dtype)
 
 
 def _and_known(mask: Cell, row: np.ndarray, candidate: tuple[int, ...], most: list[int]) -> Cell:
@@ -161,7 +165,7 @@ def _inside(row: np.ndarray, most: list[int]) -> Cell:
     return mask
 
 
-def scatter(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def scatter(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """Numbers written to known places, over or added to what is there."""
     x, indices, updates = inputs
     if not indices.is_known:
@@ -184,10 +188,10 @@ def scatter(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
         for place in np.flatnonzero(hit):
             old = values[place]
             values[place] = operation(lax.add_p, {}, [old, update], walk.lanes) if adds else update
-    return [Cells.of(values, x.shape, x.dtype)]
+    return [LaneScalars.of(values, x.shape, x.dtype)]
 
 
-RULES: dict[str, Callable[..., list[Cells]]] = {
+RULES: dict[str, Callable[..., list[LaneScalars]]] = {
     "dynamic_slice": dynamic_slice,
     "dynamic_update_slice": dynamic_update_slice,
     "gather": gather,

@@ -10,7 +10,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
 from . import arithmetic, block_ops, indexing, loops, shape_ops
-from .lane_scalars import Cells, at_once, aval_of, is_cells
+from .lane_scalars import LaneScalars, at_once, aval_of, is_cells
 from .unsupported import NoKernelError, place_of, refuse_extended
 
 # What changes nothing inside a kernel.
@@ -41,7 +41,7 @@ def in_lanes(
 ) -> Callable[..., PyTree]:
     """`function` of one trajectory, on arrays taken apart.
 
-    It is given pytrees whose leaves are `Cells` (or arrays kept whole), or are handed through; and
+    It is given pytrees whose leaves are `LaneScalars` (or arrays kept whole), or are handed through; and
     returns one, all of whose arrays are such. `mask`: the lanes that have a part in sums over them.
     """
 
@@ -55,13 +55,13 @@ def in_lanes(
             return function(*jax.tree.unflatten(treedef, whole))
 
         program, shapes = jax.make_jaxpr(plain, return_shape=True)([x.struct() for x in given])
-        outputs = Walk(lanes, mask).closed(program, given)
+        outputs = Interpreter(lanes, mask).closed(program, given)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return called
 
 
-class Walk:
+class Interpreter:
     """Goes through programs, `lanes` beside each other."""
 
     def __init__(self, lanes: int, mask: Array | None = None) -> None:
@@ -83,16 +83,20 @@ class Walk:
         """The outputs of a program, given its inputs."""
         for c in program.consts:
             refuse_extended(getattr(c, "dtype", None))
-        consts = [Cells.known(np.asarray(c)) for c in program.consts]
+        consts = [LaneScalars.known(np.asarray(c)) for c in program.consts]
         return self.open(program.jaxpr, consts, inputs)
 
-    def open(self, program: Jaxpr, consts: Sequence[Cells], inputs: Sequence[Any]) -> list[Any]:
+    def open(
+        self, program: Jaxpr, consts: Sequence[LaneScalars], inputs: Sequence[Any]
+    ) -> list[Any]:
         """The same, of a program whose constants are given apart."""
         found: dict[Any, Any] = dict(zip(program.constvars, consts, strict=True))
         found.update(zip(program.invars, inputs, strict=True))
 
         def read(x: Any) -> Any:
-            return Cells.known(x.val, aval_of(x).dtype) if isinstance(x, Literal) else found[x]
+            return (
+                LaneScalars.known(x.val, aval_of(x).dtype) if isinstance(x, Literal) else found[x]
+            )
 
         for equation in program.eqns:
             outputs = self.equation(equation, [read(x) for x in equation.invars])
@@ -110,7 +114,7 @@ class Walk:
             raise NoKernelError(f"{name!r} does more than compute{self.place(equation)}")
         for x in equation.outvars:
             refuse_extended(aval_of(x).dtype, self.place(equation))
-        if not all(isinstance(x, Cells) for x in inputs):
+        if not all(isinstance(x, LaneScalars) for x in inputs):
             return block_ops.applied(self, equation, inputs)
         if name in loops.RULES:
             return loops.RULES[name](self, equation, inputs)
@@ -134,4 +138,6 @@ def known(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
     found = at_once(
         lambda *x: equation.primitive.bind(*x, **equation.params), *(x.cells for x in inputs)
     )
-    return [Cells.known(x) for x in (found if equation.primitive.multiple_results else [found])]
+    return [
+        LaneScalars.known(x) for x in (found if equation.primitive.multiple_results else [found])
+    ]

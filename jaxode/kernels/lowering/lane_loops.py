@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from .block_arrays import Outer, Total, Wide, blocked
-from .lane_scalars import Cell, Cells, chosen_each, spread
+from .block_arrays import LaneReduction, LaneVector, OuterSum, blocked
+from .lane_scalars import Cell, LaneScalars, chosen_each, spread
 from .unsupported import NoKernelError
 
 
@@ -24,7 +24,7 @@ def loop(
     `advance` is told which these are, in case it does more than return the state behind: what it
     sums over lanes is its own to mask.
     """
-    kinds = [x if isinstance(x, Total) else x.apart() for x in state]
+    kinds = [x if isinstance(x, LaneReduction) else x.apart() for x in state]
 
     def going(carry: Any) -> Array:
         # The maximum of integers: kernels have no reduction by "or".
@@ -33,7 +33,7 @@ def loop(
     def turn(carry: Any) -> Any:
         mask, now = carry[0], _unpacked(carry[1:], kinds)
         after = [
-            a if isinstance(a, Total) else chosen_each(mask, a, b)
+            a if isinstance(a, LaneReduction) else chosen_each(mask, a, b)
             for a, b in zip(advance(mask, now), now, strict=True)
         ]
         return [mask & spread(unfinished(after), bool, lanes), *_packed(after, kinds, lanes)]
@@ -72,20 +72,20 @@ def _packed(state: Iterable[Any], kinds: list[Any], lanes: int) -> list[Array]:
     vectors = []
     for x, kind in zip(state, kinds, strict=True):
         x = _alike(x, kind, lanes)
-        apart = isinstance(x, Cells)
+        apart = isinstance(x, LaneScalars)
         vectors += [spread(c, x.dtype, lanes) for c in x.flat()] if apart else [x.block]
     return vectors
 
 
 def _alike(x: Any, kind: Any, lanes: int) -> Any:
-    if isinstance(kind, Outer | Total):
-        if isinstance(x, Cells) and x.is_known and not x.cells.any():
-            return Total.zeros(x)
-        if not isinstance(x, Total):
+    if isinstance(kind, OuterSum | LaneReduction):
+        if isinstance(x, LaneScalars) and x.is_known and not x.cells.any():
+            return LaneReduction.zeros(x)
+        if not isinstance(x, LaneReduction):
             raise NoKernelError("a matrix of each trajectory that a loop changes")
         return x
-    if isinstance(kind, Wide):
-        return Wide(blocked(x, lanes), x.shape, x.dtype)
+    if isinstance(kind, LaneVector):
+        return LaneVector(blocked(x, lanes), x.shape, x.dtype)
     return x.apart()
 
 
@@ -96,9 +96,9 @@ def _unpacked(vectors: Iterable[Array], kinds: list[Any]) -> list[Any]:
 
 
 def _next(vectors: Any, kind: Any) -> Any:
-    if isinstance(kind, Outer | Total):
-        return Total(next(vectors), kind.shape, kind.dtype)
-    if isinstance(kind, Wide):
-        return Wide(next(vectors), kind.shape, kind.dtype)
+    if isinstance(kind, OuterSum | LaneReduction):
+        return LaneReduction(next(vectors), kind.shape, kind.dtype)
+    if isinstance(kind, LaneVector):
+        return LaneVector(next(vectors), kind.shape, kind.dtype)
     size = int(np.prod(kind.shape, dtype=int))
-    return Cells.of([next(vectors) for _ in range(size)], kind.shape, kind.dtype)
+    return LaneScalars.of([next(vectors) for _ in range(size)], kind.shape, kind.dtype)

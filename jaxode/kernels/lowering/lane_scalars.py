@@ -28,7 +28,7 @@ class Value:
         """The shape and dtype of one lane's array."""
         return jax.ShapeDtypeStruct(self.shape, self.dtype)
 
-    def apart(self) -> "Cells":
+    def apart(self) -> "LaneScalars":
         """The same, taken apart. **Raises:** `NoKernelError` if it cannot be."""
         raise NotImplementedError
 
@@ -47,19 +47,21 @@ class Value:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Cells(Value):
+class LaneScalars(Value):
     """An array of `cells`, a NumPy array of objects or, where all of it is known, of `dtype`."""
 
     cells: np.ndarray
     dtype: np.dtype
 
     @classmethod
-    def of(cls, values: Sequence[Cell] | np.ndarray, shape: tuple[int, ...], dtype: Any) -> "Cells":
+    def of(
+        cls, values: Sequence[Cell] | np.ndarray, shape: tuple[int, ...], dtype: Any
+    ) -> "LaneScalars":
         """From the cells of an array of `shape`, row by row."""
         return cls(objects(values).reshape(shape), np.dtype(dtype)).settled()
 
     @classmethod
-    def known(cls, values: Any, dtype: Any = None) -> "Cells":
+    def known(cls, values: Any, dtype: Any = None) -> "LaneScalars":
         """From numbers."""
         values = np.asarray(values, dtype)
         return cls(values, values.dtype)
@@ -74,24 +76,24 @@ class Cells(Value):
         """Whether every number is known while the program is traced."""
         return self.cells.dtype != object
 
-    def settled(self) -> "Cells":
+    def settled(self) -> "LaneScalars":
         """The same, as an array of numbers where all of them are known."""
         if self.cells.dtype == object and all(is_known(c) for c in self.cells.flat):
-            return Cells(self.cells.astype(self.dtype), self.dtype)
+            return LaneScalars(self.cells.astype(self.dtype), self.dtype)
         return self
 
     def flat(self) -> list[Cell]:
         """The cells, row by row."""
         return [self.dtype.type(c) if is_known(c) else c for c in self.cells.flat]
 
-    def apart(self) -> "Cells":
+    def apart(self) -> "LaneScalars":
         """The same."""
         return self
 
-    def row(self, index: int) -> "Cells":
+    def row(self, index: int) -> "LaneScalars":
         """One of the rows."""
         cells = self.cells[index : index + 1].reshape(self.shape[1:])  # an array even of one number
-        return Cells(cells, self.dtype).settled()
+        return LaneScalars(cells, self.dtype).settled()
 
 
 def objects(values: Sequence[Cell] | np.ndarray) -> np.ndarray:
@@ -141,9 +143,9 @@ def spread(cell: Cell, dtype: Any, lanes: int) -> Array:
     return cell
 
 
-def zeros(like: Any) -> Cells:
+def zeros(like: Any) -> LaneScalars:
     """Zeros of the shape and dtype of an array, or of arrays that are taken apart."""
-    return Cells.known(np.zeros(like.shape, like.dtype))
+    return LaneScalars.known(np.zeros(like.shape, like.dtype))
 
 
 def chosen(mask: Cell, new: Cell, old: Cell) -> Cell:
@@ -155,7 +157,7 @@ def chosen(mask: Cell, new: Cell, old: Cell) -> Cell:
     return jnp.where(mask, new, old)
 
 
-def chosen_each(mask: Cell, new: Cells, old: Cells) -> Cells:
+def chosen_each(mask: Cell, new: LaneScalars, old: LaneScalars) -> LaneScalars:
     """The same, cell by cell."""
     pairs = zip(new.flat(), old.flat(), strict=True)
-    return Cells.of([chosen(mask, a, b) for a, b in pairs], new.shape, new.dtype)
+    return LaneScalars.of([chosen(mask, a, b) for a, b in pairs], new.shape, new.dtype)

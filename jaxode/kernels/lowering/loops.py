@@ -10,14 +10,14 @@ from jax import Array, lax
 from jax.extend.core import JaxprEqn
 
 from .lane_loops import counted, loop
-from .lane_scalars import Cell, Cells, aval_of, chosen_each, is_known
+from .lane_scalars import Cell, LaneScalars, aval_of, chosen_each, is_known
 from .unsupported import NoKernelError
 
 # Turns of a loop of known length that are written out.
 MOST = 64
 
 
-def cond(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def cond(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """Both branches, and for every lane what it asks for."""
     index, *given = inputs
     branches = equation.params["branches"]
@@ -32,16 +32,16 @@ def cond(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
     return found
 
 
-def while_loop(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def while_loop(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """A loop until no lane goes on; those that are over stay as they are."""
     params = equation.params
     split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     of_cond, of_body, state = inputs[: split[0]], inputs[split[0] : split[1]], inputs[split[1] :]
 
-    def unfinished(state: list[Cells]) -> Any:
+    def unfinished(state: list[LaneScalars]) -> Any:
         return walk.closed(params["cond_jaxpr"], [*of_cond, *state])[0].flat()[0]
 
-    def advance(_: Any, state: list[Cells]) -> list[Cells]:
+    def advance(_: Any, state: list[LaneScalars]) -> list[LaneScalars]:
         return walk.closed(params["body_jaxpr"], [*of_body, *state])
 
     return loop(unfinished, advance, state, walk.lanes)
@@ -56,7 +56,7 @@ def scan(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     fixed = _alike(inner.in_avals, equation.invars) - carried
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
     rows, outputs = inputs[fixed + carried :], [None] * length
-    walk.spend(sum(int(np.prod(x.shape)) for x in rows if not isinstance(x, Cells)), equation)
+    walk.spend(sum(int(np.prod(x.shape)) for x in rows if not isinstance(x, LaneScalars)), equation)
     rows = [x.apart() for x in rows]
     # A network is large: it is not written out, unless something of each of its turns is kept.
     if length > 1 and carried == len(equation.outvars) and not _apart(inputs):
@@ -77,22 +77,22 @@ def scan(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     for i, variable in enumerate(equation.outvars[carried:]):
         aval = aval_of(variable)
         cells = [c for row in outputs for c in row[i].flat()]  # pyright: ignore[reportOptionalIterable]
-        stacked.append(Cells.of(cells, aval.shape, aval.dtype))
+        stacked.append(LaneScalars.of(cells, aval.shape, aval.dtype))
     return [*carry, *stacked]
 
 
 def _apart(inputs: list[Any]) -> bool:
     """Whether all arrays are taken apart."""
-    return all(isinstance(x, Cells) for x in inputs)
+    return all(isinstance(x, LaneScalars) for x in inputs)
 
 
-def _row_at(x: Cells, index: Array) -> Cells:
+def _row_at(x: LaneScalars, index: Array) -> LaneScalars:
     """A row, at an index that all lanes share."""
     first, *others = (x.row(k) for k in range(x.shape[0]))
     cells = first.flat()
     for k, row in enumerate(others, 1):
         cells = [_at_least(index, k, a, b) for a, b in zip(row.flat(), cells, strict=True)]
-    return Cells.of(cells, first.shape, x.dtype)
+    return LaneScalars.of(cells, first.shape, x.dtype)
 
 
 def _at_least(index: Array, k: int, new: Cell, old: Cell) -> Cell:
@@ -106,7 +106,7 @@ def _alike(inside: list[Any], outside: list[Any]) -> int:
     return sum(a.ndim == aval_of(x).ndim for a, x in pairs)
 
 
-def linear_solve(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def linear_solve(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """A linear system by the solution that its user gave."""
     counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
     ends = np.cumsum([0, *counts])
@@ -114,7 +114,7 @@ def linear_solve(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cel
     return walk.closed(programs.solve, [*inputs[first:last], *inputs[ends[-1] :]])
 
 
-def expanded(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def expanded(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """An operation that JAX keeps whole until late, by what it is made of."""
     whole = equation.params["_prim"]
 
@@ -124,7 +124,7 @@ def expanded(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
     return walk.closed(jax.make_jaxpr(parts)([x.struct() for x in inputs]), inputs)
 
 
-def rounded(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def rounded(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """The nearest whole number, by operations that kernels have."""
     to_even = equation.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN
 
@@ -140,7 +140,7 @@ def rounded(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
     return walk.closed(jax.make_jaxpr(nearest)(inputs[0].struct()), inputs)
 
 
-def polynomial(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def polynomial(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """Horner's rule."""
 
     def value(x: Array, *coefficients: Array) -> Array:
@@ -152,7 +152,7 @@ def polynomial(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells
     return walk.closed(jax.make_jaxpr(value)(*(x.struct() for x in inputs)), inputs)
 
 
-RULES: dict[str, Callable[..., list[Cells]]] = {
+RULES: dict[str, Callable[..., list[LaneScalars]]] = {
     "cond": cond,
     "while": while_loop,
     "scan": scan,

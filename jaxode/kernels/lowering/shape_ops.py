@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from .lane_scalars import Cells, at_once, aval_of, objects, result_of
+from .lane_scalars import LaneScalars, at_once, aval_of, objects, result_of
 
 
 def _slice(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
@@ -32,32 +32,34 @@ _OF_ONE: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
 }
 
 
-def shape_of(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def shape_of(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """The same numbers in the same order, or in that of other axes."""
     (x,), order = inputs, equation.params.get("dimensions")
     # What drops or adds axes says which: that is no order.
     permuted = equation.primitive.name == "reshape" and order is not None
     cells = x.cells.transpose(order) if permuted else x.cells
-    return [Cells(cells.reshape(result_of(equation).shape), x.dtype)]
+    return [LaneScalars(cells.reshape(result_of(equation).shape), x.dtype)]
 
 
-def move(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def move(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """A choice and order of numbers of one array."""
     (x,) = inputs
-    return [Cells(_OF_ONE[equation.primitive.name](x.cells, equation.params), x.dtype).settled()]
+    return [
+        LaneScalars(_OF_ONE[equation.primitive.name](x.cells, equation.params), x.dtype).settled()
+    ]
 
 
-def join(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def join(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """Arrays in one, along an axis or a new one."""
     cells = [objects(x.flat()).reshape(x.shape) for x in inputs]
     if equation.primitive.name == "concatenate":
         whole = np.concatenate(cells, equation.params["dimension"])
     else:
         whole = np.stack(cells, equation.params["axis"])
-    return [Cells(whole, inputs[0].dtype).settled()]
+    return [LaneScalars(whole, inputs[0].dtype).settled()]
 
 
-def part(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def part(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """One array in many, along an axis; `unstack` drops it."""
     (x,), axis = inputs, equation.params["axis"]
     avals = [aval_of(x) for x in equation.outvars]
@@ -67,22 +69,22 @@ def part(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
         ends = range(1, len(avals))
     parts = np.split(x.cells, ends, axis)
     pairs = zip(parts, avals, strict=True)
-    return [Cells(p.reshape(a.shape), x.dtype).settled() for p, a in pairs]
+    return [LaneScalars(p.reshape(a.shape), x.dtype).settled() for p, a in pairs]
 
 
-def pad(walk: Any, equation: JaxprEqn, inputs: list[Cells]) -> list[Cells]:
+def pad(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """Numbers among others of one value."""
     return moved(lambda *x: equation.primitive.bind(*x, **equation.params), inputs)
 
 
-def moved(function: Callable, inputs: list[Cells]) -> list[Cells]:
+def moved(function: Callable, inputs: list[LaneScalars]) -> list[LaneScalars]:
     """What `function` of arrays moves where, done to the cells."""
     pool, places = pooled(inputs)
     found = at_once(function, *places)
-    return [Cells.of(pool[found.reshape(-1)], found.shape, inputs[0].dtype)]
+    return [LaneScalars.of(pool[found.reshape(-1)], found.shape, inputs[0].dtype)]
 
 
-def pooled(inputs: list[Cells]) -> tuple[np.ndarray, list[np.ndarray]]:
+def pooled(inputs: list[LaneScalars]) -> tuple[np.ndarray, list[np.ndarray]]:
     """The cells of all arrays in one, and arrays of their places in it."""
     sizes = np.cumsum([0] + [x.cells.size for x in inputs])
     pool = objects([cell for x in inputs for cell in x.flat()])
@@ -93,7 +95,7 @@ def pooled(inputs: list[Cells]) -> tuple[np.ndarray, list[np.ndarray]]:
     return pool, places
 
 
-RULES: dict[str, Callable[..., list[Cells]]] = {
+RULES: dict[str, Callable[..., list[LaneScalars]]] = {
     **dict.fromkeys(("reshape", "squeeze", "expand_dims"), shape_of),
     **dict.fromkeys(_OF_ONE, move),
     **dict.fromkeys(("concatenate", "stack"), join),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ...integrate.ivp import Plan, Problem, packed_field
+from ...integrate.ivp import IVP, SolveConfig, packed_field
 from ...integrate.step import Method
 from ...problem.state import Packing
 from ...solvers.implicit.consistent_initial import Algebraic
@@ -36,20 +36,20 @@ class Adjoint(eqx.Module):
     """
 
     moving: PyTree
-    still: Problem
-    plan: Plan
+    still: IVP
+    config: SolveConfig
     backwards: Backwards
 
     def slope(self, moving: PyTree, t: Array, y: Array) -> Array:
         """The field of the problem, with `moving` in the place of its own arrays."""
-        return packed_field(eqx.combine(moving, self.still), self.plan)(t, y)
+        return packed_field(eqx.combine(moving, self.still), self.config)(t, y)
 
     def packed(self, read: Read | None) -> Callable[[Array, Array], Array]:
         """The right-hand side on packed states; `read` is the state where it is no part of them."""
         packing, back = self.packing, self.backwards
 
         def field(t: Array, flat: Array) -> Array:
-            t = t.astype(self.plan.packing.time_dtype)
+            t = t.astype(self.config.packing.time_dtype)
             state = packing.unpack(flat)
             y = state.y if read is None else read(t)
             dy, pull = jax.vjp(lambda moving, y: self.slope(moving, t, y), self.moving, y)
@@ -73,7 +73,7 @@ class Adjoint(eqx.Module):
 
     def method(self) -> Method:
         """How the equation is stepped."""
-        back, plan = self.backwards, self.plan
+        back, plan = self.backwards, self.config
         solver, packing = back.solver, self.packing
         if back.mass is not None and not back.divided:
             number = packing.size - self.still.y0.size * (1 + back.with_y)
@@ -83,7 +83,7 @@ class Adjoint(eqx.Module):
     def tolerance(self) -> Tolerance:
         """That of the state, for the state and its adjoint; for each parameter if they count."""
         back, y0, like = self.backwards, self.still.y0, self.packing
-        known = back.tolerance(self.plan)
+        known = back.tolerance(self.config)
         if len(like.shapes) == 1:
             return known
         number = y0.size
@@ -106,7 +106,7 @@ class Adjoint(eqx.Module):
 
     def strayed(self, y: Array, known: Array) -> Array:
         """Whether a state that was integrated backwards is not the one it should be."""
-        return self.backwards.strayed(y, known, self.plan)
+        return self.backwards.strayed(y, known, self.config)
 
     def consistent(self, t: Array, y: Array, a: Array) -> Array:
         """`a` moved until the algebraic equations of the adjoint hold, where there are any."""

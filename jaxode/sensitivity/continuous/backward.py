@@ -16,23 +16,23 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ...batch import queue as tiles
-from ...batch.forward import Run
-from ...batch.queue import Tile, Work
+from ...batch.forward import BatchRun
+from ...batch.queue import LaneProgram, LaneTile
 from ...integrate.ensemble import Ensemble, method_in_lanes
 from ...integrate.ivp import direction_of, packed_field
-from ...integrate.save import Step, put_row
-from ...integrate.step import Field, Method, Moving, attempt, begin
-from ...integrate.xla_loops import in_one_piece
+from ...integrate.save import StepRecord, put_row
+from ...integrate.step import Field, IntegratorState, Method, attempt_step, initialise
+from ...integrate.xla_loops import fused
 from ...problem.status import Status
 from ...solvers.step_size import Tolerance
 from ..batch_cotangents import without
 from .adjoint_equation import Adjoint, Augmented, Read
 from .backward_solver import Backwards
-from .checkpoints import Kept, Rows, Segments, forward_shapes, read_state
+from .checkpoints import Rows, SavedStates, Segments, forward_shapes, read_state
 from .quadrature import Integrand, integral_in_lanes, integral_of_one
 
 
-class Lane(NamedTuple):
+class AdjointLane(NamedTuple):
     """A trajectory on its way back, from its saved time `place` to the one before it, `target`.
 
     `g`: the integral for its own parameters, where that is no part of the equation. `strayed`:
@@ -44,13 +44,13 @@ class Lane(NamedTuple):
     place: Array
     target: Array
     direction: Array
-    moving: Moving
+    moving: IntegratorState
     g: PyTree
     strayed: Array
     segment: Any
 
 
-class Walk(eqx.Module):
+class AdjointSolve(eqx.Module):
     """All adjoint equations, in the lanes of `tile`; None for one trajectory, which has no lanes.
 
     - `flags` says what is differentiated of a trajectory's own problem, `shared` is that of all.
@@ -60,13 +60,13 @@ class Walk(eqx.Module):
     """
 
     ensemble: Ensemble
-    tile: Tile | None
+    tile: LaneTile | None
     backwards: Backwards
     flags: PyTree
     shared: PyTree
     ys: Array
     jumps: Array
-    kept: Kept | None
+    kept: SavedStates | None
     counts: Array
 
     def run(self) -> tuple[tuple[Array, PyTree, Array], PyTree]:
@@ -75,21 +75,21 @@ class Walk(eqx.Module):
         if self.tile is not None:
             # Blank lanes are over as they are: their target is where they stand.
             count, idle = self.ensemble.count, lambda lanes: lanes
-            work = Work(count, idle, self.load, self.over, self.result, self.turn)
+            work = LaneProgram(count, idle, self.load, self.over, self.result, self.turn)
             results, (total, _), _ = tiles.run(work, self.tile, record)
             return results, total
         zero = jnp.zeros((), jnp.int32)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(self.load, zero))
 
-        def whole(state: tuple[Lane, Any]) -> tuple[Lane, Any]:
+        def whole(state: tuple[AdjointLane, Any]) -> tuple[AdjointLane, Any]:
             lane, record = state
             start = self.load(lane.number), record
             return lax.while_loop(lambda s: ~self.over(s[0]), lambda s: self.turn(zero, *s), start)
 
-        lane, (total, _) = in_one_piece(whole, (blank, record))
+        lane, (total, _) = fused(whole, (blank, record))
         return jax.tree.map(lambda x: x[None], self.result(lane)), total
 
-    def turn(self, numbers: Array, lanes: Lane, record: Any) -> tuple[Lane, Any]:
+    def turn(self, numbers: Array, lanes: AdjointLane, record: Any) -> tuple[AdjointLane, Any]:
         """A step of every lane, and what it adds to the shared integral."""
         total, buffers = record
         lanes = self.jump(lanes)
@@ -107,12 +107,12 @@ class Walk(eqx.Module):
         return self.switch(lanes), (total, buffers)
 
     def step(
-        self, numbers: Array, lanes: Lane, total: PyTree, buffers: Any, active: Array
-    ) -> tuple[Lane, PyTree]:
+        self, numbers: Array, lanes: AdjointLane, total: PyTree, buffers: Any, active: Array
+    ) -> tuple[AdjointLane, PyTree]:
         """A step of the lanes that are `active`."""
         field, method, before = self.field(lanes, buffers), self.method(lanes.rows), lanes.moving
         looks = True if jax.tree.leaves((self.shared, lanes.g)) else None
-        moving, steps = attempt(
+        moving, steps = attempt_step(
             method, field, before, lanes.direction, self.aim(lanes), lambda _: looks
         )
         if method.controller.adaptive:  # a step cut at its target says nothing of the next one's
@@ -129,40 +129,41 @@ class Walk(eqx.Module):
 
     # Where a lane begins, turns and ends.
 
-    def load(self, number: Array) -> Lane:
+    def load(self, number: Array) -> AdjointLane:
         """A trajectory's adjoint equation at its last time."""
         rows = jax.tree.map(
-            lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False), self.ensemble.own
+            lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False),
+            self.ensemble.per_trajectory,
         )
         ts, rows = self.ensemble.ts(rows), without(rows, y0=None, ts=None)
         adjoint, y = self.adjoint(rows), self.ys[number, -1]
         a = adjoint.consistent(ts[-1], y, self.jumps[number, -1])
         start = adjoint.start(y, a, jax.tree.map(jnp.zeros_like, adjoint.moving))
         field = adjoint.packed(self.still(y))
-        moving = begin(adjoint.method(), field, start, ts[-1], ts[0])
+        moving = initialise(adjoint.method(), field, start, ts[-1], ts[0])
         segment = ()
         if self.kept is not None:
             end = self.counts[number]
             segment = self.segments.begin(self.kept, self.forward, end, ts[-1], number)
-        g = jax.tree.map(jnp.zeros_like, self.own(rows))
+        g = jax.tree.map(jnp.zeros_like, self.per_trajectory(rows))
         place, direction = jnp.int32(ts.shape[0] - 1), direction_of(ts[::-1])
         no = jnp.zeros((), bool)
-        return Lane(rows, number, place, ts[-2], direction, moving, g, no, segment)
+        return AdjointLane(rows, number, place, ts[-2], direction, moving, g, no, segment)
 
-    def arrived(self, lanes: Lane) -> Array:
+    def arrived(self, lanes: AdjointLane) -> Array:
         """Which lanes stand at their targets."""
         return lanes.direction * (lanes.target - lanes.moving.t) <= 0
 
-    def over(self, lanes: Lane) -> Array:
+    def over(self, lanes: AdjointLane) -> Array:
         """Which lanes have come to their first time, or failed."""
-        most = self.ensemble.plan.method.max_steps
+        most = self.ensemble.config.method.max_steps
         failed = (lanes.moving.status != Status.SUCCESS) | (lanes.moving.num_steps >= most)
         if self.kept is not None:
             failed = failed | self.segments.broken(lanes.segment, -lanes.direction)
         arrived = self.arrived(lanes)
         return (arrived & (lanes.place <= 1)) | (failed & ~arrived) | lanes.strayed
 
-    def result(self, lane: Lane) -> tuple[Array, PyTree, Array]:
+    def result(self, lane: AdjointLane) -> tuple[Array, PyTree, Array]:
         """The adjoint at the first time, the own integral, and whether they are what they should.
 
         The adjoint of a solve with a mass matrix is `M^T a`.
@@ -173,15 +174,15 @@ class Walk(eqx.Module):
         g = state.g if self.backwards.kind == "backsolve" else lane.g
         return state.a, g, self.arrived(lane) & ~strayed
 
-    def jump(self, lanes: Lane) -> Lane:
+    def jump(self, lanes: AdjointLane) -> AdjointLane:
         """Where a lane stands at a saved time, add its cotangent and aim at the time before it."""
         if self.ensemble.all_times.shape[-1] == 2:
             return lanes
 
-        def due(lanes: Lane) -> Array:
+        def due(lanes: AdjointLane) -> Array:
             return self.arrived(lanes) & (lanes.place > 1) & ~lanes.strayed
 
-        def one(lane: Lane) -> Lane:
+        def one(lane: AdjointLane) -> AdjointLane:
             place, moving = lane.place - 1, lane.moving
             adjoint = self.adjoint(lane.rows)
             state = adjoint.packing.unpack(moving.y)
@@ -190,12 +191,12 @@ class Walk(eqx.Module):
             start = adjoint.start(y, a, state.g)
             carry = adjoint.method().stepper.init(adjoint.packed(self.still(y)), t, start)
             low, none = jnp.zeros_like(t), jnp.zeros_like(moving.num_steps)
-            moving = moving._replace(t=t, t_low=low, y=start, carry=carry, num_steps=none)
+            moving = moving._replace(t=t, t_low=low, y=start, solver_state=carry, num_steps=none)
             target = self.time(lane.number, place - 1)
             strayed = lane.strayed | self.off(adjoint, state, y)
             return lane._replace(place=place, target=target, moving=moving, strayed=strayed)
 
-        def again(lanes: Lane) -> Lane:
+        def again(lanes: AdjointLane) -> AdjointLane:
             mask = due(lanes)
             return jax.tree.map(lambda a, b: jnp.where(mask, a, b), self.each(one)(lanes), lanes)
 
@@ -209,32 +210,32 @@ class Walk(eqx.Module):
 
     # The steps of the solve, made again.
 
-    def remake(self, lanes: Lane, buffers: Rows) -> tuple[Lane, Rows]:
+    def remake(self, lanes: AdjointLane, buffers: Rows) -> tuple[AdjointLane, Rows]:
         """A step of the solve, in the lanes whose segments are not full."""
         going = ~self.segments.full(lanes.segment, -lanes.direction) & ~self.over(lanes)
         if self.tile is None:
             problem, plan = self.ensemble.one(lanes.rows)
             field, method = packed_field(problem, plan), plan.method
         else:
-            field = Run(self.ensemble, self.tile).field(lanes.rows)
+            field = BatchRun(self.ensemble, self.tile).field(lanes.rows)
             method = method_in_lanes(self.ensemble, lanes.rows)
         segment, buffers = self.segments.advance(
             method, field, lanes.segment, -lanes.direction, going, self.put, buffers
         )
         return lanes._replace(segment=segment), buffers
 
-    def switch(self, lanes: Lane) -> Lane:
+    def switch(self, lanes: AdjointLane) -> AdjointLane:
         """Where a lane stands at the start of its segment, go on to the one before it."""
         segment = lanes.segment
         here = lanes.direction * (segment.t0 - lanes.moving.t) <= 0
         due = here & (segment.first > 0) & self.segments.full(segment, -lanes.direction)
 
-        def one(lane: Lane) -> Any:
+        def one(lane: AdjointLane) -> Any:
             assert self.kept is not None
             end, t1 = lane.segment.first, lane.segment.t0
             return self.segments.begin(self.kept, self.forward, end, t1, lane.number)
 
-        def go() -> Lane:
+        def go() -> AdjointLane:
             before = self.each(one)(lanes)
             chosen = jax.tree.map(lambda a, b: jnp.where(due, a, b), before, segment)
             none = jnp.where(due, 0, lanes.moving.num_steps)
@@ -242,7 +243,7 @@ class Walk(eqx.Module):
 
         return lax.cond(jnp.any(due), go, lambda: lanes)
 
-    def aim(self, lanes: Lane) -> Array:
+    def aim(self, lanes: AdjointLane) -> Array:
         """The time that the lanes go to, no further than their segments."""
         if self.kept is None:
             return lanes.target
@@ -252,11 +253,11 @@ class Walk(eqx.Module):
     @property
     def segments(self) -> Segments:
         """How the steps of the solve are made again."""
-        method = self.ensemble.plan.method
+        method = self.ensemble.config.method
         return Segments.of(method.max_steps, method.solver.num_dense)
 
     @property
-    def forward(self) -> Moving:
+    def forward(self) -> IntegratorState:
         """The shapes of a trajectory of the solve."""
         return forward_shapes(self.ensemble)
 
@@ -265,7 +266,7 @@ class Walk(eqx.Module):
         if self.kept is None:
             return ()
         width = () if self.tile is None else (self.tile.width,)
-        dense = self.ensemble.plan.method.solver.num_dense
+        dense = self.ensemble.config.method.solver.num_dense
         return self.segments.buffers(self.forward, dense, *width)
 
     def put(self, buffers: Rows, mask: Array, row: Array, values: Rows) -> Rows:
@@ -277,7 +278,7 @@ class Walk(eqx.Module):
 
     # The equations.
 
-    def own(self, rows: PyTree) -> PyTree:
+    def per_trajectory(self, rows: PyTree) -> PyTree:
         """What is a trajectory's own and differentiated, but has no part in its equation."""
         if self.backwards.kind == "backsolve":
             return ()
@@ -296,21 +297,23 @@ class Walk(eqx.Module):
         """How the state is read where it is known to be `y`."""
         return None if self.backwards.with_y else lambda t: y
 
-    def read(self, lane: Lane, rows: Any) -> Read | None:
+    def read(self, lane: AdjointLane, rows: Any) -> Read | None:
         """How the state is read in a segment; None where the equation has it."""
         if self.backwards.with_y:
             return None
-        interpolate = self.ensemble.plan.method.solver.interpolate
+        interpolate = self.ensemble.config.method.solver.interpolate
         filled, direction = lane.segment.filled, -lane.direction
         return lambda t: read_state(rows, filled, direction, t, interpolate)
 
-    def field(self, lanes: Lane, buffers: Any) -> Field:
+    def field(self, lanes: AdjointLane, buffers: Any) -> Field:
         """The adjoint equation of every lane."""
         return self.in_lanes(
             lambda lane, rows: self.adjoint(lane.rows).packed(self.read(lane, rows)), lanes, buffers
         )
 
-    def in_lanes(self, field: Callable[[Lane, Any], Field], lanes: Lane, buffers: Any) -> Field:
+    def in_lanes(
+        self, field: Callable[[AdjointLane, Any], Field], lanes: AdjointLane, buffers: Any
+    ) -> Field:
         """The field of every lane, as one on lanes."""
         segment = lanes.segment if self.kept is None else lanes.segment._replace(moving=None)
         lanes = lanes._replace(moving=None, segment=segment)  # pyright: ignore[reportArgumentType]
@@ -324,10 +327,10 @@ class Walk(eqx.Module):
         return lambda t, y: many(lanes, buffers, t, once(y))
 
     def integral(
-        self, accept: Array, lanes: Lane, buffers: Any, steps: Step
+        self, accept: Array, lanes: AdjointLane, buffers: Any, steps: StepRecord
     ) -> tuple[PyTree, PyTree]:
         """What the accepted steps add to the integrals of what is own, and what is shared."""
-        first = jax.tree.map(lambda x: x[0], self.ensemble.own)
+        first = jax.tree.map(lambda x: x[0], self.ensemble.per_trajectory)
         calm = without(first, y0=None, ts=None), self.ensemble.ts(first)[0], self.ys[0, 0]
 
         def states(theta: Array) -> tuple[Array, Array, Array]:
@@ -340,7 +343,7 @@ class Walk(eqx.Module):
                 return t, state.y, state.a
             return t, self.in_lanes(reading, lanes, buffers)(t, state.a), state.a
 
-        def reading(lane: Lane, rows: Any) -> Field:
+        def reading(lane: AdjointLane, rows: Any) -> Field:
             read = self.read(lane, rows)
             assert read is not None
             return lambda t, _: read(t)
@@ -350,7 +353,7 @@ class Walk(eqx.Module):
             return packed_field(*eqx.combine(shared, self.ensemble.one(rows)))(t, y)
 
         integrand = Integrand(
-            states, slope, self.own(lanes.rows), self.shared, self.backwards.solver.order
+            states, slope, self.per_trajectory(lanes.rows), self.shared, self.backwards.solver.order
         )
         if self.tile is None:
             return integral_of_one(integrand, lanes.rows, accept, steps.h)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 
-from ...integrate.ivp import Plan
+from ...integrate.ivp import SolveConfig
 from ...problem.errors import OptionError
 from ...solvers.base import Solver
 from ...solvers.explicit.tsit5 import Tsit5
@@ -33,15 +33,15 @@ class Mass(eqx.Module):
     algebraic: Algebraic | None
 
     @classmethod
-    def of(cls, plan: Plan) -> "Mass | None":
+    def of(cls, config: SolveConfig) -> "Mass | None":
         """That of the solve, if it has one."""
-        mass = getattr(plan.method.solver, "mass", None)
+        mass = getattr(config.method.solver, "mass", None)
         if mass is None:
             return None
-        matrix = jnp.asarray(mass, plan.packing.dtype)
-        singular = plan.algebraic is not None
+        matrix = jnp.asarray(mass, config.packing.dtype)
+        singular = config.algebraic is not None
         inverse = jnp.linalg.pinv(matrix) if singular else jnp.linalg.inv(matrix)
-        return cls(matrix, inverse, plan.algebraic)
+        return cls(matrix, inverse, config.algebraic)
 
     def over(self, slope: Array) -> Array:
         """`M^-1 f`."""
@@ -88,16 +88,16 @@ class Backwards(eqx.Module):
         """Whether the state is integrated backwards too."""
         return self.kind != "interpolate"
 
-    def tolerance(self, plan: Plan) -> Tolerance:
+    def tolerance(self, config: SolveConfig) -> Tolerance:
         """The tolerance of the state."""
-        known = plan.method.tolerance
+        known = config.method.tolerance
         rtol = known.rtol if self.rtol is None else self.rtol
         atol = known.atol if self.atol is None else self.atol
         return Tolerance(rtol, atol, known.norm)
 
-    def strayed(self, y: Array, known: Array, plan: Plan) -> Array:
+    def strayed(self, y: Array, known: Array, config: SolveConfig) -> Array:
         """Whether `y`, come back to where the state was `known`, is far from it."""
-        tolerance, gap = self.tolerance(plan), y - known
+        tolerance, gap = self.tolerance(config), y - known
         limit = jnp.asarray(_SHARE)
         if self.controller.adaptive:
             rtol = jnp.max(tolerance.rtol)
@@ -114,17 +114,17 @@ def backwards(
     seminorm: bool,
     solver: Solver | None,
     tolerances: tuple[Any, Any],
-    plan: Plan,
+    config: SolveConfig,
 ) -> Backwards:
-    """How to solve the adjoint equation of a solve by `plan`.
+    """How to solve the adjoint equation of a solve by `config`.
 
     **Raises:** `OptionError` where it cannot be.
     """
     rtol, atol = (None if x is None else jnp.asarray(x) for x in tolerances)
-    chosen, controller = _stepped(solver, plan, rtol is not None or atol is not None)
-    mass = Mass.of(plan)
+    chosen, controller = _stepped(solver, config, rtol is not None or atol is not None)
+    mass = Mass.of(config)
     divided = mass is not None and not chosen.takes_mass
-    if divided and plan.algebraic is not None:
+    if divided and config.algebraic is not None:
         raise OptionError(
             f"{type(chosen).__name__} takes no mass matrix and so cannot solve the adjoint of "
             'algebraic equations: give jo.Continuous(solver="rodas5p"), or use jo.Discrete()'
@@ -134,16 +134,18 @@ def backwards(
             "the mass matrix of the adjoint equation is that of the forward solve: give the "
             f"{type(solver).__name__} of jo.Continuous without one"
         )
-    chosen.check(plan.packing)
-    same = solver is None and chosen is plan.method.solver
-    dt = plan.method.dt if same and controller.adaptive else None
-    chosen = _linear(chosen, kind, plan)
+    chosen.check(config.packing)
+    same = solver is None and chosen is config.method.solver
+    dt = config.method.dt if same and controller.adaptive else None
+    chosen = _linear(chosen, kind, config)
     return Backwards(kind, seminorm, chosen, controller, rtol, atol, dt, mass, divided)
 
 
-def _stepped(given: Solver | None, plan: Plan, toleranced: bool) -> tuple[Solver, Controller]:
+def _stepped(
+    given: Solver | None, config: SolveConfig, toleranced: bool
+) -> tuple[Solver, Controller]:
     """The solver, and what chooses its steps."""
-    forward, controller = plan.method.solver, plan.method.controller
+    forward, controller = config.method.solver, config.method.controller
     solver, name = given or forward, type(given).__name__
     if given is not None and given.partitioned:
         raise OptionError(
@@ -152,7 +154,7 @@ def _stepped(given: Solver | None, plan: Plan, toleranced: bool) -> tuple[Solver
         )
     if solver.partitioned:
         return Tsit5(), Tsit5().controller()
-    adaptive = solver.error_order is not None
+    adaptive = solver.error_exponent is not None
     wanted = controller.adaptive or isinstance(controller, Grid) or toleranced
     if given is None and not wanted:
         return solver, controller
@@ -175,7 +177,7 @@ def _linear_of(solver: Solver) -> Any:
     return getattr(solver, "linear_solver", Dense())
 
 
-def _linear(solver: Solver, kind: str, plan: Plan) -> Solver:
+def _linear(solver: Solver, kind: str, config: SolveConfig) -> Solver:
     """The solver, its linear algebra for the adjoint equation and not for the state."""
     if not isinstance(solver, Implicit):
         return solver
@@ -186,6 +188,6 @@ def _linear(solver: Solver, kind: str, plan: Plan) -> Solver:
             f"{type(solver).__name__} has no pattern for: use "
             'method="quadrature" or "interpolate", or a solver= with jo.Dense() or jo.Krylov()'
         )
-    size = plan.packing.size
+    size = config.packing.size
     found = linear.transposed() if kind == "interpolate" else doubled(linear, size)
     return dataclasses.replace(solver, linear_solver=found, mass=None, jac=None)

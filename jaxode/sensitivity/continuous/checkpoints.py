@@ -14,32 +14,32 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ...batch.forward import Turn
-from ...batch.queue import Tile
+from ...batch.forward import Iteration
+from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.ivp import packed_field
-from ...integrate.save import Step, put_row
-from ...integrate.step import Method, Moving, attempt, begin
+from ...integrate.save import StepRecord, put_row
+from ...integrate.step import IntegratorState, Method, attempt_step, initialise
 from ...problem.status import Status
 
 # Rows of a segment beyond its steps: made again, they may be cut otherwise by rounding.
 _SPARE = 4
 
 
-class Kept(NamedTuple):
+class SavedStates(NamedTuple):
     """A trajectory before one of its steps, as far as the steps after it depend on that."""
 
     t: Array
     t_low: Array
     y: Array
-    carry: Any
+    solver_state: Any
     h: Array
     memory: Any
 
     @classmethod
-    def of(cls, moving: Moving) -> "Kept":
+    def of(cls, moving: IntegratorState) -> "SavedStates":
         """What is kept of a trajectory."""
-        return cls(moving.t, moving.t_low, moving.y, moving.carry, moving.h, moving.memory)
+        return cls(moving.t, moving.t_low, moving.y, moving.solver_state, moving.h, moving.memory)
 
 
 class Rows(NamedTuple):
@@ -61,7 +61,7 @@ class Segment(NamedTuple):
     t0: Array
     t1: Array
     filled: Array
-    moving: Moving
+    moving: IntegratorState
 
 
 class Segments(eqx.Module):
@@ -83,29 +83,31 @@ class Segments(eqx.Module):
         """The most segments."""
         return -(-self.max_steps // self.length)
 
-    def blank(self, like: Moving, *count: int) -> Kept:
+    def blank(self, like: IntegratorState, *count: int) -> SavedStates:
         """Zeros for what is kept, of one trajectory or of `count`; a last row takes what is not."""
         return jax.tree.map(
-            lambda x: jnp.zeros((*count, self.rows + 1, *x.shape), x.dtype), Kept.of(like)
+            lambda x: jnp.zeros((*count, self.rows + 1, *x.shape), x.dtype), SavedStates.of(like)
         )
 
-    def write(self, kept: Kept, step: Step) -> Kept:
+    def write(self, kept: SavedStates, step: StepRecord) -> SavedStates:
         """Keep the start of a step, if it is a segment's first."""
         row = jnp.where(step.index % self.length == 0, step.index // self.length, self.rows)
-        return jax.tree.map(lambda b, v: put_row(b, v, row), kept, Kept.of(step.before))
+        return jax.tree.map(lambda b, v: put_row(b, v, row), kept, SavedStates.of(step.before))
 
-    def write_lanes(self, tile: Tile, count: int) -> Callable[[Kept, Turn], Kept]:
+    def write_lanes(
+        self, tile: LaneTile, count: int
+    ) -> Callable[[SavedStates, Iteration], SavedStates]:
         """The same for the lanes of a turn, of `count` trajectories."""
 
-        def write(kept: Kept, turn: Turn) -> Kept:
+        def write(kept: SavedStates, turn: Iteration) -> SavedStates:
             index = turn.steps.index
             due = (index % self.length == 0) & (turn.numbers < count)
             row = jnp.minimum(index // self.length, self.rows)
-            return tile.put(kept, due, (turn.numbers, row), Kept.of(turn.lanes.moving))
+            return tile.put(kept, due, (turn.numbers, row), SavedStates.of(turn.lanes.moving))
 
         return write
 
-    def buffers(self, like: Moving, dense: int, *width: int) -> Rows:
+    def buffers(self, like: IntegratorState, dense: int, *width: int) -> Rows:
         """Rows for the steps of a segment, of one trajectory or of each of `width` lanes."""
         shape, y = (*width, self.length + _SPARE), like.y
         parts = [(y.shape, y.dtype)] * (1 + dense)
@@ -113,13 +115,15 @@ class Segments(eqx.Module):
         times = jnp.zeros(shape, like.t.dtype)
         return Rows(times, times, states[0], tuple(states[1:]))
 
-    def begin(self, kept: Kept, like: Moving, end: Array, t1: Array, *number: Array) -> Segment:
+    def begin(
+        self, kept: SavedStates, like: IntegratorState, end: Array, t1: Array, *number: Array
+    ) -> Segment:
         """The last segment of the steps before `end`, none of its steps made yet.
 
         It ends at `t1`. `like` has zeros for the counts of a trajectory.
         """
         row = jnp.maximum(end - 1, 0) // self.length
-        at: Kept = jax.tree.map(lambda x: x[(*number, row)], kept)
+        at: SavedStates = jax.tree.map(lambda x: x[(*number, row)], kept)
         first = row * self.length
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
         moving = zeros._replace(**at._asdict(), num_accepted=first)
@@ -146,13 +150,13 @@ class Segments(eqx.Module):
     ) -> tuple[Segment, Rows]:
         """A step of the solve where a segment is not full, if it is anywhere."""
 
-        def go() -> tuple[Moving, Rows, Array]:
-            after, step = attempt(
+        def go() -> tuple[IntegratorState, Rows, Array]:
+            after, step = attempt_step(
                 method, field, segment.moving, direction, segment.t1, lambda _: True
             )
             return after, Rows(step.t, step.h, step.y, step.dense), step.accept
 
-        def stay() -> tuple[Moving, Rows, Array]:
+        def stay() -> tuple[IntegratorState, Rows, Array]:
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(go))
 
         after, row, accept = lax.cond(jnp.any(going), go, stay)
@@ -181,27 +185,27 @@ class Keeping(NamedTuple):
     """The recorder of a single solve, as `forward.run` has it; `like` is its trajectory."""
 
     segments: Segments
-    like: Moving
+    like: IntegratorState
 
-    def open(self, t0: Array, y0: Array, carry: Any) -> Kept:
+    def open(self, t0: Array, y0: Array, carry: Any) -> SavedStates:
         """Nothing kept."""
         return self.segments.blank(self.like)
 
-    def write(self, kept: Kept, step: Step) -> Kept:
+    def write(self, kept: SavedStates, step: StepRecord) -> SavedStates:
         """Keep the start of a step, if it is a segment's first."""
         return self.segments.write(kept, step)
 
-    def close(self, kept: Kept, y1: Array, carry: Any) -> Kept:
+    def close(self, kept: SavedStates, y1: Array, carry: Any) -> SavedStates:
         """What is kept, as it is."""
         return kept
 
 
-def forward_shapes(ensemble: Ensemble) -> Moving:
+def forward_shapes(ensemble: Ensemble) -> IntegratorState:
     """The shapes of a trajectory of the solve."""
 
-    def start(own: PyTree) -> Moving:
+    def start(own: PyTree) -> IntegratorState:
         problem, plan = ensemble.one(jax.tree.map(lambda x: x[0], own))
         field, ts = packed_field(problem, plan), problem.ts
-        return begin(plan.method, field, problem.y0, ts[0], ts[-1])
+        return initialise(plan.method, field, problem.y0, ts[0], ts[-1])
 
-    return jax.eval_shape(start, ensemble.own)
+    return jax.eval_shape(start, ensemble.per_trajectory)

@@ -25,7 +25,7 @@ from .adjoint_equation import algebraic_move
 from .backward_solver import Mass
 
 
-class Jumps(eqx.Module):
+class CotangentJumps(eqx.Module):
     """The jumps of all trajectories, shape `(trajectories, times, ...)`; `kicks` None without any.
 
     `lanes`: whether trajectories, and times, are to be taken at once.
@@ -41,7 +41,7 @@ class Jumps(eqx.Module):
     @classmethod
     def of(
         cls, ensemble: Ensemble, mass: Mass | None, ys: Array, ct_ys: Array, lanes: bool
-    ) -> "Jumps":
+    ) -> "CotangentJumps":
         """The jumps that the cotangents of the saved states make."""
         if mass is None:
             return cls(ensemble, mass, ys, ct_ys, None, lanes)
@@ -65,11 +65,11 @@ class Jumps(eqx.Module):
     def times(self, a: Array) -> Array:
         """Cotangents of each trajectory's times; `a` are the adjoints at the first ones."""
 
-        def moved(field: Callable, t: Array, y: Array, a: Array, kick: Any) -> Array:
+        def moved(field: Callable, t: Array, y: Array, a: Array, jump_map: Any) -> Array:
             slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
             total = jnp.sum(a * slope)
-            if kick is not None:
-                total = total + jnp.sum(kick * slope_t)
+            if jump_map is not None:
+                total = total + jnp.sum(jump_map * slope_t)
             return total.real.astype(t.dtype)
 
         parts = self.a.at[:, 0].set(-a)
@@ -83,7 +83,10 @@ class Jumps(eqx.Module):
 
         def slopes(own: PyTree, shared: PyTree) -> Array:
             ensemble = Ensemble(
-                (eqx.combine(own, self.ensemble.own[0]), self.ensemble.own[1]),
+                (
+                    eqx.combine(own, self.ensemble.per_trajectory[0]),
+                    self.ensemble.per_trajectory[1],
+                ),
                 eqx.combine(shared, self.ensemble.shared),
             )
             return _at_saved_times(ensemble, self.lanes, lambda field, t, y: field(t, y), self.ys)
@@ -102,4 +105,4 @@ def _at_saved_times(ensemble: Ensemble, lanes: bool, function: Callable, *arrays
         field = packed_field(*ensemble.one(without(rows, y0=None, ts=None)))
         return over(lambda t, *at: function(field, t, *at), ensemble.ts(rows), *arrays)
 
-    return over(trajectory, ensemble.own, *arrays)
+    return over(trajectory, ensemble.per_trajectory, *arrays)

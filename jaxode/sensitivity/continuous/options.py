@@ -3,11 +3,11 @@
 import equinox as eqx
 from jaxtyping import ArrayLike
 
-from ...batch.queue import Tile
+from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ...integrate.ivp import Plan, Problem, refuse_watched
-from ...kernels.dispatch import Engine
+from ...integrate.ivp import IVP, SolveConfig, refuse_events
+from ...kernels.dispatch import KernelPolicy
 from ...problem.errors import OptionError, ToleranceError, unknown_name
 from ...problem.validation import check_positive, find
 from ...solvers.base import Solver
@@ -89,33 +89,33 @@ class Continuous(eqx.Module):
         self.solver = solver  # pyright: ignore[reportAttributeAccessIssue]
         self.rtol, self.atol, self.seminorm = rtol, atol, seminorm
 
-    def solve(self, problem: Problem, plan: Plan) -> Result:
+    def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Run `problem`; its gradient is the adjoint equation's.
 
         **Raises:** `OptionError` for `save="steps"` and `save="dense"`, and where solver, steps,
         mass matrix and linear algebra do not go together.
         """
-        refuse_watched(problem.watched, "jo.Continuous()")
-        return solve_alone(problem, plan, self.backwards(plan))
+        refuse_events(problem.has_events, "jo.Continuous()")
+        return solve_alone(problem, config, self.backwards(config))
 
-    def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
+    def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; its gradient is the adjoint equations', in lanes.
 
         **Raises:** `OptionError` as `solve`.
         """
-        refuse_watched(ensemble.watched, "jo.Continuous()")
-        return solve_in_lanes(ensemble, tile, self.backwards(ensemble.plan))
+        refuse_events(ensemble.has_events, "jo.Continuous()")
+        return solve_in_lanes(ensemble, tile, self.backwards(ensemble.config))
 
-    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
-        return solve_in_kernel(ensemble, tile, self.backwards(ensemble.plan), engine)
+        return solve_in_kernel(ensemble, tile, self.backwards(ensemble.config), engine)
 
-    def backwards(self, plan: Plan) -> Backwards:
+    def backwards(self, config: SolveConfig) -> Backwards:
         """How the adjoint equation of such a solve is solved."""
-        if plan.save not in ("ends", "ts"):
+        if config.save not in ("ends", "ts"):
             raise OptionError(
-                f'sensitivity="adjoint" gives gradients of values at ts, not of save="{plan.save}";'
+                f'sensitivity="adjoint" gives gradients of values at ts, not of save="{config.save}";'
                 ' use save="ts" or sensitivity="discrete"'
             )
         tolerances = self.rtol, self.atol
-        return backwards(self.method, self.seminorm, self.solver, tolerances, plan)
+        return backwards(self.method, self.seminorm, self.solver, tolerances, config)

@@ -20,13 +20,13 @@ class Integrand(NamedTuple):
     """What is integrated over the steps of a turn.
 
     - `states(theta)`: times, states and adjoints at a share of the steps.
-    - `slope(own, shared, rows, t, y)`: the field of one trajectory; `own` and `shared` are what is
+    - `slope(own, shared, rows, t, y)`: the field of one trajectory; `per_trajectory` and `shared` are what is
       differentiated of it. `order`: of the solver.
     """
 
     states: Callable[[Array], tuple[Array, Array, Array]]
     slope: Callable[..., Array]
-    own: PyTree
+    per_trajectory: PyTree
     shared: PyTree
     order: int
 
@@ -47,7 +47,7 @@ def integral_of_one(
 ) -> tuple[PyTree, PyTree]:
     """That of one trajectory's step, node after node; none where it was rejected."""
     nodes, weights = (jnp.asarray(x, h.dtype) for x in integrand.nodes)
-    moving = integrand.own, integrand.shared
+    moving = integrand.per_trajectory, integrand.shared
 
     def one(i: Array, total: PyTree) -> PyTree:
         t, y, a = integrand.states(nodes[i])
@@ -89,7 +89,7 @@ def integral_in_lanes(
         many = jax.vmap(integrand.slope, in_axes=(-1, None, -1, -1, -1), out_axes=-1)
         return many(own, shared, rows, t, lax.optimization_barrier(y))
 
-    _, pull = jax.vjp(slopes, repeated(integrand.own), integrand.shared)
+    _, pull = jax.vjp(slopes, repeated(integrand.per_trajectory), integrand.shared)
     own, shared = pull(-size * a)
     width = h.shape[0]
     own = jax.tree.map(lambda x: jnp.sum(x.reshape(*x.shape[:-1], -1, width), axis=-2), own)

@@ -9,41 +9,43 @@ from jaxtyping import PyTree
 
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result, run
-from ...integrate.ivp import Plan, Problem, packed_field, reading
-from ...integrate.step import begin
+from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
+from ...integrate.step import initialise
 from ..ad_direction import forwards_after
 from .backward_solver import Backwards
 from .checkpoints import Keeping, Segments
 from .rule_batch import pull_back
 
 
-def solve_alone(problem: Problem, plan: Plan, backwards: Backwards) -> Result:
+def solve_alone(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
     """Run `problem`; its gradient is the adjoint equation's."""
     if problem.read is None:
-        return _continuous(problem, plan, backwards)
+        return _continuous(problem, config, backwards)
     # Values that a function reads off the states are differentiated outside the solve.
-    states = _continuous(dataclasses.replace(problem, read=None), plan, backwards)
-    read = reading(problem, plan).fn
+    states = _continuous(dataclasses.replace(problem, read=None), config, backwards)
+    read = step_reader(problem, config).fn
     return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
 
 
 @eqx.filter_custom_vjp
-def _continuous(problem: Problem, plan: Plan, backwards: Backwards) -> Result:
-    return run(problem, plan)[0]
+def _continuous(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
+    return run(problem, config)[0]
 
 
 @_continuous.def_fwd
 @forwards_after
 def _forward(
-    perturbed: PyTree, problem: Problem, plan: Plan, backwards: Backwards
+    perturbed: PyTree, problem: IVP, config: SolveConfig, backwards: Backwards
 ) -> tuple[Result, Any]:
     keeping = None
     if not backwards.with_y:
-        field, ts = packed_field(problem, plan), problem.ts
-        like = jax.eval_shape(lambda y: begin(plan.method, field, y, ts[0], ts[-1]), problem.y0)
-        segments = Segments.of(plan.method.max_steps, plan.method.solver.num_dense)
+        field, ts = packed_field(problem, config), problem.ts
+        like = jax.eval_shape(
+            lambda y: initialise(config.method, field, y, ts[0], ts[-1]), problem.y0
+        )
+        segments = Segments.of(config.method.max_steps, config.method.solver.num_dense)
         keeping = Keeping(segments, like)
-    result, kept = run(problem, plan, keeping)
+    result, kept = run(problem, config, keeping)
     known = result.ys, result.status, kept, result.stats.num_accepted
     return result, (jax.tree.map(lambda x: x[None], known), perturbed)
 
@@ -54,8 +56,8 @@ def _backward(
     residuals: Any,
     cotangents: Result,
     _: PyTree,
-    problem: Problem,
-    plan: Plan,
+    problem: IVP,
+    config: SolveConfig,
     backwards: Backwards,
 ) -> PyTree:
     known, perturbed = residuals
@@ -64,11 +66,11 @@ def _backward(
     within = dataclasses.replace(within, y0=True, ts=False)
     one, rest = eqx.partition(problem, within)
     one = jax.tree.map(lambda x: x[None], one)
-    ensemble = Ensemble((one, eqx.filter(plan, False)), (rest, plan))
+    ensemble = Ensemble((one, eqx.filter(config, False)), (rest, config))
     mine = jax.tree.map(lambda p, own: p and own, perturbed, within)
     theirs = jax.tree.map(lambda p, own: p and not own, perturbed, within)
     flags: Any = Ensemble((mine, False), (theirs, False))  # pyright: ignore[reportArgumentType]
     ct_of_one = jax.tree.map(lambda x: x[None], cotangents)
     ct = pull_back(ensemble, None, backwards, flags, known, ct_of_one)
-    own = jax.tree.map(lambda x: x[0], ct.own[0])
+    own = jax.tree.map(lambda x: x[0], ct.per_trajectory[0])
     return eqx.filter(eqx.combine(own, ct.shared[0]), perturbed)

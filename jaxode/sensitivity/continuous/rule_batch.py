@@ -10,21 +10,21 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ...batch import queue as tiles
-from ...batch.forward import Run
-from ...batch.queue import Tile
+from ...batch.forward import BatchRun
+from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ...integrate.ivp import reading
+from ...integrate.ivp import step_reader
 from ...problem.status import Status
 from ..ad_direction import forwards_after
-from ..batch_cotangents import asked, cotangent, safe, without
-from .backward import Walk
+from ..batch_cotangents import cotangent, has_cotangent, replace_failed, without
+from .backward import AdjointSolve
 from .backward_solver import Backwards
-from .checkpoints import Kept, Segments, forward_shapes
-from .cotangent_jumps import Jumps
+from .checkpoints import SavedStates, Segments, forward_shapes
+from .cotangent_jumps import CotangentJumps
 
 
-def solve_in_lanes(ensemble: Ensemble, tile: Tile, backwards: Backwards) -> Result:
+def solve_in_lanes(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
     """Run all of `ensemble`; its gradient is the adjoint equations'."""
     return reading_after(ensemble, lambda states: _continuous(states, tile, backwards))
 
@@ -33,24 +33,26 @@ def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Re
     """The result of a `solve` for states, and what is read off them: differentiated outside."""
     if ensemble.shared[0].read is None:
         return solve(ensemble)
-    own, shared = ensemble.own, ensemble.shared
+    own, shared = ensemble.per_trajectory, ensemble.shared
     states = solve(Ensemble(without(own, read=None), without(shared, read=None)))
 
     def read(rows: PyTree, ys: Array) -> PyTree:
         problem, plan = ensemble.one(rows)
-        return jax.vmap(reading(problem, plan).fn)(problem.ts, ys)
+        return jax.vmap(step_reader(problem, plan).fn)(problem.ts, ys)
 
     return states._replace(ys=jax.vmap(read)(own, states.ys))
 
 
 @eqx.filter_custom_vjp
-def _continuous(ensemble: Ensemble, tile: Tile, backwards: Backwards) -> Result:
+def _continuous(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
     return _run(ensemble, tile, None)[0]
 
 
-def _run(ensemble: Ensemble, tile: Tile, segments: Segments | None) -> tuple[Result, Kept | None]:
+def _run(
+    ensemble: Ensemble, tile: LaneTile, segments: Segments | None
+) -> tuple[Result, SavedStates | None]:
     """The forward run, and what is kept of it."""
-    run, kept, keep = Run(ensemble, tile), None, None
+    run, kept, keep = BatchRun(ensemble, tile), None, None
     if segments is not None:
         kept = segments.blank(forward_shapes(ensemble), ensemble.count)
         keep = segments.write_lanes(tile, ensemble.count)
@@ -61,9 +63,9 @@ def _run(ensemble: Ensemble, tile: Tile, segments: Segments | None) -> tuple[Res
 @_continuous.def_fwd
 @forwards_after
 def _forward(
-    perturbed: PyTree, ensemble: Ensemble, tile: Tile, backwards: Backwards
+    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backwards: Backwards
 ) -> tuple[Result, Any]:
-    method = ensemble.plan.method
+    method = ensemble.config.method
     segments = None
     if not backwards.with_y:
         segments = Segments.of(method.max_steps, method.solver.num_dense)
@@ -78,7 +80,7 @@ def _backward(
     cotangents: Result,
     _: PyTree,
     ensemble: Ensemble,
-    tile: Tile,
+    tile: LaneTile,
     backwards: Backwards,
 ) -> PyTree:
     *known, perturbed = residuals
@@ -87,12 +89,12 @@ def _backward(
 
 def pull_back(
     ensemble: Ensemble,
-    tile: Tile | None,
+    tile: LaneTile | None,
     backwards: Backwards,
     perturbed: Ensemble,
     known: tuple[Array, Array, Any, Array],
     cotangents: Result,
-    walked: Callable[[Walk], Any] = Walk.run,
+    walked: Callable[[AdjointSolve], Any] = AdjointSolve.run,
 ) -> PyTree:
     """The cotangent of the ensemble.
 
@@ -112,22 +114,24 @@ def pull_back(
         ys, kept, counts = jax.tree.map(
             lambda x: jnp.where(_beside(good, x), x, x[first]), (ys, kept, counts)
         )
-        calm = safe(ensemble, good)
-    flags = without(perturbed.own, y0=False, ts=False)
+        calm = replace_failed(ensemble, good)
+    flags = without(perturbed.per_trajectory, y0=False, ts=False)
     shared = eqx.filter(calm.shared, without(perturbed.shared, ts=False))
-    jumps = Jumps.of(calm, backwards.mass, ys, ct_ys, tile is not None)
-    walk = Walk(calm, tile, backwards, flags, shared, ys, jumps.a, kept, counts)
+    jumps = CotangentJumps.of(calm, backwards.mass, ys, ct_ys, tile is not None)
+    walk = AdjointSolve(calm, tile, backwards, flags, shared, ys, jumps.a, kept, counts)
     (a, own, ended), total = walked(walk)
     if jumps.kicks is not None:
-        more = jumps.parameters(eqx.filter(calm.own, flags)[0], shared)
+        more = jumps.parameters(eqx.filter(calm.per_trajectory, flags)[0], shared)
         own, total = jax.tree.map(jnp.add, (own, total), more)
-    with_times = bool(perturbed.own[0].ts) or bool(perturbed.shared[0].ts)
+    with_times = bool(perturbed.per_trajectory[0].ts) or bool(perturbed.shared[0].ts)
     ts = jumps.times(a) if with_times else None
     good = good & ended
     # What all share is unknown where a trajectory that failed, on either way, has a cotangent.
-    lost = jnp.any(asked(cotangents) & ~good)
+    lost = jnp.any(has_cotangent(cotangents) & ~good)
     y0 = jumps.start(a) + ct_ys[:, 0]
-    ct = cotangent(ensemble, (own, eqx.filter(ensemble.own[1], False)), total, y0, ts, good, lost)
+    ct = cotangent(
+        ensemble, (own, eqx.filter(ensemble.per_trajectory[1], False)), total, y0, ts, good, lost
+    )
     return eqx.filter(ct, perturbed)
 
 

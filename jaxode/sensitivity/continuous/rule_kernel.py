@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ...batch.queue import Tile
+from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...kernels import blocks
 from ...kernels.blocks import Block, Given
-from ...kernels.dispatch import Engine, check_solver, refused
+from ...kernels.dispatch import KernelPolicy, check_solver, kernel_refusal
 from ...kernels.forward import KernelRun
 from ...kernels.lowering.block_arrays import kept_whole
 from ...kernels.lowering.interpreter import in_lanes
 from ...kernels.lowering.unsupported import NoKernelError
 from ..ad_direction import forwards_after
-from .backward import Walk
+from .backward import AdjointSolve
 from .backward_solver import Backwards
 from .rule_batch import pull_back, reading_after
 
@@ -26,12 +26,14 @@ from .rule_batch import pull_back, reading_after
 MOST_TIMES = 16
 
 
-def solve_in_kernel(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine) -> Result:
+def solve_in_kernel(
+    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
+) -> Result:
     """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
 
     **Raises:** `NoKernelError` where there is none.
     """
-    size = ensemble.own[0].y0[0].size
+    size = ensemble.per_trajectory[0].y0[0].size
     number = ensemble.all_times.shape[-1]
     if not backwards.with_y:
         raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
@@ -44,14 +46,20 @@ def solve_in_kernel(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine
 
 
 @eqx.filter_custom_vjp
-def _continuous(ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine) -> Result:
+def _continuous(
+    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
+) -> Result:
     return KernelRun(ensemble, engine.lanes).run()[0]
 
 
 @_continuous.def_fwd
 @forwards_after
 def _forward(
-    perturbed: PyTree, ensemble: Ensemble, tile: Tile, backwards: Backwards, engine: Engine
+    perturbed: PyTree,
+    ensemble: Ensemble,
+    tile: LaneTile,
+    backwards: Backwards,
+    engine: KernelPolicy,
 ) -> tuple[Result, Any]:
     result = KernelRun(ensemble, engine.lanes).run()[0]
     return result, (result.ys, result.status, result.stats.num_accepted, perturbed)
@@ -64,9 +72,9 @@ def _backward(
     cotangents: Result,
     _: PyTree,
     ensemble: Ensemble,
-    tile: Tile,
+    tile: LaneTile,
     backwards: Backwards,
-    engine: Engine,
+    engine: KernelPolicy,
 ) -> PyTree:
     ys, status, counts, perturbed = residuals
     known = ys, status, None, counts
@@ -78,21 +86,21 @@ def _backward(
         return pulled(lambda walk: walked_in_kernel(walk, engine.lanes))
     except NoKernelError as reason:
         if engine.kernel is True:
-            raise refused(reason) from None
-        return pulled(Walk.run)
+            raise kernel_refusal(reason) from None
+        return pulled(AdjointSolve.run)
 
 
-def walked_in_kernel(walk: Walk, lanes: int) -> tuple[Any, PyTree]:
+def walked_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
     """What `walk.run` returns, each trajectory's way back in one lane of a kernel."""
     count = walk.ensemble.count
-    own = walk.ensemble.own, walk.ys, walk.jumps, walk.counts
+    own = walk.ensemble.per_trajectory, walk.ys, walk.jumps, walk.counts
     shared = walk.ensemble.shared, walk.shared, walk.backwards
 
     def one(own: Any, shared: Any) -> Any:
         rows, ys, jumps, counts = jax.tree.map(lambda x: x[None], own)
         rest, moving, backwards = shared
         parts = None, backwards, walk.flags, moving, ys, jumps, None, counts
-        results, total = Walk(Ensemble(rows, rest), *parts).run()
+        results, total = AdjointSolve(Ensemble(rows, rest), *parts).run()
         a, g, ended = jax.tree.map(lambda x: x[0], results)
         return (a, g, ended.astype(jnp.int32)), total  # no kernel writes booleans everywhere
 

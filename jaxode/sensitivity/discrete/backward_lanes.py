@@ -8,25 +8,25 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ...batch.queue import Tile, first_of
+from ...batch.queue import LaneTile, first_true
 from ...integrate.ensemble import Ensemble
-from ...integrate.xla_loops import by_host
+from ...integrate.xla_loops import host_controls_loops
 from ..batch_cotangents import without
 
 
-class Lane(NamedTuple):
+class LaneCotangents(NamedTuple):
     """The cotangents of a trajectory on its way back, and its own part of the problem.
 
-    `unread` counts the saved times whose cotangents are yet to come in, `events` those in the log;
+    `saves_left` counts the saved times whose cotangents are yet to come in, `events` those in the log;
     `t` and `t1` are the cotangents of the time that the walk is at and of the last one, `fresh`
     tells that its last step has not come. `place` is the state and carry that steps back have led
     to, where they are not stored.
     """
 
     y: Array
-    carry: Any
-    own: PyTree
-    unread: Array
+    solver_state: Any
+    per_trajectory: PyTree
+    saves_left: Array
     events: Any
     t: Any
     t1: Any
@@ -35,40 +35,40 @@ class Lane(NamedTuple):
     place: Any
 
 
-class Back(NamedTuple):
+class BatchBackwardState(NamedTuple):
     """Lanes, the trajectories in them, what is summed, and what is known by trajectory.
 
     `times`: cotangents of the times that values were saved at.
     """
 
     numbers: Array
-    lanes: Lane
+    lanes: LaneCotangents
     shared: PyTree
-    results: Lane
+    results: LaneCotangents
     times: Any
 
 
-class Returning(eqx.Module):
+class LaneExchange(eqx.Module):
     """How trajectories get into the lanes of a backward pass, and out of them.
 
-    - `own`, `shared`: the arrays that are differentiated. `good`: which trajectories went well.
-    - `end`: cotangents of the last states. `carry`: zeros like one trajectory's solver carry.
+    - `per_trajectory`, `shared`: the arrays that are differentiated. `good`: which trajectories went well.
+    - `end`: cotangents of the last states. `solver_state`: zeros like one trajectory's solver carry.
     - `places`: the last state and carry of each trajectory, where they are not stored.
     - `events`: how many each had.
     """
 
-    own: PyTree
+    per_trajectory: PyTree
     shared: PyTree
     ensemble: Ensemble
-    tile: Tile
+    tile: LaneTile
     good: Array
     end: Array
-    carry: PyTree
+    solver_state: PyTree
     with_times: bool = eqx.field(static=True)
     places: PyTree = ()
     events: Any = ()
 
-    def blank(self) -> Back:
+    def blank(self) -> BatchBackwardState:
         """Blank lanes, and results as of trajectories that take no step."""
         count, width = self.ensemble.count, self.tile.width
         ts = self.ensemble.all_times
@@ -83,9 +83,9 @@ class Returning(eqx.Module):
         results = results._replace(
             y=end,
             place=place,
-            unread=jnp.full_like(results.unread, ts.shape[-1]),
+            saves_left=jnp.full_like(results.saves_left, ts.shape[-1]),
         )
-        return Back(
+        return BatchBackwardState(
             jnp.full((width,), count, jnp.int32),
             self.tile.zeros(loaded),
             jax.tree.map(jnp.zeros_like, self.shared),
@@ -93,19 +93,19 @@ class Returning(eqx.Module):
             jnp.zeros((count, ts.shape[-1]), ts.dtype) if self.with_times else (),
         )
 
-    def load(self, number: Array) -> Lane:
+    def load(self, number: Array) -> LaneCotangents:
         """A trajectory at its last time."""
 
         def take(x: Array) -> Array:
             return lax.dynamic_index_in_dim(x, number, keepdims=False)
 
-        rows = jax.tree.map(take, without(self.ensemble.own, y0=None, ts=None))
+        rows = jax.tree.map(take, without(self.ensemble.per_trajectory, y0=None, ts=None))
         ts = self.ensemble.all_times
         zero = jnp.zeros((), ts.dtype) if self.with_times else ()
-        return Lane(
+        return LaneCotangents(
             take(self.end),
-            self.carry,
-            jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.own),
+            self.solver_state,
+            jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.per_trajectory),
             jnp.int32(ts.shape[-1]),
             jax.tree.map(take, self.events),
             zero,
@@ -115,14 +115,14 @@ class Returning(eqx.Module):
             jax.tree.map(take, self.places),
         )
 
-    def exchange(self, back: Back, numbers: Array) -> Back:
+    def exchange(self, back: BatchBackwardState, numbers: Array) -> BatchBackwardState:
         """Write the trajectories whose first step is behind us, and load those of `numbers`."""
         known = jnp.concatenate([self.good, jnp.zeros((1,), bool)])
 
-        def due(back: Back) -> Array:
+        def due(back: BatchBackwardState) -> Array:
             return (numbers != back.numbers) & known[numbers]
 
-        def all_lanes(mask: Array, back: Back) -> Back:
+        def all_lanes(mask: Array, back: BatchBackwardState) -> BatchBackwardState:
             results = self.tile.put(
                 back.results, mask, (back.numbers,), back.lanes._replace(rows=None)
             )
@@ -131,7 +131,7 @@ class Returning(eqx.Module):
             new = jnp.where(mask, numbers, back.numbers)
             return back._replace(numbers=new, lanes=lanes, results=results)
 
-        def one_lane(lane: Array, back: Back) -> Back:
+        def one_lane(lane: Array, back: BatchBackwardState) -> BatchBackwardState:
             only = jnp.arange(self.tile.width) == lane
             kept = back.lanes._replace(rows=None)
             results = self.tile.put(back.results, only, (back.numbers,), kept)
@@ -139,21 +139,21 @@ class Returning(eqx.Module):
             new = jnp.where(only, numbers, back.numbers)
             return back._replace(numbers=new, lanes=lanes, results=results)
 
-        if by_host():
+        if host_controls_loops():
             return all_lanes(due(back), back)
         if self.tile.wide:
             step, found, look = all_lanes, jnp.any, due
         else:
-            step, look = one_lane, lambda back: first_of(due(back))
+            step, look = one_lane, lambda back: first_true(due(back))
             found = lambda lane: lane < self.tile.width  # noqa: E731
 
-        def again(state: tuple[Any, Back]) -> tuple[Any, Back]:
+        def again(state: tuple[Any, BatchBackwardState]) -> tuple[Any, BatchBackwardState]:
             back = step(*state)
             return look(back), back
 
         return lax.while_loop(lambda s: found(s[0]), again, (look(back), back))[1]
 
-    def results(self, back: Back) -> Lane:
+    def results(self, back: BatchBackwardState) -> LaneCotangents:
         """What is known of every trajectory, with those that are in the lanes at the end."""
         lanes = back.lanes._replace(rows=None)
         return jax.tree.map(
@@ -162,10 +162,12 @@ class Returning(eqx.Module):
 
     def with_moving(self, shared: PyTree, own: PyTree, rows: PyTree) -> tuple[Ensemble, PyTree]:
         """The ensemble and rows, with differentiated arrays in the place of its own."""
-        ensemble = Ensemble(self.ensemble.own, eqx.combine(shared, self.ensemble.shared))
+        ensemble = Ensemble(self.ensemble.per_trajectory, eqx.combine(shared, self.ensemble.shared))
         return ensemble, eqx.combine(own, rows)
 
     def own_of(self, rows: PyTree) -> PyTree:
         """What is differentiated of the lanes' own rows."""
-        known = jax.tree.map(lambda x: x is not None, self.own, is_leaf=lambda x: x is None)
+        known = jax.tree.map(
+            lambda x: x is not None, self.per_trajectory, is_leaf=lambda x: x is None
+        )
         return eqx.filter(rows, known)

@@ -7,60 +7,60 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from ...integrate.save import Step, put_row
+from ...integrate.save import StepRecord, put_row
 
 
-class Thinning(NamedTuple):
+class CheckpointSchedule(NamedTuple):
     """Which step each row of a thinned trace holds (-1: none yet), and their distance."""
 
     steps: Array
     stride: Array
 
 
-class Trace(NamedTuple):
+class CheckpointTrace(NamedTuple):
     """The accepted steps as the discrete adjoint replays them.
 
-    Every `(t, h)` is kept that the controller cannot tell. `y` and `carry` have a row per step, or,
-    thinned, the rows that `thinning` tells of; of a `Clocking` they are those at the end.
+    Every `(t, h)` is kept that the controller cannot tell. `y` and `solver_state` have a row per step, or,
+    thinned, the rows that `thinning` tells of; of a `TimeRecorder` they are those at the end.
     `residuals`: what the backward pass reads of the stages, if it is kept.
     """
 
     t: Any
     h: Any
     y: Any
-    carry: Any
-    thinning: Thinning | None
+    solver_state: Any
+    thinning: CheckpointSchedule | None
     residuals: tuple[Array, ...] = ()
 
 
-class Clocking(eqx.Module):
-    """Records a `Trace` of times alone, for a solver that finds the states by steps back.
+class TimeRecorder(eqx.Module):
+    """Records a `CheckpointTrace` of times alone, for a solver that finds the states by steps back.
 
-    Its `y` and `carry` are those at the end of the solve. `known` times are not recorded.
+    Its `y` and `solver_state` are those at the end of the solve. `known` times are not recorded.
     """
 
     max_steps: int = eqx.field(static=True)
     known: bool = eqx.field(static=True)
 
-    def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
+    def open(self, t0: Array, y0: Array, carry: Any) -> CheckpointTrace:
         """Buffers of zeros, or none."""
         times = () if self.known else jnp.zeros((self.max_steps,), t0.dtype)
-        return Trace(times, times, (), (), None)
+        return CheckpointTrace(times, times, (), (), None)
 
-    def write(self, trace: Trace, step: Step) -> Trace:
+    def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
         """Write down when the step began, and its size."""
         if self.known:
             return trace
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
         return trace._replace(t=t, h=h)
 
-    def close(self, trace: Trace, y1: Array, carry: Any) -> Trace:
+    def close(self, trace: CheckpointTrace, y1: Array, carry: Any) -> CheckpointTrace:
         """Keep the end."""
-        return trace._replace(y=y1, carry=carry)
+        return trace._replace(y=y1, solver_state=carry)
 
 
-class Tracing(eqx.Module):
-    """Records a `Trace` with `rows` states for at most `max_steps` steps.
+class CheckpointRecorder(eqx.Module):
+    """Records a `CheckpointTrace` with `rows` states for at most `max_steps` steps.
 
     With fewer rows than steps the states are thinned as the solve goes: when three quarters of the
     rows are taken, the distance between kept steps doubles and every other row becomes free again.
@@ -71,42 +71,46 @@ class Tracing(eqx.Module):
     keep_carry: bool = eqx.field(static=True)
     residuals: tuple[jax.ShapeDtypeStruct, ...] = eqx.field(static=True, default=())
 
-    def open(self, t0: Array, y0: Array, carry: Any) -> Trace:
+    def open(self, t0: Array, y0: Array, carry: Any) -> CheckpointTrace:
         """Buffers of zeros."""
         times = jnp.zeros((self.max_steps,), t0.dtype)
         carry = carry if self.keep_carry else ()
         y, carry = jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape), x.dtype), (y0, carry))
         if self.rows >= self.max_steps:
             kept = tuple(jnp.zeros((self.rows, *x.shape), x.dtype) for x in self.residuals)
-            return Trace(times, times, y, carry, None, kept)
-        thinning = Thinning(jnp.full((self.rows,), -1, jnp.int32), jnp.ones((), jnp.int32))
-        return Trace(times, times, y, carry, thinning)
+            return CheckpointTrace(times, times, y, carry, None, kept)
+        thinning = CheckpointSchedule(
+            jnp.full((self.rows,), -1, jnp.int32), jnp.ones((), jnp.int32)
+        )
+        return CheckpointTrace(times, times, y, carry, thinning)
 
-    def write(self, trace: Trace, step: Step) -> Trace:
+    def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
         """Write down the start of the step."""
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
-        carry = step.carry if self.keep_carry else ()
+        carry = step.solver_state if self.keep_carry else ()
         if trace.thinning is None:
             y, carry, kept = jax.tree.map(
                 lambda b, v: put_row(b, v, step.index),
-                (trace.y, trace.carry, trace.residuals),
+                (trace.y, trace.solver_state, trace.residuals),
                 (step.y, carry, step.residuals),
             )
-            return Trace(t, h, y, carry, None, kept)
+            return CheckpointTrace(t, h, y, carry, None, kept)
         row, keep, thinning = _find_row(trace.thinning, step.index)
         y, carry = jax.tree.map(
             lambda b, v: put_row(b, jnp.where(keep, v, b[row]), row),
-            (trace.y, trace.carry),
+            (trace.y, trace.solver_state),
             (step.y, carry),
         )
-        return Trace(t, h, y, carry, thinning)
+        return CheckpointTrace(t, h, y, carry, thinning)
 
-    def close(self, trace: Trace, y1: Array, carry: Any) -> Trace:
+    def close(self, trace: CheckpointTrace, y1: Array, carry: Any) -> CheckpointTrace:
         """The trace as it is."""
         return trace
 
 
-def _find_row(thinning: Thinning, index: Array) -> tuple[Array, Array, Thinning]:
+def _find_row(
+    thinning: CheckpointSchedule, index: Array
+) -> tuple[Array, Array, CheckpointSchedule]:
     """The row for step `index`, whether the step is kept, and the thinning after it."""
     steps, stride = thinning
     again = steps == index  # its first attempt was rejected
@@ -118,4 +122,4 @@ def _find_row(thinning: Thinning, index: Array) -> tuple[Array, Array, Thinning]
     row = jnp.where(jnp.any(again), jnp.argmax(again), jnp.argmax(free)).astype(jnp.int32)
     keep = index % stride == 0
     steps = steps.at[row].set(jnp.where(keep, index, steps[row]))
-    return row, keep, Thinning(steps, stride)
+    return row, keep, CheckpointSchedule(steps, stride)

@@ -7,18 +7,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ...batch.queue import Tile
+from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ...integrate.ivp import Plan, Problem, packed_field
-from ...kernels.dispatch import Engine
+from ...integrate.ivp import IVP, SolveConfig, packed_field
+from ...kernels.dispatch import KernelPolicy
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
 from ...problem.validation import is_count, plain
-from .checkpoints import Tracing
-from .rule import replayed
-from .rule_batch import replayed_in_lanes
-from .rule_kernel import replayed_in_kernel
+from .checkpoints import CheckpointRecorder
+from .rule import solve_discrete
+from .rule_batch import solve_batch_discrete
+from .rule_kernel import solve_kernel_discrete
 
 
 class Discrete(eqx.Module):
@@ -50,40 +50,44 @@ class Discrete(eqx.Module):
                 f'memory must be a number of states, "steps", "stages" or None, got {self.memory!r}'
             )
 
-    def solve(self, problem: Problem, plan: Plan) -> Result:
+    def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Run `problem`; its gradient is the replay."""
-        return replayed(problem, plan, self.tracing(problem, plan), self.memory == "stages")
+        return solve_discrete(
+            problem, config, self.tracing(problem, config), self.memory == "stages"
+        )
 
-    def solve_batch(self, ensemble: Ensemble, tile: Tile) -> Result:
+    def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; its gradient is the replay, in lanes."""
         if self.memory == "stages":
             raise OptionError(
                 'Discrete(memory="stages") keeps the stages of single solves; for a batch use '
                 'memory="steps", or solve it as one system'
             )
-        return replayed_in_lanes(ensemble, tile, True, self.memory)
+        return solve_batch_discrete(ensemble, tile, True, self.memory)
 
-    def in_kernel(self, ensemble: Ensemble, tile: Tile, engine: Engine) -> Result:
+    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
         if self.memory is not None:
             raise NoKernelError("Discrete(memory=...) is for the loop over tiles")
-        return replayed_in_kernel(ensemble, tile, engine)
+        return solve_kernel_discrete(ensemble, tile, engine)
 
-    def tracing(self, problem: Problem, plan: Plan) -> Tracing:
+    def tracing(self, problem: IVP, config: SolveConfig) -> CheckpointRecorder:
         """What is kept of the steps."""
-        max_steps = plan.method.max_steps
+        max_steps = config.method.max_steps
         if self.memory is None:
-            rows = rows_that_fit(kept_states(problem, plan), max_steps)
-            return Tracing(max_steps, rows, keeps_carry(plan, rows))
+            rows = rows_that_fit(kept_states(problem, config), max_steps)
+            return CheckpointRecorder(max_steps, rows, keeps_carry(config, rows))
         rows = min(self.memory, max_steps) if isinstance(self.memory, int) else max_steps
-        return Tracing(max_steps, rows, not plan.method.solver.one_step or rows == max_steps)
+        return CheckpointRecorder(
+            max_steps, rows, not config.method.solver.stateless or rows == max_steps
+        )
 
 
-def kept_states(problem: Problem, plan: Plan) -> PyTree:
+def kept_states(problem: IVP, config: SolveConfig) -> PyTree:
     """Arrays like those that have to be kept of a step to run it again."""
-    if plan.method.solver.one_step:
+    if config.method.solver.stateless:
         return problem.y0
-    init, field = plan.method.stepper.init, packed_field(problem, plan)
+    init, field = config.method.stepper.init, packed_field(problem, config)
     return problem.y0, jax.eval_shape(lambda: init(field, problem.ts[0], problem.y0))
 
 
@@ -93,10 +97,10 @@ def rows_that_fit(state: PyTree, max_steps: int) -> int:
     return min(max_steps, max(_root(max_steps), 2**22 // size))
 
 
-def keeps_carry(plan: Plan, rows: int) -> bool:
+def keeps_carry(config: SolveConfig, rows: int) -> bool:
     """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
-    max_steps = plan.method.max_steps
-    return not plan.method.solver.one_step or rows > _root(max_steps) or rows == max_steps
+    max_steps = config.method.max_steps
+    return not config.method.solver.stateless or rows > _root(max_steps) or rows == max_steps
 
 
 def _root(max_steps: int) -> int:

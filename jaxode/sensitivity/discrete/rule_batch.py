@@ -6,35 +6,35 @@ import equinox as eqx
 from jaxtyping import PyTree
 
 from ...batch import queue as tiles
-from ...batch.checkpoints import Logger
-from ...batch.forward import Run
-from ...batch.queue import Tile
+from ...batch.checkpoints import BatchCheckpointer
+from ...batch.forward import BatchRun
+from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...problem.status import Status
 from ..ad_direction import forwards_after
-from .backward_batch import LaneReplay
+from .backward_batch import BatchDiscreteBackward
 
 
 @eqx.filter_custom_vjp
-def replayed_in_lanes(
-    ensemble: Ensemble, tile: Tile, states: bool, memory: int | str | None = None
+def solve_batch_discrete(
+    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None = None
 ) -> Result:
     """Run all of `ensemble`; its gradient replays the steps.
 
     `states`: whether it finds their states stored, or by steps back; `memory`: how many, as
     `Discrete` has it.
     """
-    run = Run(ensemble, tile)
+    run = BatchRun(ensemble, tile)
     return run.close(tiles.run(run.work(), tile, (run.open(), None)))
 
 
-@replayed_in_lanes.def_fwd
+@solve_batch_discrete.def_fwd
 @forwards_after
 def _forward(
     perturbed: PyTree,
     ensemble: Ensemble,
-    tile: Tile,
+    tile: LaneTile,
     states: bool,
     memory: int | str | None = None,
 ) -> tuple[Result, Any]:
@@ -43,14 +43,14 @@ def _forward(
     return result, (residuals, perturbed)
 
 
-@replayed_in_lanes.def_bwd
+@solve_batch_discrete.def_bwd
 @forwards_after
 def _backward(
     residuals: Any,
     cotangents: Result,
     _: PyTree,
     ensemble: Ensemble,
-    tile: Tile,
+    tile: LaneTile,
     states: bool,
     memory: int | str | None = None,
 ) -> PyTree:
@@ -59,18 +59,18 @@ def _backward(
 
 
 def logged(
-    ensemble: Ensemble, tile: Tile, states: bool, memory: int | str | None = None
+    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None = None
 ) -> tuple[Result, Any]:
     """The forward run, and what is kept of it."""
-    result, log = Logger.of(ensemble, tile, states, memory).run()
+    result, log = BatchCheckpointer.of(ensemble, tile, states, memory).run()
     return result, (log, result.status, result.stats.num_accepted, result.log)
 
 
 def pulled_back(
-    perturbed: PyTree, kept: Any, cotangents: Result, ensemble: Ensemble, tile: Tile
+    perturbed: PyTree, kept: Any, cotangents: Result, ensemble: Ensemble, tile: LaneTile
 ) -> PyTree:
     """The cotangent of the ensemble, from those of its result and what was kept of the run."""
     log, status, num_accepted, events = kept
     residuals = log, status == Status.SUCCESS, events
-    replay = LaneReplay.of(perturbed, ensemble, tile, cotangents, residuals)
+    replay = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
     return replay.finish(replay.log(log), num_accepted, perturbed)

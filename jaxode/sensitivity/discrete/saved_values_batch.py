@@ -8,29 +8,34 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ...batch.checkpoints import Row
+from ...batch.checkpoints import IterationRow
 from ...integrate.ensemble import values_in_lanes
 from ...integrate.forward import Result
 from ...integrate.ivp import direction_of
-from ...integrate.save import Step
-from ...integrate.xla_loops import by_host, size_of
-from .backward_lanes import Back, Lane, Returning
-from .saved_values import Taken, Taking
+from ...integrate.save import StepRecord
+from ...integrate.xla_loops import host_controls_loops, size_of
+from .backward_lanes import BatchBackwardState, LaneCotangents, LaneExchange
+from .saved_values import SavePointAccumulator, SavePointCotangents
 
 
-class Saved(eqx.Module):
+class BatchSavedValues(eqx.Module):
     """The cotangents of a batch's result, read by the lanes that come back."""
 
-    lanes: Returning
+    lanes: LaneExchange
     cotangents: Result
 
     def of_steps(
-        self, back: Back, row: Row, rows: PyTree, steps: Step, active: Array
-    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
+        self,
+        back: BatchBackwardState,
+        row: IterationRow,
+        rows: PyTree,
+        steps: StepRecord,
+        active: Array,
+    ) -> tuple[BatchBackwardState, tuple[Array, Array, Any, Any]]:
         """Cotangents of what was saved of the steps: to their starts, ends, slopes and clocks."""
         zeros = jax.tree.map(jnp.zeros_like, (row.y, steps.y1, steps.dense))
         clock = (jnp.zeros_like(row.t), jnp.zeros_like(row.h)) if self.lanes.with_times else None
-        ct, save = self.cotangents, self.lanes.ensemble.plan.save
+        ct, save = self.cotangents, self.lanes.ensemble.config.save
         number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
 
         def of(part: Array, place: Array) -> Array:
@@ -50,21 +55,27 @@ class Saved(eqx.Module):
         return back, (*zeros, clock)
 
     def at_times(
-        self, back: Back, row: Row, rows: PyTree, steps: Step, active: Array, zeros: Any
-    ) -> tuple[Back, tuple[Array, Array, Any, Any]]:
+        self,
+        back: BatchBackwardState,
+        row: IterationRow,
+        rows: PyTree,
+        steps: StepRecord,
+        active: Array,
+        zeros: Any,
+    ) -> tuple[BatchBackwardState, tuple[Array, Array, Any, Any]]:
         """The same for the times that the steps passed, the last first."""
         number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
         first, direction = self.span(number)
 
-        def passed(unread: Array) -> Array:
-            at = self.time(number, unread)
+        def passed(saves_left: Array) -> Array:
+            at = self.time(number, saves_left)
             # A first step has written the repeats of the first time too, all but the first row.
             more = (direction * (at - row.t) > 0) | (row.t == first)
-            return active & (unread > 1) & more
+            return active & (saves_left > 1) & more
 
-        def pulled(unread: Array, mask: Array) -> Any:
-            at = self.time(number, unread)
-            if by_host():  # what was not passed is read where no interpolant overflows
+        def pulled(saves_left: Array, mask: Array) -> Any:
+            at = self.time(number, saves_left)
+            if host_controls_loops():  # what was not passed is read where no interpolant overflows
                 at = jnp.where(mask, at, row.t)
 
             def value(shared: PyTree, own: PyTree, parts: Any, clock: Any) -> PyTree:
@@ -72,60 +83,67 @@ class Saved(eqx.Module):
                 y, y1, dense = parts
                 step = steps._replace(t=t, h=h, y=y, y1=y1, dense=dense)
                 ensemble, lanes = self.lanes.with_moving(shared, own, rows)
-                return values_in_lanes(ensemble, lanes, when, unread == self.times, step)
+                return values_in_lanes(ensemble, lanes, when, saves_left == self.times, step)
 
             parts_now = row.y, steps.y1, steps.dense
             clock_now = (at, steps.t, steps.h) if self.lanes.with_times else None
             found, pull = jax.vjp(
                 value, self.lanes.shared, self.lanes.own_of(rows), parts_now, clock_now
             )
-            *more, ct_when = pull(self.ct_at(number, unread, mask, found))
+            *more, ct_when = pull(self.ct_at(number, saves_left, mask, found))
             if ct_when is None:
                 return (*more, None), None
             return (*more, ct_when[1:]), ct_when[0]
 
-        def put(times: Array, unread: Array, mask: Array, ct: Array) -> Array:
+        def put(times: Array, saves_left: Array, mask: Array, ct: Array) -> Array:
             tile = self.lanes.tile
             put = tile.put if mask.ndim == 1 else tile.put_many
-            return put(times, mask, (number, unread - 1), ct)
+            return put(times, mask, (number, saves_left - 1), ct)
 
-        totals = back.shared, back.lanes.own, *zeros
-        taking, start = Taking(passed, pulled, put), Taken(back.lanes.unread, totals, back.times)
+        totals = back.shared, back.lanes.per_trajectory, *zeros
+        taking, start = (
+            SavePointAccumulator(passed, pulled, put),
+            SavePointCotangents(back.lanes.saves_left, totals, back.times),
+        )
         count = self.lanes.ensemble.count
-        size = size_of(self.cotangents.ys, count * self.times) + size_of(self.lanes.own, count)
+        size = size_of(self.cotangents.ys, count * self.times) + size_of(
+            self.lanes.per_trajectory, count
+        )
         size = size * self.lanes.tile.width + size_of(self.lanes.shared)
         unread, (shared, own, parts, clock), times = taking.all(start, self.times - 1, size)
-        lanes = back.lanes._replace(unread=unread, own=own)
+        lanes = back.lanes._replace(saves_left=unread, per_trajectory=own)
         back = back._replace(lanes=lanes, shared=shared, times=times)
         return back, (*parts, clock)
 
-    def ct_at(self, number: Array, unread: Array, mask: Array, values: PyTree) -> PyTree:
+    def ct_at(self, number: Array, saves_left: Array, mask: Array, values: PyTree) -> PyTree:
         """Cotangents of the lanes' values at a time; zeros of what is no continuous number."""
 
         def one(ct: Array | None, value: Array) -> Array:
             if ct is None:
                 return jnp.zeros_like(value)
-            return jnp.where(mask, jnp.moveaxis(ct[number, unread - 1], 0, -1), 0)
+            return jnp.where(mask, jnp.moveaxis(ct[number, saves_left - 1], 0, -1), 0)
 
         return jax.tree.map(one, self.cotangents.ys, values, is_leaf=lambda leaf: leaf is None)
 
-    def inside(self, back: Back, row: Row, active: Array) -> Array | bool | None:
+    def inside(
+        self, back: BatchBackwardState, row: IterationRow, active: Array
+    ) -> Array | bool | None:
         """Whether dense output of a step was read."""
-        save = self.lanes.ensemble.plan.save
+        save = self.lanes.ensemble.config.save
         if save == "dense" or self.lanes.ensemble.shared[0].events:
             return True
         if save != "ts":
             return None
-        if not self.lanes.ensemble.plan.method.solver.evaluations.inside:
+        if not self.lanes.ensemble.config.method.solver.evaluations.inside:
             return True
         number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
         _, direction = self.span(number)
-        at = self.time(number, jnp.maximum(back.lanes.unread, 1))
+        at = self.time(number, jnp.maximum(back.lanes.saves_left, 1))
         return jnp.any(active & (direction * (at - row.t) > 0))
 
     def start(self, num_accepted: Array) -> Array | float:
         """Cotangent of the first states as they were saved."""
-        ct, save = self.cotangents, self.lanes.ensemble.plan.save
+        ct, save = self.cotangents, self.lanes.ensemble.config.save
         if save in ("ends", "steps") and ct.ys is not None:
             return ct.ys[:, 0]
         if save == "dense" and ct.dense is not None and ct.dense[2] is not None:
@@ -133,26 +151,26 @@ class Saved(eqx.Module):
             return jnp.where(none, ct.dense[2][:, 0], 0)  # a solve over no time
         return 0.0
 
-    def at_first_time(self, value: PyTree, unread: Array) -> PyTree:
+    def at_first_time(self, value: PyTree, saves_left: Array) -> PyTree:
         """Cotangent of the value at the first time: of the rows that no step has written."""
-        if self.lanes.ensemble.plan.save != "ts":
+        if self.lanes.ensemble.config.save != "ts":
             return ()
-        here = (jnp.arange(self.times) < unread[:, None]) & self.lanes.good[:, None]
+        here = (jnp.arange(self.times) < saves_left[:, None]) & self.lanes.good[:, None]
         return jax.tree.map(
             lambda c: jnp.sum(c, axis=1, where=here.reshape(here.shape + (1,) * (c.ndim - 2))),
             self.ct_ys(value),
         )
 
-    def of_times(self, back: Back, ended: Lane, ct_t0: Array) -> Array:
+    def of_times(self, back: BatchBackwardState, ended: LaneCotangents, ct_t0: Array) -> Array:
         """Cotangents of the times of each trajectory."""
         ts = back.times.at[:, 0].add(ended.t + ct_t0).at[:, -1].add(ended.t1)
-        if self.lanes.ensemble.plan.save != "steps" or self.cotangents.ts is None:
+        if self.lanes.ensemble.config.save != "steps" or self.cotangents.ts is None:
             return ts
         return ts.at[:, 0].add(self.cotangents.ts[:, 0])
 
-    def of_end(self, row: Row, active: Array) -> Array | float:
+    def of_end(self, row: IterationRow, active: Array) -> Array | float:
         """Cotangent of the times at which the steps ended, where these were saved."""
-        if self.lanes.ensemble.plan.save != "steps" or self.cotangents.ts is None:
+        if self.lanes.ensemble.config.save != "steps" or self.cotangents.ts is None:
             return 0.0
         number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
         return jnp.where(active, self.cotangents.ts[number, row.index + 1], 0)
@@ -164,10 +182,10 @@ class Saved(eqx.Module):
             return ts[0], direction_of(ts)
         return ts[number, 0], jnp.sign(ts[number, -1] - ts[number, 0])
 
-    def time(self, number: Array, unread: Array) -> Array:
-        """The last of the `unread` times."""
+    def time(self, number: Array, saves_left: Array) -> Array:
+        """The last of the `saves_left` times."""
         ts = self.lanes.ensemble.all_times
-        return ts[unread - 1] if ts.ndim == 1 else ts[number, unread - 1]
+        return ts[saves_left - 1] if ts.ndim == 1 else ts[number, saves_left - 1]
 
     @property
     def times(self) -> int:

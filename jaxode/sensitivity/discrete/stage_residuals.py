@@ -15,16 +15,16 @@ from jax.extend.core import ClosedJaxpr, Literal
 from ...batch.memory import memory_of_machine, size_text
 from ...problem.errors import OutOfMemoryError
 from ...problem.field import Field
-from ...solvers.base import Stepped
-from .step_vjp import At, Differentiated
+from ...solvers.base import StepResult
+from .step_vjp import StepStart, StepVJP
 
 
-def keeping(part: Differentiated) -> Callable[..., Stepped]:
+def keeping(part: StepVJP) -> Callable[..., StepResult]:
     """The solver's step, with what its backward pass will read."""
 
     def step(
         field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
+    ) -> StepResult:
         at = (y, carry, t, h, inside)
         pull, stepped = part.pull(at)[1:]
         pairs = zip(jax.tree.leaves(pull), _changing(part, at), strict=True)
@@ -33,7 +33,7 @@ def keeping(part: Differentiated) -> Callable[..., Stepped]:
     return step
 
 
-def restored(part: Differentiated, at: At, kept: tuple[Array, ...]) -> tuple[Any, Callable]:
+def restored(part: StepVJP, at: StepStart, kept: tuple[Array, ...]) -> tuple[Any, Callable]:
     """What the step returns, and its pull on what was kept; XLA drops what no one reads."""
     out, pull, _ = part.pull(at)
     leaves, form = jax.tree.flatten(pull)
@@ -42,7 +42,7 @@ def restored(part: Differentiated, at: At, kept: tuple[Array, ...]) -> tuple[Any
     return out, jax.tree.unflatten(form, [next(rest) if new else leaf for leaf, new in pairs])
 
 
-def kept_of_step(part: Differentiated, at: At, max_steps: int) -> tuple[Any, ...]:
+def kept_of_step(part: StepVJP, at: StepStart, max_steps: int) -> tuple[Any, ...]:
     """Shapes of what is kept of one step.
 
     **Raises:** `OutOfMemoryError` where `max_steps` of them do not fit.
@@ -63,7 +63,7 @@ def kept_of_step(part: Differentiated, at: At, max_steps: int) -> tuple[Any, ...
     return shapes
 
 
-def _changing(part: Differentiated, at: At) -> list[bool]:
+def _changing(part: StepVJP, at: StepStart) -> list[bool]:
     """Which arrays of a step's pull depend on where the step begins."""
     arrays, rest = eqx.partition(at, eqx.is_array)
 

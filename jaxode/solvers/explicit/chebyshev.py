@@ -27,11 +27,11 @@ _DAMPING = 2 / 13
 # h times the spectral radius is at most (s^2 - 1) / 1.54: of the stable interval, 0.653 (s^2 - 1).
 _SHARE = 1.54
 
-Increment = Callable[[Callable[..., Array], "Step"], Array]
+Increment = Callable[[Callable[..., Array], "ChebyshevStep"], Array]
 Rising = tuple[Array, Array]  # a value, and what it rose by since the stage before
 
 
-class Step(NamedTuple):
+class ChebyshevStep(NamedTuple):
     """A step: what the field closes over, where it starts and how long it is, slope, stages.
 
     `h` and `stages` are floats of the state's precision, one of each or one for each lane.
@@ -64,7 +64,7 @@ def reach_of(stages: Array | int) -> Any:
     return (stages**2 - 1) / _SHARE
 
 
-def plain_increment(field: Callable[..., Array], step: Step) -> Array:
+def plain_increment(field: Callable[..., Array], step: ChebyshevStep) -> Array:
     """What a step adds to the state it starts from.
 
     `field(t, y, *consts)` closes over nothing that is differentiated. Stages are at most `MOST`.
@@ -78,12 +78,14 @@ def plain_increment(field: Callable[..., Array], step: Step) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def increment(field: Callable[..., Array], step: Step) -> Array:
+def increment(field: Callable[..., Array], step: ChebyshevStep) -> Array:
     """The same, with a rule for its derivative backwards."""
     return plain_increment(field, step)
 
 
-def _forward(field: Callable[..., Array], step: Step) -> tuple[Array, tuple[Step, _Stage]]:
+def _forward(
+    field: Callable[..., Array], step: ChebyshevStep
+) -> tuple[Array, tuple[ChebyshevStep, _Stage]]:
     """The same, and the stage before each segment."""
     last, first = _last(step), _recurrence(field, step)[0]
 
@@ -100,8 +102,8 @@ def _forward(field: Callable[..., Array], step: Step) -> tuple[Array, tuple[Step
 
 
 def _backward(
-    field: Callable[..., Array], residuals: tuple[Step, _Stage], cotangent: Array
-) -> tuple[Step]:
+    field: Callable[..., Array], residuals: tuple[ChebyshevStep, _Stage], cotangent: Array
+) -> tuple[ChebyshevStep]:
     """Segment by segment from the last: its stages once more, and then back through them."""
     step, kept = residuals
     last, blank = _last(step), _rows(_row(kept, 0), _SEGMENT)
@@ -148,7 +150,7 @@ def _backward(
 increment.defvjp(_forward, _backward)
 
 
-def _last(step: Step) -> Array:
+def _last(step: ChebyshevStep) -> Array:
     return jnp.max(step.stages).astype(jnp.int32)
 
 
@@ -164,7 +166,9 @@ def _put(rows: _Stage, stage: _Stage, index: Array) -> _Stage:
     return jax.tree.map(lambda b, x: lax.dynamic_update_index_in_dim(b, x, index, 0), rows, stage)
 
 
-def _following(field: Callable[..., Array], step: Step, index: Array, stage: _Stage) -> _Stage:
+def _following(
+    field: Callable[..., Array], step: ChebyshevStep, index: Array, stage: _Stage
+) -> _Stage:
     """The stage `index` from the one before; lanes that have fewer stages stay as they are."""
     following = _recurrence(field, step)[1](stage)
     if not step.t.ndim:
@@ -174,7 +178,7 @@ def _following(field: Callable[..., Array], step: Step, index: Array, stage: _St
 
 
 def _recurrence(
-    field: Callable[..., Array], step: Step
+    field: Callable[..., Array], step: ChebyshevStep
 ) -> tuple[_Stage, Callable[[_Stage], _Stage]]:
     """The first stage, and how one follows from another."""
     consts, t, h, y, slope, stages = step

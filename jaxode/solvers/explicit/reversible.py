@@ -12,7 +12,7 @@ from ...problem.errors import OptionError
 from ...problem.field import Field
 from ...problem.validation import check_positive
 from .. import hermite
-from ..base import Evaluations, Solver, Stepped
+from ..base import Evaluations, Solver, StepResult
 from .runge_kutta import ExplicitRungeKutta
 
 # Weight of the gap's growth in an error estimate: as many steps' growth may add up.
@@ -45,7 +45,7 @@ class ReversibleRK(Solver):
     base: ExplicitRungeKutta
     coupling: float | None = eqx.field(static=True, default=0.999)
     rate: ArrayLike | None = None
-    one_step: ClassVar[bool] = False
+    stateless: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
@@ -67,8 +67,8 @@ class ReversibleRK(Solver):
         return self.base.order
 
     @property
-    def error_order(self) -> int | None:
-        return self.base.error_order
+    def error_exponent(self) -> int | None:
+        return self.base.error_exponent
 
     @property
     def evaluations(self) -> Evaluations:
@@ -95,9 +95,15 @@ class ReversibleRK(Solver):
         return jnp.asarray(kept, jnp.finfo(y.dtype).dtype)
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
-        return self.step_to(field, t, y, h, carry, inside, None)
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        return self.step_to(field, t, y, h, solver_state, needs_dense, None)
 
     def step_to(
         self,
@@ -105,13 +111,13 @@ class ReversibleRK(Solver):
         t: Array,
         y: Array,
         h: Array,
-        carry: Any,
-        inside: Array | bool | None,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
         y1: Array | None,
-    ) -> Stepped:
-        z, base = carry, self.base
+    ) -> StepResult:
+        z, base = solver_state, self.base
         first = lax.optimization_barrier(base.init(field, t, z))
-        stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, inside)
+        stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, needs_dense)
         coupling = self.coupling_of(h, y)
         computed = z + (coupling * (y - z) + base.rise(h, slopes))
         # With a known end, the second half has the very stages of the step back.
@@ -124,12 +130,12 @@ class ReversibleRK(Solver):
         if error is not None:
             grown = jnp.abs(end - z1) - jnp.abs(y - z)
             error = jnp.abs(error) + _GAP_WEIGHT * jnp.maximum(grown, 0)
-        return Stepped(end, error, dense, z1)
+        return StepResult(end, error, dense, z1)
 
     def step_back(
-        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+        self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
-        z = carry1 + self.base.increment(field, t + h, y1, -h)
+        z = solver_state1 + self.base.increment(field, t + h, y1, -h)
         rise = self.base.increment(field, t, z, h)
         return z + (y1 - z - rise) / self.coupling_of(h, y1), z
 
@@ -153,7 +159,7 @@ def _known_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> t
 class _Paired(Solver):
     """Two methods of one evaluation a step that carry, beside the state, what gives its slope."""
 
-    one_step: ClassVar[bool] = False
+    stateless: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
 
     @property
@@ -161,7 +167,7 @@ class _Paired(Solver):
         return 2
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         return 2
 
     @property
@@ -194,27 +200,33 @@ class ReversibleHeun(_Paired):
         return y, field(t, y)
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
-        scale, (other, slope) = h.astype(jnp.finfo(y.dtype).dtype), carry
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        scale, (other, slope) = h.astype(jnp.finfo(y.dtype).dtype), solver_state
         other1 = (y - other) + (y + scale * slope)
         slope1 = lax.optimization_barrier(field(t + h, other1))
         half = scale / 2
-        dense = None if inside is None else hermite.parabola(scale * slope, scale * slope1)
+        dense = None if needs_dense is None else hermite.parabola(scale * slope, scale * slope1)
         # The error of Euler's step with the same first slope.
         error = half * (slope1 - slope)
-        return Stepped(y + half * (slope + slope1), error, dense, (other1, slope1))
+        return StepResult(y + half * (slope + slope1), error, dense, (other1, slope1))
 
     def step_back(
-        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+        self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
-        scale, (other1, slope1) = h.astype(jnp.finfo(y1.dtype).dtype), carry1
+        scale, (other1, slope1) = h.astype(jnp.finfo(y1.dtype).dtype), solver_state1
         other = (y1 - other1) + (y1 - scale * slope1)
         slope = lax.optimization_barrier(field(t, other))
         return y1 - (scale / 2) * (slope + slope1), (other, slope)
 
-    def slope(self, carry: Any) -> Array | None:
-        return carry[1]
+    def slope(self, solver_state: Any) -> Array | None:
+        return solver_state[1]
 
 
 class AsynchronousLeapfrog(_Paired):
@@ -249,24 +261,30 @@ class AsynchronousLeapfrog(_Paired):
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return field(t, y)
 
-    def slope(self, carry: Any) -> Array | None:
-        return carry
+    def slope(self, solver_state: Any) -> Array | None:
+        return solver_state
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
-        half, v = h.astype(jnp.finfo(y.dtype).dtype) / 2, carry
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        half, v = h.astype(jnp.finfo(y.dtype).dtype) / 2, solver_state
         middle = y + half * v
         u = lax.optimization_barrier(field(t + h / 2, middle))
         v1 = v + 2 * self.damping * (u - v)
-        dense = None if inside is None else hermite.parabola(2 * half * v, 2 * half * v1)
+        dense = None if needs_dense is None else hermite.parabola(2 * half * v, 2 * half * v1)
         # The error of Euler's step with the same velocity.
-        return Stepped(middle + half * v1, half * (v1 - v), dense, v1)
+        return StepResult(middle + half * v1, half * (v1 - v), dense, v1)
 
     def step_back(
-        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+        self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
-        half, v1 = h.astype(jnp.finfo(y1.dtype).dtype) / 2, carry1
+        half, v1 = h.astype(jnp.finfo(y1.dtype).dtype) / 2, solver_state1
         middle = y1 - half * v1
         u = lax.optimization_barrier(field(t + h / 2, middle))
         v = (v1 - 2 * self.damping * u) / (1 - 2 * self.damping)

@@ -12,7 +12,7 @@ from jaxtyping import ArrayLike
 from ...problem.field import Field
 from ...problem.validation import check_positive
 from .. import hermite
-from ..base import Evaluations, Solver, Stepped
+from ..base import Evaluations, Solver, StepResult
 from ..step_size import PID, Controller
 from . import chebyshev
 
@@ -22,7 +22,7 @@ _FIRST = 16
 _MARGIN = 1.2
 
 
-class Carry(NamedTuple):
+class RKCState(NamedTuple):
     """The slope at the start of a step, and the direction in which the field changes fastest."""
 
     slope: Array
@@ -50,8 +50,8 @@ class RKC2(Solver):
     """
 
     names: ClassVar[tuple[str, ...]] = ("rkc2",)
-    one_step: ClassVar[bool] = False  # a step learns the direction of the radius
-    iterates: ClassVar[bool] = True
+    stateless: ClassVar[bool] = False  # a step learns the direction of the radius
+    counts_evaluations: ClassVar[bool] = True
     increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.increment)
 
     spectral_radius: ArrayLike | None = eqx.field(default=None, kw_only=True)
@@ -64,7 +64,7 @@ class RKC2(Solver):
         return 2
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         return 3
 
     @property
@@ -89,48 +89,56 @@ class RKC2(Solver):
     def init(self, field: Field, t: Array, y: Array) -> Any:
         slope = field(t, y)
         if self.spectral_radius is not None:
-            return Carry(slope, ())
+            return RKCState(slope, ())
         power, real = _power_method(field, t, y, slope), jnp.finfo(y.dtype).dtype
         rough = jnp.sin(jnp.arange(1.0, y.size + 1, dtype=real) ** 2).reshape(y.shape)
         direction = (rough / _length(rough, t)).astype(y.dtype)
-        return Carry(slope, lax.fori_loop(0, _FIRST, lambda _, v: power(v)[1], direction))
+        return RKCState(slope, lax.fori_loop(0, _FIRST, lambda _, v: power(v)[1], direction))
 
-    def slope(self, carry: Any) -> Array | None:
-        return carry.slope
+    def slope(self, solver_state: Any) -> Array | None:
+        return solver_state.slope
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
-        scale, (slope, direction) = h.astype(jnp.finfo(y.dtype).dtype), carry
-        radius, direction = self._radius(field, t, y, carry)
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        scale, (slope, direction) = h.astype(jnp.finfo(y.dtype).dtype), solver_state
+        radius, direction = self._radius(field, t, y, solver_state)
         size = lax.stop_gradient(jnp.abs(scale)) * radius
         stages = chebyshev.stages_for(size)
         possible = stages <= chebyshev.MOST
         stages = jnp.where(possible, stages, 2)
         closed, consts = jax.closure_convert(field, t, y)
-        step = chebyshev.Step(consts, t, scale, y, slope, stages)
+        step = chebyshev.ChebyshevStep(consts, t, scale, y, slope, stages)
         rise = self.increment(closed, step)
         # A step that no number of stages makes stable is no step.
         y1 = jnp.where(possible, y + rise, jnp.nan)
         slope1 = lax.optimization_barrier(field(t + h, y1))
         error = 0.4 * scale * (slope + slope1) - 0.8 * rise
         dense = None
-        if inside is not None:
+        if needs_dense is not None:
             dense = hermite.cubic(y, y1, scale * slope, scale * slope1)
-        return Stepped(
+        return StepResult(
             y1,
             error,
             dense,
-            Carry(slope1, direction),
-            longest=0.9 * chebyshev.reach_of(chebyshev.MOST) / radius,
+            RKCState(slope1, direction),
+            max_next_step=0.9 * chebyshev.reach_of(chebyshev.MOST) / radius,
             iterations=stages.astype(jnp.int32) - 1,
         )
 
-    def _radius(self, field: Field, t: Array, y: Array, carry: Carry) -> tuple[Array, Any]:
+    def _radius(
+        self, field: Field, t: Array, y: Array, solver_state: RKCState
+    ) -> tuple[Array, Any]:
         """A bound of the spectral radius, and the direction for the next step."""
         if self.spectral_radius is None:
-            power = _power_method(field, t, y, carry.slope)
-            return power(lax.stop_gradient(carry.direction))
+            power = _power_method(field, t, y, solver_state.slope)
+            return power(lax.stop_gradient(solver_state.direction))
         radius = jnp.asarray(self.spectral_radius, jnp.finfo(y.dtype).dtype)
         return lax.stop_gradient(jnp.broadcast_to(radius, t.shape)), ()
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, Solver, Stepped
-from .stage_loop import Rolled, looped_slopes
+from ..base import Evaluations, Solver, StepResult
+from .stage_loop import LoopedField, looped_slopes
 from .stage_sums import combined, reach
 from .tableau import ButcherTableau
 
@@ -26,7 +26,7 @@ class ExplicitRungeKutta(Solver):
         return self.tableau.order
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         embedded = self.tableau.embedded_order
         return None if embedded is None else embedded + 1
 
@@ -47,46 +47,58 @@ class ExplicitRungeKutta(Solver):
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return field(t, y) if self.tableau.first_same_as_last else ()
 
-    def slope(self, carry: Any) -> Array | None:
-        return carry if self.tableau.first_same_as_last else None
+    def slope(self, solver_state: Any) -> Array | None:
+        return solver_state if self.tableau.first_same_as_last else None
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
-        return self.step_and_stages(field, t, y, h, carry, inside)[0]
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        return self.step_and_stages(field, t, y, h, solver_state, needs_dense)[0]
 
     def step_and_stages(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> tuple[Stepped, list[Array], list[Array]]:
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> tuple[StepResult, list[Array], list[Array]]:
         """The step, the slopes of its stages, and the states that they are at.
 
         Of a rolled field no such states.
         """
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
-        if isinstance(field, Rolled):
-            first, points = carry if table.first_same_as_last else None, []
-            number = table.stages if inside is None else len(table.c)
+        if isinstance(field, LoopedField):
+            first, points = solver_state if table.first_same_as_last else None, []
+            number = table.stages if needs_dense is None else len(table.c)
             slopes = looped_slopes(table, field, t, y, h, first, number)
         else:
-            first = carry if table.first_same_as_last else _once(field(t, y))
+            first = solver_state if table.first_same_as_last else _once(field(t, y))
             slopes, points = self._stages(field, t, y, h, first, table.stages)
         last = points and table.first_same_as_last
         y1 = points[-1] if last else reach(y, scale, table.b, slopes)
         carry1 = slopes[table.stages - 1] if table.first_same_as_last else ()
-        dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
-        return Stepped(y1, self._error(scale, slopes), dense, carry1), slopes, points
+        dense = None if needs_dense is None else self._dense(field, t, y, h, slopes, needs_dense)
+        return StepResult(y1, self._error(scale, slopes), dense, carry1), slopes, points
 
     def alone(
-        self, field: Rolled, t: Array, y: Array, h: Array, inside: Array | bool | None
-    ) -> Stepped:
+        self, field: LoopedField, t: Array, y: Array, h: Array, needs_dense: Array | bool | None
+    ) -> StepResult:
         """The step without error and carry, and with the first slope made in the loop."""
         table = self.tableau
         needed = table.stages - table.first_same_as_last
-        number = needed if inside is None else len(table.c)
+        number = needed if needs_dense is None else len(table.c)
         slopes = looped_slopes(table, field, t, y, h, None, number)
         y1 = reach(y, h.astype(jnp.finfo(y.dtype).dtype), table.b, slopes)
-        dense = None if inside is None else self._dense(field, t, y, h, slopes, inside)
-        return Stepped(y1, None, dense, ())
+        dense = None if needs_dense is None else self._dense(field, t, y, h, slopes, needs_dense)
+        return StepResult(y1, None, dense, ())
 
     def increment(self, field: Field, t: Array, y: Array, h: Array) -> Array:
         """What a step adds to `y`, by as few stages as that takes."""
@@ -134,7 +146,7 @@ class ExplicitRungeKutta(Solver):
         y: Array,
         h: Array,
         slopes: list[Array],
-        inside: Array | bool,
+        needs_dense: Array | bool,
     ) -> tuple[Array, ...]:
         table = self.tableau
         scale = h.astype(jnp.finfo(y.dtype).dtype)
@@ -149,7 +161,9 @@ class ExplicitRungeKutta(Solver):
             return [jnp.zeros_like(y)] * table.extra_stages
 
         if len(slopes) < len(table.c):
-            slopes = slopes + (extra() if inside is True else lax.cond(inside, extra, none))
+            slopes = slopes + (
+                extra() if needs_dense is True else lax.cond(needs_dense, extra, none)
+            )
         return tuple(k for k, row in zip(slopes, table.dense, strict=True) if any(row))
 
 

@@ -15,7 +15,7 @@ from .stage_sums import combined
 from .tableau import ButcherTableau
 
 
-class Rolled(eqx.Module):
+class LoopedField(eqx.Module):
     """A field, `make(*moving, *still)`, that explicit solvers call in a loop over their stages.
 
     So it stands once in the program of a step, however many stages there are. It is differentiated
@@ -31,7 +31,7 @@ class Rolled(eqx.Module):
         return self.make(*self.moving, *self.still)(t, y, *half)
 
 
-class _Turns(NamedTuple):
+class _StageLoop(NamedTuple):
     """Stages of a step that a loop goes through: numbers, times, rows of the tableau."""
 
     number: Array
@@ -39,7 +39,7 @@ class _Turns(NamedTuple):
     a: Array
 
     @classmethod
-    def of(cls, table: ButcherTableau, first: int, number: int, t: Array, y: Array) -> "_Turns":
+    def of(cls, table: ButcherTableau, first: int, number: int, t: Array, y: Array) -> "_StageLoop":
         """Those from `first` on, of `number`."""
         rows = np.zeros((number, number))
         for i, row in enumerate(table.a[: number - 1]):
@@ -55,7 +55,7 @@ class _Turns(NamedTuple):
 
 def looped_slopes(
     table: ButcherTableau,
-    field: Rolled,
+    field: LoopedField,
     t: Array,
     y: Array,
     h: Array,
@@ -67,9 +67,9 @@ def looped_slopes(
     # The way back is traced elsewhere: it may use nothing that it is not handed.
     still, rest = eqx.partition((field.still, t, h), eqx.is_array)
 
-    def parts(moving: Any, still: Any) -> tuple[Rolled, Array, Array]:
+    def parts(moving: Any, still: Any) -> tuple[LoopedField, Array, Array]:
         kept, t, h = eqx.combine(still, rest)
-        return Rolled(field.make, moving, kept), t, h
+        return LoopedField(field.make, moving, kept), t, h
 
     @jax.custom_vjp
     def slopes_of(moving: Any, y: Array, first: Array | None, still: Any) -> tuple[Array, ...]:
@@ -77,12 +77,12 @@ def looped_slopes(
         slopes = [jnp.zeros_like(y)] * number
         slopes[:start] = [] if first is None else [first]
 
-        def stage(slopes: tuple[Array, ...], turn: _Turns) -> tuple[Any, None]:
+        def stage(slopes: tuple[Array, ...], turn: _StageLoop) -> tuple[Any, None]:
             slope = rolled(t + turn.c * h, turn.point(y, h, slopes))
             now = [jnp.where(turn.number == i, slope, k) for i, k in enumerate(slopes)]
             return tuple(now), None
 
-        return lax.scan(stage, tuple(slopes), _Turns.of(table, start, number, t, y))[0]
+        return lax.scan(stage, tuple(slopes), _StageLoop.of(table, start, number, t, y))[0]
 
     def forwards(moving: Any, y: Array, first: Array | None, still: Any) -> Any:
         slopes = slopes_of(moving, y, first, still)
@@ -91,17 +91,17 @@ def looped_slopes(
     def backwards(kept: Any, cts: tuple[Array, ...]) -> Any:
         moving, y, still, slopes = kept
         rolled, t, h = parts(moving, still)
-        turns = _Turns.of(table, start, number, t, y)
-        cts, ct_y, ct_moving = _unrolled(rolled, turns, t, y, h, slopes, cts)
+        turns = _StageLoop.of(table, start, number, t, y)
+        cts, ct_y, ct_moving = _looped_cotangents(rolled, turns, t, y, h, slopes, cts)
         return ct_moving, ct_y, cts[0] if start else None, None
 
     slopes_of.defvjp(forwards, backwards)
     return list(slopes_of(field.moving, y, first, still))
 
 
-def _unrolled(
-    field: Rolled,
-    turns: _Turns,
+def _looped_cotangents(
+    field: LoopedField,
+    turns: _StageLoop,
     t: Array,
     y: Array,
     h: Array,
@@ -110,11 +110,11 @@ def _unrolled(
 ) -> tuple[tuple[Array, ...], Array, PyTree]:
     """From cotangents of slopes those of what is given: of slopes, the state, what moves."""
 
-    def stage(carry: Any, turn: _Turns) -> tuple[Any, None]:
+    def stage(carry: Any, turn: _StageLoop) -> tuple[Any, None]:
         cts, ct_y, ct_moving = carry
 
         def slope(moving: Any, at: Array) -> Array:
-            return Rolled(field.make, moving, field.still)(t + turn.c * h, at)
+            return LoopedField(field.make, moving, field.still)(t + turn.c * h, at)
 
         pull = jax.vjp(slope, field.moving, turn.point(y, h, slopes))[1]
         ct = cts[-1]

@@ -12,11 +12,11 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, Stepped
+from ..base import Evaluations, StepResult
 from ..linear import Dense, solver_of
 from ..step_size import PID, Controller, Tolerance
 from .base import Implicit, flattened, still, weighted
-from .collocation_tableau import Block, CollocationTableau
+from .collocation_tableau import CollocationTableau, EigenBlock
 from .newton import Measure, Newton, Progress, no_progress
 
 Solve = Callable[[Array], Array]
@@ -35,7 +35,7 @@ class Collocation(Implicit):
     """
 
     tableau: ClassVar[CollocationTableau]
-    iterates: ClassVar[bool] = True
+    counts_evaluations: ClassVar[bool] = True
 
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
@@ -52,7 +52,7 @@ class Collocation(Implicit):
         return self.tableau.order
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         embedded = self.tableau.embedded_order
         return None if embedded is None else min(self.tableau.order, embedded) + 1
 
@@ -69,12 +69,18 @@ class Collocation(Implicit):
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
         table, size = self.tableau, h.astype(y.dtype)
         flat, start = flattened(field, y), y.reshape(-1, *t.shape)
         around = self.linearised(flat, t, start)
-        if inside is None:
+        if needs_dense is None:
             around = still(around)  # dense output alone is differentiated by it
         filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
         z, progress = self._increments(flat, t, h, y, still(around.jacobian), filtered)
@@ -85,7 +91,7 @@ class Collocation(Implicit):
         defects = [filtered(size * around.slope - self.mass_times(powers[0]))]
         if table.embedded_order is not None:
             error = (table.gamma0 * defects[0]).reshape(y.shape)
-        if inside is not None:
+        if needs_dense is not None:
             if len(table.corrections) == 2:
                 slope = functools.reduce(operator.add, (i * p for i, p in enumerate(powers, 1)))
 
@@ -93,9 +99,11 @@ class Collocation(Implicit):
                     return filtered(size * flat(t + h, y1) - self.mass_times(slope))
 
                 blank = functools.partial(jnp.zeros_like, start)
-                defects.append(end() if inside is True else lax.cond(inside, end, blank))
+                defects.append(end() if needs_dense is True else lax.cond(needs_dense, end, blank))
             dense = tuple(p.reshape(y.shape) for p in self._corrected(powers, defects))
-        return Stepped(y1.reshape(y.shape), error, dense, carry, progress.trouble, iterations=count)
+        return StepResult(
+            y1.reshape(y.shape), error, dense, solver_state, progress.status, iterations=count
+        )
 
     def _increments(
         self, flat: Field, t: Array, h: Array, y: Array, jacobian: Any, filtered: Solve
@@ -131,7 +139,7 @@ class Collocation(Implicit):
 
         return correct
 
-    def _paired(self, jacobian: Array, size: Array, block: Block) -> Solve:
+    def _paired(self, jacobian: Array, size: Array, block: EigenBlock) -> Solve:
         """The system of two states that a pair of complex eigenvalues has."""
         n, wide = jacobian.shape[0], (2, 1, 2, 1) + (1,) * size.ndim
         mass = jnp.eye(n) if self.mass is None else jnp.asarray(self.mass).T

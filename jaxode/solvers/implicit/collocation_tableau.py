@@ -13,7 +13,7 @@ import numpy as np
 Row = tuple[float, ...]
 
 
-class Block(NamedTuple):
+class EigenBlock(NamedTuple):
     r"""A part of $A^{-1} = T \Lambda T^{-1}$: of $\Lambda$, of the columns of $T$, of
     $\Lambda T^{-1}$. That of the real eigenvalue is divided by it: its system has the matrix
     $M - h \gamma_0 J$.
@@ -102,7 +102,7 @@ class CollocationTableau:
         return tuple(tuple(x / (j + 1) for j, x in enumerate(p)) for p in slopes)
 
     @property
-    def blocks(self) -> "tuple[Block, ...]":
+    def blocks(self) -> "tuple[EigenBlock, ...]":
         r"""$A^{-1} = T \Lambda T^{-1}$ by its real eigenvalue, and its pair of complex ones."""
         eigen: Any = np.linalg.eig(np.linalg.inv(np.array(self.A)))
         values, vectors = eigen.eigenvalues, eigen.eigenvectors
@@ -114,7 +114,7 @@ class CollocationTableau:
             a, b, size = values[i].real, values[i].imag, part.shape[1]
             rows, first = inverse[first : first + size], first + size
             matrix = np.array([[a, b], [-b, a]] if size == 2 else [[1.0]])
-            blocks.append(Block(_rows(matrix), _rows(part), _rows(matrix @ rows)))
+            blocks.append(EigenBlock(_rows(matrix), _rows(part), _rows(matrix @ rows)))
         return tuple(blocks)
 
     @property

@@ -12,7 +12,7 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field, Split
-from ..base import Evaluations, Stepped
+from ..base import Evaluations, StepResult
 from ..step_size import PID, Controller, Tolerance
 from .base import Implicit, flattened, still, triangle, weighted
 from .esdirk_tableau import EsdirkTableau, ImexTableau
@@ -27,9 +27,9 @@ class Esdirk(Implicit):
     """
 
     tableau: ClassVar[EsdirkTableau | ImexTableau]
-    iterates: ClassVar[bool] = True
+    counts_evaluations: ClassVar[bool] = True
     takes_mass: ClassVar[bool] = False
-    one_step: ClassVar[bool] = False  # a slope of Newton's iteration is not that of its state
+    stateless: ClassVar[bool] = False  # a slope of Newton's iteration is not that of its state
 
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
@@ -50,7 +50,7 @@ class Esdirk(Implicit):
         return self.table.order
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         embedded = self.table.embedded_order
         return None if embedded is None else min(self.table.order, embedded) + 1
 
@@ -70,14 +70,22 @@ class Esdirk(Implicit):
             return field.stiff(t, y), field.other(t, y)
         return field(t, y)
 
-    def slope(self, carry: Any) -> Array | None:
-        return carry[0] + carry[1] if isinstance(carry, tuple) else carry
+    def slope(self, solver_state: Any) -> Array | None:
+        return (
+            solver_state[0] + solver_state[1] if isinstance(solver_state, tuple) else solver_state
+        )
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
         table, size = self.table, h.astype(y.dtype)
-        done = self._stages(field, t, y, h, carry)
+        done = self._stages(field, t, y, h, solver_state)
         slopes = functools.reduce(operator.add, done.slopes)
         carry1 = done.slopes[0][-1].reshape(y.shape)
         y1, count = done.last.reshape(y.shape), done.progress.count
@@ -88,10 +96,10 @@ class Esdirk(Implicit):
         if table.error is not None:
             error = size * weighted(table.error, slopes)
             error = (done.solve(error) if table.filtered else error).reshape(y.shape)
-        if inside is not None:
+        if needs_dense is not None:
             rows = zip(*table.dense, strict=True)
             dense = tuple((size * weighted(row, slopes)).reshape(y.shape) for row in rows)
-        return Stepped(y1, error, dense, carry1, done.progress.trouble, iterations=count)
+        return StepResult(y1, error, dense, carry1, done.progress.status, iterations=count)
 
     def _stages(self, field: Field, t: Array, y: Array, h: Array, carry: Any) -> "_Stages":
         """All stages, each with its Newton iteration, in a loop."""
@@ -129,7 +137,7 @@ class Esdirk(Implicit):
         (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
         return _Stages(slopes, last, solve, progress)
 
-    def _rows(self, y: Array, parts: int) -> "_Row":
+    def _rows(self, y: Array, parts: int) -> "_EsdirkStage":
         """The figures of the stages from the second on, as arrays."""
         table, real = self.table, jnp.finfo(y.dtype).dtype
         explicit = self.tableau.explicit if isinstance(self.tableau, ImexTableau) else ()
@@ -137,10 +145,12 @@ class Esdirk(Implicit):
         below = [row[:-1] for row in table.a[1:]]
         rows = tuple(triangle(rows, real) for rows in (below, explicit)[:parts])
         index = jnp.arange(1, table.stages, dtype=jnp.int32)
-        return _Row(rows, jnp.array(table.c[1:], real), triangle(table.guesses, real), index)
+        return _EsdirkStage(
+            rows, jnp.array(table.c[1:], real), triangle(table.guesses, real), index
+        )
 
 
-class _Row(NamedTuple):
+class _EsdirkStage(NamedTuple):
     """The figures of a stage."""
 
     a: tuple[Array, ...]

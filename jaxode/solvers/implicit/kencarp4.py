@@ -78,4 +78,4 @@ class KenCarp4(Esdirk):
 
     names: ClassVar[tuple[str, ...]] = ("kencarp4",)
     tableau: ClassVar[ImexTableau] = KENCARP4
-    splits: ClassVar[bool] = True
+    imex: ClassVar[bool] = True

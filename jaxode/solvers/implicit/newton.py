@@ -22,11 +22,11 @@ _MOST, _MOST_TO_ROUNDING = 10, 50
 class Progress(NamedTuple):
     """How the equations of a step went so far, lane by lane.
 
-    - `trouble`: the `Status` of the first that failed. `count`: field evaluations.
+    - `status`: the `Status` of the first that failed. `count`: field evaluations.
     - `rest`: of the last increment, the share that the error after it has.
     """
 
-    trouble: Array
+    status: Array
     rest: Array
     count: Array
 
@@ -88,9 +88,9 @@ class Newton(eqx.Module):
 
         def solve(residual: Callable[[Array], Array], guess: Array) -> tuple[Array, Progress]:
             count = jnp.zeros_like(before.count)
-            start = Progress(before.trouble, before.rest, count)
+            start = Progress(before.status, before.rest, count)
             none = jnp.full_like(before.rest, jnp.inf)
-            going = before.trouble == Status.SUCCESS
+            going = before.status == Status.SUCCESS
             state = _State(guess, none, going, start)
             end = lax.while_loop(
                 lambda s: jnp.any(s.going), lambda s: self._turn(residual, s), state
@@ -102,7 +102,7 @@ class Newton(eqx.Module):
         # The next equations have the same matrix, and so about the same rate.
         rest = jnp.maximum(after.rest, jnp.finfo(after.rest.dtype).eps) ** 0.8
         count = before.count + after.count.astype(jnp.int32)
-        return lax.optimization_barrier(x), Progress(after.trouble.astype(jnp.int32), rest, count)
+        return lax.optimization_barrier(x), Progress(after.status.astype(jnp.int32), rest, count)
 
     def _turn(self, residual: Callable[[Array], Array], s: _State) -> _State:
         """An increment for all lanes that are going."""
@@ -118,7 +118,7 @@ class Newton(eqx.Module):
         done = (rest * size <= self.kappa) | ((rate >= 0.9) & rounded)
         most = self.calls * (_MOST_TO_ROUNDING if self.measure.tolerance is None else _MOST)
         lost = ~done & (~(rate < 1) | (count >= most))
-        trouble = jnp.where(lost, _reason(r, increment), s.progress.trouble)
+        trouble = jnp.where(lost, _reason(r, increment), s.progress.status)
         new = _State(x, size, ~done & ~lost, Progress(trouble, rest, count))
         return jax.tree.map(lambda a, b: jnp.where(s.going, a, b), new, s)
 

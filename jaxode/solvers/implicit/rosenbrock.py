@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, Stepped
+from ..base import Evaluations, StepResult
 from ..linear import Dense
 from ..step_size import PID, Controller
 from .base import Implicit, flattened, triangle, weighted
@@ -26,7 +26,7 @@ class Rosenbrock(Implicit):
         return self.tableau.order
 
     @property
-    def error_order(self) -> int:
+    def error_exponent(self) -> int:
         return min(self.tableau.order, self.tableau.embedded_order) + 1
 
     @property
@@ -45,13 +45,19 @@ class Rosenbrock(Implicit):
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
-        return self.step_and_jacobian(field, t, y, h, inside)[0]
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        return self.step_and_jacobian(field, t, y, h, needs_dense)[0]
 
     def step_and_jacobian(
-        self, field: Field, t: Array, y: Array, h: Array, inside: Array | bool | None
-    ) -> tuple[Stepped, Any]:
+        self, field: Field, t: Array, y: Array, h: Array, needs_dense: Array | bool | None
+    ) -> tuple[StepResult, Any]:
         """The step, and the Jacobian at its start."""
         table, shape = self.tableau, y.shape
         flat, size = flattened(field, y), h.astype(y.dtype)
@@ -62,7 +68,7 @@ class Rosenbrock(Implicit):
         once = lax.optimization_barrier
         first = once(solve(slope + (table.d[0] * size) * slope_t))
 
-        def stage(stages: Array, row: _Row) -> tuple[Array, None]:
+        def stage(stages: Array, row: _RosenbrockStage) -> tuple[Array, None]:
             at = once(y + weighted(row.a, stages))
             coupled = self.mass_times(weighted(row.C, stages) / size)
             slope = flat(t + row.c.astype(h.dtype) * h, at) + coupled
@@ -78,14 +84,14 @@ class Rosenbrock(Implicit):
             return weighted(row, stages).reshape(shape)
 
         y1 = y + weighted(table.m, stages)
-        dense = None if inside is None else tuple(map(shaped, zip(*table.dense, strict=True)))
+        dense = None if needs_dense is None else tuple(map(shaped, zip(*table.dense, strict=True)))
         trouble = self.trouble_of(jacobian, first)
-        return Stepped(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
+        return StepResult(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
 
-    def _rows(self, dtype: Any) -> "_Row":
+    def _rows(self, dtype: Any) -> "_RosenbrockStage":
         """The figures of the stages from the second on, as arrays."""
         table = self.tableau
-        return _Row(
+        return _RosenbrockStage(
             a=triangle(table.a, dtype),
             C=triangle(table.C, dtype),
             c=jnp.array(table.c[1:], dtype),
@@ -94,7 +100,7 @@ class Rosenbrock(Implicit):
         )
 
 
-class _Row(NamedTuple):
+class _RosenbrockStage(NamedTuple):
     """The figures of a stage."""
 
     a: Array

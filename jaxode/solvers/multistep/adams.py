@@ -9,15 +9,15 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, Solver, Stepped
+from ..base import Evaluations, Solver, StepResult
 from ..implicit.base import by_powers
 from ..step_size import PID, Controller, Tolerance
-from .history import Judged, judged, judged_at_fixed_steps, over, row_at
+from .history import OrderDecision, judged, judged_at_fixed_steps, over, row_at
 
 MOST = 12
 
 
-class Carry(NamedTuple):
+class AdamsState(NamedTuple):
     """The slope's modified divided differences, of orders 0 and up; and what they are taken over.
 
     `steps` are the last ones, the latest first. All floats, `order` too: a carry has cotangents.
@@ -46,7 +46,7 @@ class Adams(Solver):
     """
 
     names: ClassVar[tuple[str, ...]] = ("adams",)
-    one_step: ClassVar[bool] = False
+    stateless: ClassVar[bool] = False
 
     max_order: int = eqx.field(static=True, default=MOST)
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
@@ -60,7 +60,7 @@ class Adams(Solver):
         return self.max_order
 
     @property
-    def error_order(self) -> int:
+    def error_exponent(self) -> int:
         return 2  # of the first step; the others' errors are returned as if they had it
 
     @property
@@ -74,29 +74,35 @@ class Adams(Solver):
     def controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=4.0, dead_band=(0.9, 1.2))
 
-    def init(self, field: Field, t: Array, y: Array) -> Carry:
+    def init(self, field: Field, t: Array, y: Array) -> AdamsState:
         count = self.max_order + 2
         rest = jnp.zeros((count - 1, *y.shape), y.dtype)
         rows = jnp.concatenate([field(t, y)[None], rest])
-        return Carry(rows, jnp.zeros((count - 1, *t.shape), t.dtype), jnp.ones_like(t))
+        return AdamsState(rows, jnp.zeros((count - 1, *t.shape), t.dtype), jnp.ones_like(t))
 
     def why_no_kernel(self) -> str:
         return f"{type(self).__name__} keeps a history of steps"
 
-    def slope(self, carry: Carry) -> Array:
-        return carry.differences[0]
+    def slope(self, solver_state: AdamsState) -> Array:
+        return solver_state.differences[0]
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Carry, inside: Array | bool | None
-    ) -> Stepped:
-        order, once = carry.order, lax.optimization_barrier
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: AdamsState,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        order, once = solver_state.order, lax.optimization_barrier
         size, count = h.astype(jnp.finfo(y.dtype).dtype), self.max_order + 2
         # Before the start the slope is what it was there, at steps like the first.
-        steps = jnp.where(carry.steps == 0, h, carry.steps)
+        steps = jnp.where(solver_state.steps == 0, h, solver_state.steps)
         growth, basis = _newton(steps, h)
         integrals = basis / np.arange(1, count + 1).reshape(-1, *(1,) * t.ndim)
         moments = once(jnp.sum(integrals, axis=1))
-        known = once(over(growth, 1, y) * carry.differences)
+        known = once(over(growth, 1, y) * solver_state.differences)
         number = np.arange(count).reshape(-1, *(1,) * y.ndim)
         used = jnp.where(number < order, known, 0)
         ahead = once(y + size * jnp.sum(over(moments, 1, y) * used, axis=0))
@@ -107,13 +113,13 @@ class Adams(Solver):
         rows = once(slope - jnp.sum(before.astype(size.dtype) * known[:, None], axis=0))
         found = self._judged(moments, rows, size, change, order, (y, y1))
         dense = None
-        if inside is not None:
+        if needs_dense is not None:
             parts = size * jnp.where(number == order, change, used)
             powers = over(integrals[:-1, :-1], 2, y) * parts[:-1, None]
             dense = tuple(jnp.sum(powers, axis=0))
         steps = jnp.concatenate([h[None], steps[:-1]])
-        after = Carry(rows, steps, found.order)
-        return Stepped(y1, found.error, dense, after, factor=found.factor)
+        after = AdamsState(rows, steps, found.order)
+        return StepResult(y1, found.error, dense, after, factor=found.factor)
 
     def _judged(
         self,
@@ -123,7 +129,7 @@ class Adams(Solver):
         change: Array,
         order: Array,
         states: tuple[Array, Array],
-    ) -> Judged:
+    ) -> OrderDecision:
         """What follows from the errors of this order and its neighbours."""
         gaps = jnp.diff(moments, axis=0, prepend=jnp.zeros_like(moments[:1]))
 

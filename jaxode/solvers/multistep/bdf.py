@@ -14,13 +14,13 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, Stepped
+from ..base import Evaluations, StepResult
 from ..implicit.base import Implicit, flattened, weighted
 from ..implicit.newton import Measure
 from ..step_size import PID, Controller, Tolerance
 from .history import (
     NEARLY,
-    Judged,
+    OrderDecision,
     at_order,
     judged,
     judged_at_fixed_steps,
@@ -30,7 +30,7 @@ from .history import (
     up_to,
     updated,
 )
-from .modified_newton import TURNS, Equation, Kept, corrected, nothing_kept
+from .modified_newton import TURNS, CorrectorEquation, NewtonCache, corrected, nothing_kept
 
 MOST = 5
 # By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it, but of order 1:
@@ -44,7 +44,7 @@ _WEIGHT = [2, 2, 2, 3, 4, 5]
 _ERROR = [*(_WEIGHT * (_KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2)))]
 
 
-class Carry(NamedTuple):
+class BDFState(NamedTuple):
     """The history: `differences` at spacing `h`, and how many steps have had it and the order.
 
     All floats, `order` too: a carry has cotangents.
@@ -54,10 +54,10 @@ class Carry(NamedTuple):
     h: Array
     order: Array
     equal: Array
-    kept: Kept
+    kept: NewtonCache
 
 
-class Past(NamedTuple):
+class BDFHistory(NamedTuple):
     """The same as the step reads it: states as vectors, the spacing that of the coming step."""
 
     y: Array
@@ -81,9 +81,9 @@ class BDF(Implicit):
     """
 
     names: ClassVar[tuple[str, ...]] = ("bdf", "ndf")
-    one_step: ClassVar[bool] = False
-    iterates: ClassVar[bool] = True
-    keeps: ClassVar[bool] = True
+    stateless: ClassVar[bool] = False
+    counts_evaluations: ClassVar[bool] = True
+    reuses_jacobian: ClassVar[bool] = True
 
     max_order: int = eqx.field(static=True, default=MOST)
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
@@ -97,7 +97,7 @@ class BDF(Implicit):
         return self.max_order
 
     @property
-    def error_order(self) -> int:
+    def error_exponent(self) -> int:
         return 2  # of the first step; the others' errors are returned as if they had it
 
     @property
@@ -111,14 +111,14 @@ class BDF(Implicit):
     def controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=10.0, dead_band=(0.9, 1.2))
 
-    def init(self, field: Field, t: Array, y: Array) -> Carry:
+    def init(self, field: Field, t: Array, y: Array) -> BDFState:
         flat, start = flattened(field, y), y.reshape(-1, *t.shape)
         slope = flat(t, start) if self.mass is None else self._slope(flat, t, start)
         rest = jnp.zeros((self.max_order + 1, *y.shape), y.dtype)
         rows = jnp.concatenate([slope.reshape(1, *y.shape), rest])
         one = jnp.ones_like(t)
         # As if after a step of size one: the first step makes its differences of that.
-        return Carry(rows, one, one, jnp.zeros_like(t), nothing_kept(self, flat, t, start))
+        return BDFState(rows, one, one, jnp.zeros_like(t), nothing_kept(self, flat, t, start))
 
     def _slope(self, field: Field, t: Array, y: Array) -> Array:
         """y' where M y' = f; M may be singular, so by an implicit Euler step of next to no size."""
@@ -128,35 +128,45 @@ class BDF(Implicit):
         shift = 1 / (jnp.finfo(y.dtype).eps ** 0.25 * jnp.where(jnp.isfinite(ratio), ratio, 1))
         return self.system(at.jacobian, shift)(at.slope * shift + at.slope_t)
 
-    def slope(self, carry: Carry) -> Array:
-        slope = carry.differences[0]
+    def slope(self, solver_state: BDFState) -> Array:
+        slope = solver_state.differences[0]
         return self.mass_times(slope.reshape(-1)).reshape(slope.shape)
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Carry, inside: Array | bool | None
-    ) -> Stepped:
-        shape, order, ratio = y.shape, carry.order, h / carry.h
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: BDFState,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
+        shape, order, ratio = y.shape, solver_state.order, h / solver_state.h
         start = y.reshape(-1, *t.shape)
-        rows = carry.differences.reshape(-1, *start.shape)
+        rows = solver_state.differences.reshape(-1, *start.shape)
         rows = rescaled(rows, ratio, order, self.max_order)
-        equation = self._equation(flattened(field, y), t, Past(start, rows, h, order), shape)
-        d, how = corrected(self, equation, carry.kept)
+        equation = self._equation(flattened(field, y), t, BDFHistory(start, rows, h, order), shape)
+        d, how = corrected(self, equation, solver_state.kept)
         y1 = (equation.start + d).reshape(shape)
         rows = updated(rows, d, order).reshape(-1, *shape)
-        equal = jnp.where(jnp.abs(ratio - 1) < NEARLY, carry.equal, 0) + 1
+        equal = jnp.where(jnp.abs(ratio - 1) < NEARLY, solver_state.equal, 0) + 1
         found = self._judged(rows, d.reshape(shape), order, equal, how.turns, (y, y1))
-        return Stepped(
+        return StepResult(
             y1=y1,
             error=found.error,
-            dense=None if inside is None else polynomial(rows, order, self.max_order),
-            carry=Carry(rows, h, found.order, jnp.where(found.order == order, equal, 0), how.kept),
-            trouble=how.trouble,
+            dense=None if needs_dense is None else polynomial(rows, order, self.max_order),
+            solver_state=BDFState(
+                rows, h, found.order, jnp.where(found.order == order, equal, 0), how.kept
+            ),
+            status=how.status,
             factor=found.factor,
             iterations=how.evaluations,
-            made=(how.jacobians, how.factorisations),
+            linear_algebra_counts=(how.jacobians, how.factorisations),
         )
 
-    def _equation(self, field: Field, t: Array, past: Past, shape: tuple[int, ...]) -> Equation:
+    def _equation(
+        self, field: Field, t: Array, past: BDFHistory, shape: tuple[int, ...]
+    ) -> CorrectorEquation:
         """The formula for the change d of the predicted state, the next difference of order k + 1.
 
         `f(t + h, predicted + d) - shift M (psi + d) = 0`.
@@ -173,7 +183,7 @@ class BDF(Implicit):
             return field(t1, predicted + d) - shift * self.mass_times(psi + d)
 
         measure = Measure(self.tolerance, predicted.reshape(shape), jnp.ones_like(shift))
-        return Equation(field, t1, predicted, shift, residual, measure)
+        return CorrectorEquation(field, t1, predicted, shift, residual, measure)
 
     def _judged(
         self,
@@ -183,7 +193,7 @@ class BDF(Implicit):
         equal: Array,
         turns: Array,
         states: tuple[Array, Array],
-    ) -> Judged:
+    ) -> OrderDecision:
         """What follows from the errors of this order and its neighbours, after `equal` steps."""
 
         def error(x: Array, power: int) -> Array:

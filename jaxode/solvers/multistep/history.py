@@ -21,7 +21,7 @@ SAFETY = 0.8
 NEARLY = 1e-3  # steps so much alike count as equal
 
 
-class Judged(NamedTuple):
+class OrderDecision(NamedTuple):
     """The next order, the next step's size to this one's, and the error, made to go as h^2."""
 
     order: Array
@@ -37,7 +37,7 @@ def judged(
     tolerance: Tolerance,
     states: tuple[Array, Array],
     safety: Array | float = 1.0,
-) -> Judged:
+) -> OrderDecision:
     """What follows from the errors of the order below, of this order, and of the one above.
 
     Order and step change where that is `due`; else the differences above are not known.
@@ -48,16 +48,18 @@ def judged(
     stretch = jnp.clip(here, 1e-20, 1e20) ** (1 / (order + 1) - 0.5)
     stretch = jnp.where(here > 1, stretch / safety**2, stretch)
     real = jnp.finfo(errors[1].dtype).dtype
-    return Judged(jnp.where(due, best.order, order), factor, stretch.astype(real) * errors[1])
+    return OrderDecision(
+        jnp.where(due, best.order, order), factor, stretch.astype(real) * errors[1]
+    )
 
 
-def judged_at_fixed_steps(error: Array, order: Array, due: Array, most: int) -> Judged:
+def judged_at_fixed_steps(error: Array, order: Array, due: Array, most: int) -> OrderDecision:
     """The order rises to the highest."""
     higher = jnp.minimum(order + 1, most)
-    return Judged(jnp.where(due, higher, order), jnp.ones_like(order), error)
+    return OrderDecision(jnp.where(due, higher, order), jnp.ones_like(order), error)
 
 
-class Chosen(NamedTuple):
+class OrderChoice(NamedTuple):
     """The order of the next step, and how its size is to this one's, before any safety."""
 
     order: Array
@@ -72,7 +74,7 @@ def at_order(table: Sequence[Any], order: Array, first: int = 1) -> Array:
     return found
 
 
-def chosen(squares: tuple[Array, Array, Array], order: Array, most: int) -> Chosen:
+def chosen(squares: tuple[Array, Array, Array], order: Array, most: int) -> OrderChoice:
     """The order that allows the longest step, the lower in a tie.
 
     `squares`: squared errors, in units of the tolerance, of a step of this size by the order below,
@@ -87,7 +89,7 @@ def chosen(squares: tuple[Array, Array, Array], order: Array, most: int) -> Chos
     above = jnp.where(order < most, above, -jnp.inf)
     best = jnp.maximum(below, jnp.maximum(here, above))
     change = jnp.where(below == best, -1, jnp.where(here == best, 0, 1))
-    return Chosen(order + change.astype(order.dtype), jnp.exp(best))
+    return OrderChoice(order + change.astype(order.dtype), jnp.exp(best))
 
 
 def up_to(order: Array, rows: Array) -> Array:

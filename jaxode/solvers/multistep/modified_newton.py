@@ -25,7 +25,7 @@ REUSED = 0.3  # relative changes of `shift` for which factors still serve
 LIMIT, TINY, NOISE = 0.03, 3e-7, 1e-2
 
 
-class Kept(NamedTuple):
+class NewtonCache(NamedTuple):
     """What serves from step to step.
 
     A Jacobian, the factors for a `shift`, which is zero before the first; and the rate at which
@@ -38,7 +38,7 @@ class Kept(NamedTuple):
     rate: Array
 
 
-class Equation(NamedTuple):
+class CorrectorEquation(NamedTuple):
     """`residual(x) = 0` for the change `x` of the state from `start`, at the time `t`.
 
     `residual` has the derivative `J - shift M`.
@@ -52,18 +52,18 @@ class Equation(NamedTuple):
     measure: Measure
 
 
-class Corrected(NamedTuple):
+class CorrectorResult(NamedTuple):
     """How it went: the `Status` of a failure, the turns of the last try, and what it cost."""
 
-    kept: Kept
-    trouble: Array
+    kept: NewtonCache
+    status: Array
     turns: Array
     evaluations: Array
     jacobians: Array
     factorisations: Array
 
 
-def nothing_kept(solver: Implicit, field: Field, t: Array, y: Array) -> Kept:
+def nothing_kept(solver: Implicit, field: Field, t: Array, y: Array) -> NewtonCache:
     """What a first step is handed."""
     zero = jnp.zeros(t.shape, y.dtype)
 
@@ -73,19 +73,21 @@ def nothing_kept(solver: Implicit, field: Field, t: Array, y: Array) -> Kept:
 
     pieces = jax.eval_shape(shapes) if isinstance(solver.linear_solver, Direct) else ((), ())
     jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), pieces)
-    return Kept(jacobian, factors, zero, zero + 1)
+    return NewtonCache(jacobian, factors, zero, zero + 1)
 
 
-def corrected(solver: Implicit, equation: Equation, kept: Kept) -> tuple[Array, Corrected]:
+def corrected(
+    solver: Implicit, equation: CorrectorEquation, kept: NewtonCache
+) -> tuple[Array, CorrectorResult]:
     """The solution, and how it was found.
 
     It is differentiated as the root that it is, with the Jacobian there.
     """
 
-    def solve(_: Any, start: Array) -> tuple[Array, Corrected]:
+    def solve(_: Any, start: Array) -> tuple[Array, CorrectorResult]:
         x, how = _solve(solver, equation, kept, start)
         # Floating: some versions of JAX have no derivative of whole numbers here.
-        return x, Corrected(how.kept, *(n.astype(x.dtype) for n in how[1:]))
+        return x, CorrectorResult(how.kept, *(n.astype(x.dtype) for n in how[1:]))
 
     def solve_linear(linear: Callable[[Array], Array], b: Array) -> Array:
         def field(t: Array, x: Array) -> Array:
@@ -96,7 +98,7 @@ def corrected(solver: Implicit, equation: Equation, kept: Kept) -> tuple[Array, 
 
     nothing = jnp.zeros_like(equation.start)
     x, how = lax.custom_root(equation.residual, nothing, solve, solve_linear, has_aux=True)
-    return x, Corrected(how.kept, *(n.astype(jnp.int32) for n in how[1:]))
+    return x, CorrectorResult(how.kept, *(n.astype(jnp.int32) for n in how[1:]))
 
 
 class _Try(NamedTuple):
@@ -105,12 +107,12 @@ class _Try(NamedTuple):
     x: Array
     left: Array
     fresh: Array
-    how: Corrected
+    how: CorrectorResult
 
 
 def _solve(
-    solver: Implicit, equation: Equation, kept: Kept, start: Array
-) -> tuple[Array, Corrected]:
+    solver: Implicit, equation: CorrectorEquation, kept: NewtonCache, start: Array
+) -> tuple[Array, CorrectorResult]:
     no = jnp.zeros(equation.t.shape, bool)
     zero = jnp.zeros(equation.t.shape, jnp.int32)
 
@@ -121,9 +123,9 @@ def _solve(
         lost = jnp.where(known, Status.NOT_CONVERGED, Status.SUCCESS)
         trouble = jnp.where(broken == Status.SUCCESS, lost, broken)
         trouble = jnp.where(newton.converged, Status.SUCCESS, trouble).astype(jnp.int32)
-        how = Corrected(
+        how = CorrectorResult(
             kept=kept._replace(rate=jnp.where(s.left, newton.rate, kept.rate)),
-            trouble=jnp.where(s.left, trouble, s.how.trouble),
+            status=jnp.where(s.left, trouble, s.how.status),
             turns=jnp.where(s.left, newton.turns, s.how.turns),
             evaluations=s.how.evaluations + renewed + newton.turns,
             jacobians=s.how.jacobians + renewed,
@@ -133,14 +135,16 @@ def _solve(
         return _Try(jnp.where(s.left, newton.x, s.x), left, ~no, how)
 
     fresh = kept.shift == 0 if isinstance(solver.linear_solver, Direct) else ~no
-    how = Corrected(kept, zero, zero, zero, zero, zero)
+    how = CorrectorResult(kept, zero, zero, zero, zero, zero)
     end = lax.while_loop(lambda s: jnp.any(s.left), again, _Try(start, ~no, fresh, how))
     return end.x, end.how
 
 
-def _prepared(solver: Implicit, equation: Equation, s: _Try) -> tuple[Kept, Array, Array, Array]:
+def _prepared(
+    solver: Implicit, equation: CorrectorEquation, s: _Try
+) -> tuple[NewtonCache, Array, Array, Array]:
     """What the next try goes with, the `Status` of that, and in which lanes it is new."""
-    kept, lanes, good = s.how.kept, equation.t.shape, jnp.zeros_like(s.how.trouble)
+    kept, lanes, good = s.how.kept, equation.t.shape, jnp.zeros_like(s.how.status)
     renewed = s.left & s.fresh
     if not isinstance(solver.linear_solver, Direct):
         return kept, good, renewed, jnp.zeros_like(renewed)
@@ -163,11 +167,13 @@ def _prepared(solver: Implicit, equation: Equation, s: _Try) -> tuple[Kept, Arra
 
     factors, singular = lax.cond(jnp.any(factorised), factorise, lambda: (kept.factors, good))
     shift = jnp.where(factorised, equation.shift, kept.shift)
-    kept = Kept(jacobian, factors, shift, jnp.where(factorised, 1, kept.rate))
+    kept = NewtonCache(jacobian, factors, shift, jnp.where(factorised, 1, kept.rate))
     return kept, jnp.where(bad == Status.SUCCESS, singular, bad), renewed, factorised
 
 
-def _correction(solver: Implicit, equation: Equation, kept: Kept) -> Callable[[Array], Array]:
+def _correction(
+    solver: Implicit, equation: CorrectorEquation, kept: NewtonCache
+) -> Callable[[Array], Array]:
     """The change of `x` that a residual asks for."""
     inner = solver.linear_solver
     if not isinstance(inner, Direct):
@@ -190,7 +196,11 @@ class _Newton(NamedTuple):
 
 
 def _iterated(
-    equation: Equation, kept: Kept, correct: Callable[[Array], Array], start: Array, s: _Try
+    equation: CorrectorEquation,
+    kept: NewtonCache,
+    correct: Callable[[Array], Array],
+    start: Array,
+    s: _Try,
 ) -> _Newton:
     """Newton's iteration at its end.
 

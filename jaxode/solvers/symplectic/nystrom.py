@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, Stepped
+from ..base import Evaluations, StepResult
 from ..explicit.stage_sums import combined
 from .nystrom_tableau import NystromTableau, Row
 from .partitioned import Partitioned, halves, joined
@@ -31,7 +31,7 @@ class Nystrom(Partitioned):
         return self.tableau.order
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         embedded = self.tableau.embedded_order
         return None if embedded is None else embedded + 1
 
@@ -51,15 +51,21 @@ class Nystrom(Partitioned):
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return field(t, y)
 
-    def slope(self, carry: Any) -> Array | None:
-        return carry
+    def slope(self, solver_state: Any) -> Array | None:
+        return solver_state
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
         q, v = halves(y)
-        stages, end = [halves(carry)[1]], q
+        stages, end = [halves(solver_state)[1]], q
         for c, row in zip(table.c[1:], table.a, strict=True):
             end = q + (c * scale) * v + (scale * scale) * combined(row, stages)
             slope = field(t + c * h, joined(end, v), 1)
@@ -69,9 +75,9 @@ class Nystrom(Partitioned):
         if table.error_b is not None and table.error_bd is not None:
             in_place = scale * combined(table.error_b, stages)
             error = scale * joined(in_place, combined(table.error_bd, stages))
-        dense = None if inside is None else self._dense(stages)
+        dense = None if needs_dense is None else self._dense(stages)
         # The last stage stands at the end of the step, and is the next step's first.
-        return Stepped(joined(end, v1), error, dense, joined(v1, stages[-1]))
+        return StepResult(joined(end, v1), error, dense, joined(v1, stages[-1]))
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         scale, theta = (x.astype(jnp.finfo(y.dtype).dtype) for x in (h, theta))

@@ -7,7 +7,7 @@ from jax import Array, lax
 
 from ...problem.field import Field
 from .. import hermite
-from ..base import Evaluations, Stepped
+from ..base import Evaluations, StepResult
 from .partitioned import Partitioned, halves, joined
 from .splitting_tableau import SymplecticTableau
 
@@ -33,7 +33,7 @@ class Symplectic(Partitioned):
         return self.tableau.order
 
     @property
-    def error_order(self) -> int | None:
+    def error_exponent(self) -> int | None:
         return None
 
     @property
@@ -55,12 +55,18 @@ class Symplectic(Partitioned):
         return field(t, y, kind) if self.tableau.first_same_as_last else ()
 
     def step(
-        self, field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
-    ) -> Stepped:
+        self,
+        field: Field,
+        t: Array,
+        y: Array,
+        h: Array,
+        solver_state: Any,
+        needs_dense: Array | bool | None,
+    ) -> StepResult:
         scale, state, slopes = h.astype(jnp.finfo(y.dtype).dtype), list(halves(y)), []
         for kind, length, at in self.tableau.flows:
             if not slopes and self.tableau.first_same_as_last:
-                slope = carry
+                slope = solver_state
             else:
                 slope = lax.optimization_barrier(field(t + at * h, joined(*state), kind))
             slopes.append(slope)
@@ -68,16 +74,16 @@ class Symplectic(Partitioned):
         y1 = joined(*state)
         carry1 = slopes[-1] if self.tableau.first_same_as_last else ()
         ends = slopes[0], slopes[-1]
-        dense = None if inside is None else self._dense(field, t, y, y1, h, ends, inside)
-        return Stepped(y1, None, dense, carry1)
+        dense = None if needs_dense is None else self._dense(field, t, y, y1, h, ends, needs_dense)
+        return StepResult(y1, None, dense, carry1)
 
     def step_back(
-        self, field: Field, t: Array, y1: Array, h: Array, carry1: Any
+        self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
         scale, state, slope = h.astype(jnp.finfo(y1.dtype).dtype), list(halves(y1)), None
         for kind, length, at in reversed(self.tableau.flows):
             if slope is None and self.tableau.first_same_as_last:
-                slope = carry1
+                slope = solver_state1
             else:
                 slope = lax.optimization_barrier(field(t + at * h, joined(*state), kind))
             state[kind] = state[kind] - (length * scale) * slope
@@ -94,7 +100,7 @@ class Symplectic(Partitioned):
         y1: Array,
         h: Array,
         ends: tuple[Array, Array],
-        inside: Array | bool,
+        needs_dense: Array | bool,
     ) -> tuple[Array, ...]:
         """The polynomial; of the slopes at both ends the step knows a half each, `ends`."""
         scale = h.astype(jnp.finfo(y.dtype).dtype)
@@ -115,4 +121,4 @@ class Symplectic(Partitioned):
             # The end of the step may be read all the same.
             return (y1 - y, *(jnp.zeros_like(y),) * (self.num_dense - 1))
 
-        return polynomial() if inside is True else lax.cond(inside, polynomial, none)
+        return polynomial() if needs_dense is True else lax.cond(needs_dense, polynomial, none)
