@@ -147,5 +147,5 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_has_no_rule_is_refused_with_its_place(name):
     function, message = REFUSED[name]
-    with pytest.raises(NoKernelError, match=rf"{message}.* \(test_lanewise.py:\d+\)"):
+    with pytest.raises(NoKernelError, match=rf"{message}.* \(test_lowering.py:\d+\)"):
         in_lanes(lambda x: function(x), LANES)(apart(X))
