@@ -19,27 +19,27 @@ import equinox
 import jax
 
 import jaxode
-from benchmarks.timing import table
+from benchmarks.harness.timing import table
 
-NAMES = (
-    "lorenz",
-    "lotka_volterra",
-    "neural_ode",
-    "gradients",
-    "gradient_modes",
-    "adjoint_memory",
-    "adjoint_evaluations",
-    "ensembles",
-    "neural_batch",
-    "batch_scaling",
-    "stiff",
-    "stiff_batch",
-    "stiff_pde",
-    "reversible",
-    "events",
-    "models",
-    "two_devices",
-)
+MODULES = {
+    "lorenz": "speed.lorenz",
+    "lotka_volterra": "speed.lotka_volterra",
+    "neural_ode": "speed.neural_ode",
+    "gradients": "gradients.end_states",
+    "gradient_modes": "gradients.modes",
+    "adjoint_memory": "gradients.adjoint_memory",
+    "adjoint_evaluations": "gradients.adjoint_evaluations",
+    "ensembles": "speed.ensembles",
+    "neural_batch": "speed.neural_batch",
+    "batch_scaling": "speed.batch_scaling",
+    "stiff": "speed.stiff",
+    "stiff_batch": "speed.stiff_batch",
+    "stiff_pde": "speed.stiff_pde",
+    "reversible": "gradients.reversible",
+    "events": "speed.events",
+    "models": "speed.models",
+    "two_devices": "speed.two_devices",
+}
 RESULTS = pathlib.Path(__file__).parent / "results"
 
 
@@ -69,18 +69,20 @@ def header() -> str:
 def main() -> None:
     """Run the benchmarks that were named, or all; write the tables of a whole run to a file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(MODULES)}")
     names = parser.parse_args().names
-    unknown = set(names) - set(NAMES)
+    unknown = set(names) - set(MODULES)
     if unknown:
-        parser.error(f"no benchmark called {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
+        parser.error(
+            f"no benchmark called {', '.join(sorted(unknown))}; known: {', '.join(MODULES)}"
+        )
     jax.config.update("jax_enable_x64", True)
     # On one processor a second thread for the work only adds its scheduling to the times.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     parts = [header()]
     print(parts[0], flush=True)
-    for name in names or NAMES:
-        module = importlib.import_module(f".{name}", __package__)
+    for name in names or MODULES:
+        module = importlib.import_module(f"benchmarks.{MODULES[name]}")
         parts.append(table(module.TITLE, module.rows()))
         print(parts[-1], flush=True)
     if not names:

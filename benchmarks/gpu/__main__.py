@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 
-from benchmarks.gpu.card import versions
+from benchmarks.gpu.device import versions
 from benchmarks.gpu.jobs import PROCESSOR
 from benchmarks.gpu.report import not_run
 from benchmarks.gpu.sizes import FULL, SMOKE
-from benchmarks.gpu.supervise import Findings, ask_card, measure
+from benchmarks.gpu.supervisor import Findings, ask_card, measure
 
 RESULTS = pathlib.Path(__file__).parents[1] / "results"
 # Of the time, in this order; what is not needed goes to those that follow.

@@ -5,12 +5,12 @@ import math
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from benchmarks.gpu import asked
-from benchmarks.gpu.card import Card
-from benchmarks.gpu.figure import draw
+from benchmarks.figures.ensemble_size import draw
+from benchmarks.gpu import kernel_speedup as asked
+from benchmarks.gpu.device import Card
 from benchmarks.gpu.flops import SAID
 from benchmarks.gpu.jobs import PROCESSOR, Key, Part, Row
-from benchmarks.report import table
+from benchmarks.harness.results_section import table
 
 COLUMNS = (
     "work", "N", "by", "ms", "turns", "times as fast", "compiled, s", "steps", "error",

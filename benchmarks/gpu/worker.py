@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxode as jo
-from benchmarks.gpu.compiling import Program, compiled, cores
+from benchmarks.gpu.compilation import Program, compiled, cores
 from benchmarks.gpu.jobs import PROCESSOR, Job, Key, Part, Row, Section, blank, chunks, first_line
+from benchmarks.gpu.profiling import watched
 from benchmarks.gpu.sizes import Sizes
-from benchmarks.gpu.trace import watched
-from benchmarks.timing import run_times
+from benchmarks.harness.timing import run_times
 
 # Seconds: of a run that is not repeated, and of one that is not begun.
 LONG, TOO_LONG = 2.0, 100.0
@@ -63,7 +63,7 @@ def work(connection: Connection, order: Order) -> None:
     if order.section == PROCESSOR:
         jax.config.update("jax_platforms", "cpu")
     warnings.filterwarnings("ignore", category=jo.ToleranceWarning)  # 1e-8 in float32 is asked for
-    module = importlib.import_module(f".{order.section}", __package__)
+    module = importlib.import_module(f"benchmarks.gpu.sections.{order.section}")
     with jax.enable_x64(True):  # the shapes of the fields whose operations are counted
         section: Section = module.section(order.sizes)
     jax.config.update("jax_enable_x64", section.x64)

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.gpu import asked, flops, lorenz, networks, neural, supervise, thresholds
-from benchmarks.gpu.card import Card
-from benchmarks.gpu.comparison import DIFFRAX, KERNEL, XLA
+from benchmarks.gpu import flops, networks
+from benchmarks.gpu import kernel_speedup as asked
+from benchmarks.gpu import supervisor as supervise
+from benchmarks.gpu.device import Card
 from benchmarks.gpu.ensemble import Ensemble, by_jaxode, error, forward, gradient
+from benchmarks.gpu.ensemble_jobs import DIFFRAX, KERNEL, XLA
 from benchmarks.gpu.jobs import Key, Part, Row, chunks
+from benchmarks.gpu.profiling import covered, summed
 from benchmarks.gpu.report import not_run, page
+from benchmarks.gpu.sections import lorenz, neural, thresholds
 from benchmarks.gpu.sizes import SMOKE
-from benchmarks.gpu.trace import covered, summed
 from benchmarks.gpu.worker import Order
 
 CARD = Card("NVIDIA H100 80GB HBM3", True, "driver 1", "jax 1")

@@ -1,0 +1,1 @@
+"""Time, evaluations and memory of gradients, beside peers."""

@@ -1,0 +1,1 @@
+"""Time of forward solves, batches, stiff problems, events and models, beside peers."""
