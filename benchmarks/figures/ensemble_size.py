@@ -1,26 +1,29 @@
-"""The figure: time against ensemble size, steps that adapt and steps that do not."""
+"""The figure of the GPU benchmark: time against the size of an ensemble."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from benchmarks.gpu.device import Card
-from benchmarks.gpu.ensemble_jobs import DIFFRAX, KERNEL, TORCH, XLA
-from benchmarks.gpu.jobs import Key, Row
-from jaxode.plotting.axes import COLOURS, FAINT
+from benchmarks.figures.style import plain_grid
+from jaxode.plotting.axes import COLOURS
 from jaxode.plotting.figure import new_figure, write
 
+# For each method, its label, colour and marker.
 LINES = {
-    KERNEL: ("jaxode, one kernel", COLOURS[0], "o"),
-    XLA: ("jaxode, XLA", COLOURS[2], "^"),
-    DIFFRAX: ("diffrax, vmap", COLOURS[1], "s"),
-    TORCH: ("torchdiffeq, one step size", COLOURS[3], "D"),
+    "kernel": ("jaxode, one kernel", COLOURS[0], "o"),
+    "XLA": ("jaxode, XLA", COLOURS[2], "^"),
+    "diffrax": ("diffrax, vmap", COLOURS[1], "s"),
+    "torchdiffeq": ("torchdiffeq, one step size", COLOURS[3], "D"),
 }
 
+# For each method, pairs of an ensemble's size and a time in ms.
+TimesByMethod = Mapping[str, Sequence[tuple[int, float]]]
 
-def draw(folder: pathlib.Path, card: Card, rows: Mapping[Key, Row]) -> pathlib.Path | None:
-    """A panel for each kind of steps; None where there is nothing to draw, or nothing to do it."""
-    found = [row for row in rows.values() if row.key.section == "lorenz" and not row.failure]
-    if not found:
+
+def draw_ensemble_size(
+    folder: pathlib.Path, name: str, title: str, panels: Mapping[str, TimesByMethod]
+) -> pathlib.Path | None:
+    """Draw a panel for each title in `panels`; None if there is none, or no matplotlib."""
+    if not panels:
         return None
     try:
         from matplotlib.ticker import NullFormatter
@@ -28,21 +31,18 @@ def draw(folder: pathlib.Path, card: Card, rows: Mapping[Key, Row]) -> pathlib.P
         figure = new_figure((9.6, 4.2))
     except ImportError:
         return None
-    works = list(dict.fromkeys(row.key.work for row in found))
-    panels = figure.subplots(1, len(works), sharey=True, squeeze=False)[0]
-    for ax, work in zip(panels, works, strict=True):
-        for by, (label, colour, marker) in LINES.items():
-            points = sorted((r.key.count, r.ms) for r in found if r.key[1::2] == (work, by))
-            if not points:
-                continue
-            style = {"color": colour, "marker": marker, "markersize": 5, "label": label}
-            ax.plot([n for n, _ in points], [ms for _, ms in points], **style)
-        ax.set(title=work, xlabel="trajectories", xscale="log", yscale="log")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for ax, (panel_title, times) in zip(axes, panels.items(), strict=True):
+        for method, (label, colour, marker) in LINES.items():
+            if method in times:
+                sizes, ms = zip(*sorted(times[method]), strict=True)
+                style = {"color": colour, "marker": marker, "markersize": 5, "label": label}
+                ax.plot(sizes, ms, **style)
+        ax.set(title=panel_title, xlabel="trajectories", xscale="log", yscale="log")
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.grid(color=FAINT, alpha=0.25, linewidth=0.6)
-        ax.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("time of a solve, ms")
-    handles = {line.get_label(): line for ax in panels for line in ax.get_lines()}
+        plain_grid(ax)
+    axes[0].set_ylabel("time of a solve, ms")
+    handles = {line.get_label(): line for ax in axes for line in ax.get_lines()}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles))
-    figure.suptitle(f"Lorenz to t = 1, Tsit5, float32, on {card.name}")
-    return write(figure, folder, card.slug)
+    figure.suptitle(title)
+    return write(figure, folder, name)

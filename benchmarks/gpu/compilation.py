@@ -1,4 +1,4 @@
-"""Programs of jobs, compiled side by side: a GPU's compiler leaves most of a machine idle."""
+"""Compilation of several jobs in parallel, since a compiler for GPUs uses few processors."""
 
 import concurrent.futures
 import os
@@ -8,32 +8,35 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks.gpu.jobs import Job, Key, Outcome
+from benchmarks.gpu.jobs import Job, JobKey, Outcome
 
 
 class Program(NamedTuple):
-    """A call that gives the outcome, and the seconds to trace and compile it."""
+    """A compiled job: a call that returns its outcome, and the seconds to trace and compile."""
 
     call: Callable[[], Outcome]
-    seconds: float
+    compile_seconds: float
 
 
-def cores() -> int:
-    """How many this process may use."""
+def num_cores() -> int:
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def compiled(
-    jobs: Mapping[Key, Job], traces: Callable[[Key | None], None]
-) -> Iterator[tuple[Key, Program | Exception]]:
-    """Each as soon as it is there, or what was raised instead; `traces` hears what is traced."""
+def compile_jobs(
+    jobs: Mapping[JobKey, Job], on_trace: Callable[[JobKey | None], None]
+) -> Iterator[tuple[JobKey, Program | Exception]]:
+    """Yield each program as soon as it is compiled, or the exception that its job raised.
+
+    `on_trace` is called with the job that is traced next, and with None after the last one.
+    """
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
-        under_way: dict[concurrent.futures.Future, Key] = {}
-        # Traced one after the other: a model's functions are exchanged while it is.
+        running: dict[concurrent.futures.Future, JobKey] = {}
+        # Jobs are traced one after the other, since those of models replace module attributes.
         for key, job in jobs.items():
-            traces(key)
+            on_trace(key)
             begin = time.perf_counter()
             try:
                 function, inputs = job.make()
@@ -42,17 +45,18 @@ def compiled(
                 yield key, error
                 continue
             seconds = time.perf_counter() - begin
-            under_way[pool.submit(_compile, lowered, inputs, seconds)] = key
-        traces(None)
-        for future in concurrent.futures.as_completed(under_way):
+            running[pool.submit(_compile, lowered, inputs, seconds)] = key
+        on_trace(None)
+        for future in concurrent.futures.as_completed(running):
             error = future.exception()
             if error is not None and not isinstance(error, Exception):
                 raise error
-            yield under_way[future], error or future.result()
+            yield running[future], error or future.result()
 
 
-def _compile(lowered: Any, inputs: tuple, seconds: float) -> Program:
+def _compile(lowered: Any, inputs: tuple, trace_seconds: float) -> Program:
+    """The program of a lowered function, or of an eager one."""
     begin = time.perf_counter()
     function = lowered.compile() if isinstance(lowered, jax.stages.Lowered) else lowered
-    seconds += time.perf_counter() - begin
+    seconds = trace_seconds + time.perf_counter() - begin
     return Program(lambda: function(*inputs), seconds)

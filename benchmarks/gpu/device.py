@@ -1,4 +1,4 @@
-"""The device: what it is called, what drives it, and what it can do at most."""
+"""The device: its name, its driver, and its peak performance."""
 
 import platform
 import re
@@ -20,8 +20,8 @@ PEAKS = {
 PACKAGES = ("jax", "jaxlib", "numpy", "diffrax", "torch", "torchdiffeq")
 
 
-class Card(NamedTuple):
-    """Facts for the head of the page."""
+class Device(NamedTuple):
+    """The device's name, driver and software versions, for the head of the report."""
 
     name: str
     is_gpu: bool
@@ -29,7 +29,7 @@ class Card(NamedTuple):
     versions: str
 
     def peak(self, x64: bool) -> float | None:
-        """GFLOP/s, None where it is not known."""
+        """The peak performance in GFLOP/s; None if it is not known."""
         for pattern, peaks in PEAKS.items():
             if re.search(pattern, self.name):
                 return 1e3 * peaks[x64]
@@ -37,23 +37,23 @@ class Card(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The name for a file."""
+        """The name as part of a file name."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
 
-def this_card() -> Card:
-    """Of the first device that JAX has."""
+def current_device() -> Device:
+    """The first device that JAX finds."""
     import jax
 
     device = jax.devices()[0]
     gpu = device.platform in ("gpu", "cuda")
     runtime = " ".join(device.client.platform_version.split())
     driver = f"{_driver()}, {runtime}" if gpu else runtime
-    return Card(device.device_kind, gpu, driver, versions())
+    return Device(device.device_kind, gpu, driver, software_versions())
 
 
-def versions() -> str:
-    """Of all that is compared; what is not installed is named too."""
+def software_versions() -> str:
+    """The versions of all compared packages, including those that are not installed."""
     import jaxode
 
     found = [f"Python {platform.python_version()}", f"jaxode {jaxode.__version__}"]
@@ -66,9 +66,10 @@ def versions() -> str:
 
 
 def _driver() -> str:
+    """The version of NVIDIA's driver."""
     command = shutil.which("nvidia-smi")
     if command is None:
-        return "driver not known"
+        return "driver unknown"
     query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
-    found = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
-    return f"driver {found[0]}" if found else "driver not known"
+    output = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    return f"driver {output[0]}" if output else "driver unknown"

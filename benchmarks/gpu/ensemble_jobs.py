@@ -1,4 +1,4 @@
-"""The jobs of an ensemble: by a kernel, by XLA, and by the peers that are installed."""
+"""The jobs of an ensemble: by one kernel, by XLA, and by the installed peers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,52 +6,56 @@ from importlib import util
 from typing import Any
 
 from benchmarks.gpu import flops
-from benchmarks.gpu.ensemble import Ends, Ensemble, by_jaxode, error, forward, gradient
+from benchmarks.gpu.ensemble import EndStates, GpuEnsemble, error, forward, gradient, jaxode_ends
 from benchmarks.gpu.jobs import Job, Outcome
 
 KERNEL, XLA, DIFFRAX, TORCH = "kernel", "XLA", "diffrax", "torchdiffeq"
 
 
 def installed(name: str) -> bool:
-    """Whether there is such a peer; torchdiffeq does not exist without torch."""
+    """True if the peer can be imported; torchdiffeq needs torch too."""
     return all(util.find_spec(n) for n in ((name, "torch") if name == TORCH else (name,)))
 
 
-def jobs(
+def ensemble_jobs(
     work: str,
-    ensemble: Ensemble,
-    what: Callable = forward,
-    by: tuple[str, ...] = (KERNEL, XLA, DIFFRAX),
-    **more: Any,
+    ensemble: GpuEnsemble,
+    quantity: Callable = forward,
+    methods: tuple[str, ...] = (KERNEL, XLA, DIFFRAX),
+    **options: Any,
 ) -> list[Job]:
-    """One for each way; `what` is `forward` or `gradient`."""
-    passes = flops.GRADIENT if what is gradient else 1
-    operations = passes * flops.of_step(ensemble.field, *ensemble.one, ensemble.solver)
-    found: list[Job] = []
-    for name in by:
-        if name == DIFFRAX and not installed(DIFFRAX):
-            continue
-        make = partial(_made, ensemble, what, name)
-        judge = partial(error, ensemble, what)
-        found.append(Job(work, ensemble.count, name, make, judge, flops=operations, **more))
-    return found
+    """A job for each method; `quantity` is `forward` or `gradient`."""
+    solves = flops.SOLVES_PER_GRADIENT if quantity is gradient else 1
+    shapes = ensemble.trajectory_shapes
+    operations = solves * flops.step_flops(ensemble.field, *shapes, ensemble.solver)
+    return [
+        Job(
+            work, ensemble.count, method, partial(_make, ensemble, quantity, method),
+            partial(error, ensemble, quantity), flops=operations, **options,
+        )
+        for method in methods
+        if method != DIFFRAX or installed(DIFFRAX)
+    ]  # fmt: skip
 
 
-def torch_job(work: str, ensemble: Ensemble, what: Callable, make: Callable) -> list[Job]:
-    """By torchdiffeq, where it is installed."""
+def torchdiffeq_jobs(
+    work: str, ensemble: GpuEnsemble, quantity: Callable, make: Callable
+) -> list[Job]:
+    """A job by torchdiffeq, or none if that is not installed."""
     if not installed(TORCH):
         return []
-    judge = partial(error, ensemble, what)
-    return [Job(work, ensemble.count, TORCH, make, judge, eager=True)]
+    error_of_value = partial(error, ensemble, quantity)
+    return [Job(work, ensemble.count, TORCH, make, error_of_value, eager=True)]
 
 
-def _made(
-    ensemble: Ensemble, what: Callable[[Ends], Callable[..., Outcome]], by: str
+def _make(
+    ensemble: GpuEnsemble, quantity: Callable[[EndStates], Callable[..., Outcome]], method: str
 ) -> tuple[Callable[..., Outcome], tuple]:
-    if by == DIFFRAX:
-        from benchmarks.gpu.diffrax_peer import by_diffrax
+    """The function of a job and its inputs."""
+    if method == DIFFRAX:
+        from benchmarks.gpu.diffrax_peer import diffrax_ends
 
-        ends = by_diffrax(ensemble)
+        ends = diffrax_ends(ensemble)
     else:
-        ends = by_jaxode(ensemble, by == KERNEL)
-    return what(ends), ensemble.inputs
+        ends = jaxode_ends(ensemble, kernel=method == KERNEL)
+    return quantity(ends), ensemble.inputs

@@ -1,4 +1,4 @@
-"""The process that stays: it starts one that measures for each section, and outlives it."""
+"""The supervising process: it starts a measuring process for each section, and outlives it."""
 
 import dataclasses
 import multiprocessing
@@ -7,55 +7,61 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from benchmarks.gpu.device import Card, this_card
-from benchmarks.gpu.jobs import Key, Part, Row
-from benchmarks.gpu.report import publish, shown
+from benchmarks.gpu.device import Device, current_device
+from benchmarks.gpu.jobs import JobKey, Measurement, SectionPlan
+from benchmarks.gpu.report import progress_line, write_report
 from benchmarks.gpu.sizes import Sizes
-from benchmarks.gpu.worker import Begun, Order, Provisional, work
+from benchmarks.gpu.worker import Provisional, Running, SectionOrder, measure_section
 
-# Seconds kept for writing, those to begin, and what a second round is worth while for.
-WRITING, BEGINNING, SECOND = 5.0, 120.0, 20.0
+# Seconds reserved for the report, for the start of JAX, and the least for a second pass.
+REPORT_SECONDS, START_SECONDS, MIN_SECOND_PASS = 5.0, 120.0, 20.0
 
 
-class Findings:
-    """What is known so far, and the page that says it."""
+class Results:
+    """The measurements so far, and the report that shows them."""
 
-    def __init__(self, card: Card, folder: pathlib.Path, begin: float) -> None:
-        self.card, self.folder, self.begin = card, folder, begin
-        self.parts: list[Part] = []
-        self.rows: dict[Key, Row] = {}
-        self.done: set[Key] = set()
-        self.troubles: list[str] = []
+    def __init__(self, device: Device, folder: pathlib.Path, begin: float) -> None:
+        self.device, self.folder, self.begin = device, folder, begin
+        self.sections: list[SectionPlan] = []
+        self.measurements: dict[JobKey, Measurement] = {}
+        self.done: set[JobKey] = set()
+        self.problems: list[str] = []
 
-    def plan(self, part: Part, rows: list[Row]) -> None:
-        """What a section is going to have; a second process of it says so again."""
-        if part.keys[0] not in self.rows:
-            self.parts.append(part)
-            self.rows |= {row.key: row for row in rows}
+    def add_section(self, section: SectionPlan, planned: list[Measurement]) -> None:
+        """Add a section's plan, unless an earlier process of the section has sent it."""
+        if section.keys[0] not in self.measurements:
+            self.sections.append(section)
+            self.measurements |= {measurement.key: measurement for measurement in planned}
 
-    def add(self, row: Row) -> None:
-        """Print it, keep it, write the page."""
-        self.rows[row.key] = row
-        self.done.add(row.key)
-        print(f"{time.time() - self.begin:6.1f} s  {shown(row)}", flush=True)
-        self.publish()
+    def add(self, measurement: Measurement) -> None:
+        """Print and store a measurement, and write the report."""
+        self.measurements[measurement.key] = measurement
+        self.done.add(measurement.key)
+        print(f"{time.time() - self.begin:6.1f} s  {progress_line(measurement)}", flush=True)
+        self.write()
 
-    def failed(self, key: Key, why: str) -> None:
-        self.add(dataclasses.replace(self.rows[key], failure=why))
+    def mark_failed(self, key: JobKey, reason: str) -> None:
+        """Add the reason as the measurement of a job."""
+        self.add(dataclasses.replace(self.measurements[key], failure=reason))
 
-    def publish(self, last: bool = False) -> list[pathlib.Path]:
-        """Write the page as far as it has come, and the figure at last."""
+    def write(self, last: bool = False) -> list[pathlib.Path]:
+        """Write the report with the measurements so far, the last time with the figure."""
         seconds = time.time() - self.begin
-        return publish(self.folder, self.card, self.parts, self.rows, self.troubles, seconds, last)
+        return write_report(
+            self.folder, self.device, self.sections, self.measurements, self.problems, seconds, last
+        )
 
 
-def ask_card() -> Card | str:
-    """What there is, asked in a process of its own: what holds a device here holds its memory."""
-    receive, process = _started(_send_card, ())
+def query_device() -> Device | str:
+    """The device, or a sentence that says why there is none.
+
+    A separate process asks JAX, because a process that has used a device keeps its memory.
+    """
+    receive, process = _start_process(_send_device, ())
     try:
-        if receive.poll(BEGINNING):
+        if receive.poll(START_SECONDS):
             return receive.recv()
-        return f"JAX has not started in {BEGINNING:.0f} s"
+        return f"JAX has not started in {START_SECONDS:.0f} s"
     except EOFError:
         process.join()
         return f"JAX does not start here (status {process.exitcode})"
@@ -63,95 +69,100 @@ def ask_card() -> Card | str:
         process.kill()
 
 
-def _send_card(connection: Any) -> None:
-    connection.send(this_card())
+def _send_device(connection: Any) -> None:
+    """Send the device of this process."""
+    connection.send(current_device())
 
 
-def measure(shares: Mapping[str, float], sizes: Sizes, end: float, findings: Findings) -> None:
-    """Section after section; then what was left out, if there is time.
+def measure(shares: Mapping[str, float], sizes: Sizes, end: float, results: Results) -> None:
+    """Measure every section, then what was left out, if there is time.
 
-    What a section does not need of its share of the time is for those that follow.
+    Time that a section does not need is available to the following ones.
     """
-    _round(shares, sizes, end - WRITING, findings)
-    skipped = {key.section for key in findings.rows if key not in findings.done}
-    if end - time.time() > SECOND:
+    _run_sections(shares, sizes, end - REPORT_SECONDS, results)
+    skipped = {key.section for key in results.measurements if key not in results.done}
+    if end - time.time() > MIN_SECOND_PASS:
         again = {name: share for name, share in shares.items() if name in skipped}
-        _round(again, sizes, end - WRITING, findings)
-    for path in findings.publish(last=True):
+        _run_sections(again, sizes, end - REPORT_SECONDS, results)
+    for path in results.write(last=True):
         print(f"written to {path}", flush=True)
 
 
-def _round(shares: Mapping[str, float], sizes: Sizes, end: float, findings: Findings) -> None:
+def _run_sections(shares: Mapping[str, float], sizes: Sizes, end: float, results: Results) -> None:
+    """Run sections one after the other, each for its share of the time that is left."""
     left = sum(shares.values())
     for name, share in shares.items():
         now = time.time()
         until = now + (end - now) * share / left
         left -= share
-        _section(Order(name, sizes, until), findings)
-        if all(key.section != name for key in findings.rows):
-            findings.troubles.append(f"{name}: nothing of it was begun")
+        _run_section(SectionOrder(name, sizes, until), results)
+        if all(key.section != name for key in results.measurements):
+            results.problems.append(f"{name}: no job was started")
 
 
-def _section(order: Order, findings: Findings) -> None:
-    """Start processes until one ends by itself or by the clock."""
+def _run_section(order: SectionOrder, results: Results) -> None:
+    """Start processes until one finishes, or the section's time is over."""
     while True:
-        end = _one_process(order._replace(done=frozenset(findings.done)), findings)
-        if end.why is None:
+        end = _run_process(order._replace(done=frozenset(results.done)), results)
+        if end.reason is None:
             return
-        # Of several at work one did it, which the next process finds out; all are late together.
-        known = end.late or order.singly or len(end.begun) == 1
-        for key in end.begun if known else ():
-            if key not in findings.done:  # it may have said itself what happened
-                findings.failed(key, end.why)
-        if known and not end.begun:
-            findings.troubles.append(f"{order.section}: {end.why}")
+        # If several jobs were running, the next process finds out which one failed; after a
+        # timeout all of them have failed.
+        identified = end.timed_out or order.one_by_one or len(end.running) == 1
+        for key in end.running if identified else ():
+            # The process may have sent the reason itself.
+            if key not in results.done:
+                results.mark_failed(key, end.reason)
+        if identified and not end.running:
+            results.problems.append(f"{order.section}: {end.reason}")
             return
-        order = order._replace(singly=not known)
+        order = order._replace(one_by_one=not identified)
 
 
-class _End(NamedTuple):
-    """Why a process died, None if it was over; what was at work then; whether for too long."""
+class _ProcessEnd(NamedTuple):
+    """The reason why a process died, None if it finished, and the jobs that were running."""
 
-    why: str | None
-    begun: tuple[Key, ...] = ()
-    late: bool = False
+    reason: str | None
+    running: tuple[JobKey, ...] = ()
+    timed_out: bool = False
 
 
-def _one_process(order: Order, findings: Findings) -> _End:
-    receive, process = _started(work, (order,))
-    begun = Begun(())
+def _run_process(order: SectionOrder, results: Results) -> _ProcessEnd:
+    """Start a measuring process and store what it sends until it ends."""
+    receive, process = _start_process(measure_section, (order,))
+    running = Running(())
     try:
         while True:
-            silence = order.sizes.silence
-            if not receive.poll(min(silence, max(0.0, order.until - time.time()))):
+            timeout = order.sizes.timeout
+            if not receive.poll(min(timeout, max(0.0, order.until - time.time()))):
                 if time.time() >= order.until:
-                    return _End(None)
-                at_work = (begun.traced,) if begun.traced else begun.keys
-                return _End(f"given up after {silence:.0f} s", at_work, late=True)
+                    return _ProcessEnd(None)
+                keys = (running.traced,) if running.traced else running.keys
+                return _ProcessEnd(f"given up after {timeout:.0f} s", keys, timed_out=True)
             message = receive.recv()
             if message is None:
-                return _End(None)
-            if isinstance(message, Begun):
-                begun = message
-            elif isinstance(message, Row):
-                findings.add(message)
+                return _ProcessEnd(None)
+            if isinstance(message, Running):
+                running = message
+            elif isinstance(message, Measurement):
+                results.add(message)
             elif isinstance(message, Provisional):
-                findings.rows[message.row.key] = message.row
+                results.measurements[message.measurement.key] = message.measurement
             else:
-                findings.plan(*message)
+                results.add_section(*message)
     except EOFError:
         process.join()
-        return _End(f"the process died with status {process.exitcode}", begun.keys)
+        return _ProcessEnd(f"the process died with status {process.exitcode}", running.keys)
     finally:
         process.kill()
         process.join()
 
 
-def _started(target: Any, given: tuple) -> tuple[Any, Any]:
-    """The end of a pipe to read from, and the process, which has no state of this one."""
+def _start_process(target: Any, args: tuple) -> tuple[Any, Any]:
+    """Start a process that shares no state with this one; return its connection and the process."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=target, args=(send, *given), daemon=True)
+    process = context.Process(target=target, args=(send, *args), daemon=True)
     process.start()
     send.close()
     return receive, process

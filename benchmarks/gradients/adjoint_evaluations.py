@@ -1,50 +1,56 @@
-"""Field evaluations of the way back: without the parameters in the error norm, and with them.
+"""Vector field evaluations of the backward pass, with and without the parameters' error norm.
 
-The plain continuous adjoint of Chen et al. (2018) has the parameters' integral in its state and in
-its error norm: the largest of the norms of state, adjoint and each array of parameters, as
-torchdiffeq has it. The seminorm leaves the parameters out of the norm, quadrature out of the state;
-its nodes count as evaluations too. Counted as the gradient runs, the evaluations of the solve
-itself taken off.
+The plain continuous adjoint of Chen et al. (2018) integrates the parameters' gradient as part of
+its state and includes it in its error norm: the largest of the norms of state, adjoint and each
+array of parameters, as in torchdiffeq. The seminorm excludes the parameters from the norm, and
+quadrature excludes them from the state too; the nodes of the quadrature count as evaluations.
+Evaluations are counted while the gradient runs, minus those of the solve itself.
 """
 
 import statistics
 
 import jaxode as jo
-from benchmarks.harness.timing import Row
-from benchmarks.problems.adjoint_tasks import Task, equations, networks
-from benchmarks.speed.neural_ode import distance
+from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.errors import relative_error
+from benchmarks.problems.adjoint_tasks import GradientTask, equations, networks
 
-TITLE = "Field evaluations of the way back: seminorm and quadrature, against the plain adjoint"
+TITLE = "Evaluations in the backward pass: seminorm and quadrature, against the plain adjoint"
 PLAIN = jo.Continuous("backsolve", seminorm=False)
-WAYS = {"seminorm": jo.Continuous("backsolve"), "quadrature": jo.Continuous("quadrature")}
-ASKED = ">= 1.54 (35% fewer)"
+METHODS = {"seminorm": jo.Continuous("backsolve"), "quadrature": jo.Continuous("quadrature")}
+TARGET = ">= 1.54 (35% fewer)"
 
 
-def rows() -> list[Row]:
-    found = []
-    for kind, tasks in {"equations": equations(), "networks": networks()}.items():
-        shares = {name: [] for name in WAYS}
-        for task in tasks:
-            for name, row in compared(task).items():
-                shares[name].append(row.ours / row.peer)
-                found.append(row)
-        for name, of_tasks in shares.items():
-            middle = statistics.median(of_tasks)
-            asked = ASKED if kind == "networks" else ""
-            found.append(Row(f"median of {kind}: {name}", middle, 1.0, asked, note=_fewer(middle)))
+def rows() -> list[Comparison]:
+    targets = {"equations": "", "networks": TARGET}
+    return [
+        row
+        for kind, tasks in {"equations": equations(), "networks": networks()}.items()
+        for row in kind_rows(kind, tasks, targets[kind])
+    ]
+
+
+def kind_rows(kind: str, tasks: list[GradientTask], target: str) -> list[Comparison]:
+    """The rows of every task, then the median of each method over the tasks."""
+    by_task = [task_rows(task) for task in tasks]
+    found = [row for task in by_task for row in task.values()]
+    for name in METHODS:
+        median = statistics.median(task[name].ours / task[name].peer for task in by_task)
+        work = f"median of {kind}: {name}"
+        found.append(Comparison(work, median, 1.0, target, note=_percentage(median)))
     return found
 
 
-def compared(task: Task) -> dict[str, Row]:
-    """A row for each way."""
-    plain, exact = task.evaluations(PLAIN), task.gradient("discrete", 1e5)
-    peer_error, found = distance(task.gradient(PLAIN), exact), {}
-    for name, way in WAYS.items():
-        mine, error = task.evaluations(way), distance(task.gradient(way), exact)
-        note, work = _fewer(mine / plain), f"{task.name}: {name}"
-        found[name] = Row(work, mine, plain, "", error, peer_error, note)
+def task_rows(task: GradientTask) -> dict[str, Comparison]:
+    """A row for each method."""
+    plain, exact = task.backward_evaluations(PLAIN), task.gradient("discrete", 1e5)
+    peer_error, found = relative_error(task.gradient(PLAIN), exact), {}
+    for name, method in METHODS.items():
+        count = task.backward_evaluations(method)
+        error = relative_error(task.gradient(method), exact)
+        work, note = f"{task.name}: {name}", _percentage(count / plain)
+        found[name] = Comparison(work, count, plain, "", error, peer_error, note)
     return found
 
 
-def _fewer(share: float) -> str:
+def _percentage(share: float) -> str:
     return f"{100 * abs(1 - share):.0f}% {'fewer' if share < 1 else 'more'}"

@@ -1,4 +1,4 @@
-"""Temporary memory of the gradient for 100 and 10,000 steps, a state of 20,000 numbers."""
+"""Temporary memory of the gradient for 100 and for 10,000 steps, with 20,000 unknowns."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 
 import jaxode as jo
-from benchmarks.harness.timing import Row
+from benchmarks.harness.comparison import Comparison
 
 TITLE = "Temporary memory of the gradient, 10,000 steps against 100 (MiB)"
-FLAT: dict[str, Any] = {
+CONSTANT_MEMORY: dict[str, Any] = {
     "Discrete(memory=32)": jo.Discrete(memory=32),
     "Continuous()": jo.Continuous(),
     'Continuous("backsolve")': jo.Continuous("backsolve"),
@@ -20,11 +20,12 @@ Y0 = jnp.linspace(0.0, 1.0, 20_000)
 
 
 def field(t: Array, y: Array, rate: Array) -> Array:
+    """A vector field whose components do not interact."""
     return -rate * jnp.sin(y)
 
 
-def temporary(sensitivity: Any, steps: int) -> float:
-    """MiB that XLA sets aside for the compiled value and gradient."""
+def temporary_memory(sensitivity: Any, steps: int) -> float:
+    """The temporary memory in MiB that XLA allocates for the compiled value and gradient."""
 
     def loss(rate: Array) -> Array:
         solution = jo.solve(
@@ -44,10 +45,10 @@ def temporary(sensitivity: Any, steps: int) -> float:
     return analysis.temp_size_in_bytes / 2**20
 
 
-def rows() -> list[Row]:
+def rows() -> list[Comparison]:
     found = []
-    for name, how in FLAT.items():
-        few, many = temporary(how, 100), temporary(how, 10_000)
+    for name, sensitivity in CONSTANT_MEMORY.items():
+        few, many = (temporary_memory(sensitivity, steps) for steps in (100, 10_000))
         note = f"{100 * (many / few - 1):+.1f}% (columns: 10,000 steps, 100 steps)"
-        found.append(Row(name, many, few, "1 within 5%", note=note))
+        found.append(Comparison(name, many, few, "1 within 5%", note=note))
     return found

@@ -10,17 +10,20 @@ from jax import Array
 from jaxtyping import PyTree
 
 import jaxode as jo
-from benchmarks.harness import peers
-from benchmarks.harness.timing import Row, compile_times, run_times
-from benchmarks.speed import lorenz, lotka_volterra, neural_ode
-from benchmarks.speed.ensemble_solves import sum_of_squares
-from benchmarks.speed.neural_ode import distance
+from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.errors import relative_error
+from benchmarks.harness.gradsolve import gradsolve_gradient, gradsolve_name
+from benchmarks.harness.peers import diffrax_tsit5
+from benchmarks.harness.timing import compile_times, run_times
+from benchmarks.problems.lorenz import PARAMETERS, lorenz
+from benchmarks.problems.lotka_volterra import fit_problem, lotka_volterra
+from benchmarks.problems.neural_ode import PARAMS, SAMPLES, TIMES, batch_field
 
 TITLE = "Value and gradient of the end state, Tsit5, by Discrete and by RecursiveCheckpoint (ms)"
 
 
 class Case(NamedTuple):
-    """A problem, what its steps may err, and the options that only jaxode has."""
+    """An initial value problem, its tolerances, and options of jaxode's solve alone."""
 
     name: str
     field: Callable
@@ -38,25 +41,28 @@ class Case(NamedTuple):
 
 
 def cases() -> list[Case]:
-    y0, _, p, _ = lotka_volterra.setting()
+    """Two small systems, and a network with three choices of steps and memory."""
+    y0, _, p, _ = fit_problem()
     nonlinear = Case(
-        "Lotka-Volterra", lotka_volterra.field, y0, jnp.array([0.0, 10.0]), p, 1e-6, 1e-8, {}
+        "Lotka-Volterra", lotka_volterra, y0, jnp.array([0.0, 10.0]), p, 1e-6, 1e-8, {}
     )
-    start, args = jnp.array([1.0, 0.0, 0.0]), jnp.array(lorenz.ARGS)
-    chaotic = Case(
-        "Lorenz to t = 5", lorenz.field, start, jnp.array([0.0, 5.0]), args, 1e-7, 1e-9, {}
+    y0, args = jnp.array([1.0, 0.0, 0.0]), jnp.array(PARAMETERS)
+    chaotic = Case("Lorenz to t = 5", lorenz, y0, jnp.array([0.0, 5.0]), args, 1e-7, 1e-9, {})
+    network, stages = (
+        (batch_field, SAMPLES, TIMES, PARAMS, 1e-4, 1e-6),
+        jo.Discrete(memory="stages"),
     )
-    net = neural_ode.field, neural_ode.X, neural_ode.TS, neural_ode.PARAMS, 1e-4, 1e-6
     return [
         nonlinear,
         chaotic,
-        Case("MLP 2-64-64-2 on 256 samples", *net, {}),
-        Case("the same, at most 8 steps", *net, {}, 8),
-        Case("the same, every stage kept", *net, {"sensitivity": jo.Discrete(memory="stages")}, 8),
+        Case("MLP 2-64-64-2 on 256 samples", *network, {}),
+        Case("MLP, at most 8 steps", *network, {}, 8),
+        Case("MLP, every stage stored", *network, {"sensitivity": stages}, 8),
     ]
 
 
 def our_loss(case: Case, args: PyTree, rtol: float, atol: float) -> Array:
+    """The sum of squares of the end state by jaxode."""
     options = {"max_steps": case.max_steps, **case.options}
     return jnp.sum(
         jo.solve(case.field, case.y0, case.ts, args, rtol=rtol, atol=atol, **options).y1 ** 2
@@ -64,46 +70,59 @@ def our_loss(case: Case, args: PyTree, rtol: float, atol: float) -> Array:
 
 
 def peer_loss(case: Case, args: PyTree, rtol: float, atol: float) -> Array:
-    found = peers.solution(
+    """The sum of squares of the end state by diffrax."""
+    solution = diffrax_tsit5(
         case.field, case.y0, case.ts, args, rtol, atol, ends=True, max_steps=case.max_steps
     )
-    return jnp.sum(found.ys[-1] ** 2)  # pyright: ignore[reportOptionalSubscript]
+    return jnp.sum(solution.ys[-1] ** 2)  # pyright: ignore[reportOptionalSubscript]
 
 
-def make(loss: Callable, case: Case) -> tuple[Any, tuple]:
+def make_gradient(loss: Callable, case: Case) -> tuple[Any, tuple]:
+    """Value and gradient of the loss, jitted, and its inputs."""
     return jax.jit(jax.value_and_grad(partial(loss, case))), case.inputs
 
 
-def rows() -> list[Row]:
-    found = []
-    for case in cases():
-        (ours, _), (peer, _) = make(our_loss, case), make(peer_loss, case)
-        exact = make(our_loss, case._replace(max_steps=4096, options={}))[0](
-            case.args, 1e-12, 1e-13
-        )
-        mine, theirs = run_times(
-            lambda: ours(*case.inputs),  # noqa: B023
-            lambda: peer(*case.inputs),  # noqa: B023
-            repeats=51 if case.y0.ndim > 1 else 301,
-        )
-        errors = [distance(f(*case.inputs)[1], exact[1]) for f in (ours, peer)]
-        found.append(Row(case.name, mine, theirs, ">= 2", errors[0], errors[1]))
-        mine, theirs = compile_times(
-            lambda: make(our_loss, case),  # noqa: B023
-            lambda: make(peer_loss, case),  # noqa: B023
-            repeats=3,
-        )
-        share = f"{mine / theirs:.2f}x"
-        found.append(Row(f"compile, {case.name}", mine, theirs, "<= 0.4x", note=share))
-        if case.y0.ndim == 1 and peers.gradsolve_name():
-            found.append(by_replay(case, ours, exact[1]))
+def rows() -> list[Comparison]:
+    return [row for case in cases() for row in case_rows(case)]
+
+
+def case_rows(case: Case) -> list[Comparison]:
+    """Run and compile times of a case beside diffrax, for small systems gradsolve's time too."""
+    ours, peer = make_gradient(our_loss, case)[0], make_gradient(peer_loss, case)[0]
+    precise = case._replace(max_steps=4096, options={}, rtol=1e-12, atol=1e-13)
+    reference, inputs = make_gradient(our_loss, precise)
+    exact = reference(*inputs)[1]
+    times = run_times(
+        lambda: ours(*case.inputs),
+        lambda: peer(*case.inputs),
+        repeats=51 if case.y0.ndim > 1 else 301,
+    )
+    errors = [relative_error(f(*case.inputs)[1], exact) for f in (ours, peer)]
+    found = [
+        Comparison(case.name, times[0], times[1], ">= 2", errors[0], errors[1]),
+        compile_row(case),
+    ]
+    if case.y0.ndim == 1 and gradsolve_name():
+        found.append(gradsolve_row(case, ours, exact))
     return found
 
 
-def by_replay(case: Case, ours: Callable, exact: PyTree) -> Row:
-    """Beside gradsolve, which records on the host and takes a batch: here of one."""
-    peer = peers.gradsolve_gradient(case.field, sum_of_squares)
+def compile_row(case: Case) -> Comparison:
+    """The compile times of value and gradient."""
+    our_time, peer_time = compile_times(
+        lambda: make_gradient(our_loss, case), lambda: make_gradient(peer_loss, case), repeats=3
+    )
+    ratio = f"{our_time / peer_time:.2f}x"
+    return Comparison(f"compile, {case.name}", our_time, peer_time, "<= 0.4x", note=ratio)
+
+
+def gradsolve_row(case: Case, ours: Callable, exact: PyTree) -> Comparison:
+    """The run times beside gradsolve, which records on the host and takes a batch, here of one."""
+    peer = gradsolve_gradient(case.field, lambda ends: jnp.sum(ends**2))
     inputs = case.args[None], case.y0[None], case.ts, case.rtol, case.atol
-    mine, theirs = run_times(lambda: ours(*case.inputs), lambda: peer(*inputs), repeats=5)
-    errors = distance(ours(*case.inputs)[1], exact), distance(peer(*inputs)[1][0], exact)
-    return Row(f"{case.name}; {peers.gradsolve_name()}", mine, theirs, ">= 2", *errors)
+    times = run_times(lambda: ours(*case.inputs), lambda: peer(*inputs), repeats=5)
+    gradients = ours(*case.inputs)[1], peer(*inputs)[1][0]
+    errors = [relative_error(gradient, exact) for gradient in gradients]
+    return Comparison(
+        f"{case.name}; {gradsolve_name()}", times[0], times[1], ">= 2", errors[0], errors[1]
+    )

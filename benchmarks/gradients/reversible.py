@@ -1,7 +1,7 @@
-"""Reversible against checkpoints: a double pendulum over 10,000 steps, value and gradient.
+"""The reversible gradient against checkpoints: a double pendulum over 10,000 steps.
 
-Both take the same fixed steps of Tsit5, so that neither controller has a part in it; the gradient
-is by the start and the five parameters.
+Both take the same fixed steps of Tsit5, so that no step size controller is involved; the gradient
+is by the initial state and the five parameters.
 """
 
 import functools
@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 import jaxode as jo
-from benchmarks.harness.timing import Row, compile_times, run_times
-from benchmarks.speed.neural_ode import distance
+from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.errors import relative_error
+from benchmarks.harness.timing import compile_times, run_times
 
 TITLE = "Double pendulum, Tsit5, 10,000 fixed steps, value and gradient (ms; memory in KiB)"
 STEPS, END = 10_000, 10.0
@@ -24,7 +25,7 @@ ARGS = {"m": (1.0, 0.8), "l": (1.0, 1.2), "g": 9.81}
 
 
 def field(t: Array, y: Array, p: Any) -> Array:
-    """Angles and their velocities, from the Lagrangian of two point masses."""
+    """The vector field of angles and velocities, from the Lagrangian of two point masses."""
     (m1, m2), (l1, l2), g = p["m"], p["l"], p["g"]
     a, b, u, v = y
     s, c = jnp.sin(a - b), jnp.cos(a - b)
@@ -36,12 +37,14 @@ def field(t: Array, y: Array, p: Any) -> Array:
     return jnp.stack([u, v, du, dv])
 
 
-def ours(y0: Array, p: Any, **options: Any) -> Array:
+def our_loss(y0: Array, p: Any, **options: Any) -> Array:
+    """The sum of squares of the end state by jaxode's reversible solve."""
     options = {"sensitivity": "reversible", "controller": jo.Fixed(END / STEPS), **options}
     return jnp.sum(jo.solve(field, y0, (0.0, END), p, max_steps=STEPS, **options).y1 ** 2)
 
 
-def peer(y0: Array, p: Any) -> Array:
+def peer_loss(y0: Array, p: Any) -> Array:
+    """The sum of squares of the end state by diffrax with checkpoints."""
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),  # pyright: ignore[reportArgumentType]
         diffrax.Tsit5(),
@@ -58,31 +61,42 @@ def peer(y0: Array, p: Any) -> Array:
     return jnp.sum(solution.ys**2)
 
 
-def make(loss: Callable, pendulums: int = 1) -> tuple[Any, tuple]:
-    """The compiled value and gradient; of many pendulums, all as one state."""
+def make_gradient(loss: Callable, pendulums: int = 1) -> tuple[Any, tuple]:
+    """Value and gradient, jitted, and its inputs; several pendulums are one state."""
     args = jax.tree.map(jnp.asarray, ARGS)
     y0 = Y0 if pendulums == 1 else Y0[:, None] * jnp.linspace(0.9, 1.1, pendulums)
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1))), (y0, args)
 
 
-def kibibytes(loss: Callable, pendulums: int) -> float:
-    """What XLA sets aside for it."""
-    function, args = make(loss, pendulums)
+def temporary_memory(loss: Callable, pendulums: int) -> float:
+    """The temporary memory in KiB that XLA allocates for value and gradient."""
+    function, args = make_gradient(loss, pendulums)
     analysis = function.lower(*args).compile().memory_analysis()
     assert analysis is not None
     return analysis.temp_size_in_bytes / 2**10
 
 
-def rows() -> list[Row]:
-    (mine, args), (theirs, _) = make(ours), make(peer)
+def rows() -> list[Comparison]:
+    memory = {n: [temporary_memory(f, n) for f in (our_loss, peer_loss)] for n in (1, 1000)}
+    compiling = compile_times(
+        lambda: make_gradient(our_loss), lambda: make_gradient(peer_loss), repeats=3
+    )
+    return [
+        time_row(),
+        *(
+            Comparison(f"temporary memory, {n} at once", ours, peer, ">= 5")
+            for n, (ours, peer) in memory.items()
+        ),
+        Comparison("compile", compiling[0], compiling[1], "", note="no target"),
+    ]
+
+
+def time_row() -> Comparison:
+    """The run times, and the errors against a tight adaptive solve."""
+    (ours, args), (peer, _) = make_gradient(our_loss), make_gradient(peer_loss)
     tight = {"sensitivity": "discrete", "solver": "dopri8", "controller": None}
-    exact = make(functools.partial(ours, **tight, rtol=1e-13, atol=1e-13))[0](*args)[1]
-    times = run_times(lambda: mine(*args), lambda: theirs(*args), repeats=15)
-    errors = [distance(function(*args)[1], exact) for function in (mine, theirs)]
-    found = [Row("time", times[0], times[1], ">= 1.3", errors[0], errors[1])]
-    for pendulums in (1, 1000):
-        memory = kibibytes(ours, pendulums), kibibytes(peer, pendulums)
-        found.append(Row(f"temporary memory, {pendulums} at once", *memory, ">= 5"))
-    compiled = compile_times(lambda: make(ours), lambda: make(peer), repeats=3)
-    found.append(Row("compile", compiled[0], compiled[1], "", note="no target"))
-    return found
+    precise_loss = functools.partial(our_loss, **tight, rtol=1e-13, atol=1e-13)
+    exact = make_gradient(precise_loss)[0](*args)[1]
+    times = run_times(lambda: ours(*args), lambda: peer(*args), repeats=15)
+    errors = [relative_error(f(*args)[1], exact) for f in (ours, peer)]
+    return Comparison("time", times[0], times[1], ">= 1.3", errors[0], errors[1])

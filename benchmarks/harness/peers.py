@@ -1,12 +1,13 @@
-"""The peers, each as its own documents advise.
+"""diffrax and JAX's `odeint`, each called as its own documentation advises.
 
-diffrax: one outer jit, no runtime checks, its defaults elsewhere. JAX's `odeint` and gradsolve are
-there for ensembles alone; their functions take what `batches.Ends` says.
+diffrax: one outer jit, no runtime checks, its defaults elsewhere; for stiff problems Kvaerno5 with
+the PI controller that its documentation advises, which takes half as many steps as the default
+controller. Functions named `..._ends` solve an ensemble: their arguments are the vector field, the
+parameters `(trajectories, parameters)`, initial states, times, rtol and atol.
 """
 
 from collections.abc import Callable
-from importlib import metadata, util
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import diffrax
 import jax
@@ -17,7 +18,7 @@ from jax.experimental.ode import odeint
 Field = Callable[[Any, Any, Any], Array]
 
 
-def solution(
+def diffrax_tsit5(
     f: Field,
     y0: Array,
     ts: Array,
@@ -32,9 +33,10 @@ def solution(
     fixed: bool = False,
     throw: bool = True,
 ) -> diffrax.Solution:
-    """Tsit5, values at `ts` or the end alone.
+    """A solve by diffrax's Tsit5, saved at `ts` or, with `ends`, at the end alone.
 
-    The PID controller at its defaults, from a step of `dt` or one of its own; or steps of `dt`.
+    Steps are those of the PID controller at its defaults, the first one `dt` if that is given; with
+    `fixed` all steps are `dt`.
     """
     adaptive = diffrax.PIDController(rtol=rtol, atol=atol)
     return diffrax.diffeqsolve(
@@ -53,78 +55,70 @@ def solution(
     )
 
 
-def solve(
+def diffrax_values(
     f: Field, y0: Array, ts: Array, args: Any, rtol: float, atol: float, *, ends: bool = False
 ) -> Array:
-    """The values of `solution`."""
-    return cast(Array, solution(f, y0, ts, args, rtol, atol, ends=ends).ys)
+    """The states that `diffrax_tsit5` saves."""
+    return cast(Array, diffrax_tsit5(f, y0, ts, args, rtol, atol, ends=ends).ys)
 
 
 def diffrax_ends(f: Field, args: Array, y0: Array, ts: Array, rtol: float, atol: float) -> Array:
-    """The end states of many, by `vmap`."""
+    """The end states of an ensemble by diffrax's Tsit5 under `vmap`."""
 
-    def end(y0: Array, args: Array) -> Array:
-        return solve(f, y0, ts, args, rtol, atol, ends=True)[-1]
+    def end_state(y0: Array, args: Array) -> Array:
+        return diffrax_values(f, y0, ts, args, rtol, atol, ends=True)[-1]
 
-    return jax.vmap(end)(y0, args)
+    return jax.vmap(end_state)(y0, args)
 
 
 def diffrax_steps(f: Field, args: Array, y0: Array, ts: Array, rtol: float, atol: float) -> Array:
-    """How many steps each of many tried."""
+    """The number of steps that diffrax's Tsit5 attempts in each trajectory of an ensemble."""
 
-    def steps(y0: Array, args: Array) -> Array:
-        return solution(f, y0, ts, args, rtol, atol, ends=True).stats["num_steps"]
+    def num_steps(y0: Array, args: Array) -> Array:
+        return diffrax_tsit5(f, y0, ts, args, rtol, atol, ends=True).stats["num_steps"]
 
-    return jax.vmap(steps)(y0, args)
+    return jax.vmap(num_steps)(y0, args)
+
+
+def diffrax_kvaerno5(
+    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any, max_steps: int
+) -> diffrax.Solution:
+    """A solve of a stiff problem by diffrax's Kvaerno5, saved at the end alone."""
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(f),
+        diffrax.Kvaerno5(),
+        ts[0],
+        ts[-1],
+        None,
+        y0,
+        args,
+        saveat=diffrax.SaveAt(t1=True),
+        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, pcoeff=0.3, icoeff=0.4),
+        max_steps=max_steps,
+        throw=False,
+    )
+
+
+def diffrax_stiff_end(
+    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any, max_steps: int = 100_000
+) -> Array:
+    """The end state by `diffrax_kvaerno5`, NaN if the solve failed."""
+    solution = diffrax_kvaerno5(f, args, y0, ts, rtol, atol, max_steps)
+    end_state = cast(Array, solution.ys)[-1]
+    return jnp.where(solution.result == diffrax.RESULTS.successful, end_state, jnp.nan)
+
+
+def diffrax_stiff_ends(
+    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any
+) -> Array:
+    """The end states of a stiff ensemble under `vmap`, with `RecursiveCheckpointAdjoint`."""
+    return jax.vmap(lambda a, y: diffrax_stiff_end(f, a, y, ts, rtol, atol, 4096))(args, y0)
 
 
 def odeint_ends(f: Field, args: Array, y0: Array, ts: Array, rtol: float, atol: float) -> Array:
-    """The end states of many by `jax.experimental.ode.odeint` (Dormand-Prince) and `vmap`."""
+    """The end states of an ensemble by `jax.experimental.ode.odeint` (Dormand-Prince), `vmap`."""
 
-    def end(y0: Array, args: Array) -> Array:
+    def end_state(y0: Array, args: Array) -> Array:
         return odeint(lambda y, t, args: f(t, y, args), y0, ts, args, rtol=rtol, atol=atol)[-1]
 
-    return jax.vmap(end)(y0, args)
-
-
-def gradsolve_name() -> str | None:
-    """gradsolve and its version, None where it is not installed."""
-    found = util.find_spec("gradsolve")
-    return None if found is None else f"gradsolve {metadata.version('gradsolve')}"
-
-
-class _Problem(NamedTuple):
-    """As much of a problem as gradsolve's replay reads."""
-
-    f_jax: Field
-    t0: float
-
-
-def _record(
-    f: Field, args: Array, y0: Array, ts: Array, rtol: float, atol: float
-) -> tuple[Any, Any]:
-    from gradsolve.solvers.tsit5_replay import record_tsit5_jax
-
-    t0, t1 = map(float, ts)
-    return record_tsit5_jax(f, y0, args, t0, t1, rtol=rtol, atol=atol)[:2]
-
-
-def gradsolve_ends(f: Field, args: Array, y0: Array, ts: Array, rtol: float, atol: float) -> Array:
-    """The end states of many by gradsolve's recorder, its forward run without NVIDIA Warp."""
-    return _record(f, args, y0, ts, rtol, atol)[0]
-
-
-def gradsolve_gradient(f: Field, loss: Callable[[Array], Array]) -> Callable:
-    """Value and gradient by `args` of `loss(ends)`: it records step sizes and replays them."""
-    from gradsolve.warp.warp_replay import replay_solve_jax
-
-    def replay(args: Array, y0: Array, t0: Array, steps: Array) -> Array:
-        return loss(replay_solve_jax(_Problem(f, cast(float, t0)), y0, args, steps))
-
-    compiled = jax.jit(jax.value_and_grad(replay))
-
-    def run(args: Array, y0: Array, ts: Array, rtol: float, atol: float) -> Any:
-        steps = _record(f, args, y0, ts, rtol, atol)[1]
-        return compiled(args, y0, ts[0], jnp.asarray(steps))
-
-    return run
+    return jax.vmap(end_state)(y0, args)

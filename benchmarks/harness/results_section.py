@@ -1,18 +1,17 @@
-"""The page of results: each script writes its own section of `docs/results.md`."""
+"""Sections of `docs/results.md`: each module of `benchmarks.accuracy` writes its own."""
 
 import datetime
 import pathlib
 import platform
-import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import jax
 
 import jaxode
+from benchmarks.harness.folders import ACCURACY_PAGE
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
-HEAD = """# What the models reach
+PAGE_HEAD = """# What the models reach
 
 Every section is written by its own command, on one processor each, without a GPU, two at a time:
 milliseconds are rough. Figures are means over seeds, with the smallest and the largest in brackets
@@ -20,16 +19,13 @@ where there is more than one. All models of a section had as many training steps
 """
 
 
-def publish(name: str, title: str, lines: Iterable[str], page: pathlib.Path = PAGE) -> str:
-    """Put a section in the place of the one of the same name, or behind the others; return it."""
+def publish_section(
+    name: str, title: str, lines: Iterable[str], page: pathlib.Path = ACCURACY_PAGE
+) -> str:
+    """Replace the section called `name` on the page, or append it; return its text."""
     begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
-    made = f"{datetime.datetime.now(datetime.UTC).date()}, Python {platform.python_version()}"
-    versions = f"jax {jax.__version__}, jaxode {jaxode.__version__}"
-    script = pathlib.Path(sys.argv[0]).stem
-    command = " ".join([f"python -m benchmarks.accuracy.{script}", *sys.argv[1:]])
-    command = f"`{command}`, {made}, {versions}."
-    section = "\n".join([f"{begin}## {title}\n", *lines, "", command]) + f"\n{end}"
-    text = page.read_text() if page.exists() else HEAD
+    section = "\n".join([f"{begin}## {title}\n", *lines, "", _provenance()]) + f"\n{end}"
+    text = page.read_text() if page.exists() else PAGE_HEAD
     if begin in text:
         before, rest = text.split(begin)
         text = before + section + rest.split(end)[1]
@@ -39,13 +35,10 @@ def publish(name: str, title: str, lines: Iterable[str], page: pathlib.Path = PA
     return section
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table, line by line."""
-    lines = [header, ["---"] * len(header), *rows]
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
-
-
-def spread(values: Sequence[float], form: str = ".3g") -> str:
-    """The mean, with the smallest and the largest."""
-    mean = f"{statistics.fmean(values):{form}}"
-    return f"{mean} ({min(values):{form}} to {max(values):{form}})" if len(values) > 1 else mean
+def _provenance() -> str:
+    """The command that is running, the date and the versions."""
+    script = pathlib.Path(sys.argv[0]).stem
+    command = " ".join([f"python -m benchmarks.accuracy.{script}", *sys.argv[1:]])
+    date = datetime.datetime.now(datetime.UTC).date()
+    python = f"Python {platform.python_version()}"
+    return f"`{command}`, {date}, {python}, jax {jax.__version__}, jaxode {jaxode.__version__}."

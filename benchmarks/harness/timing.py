@@ -1,6 +1,5 @@
-"""How things are timed: in turn, in one process, medians; compilation from a cold cache."""
+"""Run times as medians of interleaved calls, and compile times from a cold cache."""
 
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -9,69 +8,39 @@ from typing import Any
 import jax
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One comparison. Times in milliseconds; errors against a reference, or NaN."""
+def run_times(
+    *functions: Callable[[], Any], repeats: int = 101, min_round_ms: float = 0.0
+) -> list[float]:
+    """The median run time of each function in ms, after one warm-up call.
 
-    work: str
-    ours: float
-    peer: float
-    target: str
-    our_error: float = float("nan")
-    peer_error: float = float("nan")
-    note: str = ""
-
-    @property
-    def ratio(self) -> float:
-        return self.peer / self.ours
-
-
-def run_times(*functions: Callable[[], Any], repeats: int = 101, turn: float = 0.0) -> list[float]:
-    """The median run time of each, ms; called in turn after a warm-up, so that a drift hits all.
-
-    A turn is one call, or as many as take `turn` ms: beside one of seconds, a call of microseconds
-    would else be timed with cold caches alone.
+    The functions are called in rounds, one after the other, so that a drift of the machine's speed
+    affects all of them. In a round each function runs once, or for at least `min_round_ms`: next to
+    a call that takes seconds, a call of microseconds would otherwise always start with cold caches.
     """
     for function in functions:
         jax.block_until_ready(function())
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(repeats):
-        for function, seen in zip(functions, times, strict=True):
-            end = time.perf_counter() + 1e-3 * turn
+        for function, samples in zip(functions, times, strict=True):
+            end = time.perf_counter() + 1e-3 * min_round_ms
             while True:
                 begin = time.perf_counter()
                 jax.block_until_ready(function())
                 now = time.perf_counter()
-                seen.append(now - begin)
+                samples.append(now - begin)
                 if now >= end:
                     break
-    return [1e3 * statistics.median(seen) for seen in times]
+    return [1e3 * statistics.median(samples) for samples in times]
 
 
 def compile_times(*makers: Callable[[], tuple[Any, tuple]], repeats: int = 5) -> list[float]:
-    """The median time to trace and compile, ms; each maker gives a fresh jitted function."""
+    """The median time in ms to trace and compile; each maker returns a newly jitted function."""
     times: list[list[float]] = [[] for _ in makers]
     for _ in range(repeats):
-        for maker, seen in zip(makers, times, strict=True):
+        for maker, samples in zip(makers, times, strict=True):
             jax.clear_caches()
             function, args = maker()
             begin = time.perf_counter()
             function.lower(*args).compile()
-            seen.append(time.perf_counter() - begin)
-    return [1e3 * statistics.median(seen) for seen in times]
-
-
-def table(title: str, rows: list[Row]) -> str:
-    """The rows in Markdown."""
-    lines = [
-        f"### {title}",
-        "",
-        "| work | jaxode | peer | ratio | asked for | error, jaxode | error, peer | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        lines.append(
-            f"| {row.work} | {row.ours:.4g} | {row.peer:.4g} | {row.ratio:.2f} | {row.target} | "
-            f"{row.our_error:.1e} | {row.peer_error:.1e} | {row.note} |"
-        )
-    return "\n".join(lines) + "\n"
+            samples.append(time.perf_counter() - begin)
+    return [1e3 * statistics.median(samples) for samples in times]

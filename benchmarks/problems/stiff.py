@@ -1,4 +1,4 @@
-"""Stiff problems whose fields are plain arithmetic: for JAX arrays and for Python floats alike."""
+"""Stiff problems in plain arithmetic, which JAX arrays and Python floats both evaluate."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,32 +8,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-Slopes = Callable[[Any, Sequence[Any], Sequence[Any]], tuple]
+Derivatives = Callable[[Any, Sequence[Any], Sequence[Any]], tuple]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stiff:
-    """A stiff problem.
+class StiffProblem:
+    """A stiff initial value problem with its end state.
 
-    `slopes(t, y, rates)` takes and gives components one by one. `share` is the absolute tolerance
-    over the relative one, the same for every library; `y1` the state at `t1`.
+    `derivatives(t, y, rates)` takes and returns tuples of components. `atol_per_rtol` is the ratio
+    of the absolute to the relative tolerance, equal for all libraries; `y1` is the state at `t1`.
     """
 
     name: str
-    slopes: Slopes
+    derivatives: Derivatives
     rates: tuple[float, ...]
     y0: tuple[float, ...]
     t1: float
     y1: tuple[float, ...]
-    share: float
+    atol_per_rtol: float
 
     def field(self, t: Array, y: Array, rates: Array) -> Array:
-        """The field on arrays."""
-        return jnp.stack(self.slopes(t, tuple(y), tuple(rates)))
+        """The vector field on JAX arrays."""
+        return jnp.stack(self.derivatives(t, tuple(y), tuple(rates)))
 
-    def in_python(self, t: float, y: np.ndarray) -> tuple:
-        """The field on Python floats, several times as fast as on NumPy's."""
-        return self.slopes(t, y.tolist(), self.rates)
+    def python_field(self, t: float, y: np.ndarray) -> tuple:
+        """The vector field on Python floats, several times as fast as on NumPy's."""
+        return self.derivatives(t, y.tolist(), self.rates)
 
     def error(self, y: Any) -> float:
         """The largest relative error of a component of the end state."""
@@ -107,24 +107,24 @@ def pollution(t, y, k):
 # End states: Mazzia, Magherini, Test Set for IVP Solvers, digits as in CRAN's deTestSet; that of
 # ROBER at 1e5 by Rodas4, Rodas5P and SciPy's Radau, which agree to twelve digits.
 # fmt: off
-ROBER = Stiff(
+ROBER = StiffProblem(
     "ROBER", robertson, (0.04, 1e4, 3e7), (1.0, 0.0, 0.0), 1e5,
     (0.0178659211421, 7.274751468436e-08, 0.982134006110382), 1e-5,
 )
-HIRES = Stiff(
+HIRES = StiffProblem(
     "HIRES", hires, (280.0,), (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0057), 321.8122,
     (0.0007371312573325668, 0.0001442485726316185, 5.888729740967575e-05, 0.001175651343283149,
      0.002386356198831331, 0.006238968252742796, 0.002849998395185769, 0.002850001604814231), 1e-4,
 )
-OREGO = Stiff(
+OREGO = StiffProblem(
     "OREGO", oregonator, (77.27, 8.375e-6, 0.161), (1.0, 2.0, 3.0), 360.0,
     (1.000814870318523, 1228.178521549917, 132.0554942846706), 1e-2,
 )
-VAN_DER_POL = Stiff(
+VAN_DER_POL = StiffProblem(
     "Van der Pol, mu 1,000", van_der_pol, (1000.0,), (2.0, 0.0), 2000.0,
     (1.706167732170469, -0.0008928097010248125), 1e-4,
 )
-POLLU = Stiff(
+POLLU = StiffProblem(
     "POLLU", pollution,
     (0.35, 26.6, 1.23e4, 8.6e-4, 8.2e-4, 1.5e4, 1.3e-4, 2.4e4, 1.65e4, 9e3, 0.022, 1.2e4, 1.88,
      1.63e4, 4.8e6, 3.5e-4, 0.0175, 1e8, 4.44e11, 1240.0, 2.1, 5.78, 0.0474, 1780.0, 3.12),

@@ -1,7 +1,7 @@
 /* Many Lorenz systems with Tsitouras' 5(4) pair, in vectorised C.
  *
- * LANES trajectories step together; where one ends, the next takes its lane. Every loop over lanes
- * has plain arithmetic in it, which `cc -O3 -march=native -ffast-math` makes vector instructions.
+ * LANES trajectories step together; when one ends, the next trajectory takes its lane. Loops over
+ * lanes contain only arithmetic, which `cc -O3 -march=native -ffast-math` vectorises.
  */
 #include <math.h>
 #include <stdint.h>
@@ -26,39 +26,39 @@ static const double ERROR[7] = {
     0.5823571654525552, -0.45808210592918697, 0.015151515151515152,
 };
 
-/* The lanes: parameters, time, next step, state, the state after a step, and the slopes. */
+/* For each lane: parameters, time, next step, state, state after a step, and stage derivatives. */
 typedef struct {
     double p[3][LANES], t[LANES], h[LANES], y[3][LANES], y1[3][LANES], k[7][3][LANES];
     long number[LANES];
 } Lanes;
 
-static inline void field(const double y[3], const Lanes *x, int l, double slope[3]) {
-    slope[0] = x->p[0][l] * (y[1] - y[0]);
-    slope[1] = y[0] * (x->p[1][l] - y[2]) - y[1];
-    slope[2] = y[0] * y[1] - x->p[2][l] * y[2];
+static inline void field(const double y[3], const Lanes *x, int l, double derivative[3]) {
+    derivative[0] = x->p[0][l] * (y[1] - y[0]);
+    derivative[1] = y[0] * (x->p[1][l] - y[2]) - y[1];
+    derivative[2] = y[0] * y[1] - x->p[2][l] * y[2];
 }
 
-/* The weighted sum of the first `count` slopes of component `c`. */
+/* Weighted sum of the first `count` stage derivatives of component `c`. */
 static inline double sum(const double *weights, int count, const Lanes *x, int c, int l) {
     double total = 0;
     UNROLLED for (int j = 0; j < count; j++) total += weights[j] * x->k[j][c][l];
     return total;
 }
 
-/* Slope `s`; the state that it is taken at is left in y1. */
+/* Compute stage derivative `s`; stage 6 stores its state in y1. */
 static inline __attribute__((always_inline)) void stage(int s, Lanes *x, const double *h) {
     EACH_LANE {
-        double y[3], slope[3];
+        double y[3], derivative[3];
         EACH_COMPONENT y[c] = x->y[c][l] + h[l] * sum(A[s - 1], s, x, c, l);
-        field(y, x, l, slope);
+        field(y, x, l, derivative);
         EACH_COMPONENT {
-            x->k[s][c][l] = slope[c];
+            x->k[s][c][l] = derivative[c];
             if (s == 6) x->y1[c][l] = y[c];
         }
     }
 }
 
-/* 0.9 q^(-1/10) within the controller's limits; the bits of q are nearly its logarithm. */
+/* 0.9 q^(-1/10) within the controller's limits; the bits of q approximate its logarithm. */
 static inline float factor(double q) {
     union { float value; int32_t bits; } as = {.value = (float)q};
     float power = ((float)as.bits * 0x1p-23f - 127.0f) * -0.1f, whole = floorf(power);
@@ -69,7 +69,7 @@ static inline float factor(double q) {
     return found > most ? most : found;
 }
 
-/* A step of every lane, its error judged; whether any has come to t1. */
+/* Step every lane, accept or reject by its error; return 1 if a lane has reached t1. */
 static int step(Lanes *x, double t1, double rtol, double atol) {
     double h[LANES], squared[LANES];
     float change[LANES];
@@ -99,20 +99,20 @@ static int step(Lanes *x, double t1, double rtol, double atol) {
     return ended;
 }
 
-/* Put trajectory `number` into a lane; a negative one leaves it idle, on the first once more. */
+/* Load trajectory `number` into a lane; a negative number loads the first one as a placeholder. */
 static void load(Lanes *x, int l, long number, const double *y0, const double *p, double h0) {
     long row = number < 0 ? 0 : number;
-    double y[3], slope[3];
+    double y[3], derivative[3];
     EACH_COMPONENT {
         x->y[c][l] = y[c] = y0[3 * row + c];
         x->p[c][l] = p[3 * row + c];
     }
-    field(y, x, l, slope);
-    EACH_COMPONENT x->k[0][c][l] = slope[c];
+    field(y, x, l, derivative);
+    EACH_COMPONENT x->k[0][c][l] = derivative[c];
     x->t[l] = 0, x->h[l] = h0, x->number[l] = number;
 }
 
-/* Solve `n` trajectories from 0 to t1 with first steps h0; returns how many steps were tried. */
+/* Solve `n` trajectories from 0 to t1 with first step h0; return the number of attempted steps. */
 long solve(long n, const double *y0, const double *p, double *ends, double t1, double rtol,
            double atol, double h0) {
     Lanes x;

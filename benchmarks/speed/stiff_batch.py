@@ -1,4 +1,4 @@
-"""Ensembles of stiff problems whose rates are spread: end states, and gradients by the rates."""
+"""Stiff ensembles with random reaction rates: end states, and gradients by the rates."""
 
 import time
 from collections.abc import Callable
@@ -11,17 +11,18 @@ import numpy as np
 from jax import Array
 
 import jaxode as jo
-from benchmarks.harness.timing import Row, run_times
-from benchmarks.problems.stiff import POLLU, ROBER, Stiff
+from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.errors import median_max_relative_error, median_relative_error
+from benchmarks.harness.peers import diffrax_stiff_ends
+from benchmarks.harness.timing import run_times
+from benchmarks.problems.ensembles import Ensemble
+from benchmarks.problems.stiff import POLLU, ROBER, StiffProblem
 from benchmarks.speed.ensemble_solves import (
-    Ensemble,
-    batch,
     lockstep_share,
-    make,
+    make_forward,
     make_gradient,
-    median_share,
+    solve_ensemble,
 )
-from benchmarks.speed.stiff_peers import diffrax_ends
 from jaxode.solvers.registry import SOLVERS
 
 TITLE = (
@@ -30,109 +31,111 @@ TITLE = (
 )
 ERROR = 1e-6
 RTOLS = tuple(10.0 ** (-0.5 * k) for k in range(6, 15))
-OURS = ("rodas4", "rodas5p", "kvaerno5", "bdf")
+OUR_SOLVERS = ("rodas4", "rodas5p", "kvaerno5", "bdf")
 
 
-class Reached(NamedTuple):
-    """The ensemble's end states by rtol, the rtol that is wanted, its time and error there."""
+class LoosestSolve(NamedTuple):
+    """A solve by rtol, the loosest rtol that reaches the error, and time and error there."""
 
-    run: Callable[[float], Array]
+    solve: Callable[[float], Array]
     rtol: float
     time: float
     error: float
 
 
-def rows() -> list[Row]:
-    rober, pollu = spread(ROBER, 1024), spread(POLLU, 256)
-    solver, rtols, found = end_states("1,024 ROBER", ROBER, rober, ">= 100")
+def rows() -> list[Comparison]:
+    rober, pollu = random_rates(ROBER, 1024), random_rates(POLLU, 256)
+    solver, rtols, rober_row = end_states("1,024 ROBER", ROBER, rober, ">= 100")
     gradients = gradient_row("1,024 ROBER, value and gradient", solver, rtols, rober, ROBER)
-    return [found, gradients, end_states("256 POLLU", POLLU, pollu, ">= 20")[2]]
+    return [rober_row, gradients, end_states("256 POLLU", POLLU, pollu, ">= 20")[2]]
 
 
-def spread(problem: Stiff, count: int) -> Ensemble:
-    """The problem with rates of its own for each trajectory."""
+def random_rates(problem: StiffProblem, count: int) -> Ensemble:
+    """The problem with random rates for each trajectory."""
     factors = np.exp(0.5 * np.random.default_rng(0).normal(size=(count, len(problem.rates))))
     y0 = jnp.tile(jnp.array(problem.y0), (count, 1))
     args = jnp.asarray(factors * np.array(problem.rates))
     return Ensemble(problem.field, args, y0, jnp.array([0.0, problem.t1]), 0.0, 0.0)
 
 
-def ours(solver: str) -> Callable[..., jo.Solution]:
-    return partial(batch, solver=solver, max_steps=16384)
+def our_solve(solver: str) -> Callable[..., jo.Solution]:
+    """The solve of an ensemble by one of jaxode's solvers."""
+    return partial(solve_ensemble, solver=solver, max_steps=16384)
 
 
 def our_ends(solver: str) -> Callable[..., Array]:
-    return lambda *inputs: ours(solver)(*inputs).y1
+    """The end states of an ensemble by one of jaxode's solvers."""
+    return lambda *inputs: our_solve(solver)(*inputs).y1
 
 
-def at(ensemble: Ensemble, problem: Stiff, rtol: float) -> Ensemble:
-    return ensemble._replace(rtol=rtol, atol=rtol * problem.share)
-
-
-def worst(found: Array, exact: Array) -> float:
-    """The median over trajectories of the largest relative error of a component."""
-    return float(jnp.median(jnp.abs(found / exact - 1).max(axis=-1)))
+def with_rtol(ensemble: Ensemble, problem: StiffProblem, rtol: float) -> Ensemble:
+    """The ensemble with the tolerances that belong to `rtol`."""
+    return ensemble._replace(rtol=rtol, atol=rtol * problem.atol_per_rtol)
 
 
 def end_states(
-    work: str, problem: Stiff, ensemble: Ensemble, target: str
-) -> tuple[str, tuple[float, float], Row]:
-    """The fastest of our solvers, its and diffrax's tolerance, and the row of both."""
-    solves = {n: jax.jit(partial(ours(n), ensemble.field)) for n in OURS if n in SOLVERS}
-    exact = solves["rodas5p"](*at(ensemble, problem, 1e-11).inputs).y1
+    work: str, problem: StiffProblem, ensemble: Ensemble, target: str
+) -> tuple[str, tuple[float, float], Comparison]:
+    """The fastest of jaxode's solvers, its and diffrax's tolerance, and the row of both."""
+    names = [name for name in OUR_SOLVERS if name in SOLVERS]
+    solves = {name: jax.jit(partial(our_solve(name), ensemble.field)) for name in names}
+    exact = solves["rodas5p"](*with_rtol(ensemble, problem, 1e-11).inputs).y1
 
-    def reached(ends: Callable) -> Reached:
-        run = lambda rtol: ends(*at(ensemble, problem, rtol).inputs)  # noqa: E731
-        return loosest(run, partial(worst, exact=exact))
+    def loosest(ends: Callable) -> LoosestSolve:
+        solve = lambda rtol: ends(*with_rtol(ensemble, problem, rtol).inputs)  # noqa: E731
+        return loosest_solve(solve, partial(median_max_relative_error, exact=exact))
 
-    found = {
-        name: reached(lambda *inputs, solve=solve: solve(*inputs).y1)
+    candidates = {
+        name: loosest(lambda *inputs, solve=solve: solve(*inputs).y1)
         for name, solve in solves.items()
     }
-    solver, mine = min(found.items(), key=lambda item: (item[1].error > ERROR, item[1].time))
-    theirs = reached(make(diffrax_ends, ensemble)[0])
+    solver, ours = min(candidates.items(), key=lambda item: (item[1].error > ERROR, item[1].time))
+    peer = loosest(make_forward(diffrax_stiff_ends, ensemble)[0])
     times = run_times(
-        lambda: mine.run(mine.rtol), lambda: theirs.run(theirs.rtol), repeats=3, turn=200.0
+        lambda: ours.solve(ours.rtol),
+        lambda: peer.solve(peer.rtol),
+        repeats=3,
+        min_round_ms=200.0,
     )
-    stats = solves[solver](*at(ensemble, problem, mine.rtol).inputs).stats
+    stats = solves[solver](*with_rtol(ensemble, problem, ours.rtol).inputs).stats
     note = (
-        f"{solver}, rtol {mine.rtol:.1e}; diffrax's {theirs.rtol:.1e}; useful share "
+        f"{solver}, rtol {ours.rtol:.1e}; diffrax's {peer.rtol:.1e}; useful share "
         f"{float(stats.useful_share):.2f}, in lockstep {lockstep_share(stats.num_steps):.2f}"
     )
-    row = Row(work, times[0], times[1], target, mine.error, theirs.error, note)
-    return solver, (mine.rtol, theirs.rtol), row
+    row = Comparison(work, times[0], times[1], target, ours.error, peer.error, note)
+    return solver, (ours.rtol, peer.rtol), row
 
 
-def loosest(run: Callable[[float], Array], error: Callable[[Array], float]) -> Reached:
-    """The loosest tolerance that reaches the error; the tightest where none does."""
-    jax.block_until_ready(run(RTOLS[0]))
+def loosest_solve(solve: Callable[[float], Array], error: Callable[[Array], float]) -> LoosestSolve:
+    """The solve at the loosest tolerance that reaches `ERROR`, or at the tightest one."""
+    jax.block_until_ready(solve(RTOLS[0]))
     for rtol in RTOLS:
         begin = time.perf_counter()
-        ends = jax.block_until_ready(run(rtol))
-        found = Reached(run, rtol, time.perf_counter() - begin, error(ends))
+        ends = jax.block_until_ready(solve(rtol))
+        found = LoosestSolve(solve, rtol, time.perf_counter() - begin, error(ends))
         if found.error <= ERROR:
             break
     return found
 
 
 def gradient_row(
-    work: str, solver: str, rtols: tuple[float, float], ensemble: Ensemble, problem: Stiff
-) -> Row:
-    """The sum of squares of the end states by each trajectory's rates, errors by their logarithms.
+    work: str, solver: str, rtols: tuple[float, float], ensemble: Ensemble, problem: StiffProblem
+) -> Comparison:
+    """The gradient of the sum of squares of the end states by each trajectory's rates.
 
-    At the tolerances of the end states; `RecursiveCheckpointAdjoint` is run twice, which takes
-    half a minute.
+    Tolerances are those of the end states, and errors those of the gradient by the logarithms of
+    the rates. `RecursiveCheckpointAdjoint` runs only twice, which takes half a minute.
     """
-    mine, inputs = make_gradient(our_ends(solver), at(ensemble, problem, rtols[0]))
-    other, other_inputs = make_gradient(diffrax_ends, at(ensemble, problem, rtols[1]))
-    exact = mine(*at(ensemble, problem, 1e-9).inputs)[1] * ensemble.args
-    found: list[Array] = []
+    ours, inputs = make_gradient(our_ends(solver), with_rtol(ensemble, problem, rtols[0]))
+    peer, peer_inputs = make_gradient(diffrax_stiff_ends, with_rtol(ensemble, problem, rtols[1]))
+    exact = ours(*with_rtol(ensemble, problem, 1e-9).inputs)[1] * ensemble.args
+    peer_gradients: list[Array] = []
 
-    def run() -> None:
-        found.append(jax.block_until_ready(other(*other_inputs))[1])
+    def run_peer() -> None:
+        peer_gradients.append(jax.block_until_ready(peer(*peer_inputs))[1])
 
-    times = run_times(lambda: mine(*inputs), run, repeats=1, turn=1000.0)
-    gradients = mine(*inputs)[1], found[-1]
-    errors = [median_share(gradient * ensemble.args, exact) for gradient in gradients]
+    times = run_times(lambda: ours(*inputs), run_peer, repeats=1, min_round_ms=1000.0)
+    gradients = ours(*inputs)[1], peer_gradients[-1]
+    errors = [median_relative_error(gradient * ensemble.args, exact) for gradient in gradients]
     note = f"{solver}; errors relative, by the logarithms"
-    return Row(work, times[0], times[1], ">= 50", errors[0], errors[1], note)
+    return Comparison(work, times[0], times[1], ">= 50", errors[0], errors[1], note)

@@ -1,11 +1,11 @@
-"""Large states, one array for each stage: the XLA path itself, and what the device does in it."""
+"""Large states, solved by XLA without a kernel, with the device's activity."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from benchmarks.gpu.ensemble import Ensemble, gradient
-from benchmarks.gpu.ensemble_jobs import DIFFRAX, XLA, jobs
+from benchmarks.gpu.ensemble import GpuEnsemble, gradient
+from benchmarks.gpu.ensemble_jobs import DIFFRAX, XLA, ensemble_jobs
 from benchmarks.gpu.jobs import Section
 from benchmarks.gpu.sizes import Sizes
 
@@ -13,58 +13,62 @@ RTOL, ATOL = 1e-5, 1e-7
 
 
 def section(sizes: Sizes) -> Section:
+    """The jobs of this section."""
     points, side = sizes.points, sizes.wave
     rates = np.array([1.0, 3.0, 0.5])
-    heap = Ensemble(brusselator, rates, humps(points), 10.0, (None, None), RTOL, ATOL)
-    name = f"Brusselator, 1-D, {2 * points:,} unknowns"
-    # A sample of two: sixteen large waves in float64 would keep the processor busy.
-    waves = Ensemble(
-        wave, np.float64(1.0), standing(side, sizes.waves), 50.0, (None, 0), RTOL, ATOL, sample=2
+    reaction = GpuEnsemble(
+        brusselator, rates, brusselator_start(points), 10.0, (None, None), RTOL, ATOL
     )
-    by = XLA, DIFFRAX
+    name = f"Brusselator, 1-D, {2 * points:,} unknowns"
+    # Two waves are the sample, because the exact solution of all would take the processor long.
+    waves = GpuEnsemble(
+        wave, np.float64(1.0), standing_waves(side, sizes.waves), 50.0, (None, 0), RTOL, ATOL,
+        sample_size=2,
+    )  # fmt: skip
+    methods = XLA, DIFFRAX
     found = [
-        *jobs(name, heap, by=by, traced=True),
-        *jobs(f"{name}, gradient", heap, gradient, by, traced=True),
-        *jobs(f"wave, {side} x {side}", waves, by=by, traced=True),
+        *ensemble_jobs(name, reaction, methods=methods, profiled=True),
+        *ensemble_jobs(f"{name}, gradient", reaction, gradient, methods, profiled=True),
+        *ensemble_jobs(f"wave, {side} x {side}", waves, methods=methods, profiled=True),
     ]
     text = (
         f"Tsit5, rtol {RTOL:g}, atol {ATOL:g}, points a unit apart; a single state by `jo.solve`, "
         "waves by `jo.solve_batch(kernel=False)`; the gradient is by the three rates. Idle: the "
-        "share of a run in which the device did nothing, and how often the host read from it, per "
-        "step of the longest trajectory (of a gradient: per step there and back), by "
-        "`jax.profiler`."
+        "share of a run in which the device did nothing; reads: copies to the host per step of the "
+        "longest trajectory (of a gradient: per step of both passes), by `jax.profiler`."
     )
     return Section("Large states, float32, without a kernel", text, found)
 
 
 def brusselator(t: Array, y: Array, rates: Array) -> Array:
-    """Rows u and v, with diffusion on points a unit apart, held fast at both ends."""
+    """The vector field of rows u and v, with fixed values at both ends and unit spacing."""
     (u, v), (a, b, diffusion) = y, rates
-    made = u * u * v
-    du = a + made - (b + 1) * u + diffusion * _bent(u, a)
-    return jnp.stack([du, b * u - made + diffusion * _bent(v, b / a)])
+    reaction = u * u * v
+    du = a + reaction - (b + 1) * u + diffusion * _second_difference(u, a)
+    return jnp.stack([du, b * u - reaction + diffusion * _second_difference(v, b / a)])
 
 
-def _bent(w: Array, end: Array) -> Array:
-    w = jnp.concatenate([end[None], w, end[None]])
+def _second_difference(w: Array, boundary: Array) -> Array:
+    w = jnp.concatenate([boundary[None], w, boundary[None]])
     return w[2:] - 2 * w[1:-1] + w[:-2]
 
 
-def humps(points: int) -> np.ndarray:
-    places = np.arange(1, points + 1) / (points + 1)
-    return np.stack([1 + np.sin(2 * np.pi * places), np.full(points, 3.0)])
+def brusselator_start(points: int) -> np.ndarray:
+    """The initial state of the Brusselator."""
+    x = np.arange(1, points + 1) / (points + 1)
+    return np.stack([1 + np.sin(2 * np.pi * x), np.full(points, 3.0)])
 
 
 def wave(t: Array, y: Array, speed: Array) -> Array:
-    """Heights and their velocities, zero around the edge."""
+    """The vector field of heights and velocities, zero at the boundary."""
     u, velocity = y
     w = jnp.pad(u, 1)
-    around = w[2:, 1:-1] + w[:-2, 1:-1] + w[1:-1, 2:] + w[1:-1, :-2]
-    return jnp.stack([velocity, speed**2 * (around - 4 * u)])
+    neighbours = w[2:, 1:-1] + w[:-2, 1:-1] + w[1:-1, 2:] + w[1:-1, :-2]
+    return jnp.stack([velocity, speed**2 * (neighbours - 4 * u)])
 
 
-def standing(side: int, count: int) -> np.ndarray:
-    """Sines along both sides, another pair of them in each of a batch; at rest."""
-    places = np.pi * np.arange(1, side + 1) / (side + 1)
-    waves = [np.outer(np.sin((k + 1) * places), np.sin((2 * k + 1) * places)) for k in range(count)]
+def standing_waves(side: int, count: int) -> np.ndarray:
+    """Initial states at rest: products of sines, with different modes in each trajectory."""
+    x = np.pi * np.arange(1, side + 1) / (side + 1)
+    waves = [np.outer(np.sin((k + 1) * x), np.sin((2 * k + 1) * x)) for k in range(count)]
     return np.stack([np.stack([u, np.zeros_like(u)]) for u in waves])
