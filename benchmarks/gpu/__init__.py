@@ -1,1 +1,1 @@
-"""jaxode beside its peers on a GPU, in under eight minutes. Run with `make bench-gpu`."""
+"""jaxode beside its peers on a GPU, measured in under eight minutes by `make bench-gpu`."""

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.gpu [NAME ...]`: measure on one GPU, write a page and a figure."""
+"""`python -m benchmarks.gpu [NAME ...]`: measure on one GPU, write a report and a figure."""
 
 import os
 
-# Before JAX is imported, here and in the processes that measure: no runtime checks in diffrax,
-# memory as it is needed, and nothing compiled before is taken from a disk.
+# These must be set before JAX is imported, here and in the measuring processes: no runtime checks
+# in diffrax, memory allocated on demand, and no persistent compilation cache.
 os.environ["EQX_ON_ERROR"] = "nan"
 os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
@@ -14,14 +14,14 @@ import sys
 import tempfile
 import time
 
-from benchmarks.gpu.card import versions
+from benchmarks.gpu.device import software_versions
 from benchmarks.gpu.jobs import PROCESSOR
-from benchmarks.gpu.report import not_run
+from benchmarks.gpu.report import not_run_page
 from benchmarks.gpu.sizes import FULL, SMOKE
-from benchmarks.gpu.supervise import Findings, ask_card, measure
+from benchmarks.gpu.supervisor import Results, measure, query_device
+from benchmarks.harness.folders import RESULTS
 
-RESULTS = pathlib.Path(__file__).parents[1] / "results"
-# Of the time, in this order; what is not needed goes to those that follow.
+# The share of the time of each section, in the order of measurement; unused time passes on.
 SHARES = {
     "lorenz": 110.0,
     "rober": 70.0,
@@ -36,32 +36,40 @@ MINUTES = 7.5
 
 
 def main() -> int:
-    """Measure what was named, or all; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SHARES)}")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, on any machine")
-    parser.add_argument("--out", type=pathlib.Path, help="folder of the page and the figure")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="to end in")
-    given = parser.parse_args()
-    unknown = set(given.names) - set(SHARES)
-    if unknown:
-        parser.error(f"nothing called {', '.join(sorted(unknown))}; known: {', '.join(SHARES)}")
+    """Measure the sections named on the command line, or all; return the exit status."""
+    options = parse_options()
     begin = time.time()
-    card = ask_card()
-    if isinstance(card, str) or not (card.is_gpu or given.smoke):
-        return say_not_run(given.out or RESULTS, card)
-    folder = given.out or (pathlib.Path(tempfile.mkdtemp()) if given.smoke else RESULTS)
-    print(f"{card.name}; {card.versions}. At most {given.minutes:g} minutes.", flush=True)
-    shares = {name: SHARES[name] for name in SHARES if name in given.names or not given.names}
-    findings = Findings(card, folder, begin)
-    measure(shares, SMOKE if given.smoke else FULL, begin + 60 * given.minutes, findings)
-    return 0 if any(not row.failure for row in findings.rows.values()) else 1
+    device = query_device()
+    if isinstance(device, str) or not (device.is_gpu or options.smoke):
+        return write_not_run(options.out or RESULTS, device)
+    folder = options.out or (pathlib.Path(tempfile.mkdtemp()) if options.smoke else RESULTS)
+    print(f"{device.name}; {device.versions}. At most {options.minutes:g} minutes.", flush=True)
+    names = options.names or SHARES
+    shares = {name: share for name, share in SHARES.items() if name in names}
+    results = Results(device, folder, begin)
+    measure(shares, SMOKE if options.smoke else FULL, begin + 60 * options.minutes, results)
+    return 0 if any(not found.failure for found in results.measurements.values()) else 1
 
 
-def say_not_run(folder: pathlib.Path, card: object) -> int:
-    """Print and write a table without numbers; a failure only if JAX did not start."""
-    broken = isinstance(card, str)
-    text = not_run(card if broken else "JAX has no NVIDIA GPU here", versions())
+def parse_options() -> argparse.Namespace:
+    """The options on the command line; an unknown name ends the program with a message."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    known = ", ".join(SHARES)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known}")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, on any machine")
+    parser.add_argument("--out", type=pathlib.Path, help="folder of the report and the figure")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="the time limit")
+    options = parser.parse_args()
+    unknown = set(options.names) - set(SHARES)
+    if unknown:
+        parser.error(f"nothing called {', '.join(sorted(unknown))}; known: {known}")
+    return options
+
+
+def write_not_run(folder: pathlib.Path, device: object) -> int:
+    """Print and write a report without measurements; the status is 1 only if JAX did not start."""
+    broken = isinstance(device, str)
+    text = not_run_page(device if broken else "JAX has no NVIDIA GPU here", software_versions())
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "gpu-not-run.md"
     path.write_text(text)

@@ -1,4 +1,4 @@
-"""Floating-point operations of a step: counted in a field's program, estimated around it."""
+"""Floating-point operations of a step: those of the vector field counted, the rest estimated."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-# Those that compute, one operation per number of the result; a sine or an exponential counts once.
+# Primitives that count as one operation per element of the result, transcendental ones too.
 ARITHMETIC = frozenset(
     [
         *("add", "sub", "mul", "div", "neg", "max", "min", "abs", "sqrt", "rsqrt", "square"),
@@ -14,39 +14,47 @@ ARITHMETIC = frozenset(
         "add_any",
     ]
 )
-SAID = (
-    "GFLOP/s are useful ones: the operations of the field, counted in its jaxpr (a tanh counts as "
+EXPLANATION = (
+    "GFLOP/s count useful operations: those of the vector field, counted in its jaxpr (a tanh is "
     "one), times its evaluations in a step (7 stages of Tsit5, the last one shared), and two for "
     "each component and entry of the tableau; Rodas5P has a Jacobian, its LU and 8 solves "
     "besides; a gradient counts as four solves."
 )
-# Of a gradient: the solve, its replay, and two for the derivative of each operation.
-GRADIENT = 4
+# A gradient counts as the solve, its recomputation, and two operations for each operation's VJP.
+SOLVES_PER_GRADIENT = 4
 
 
-def of_step(field: Callable[..., Any], args: Any, y0: Any, solver: str) -> float:
+def step_flops(field: Callable[..., Any], args: Any, y0: Any, solver: str) -> float:
     """Operations of a step of one trajectory; `args` and `y0` are arrays or their shapes."""
-    once = of_field(field, jax.ShapeDtypeStruct((), y0.dtype), y0, args)
-    return {"tsit5": of_tsit5, "rodas5p": of_rodas5p}[solver](once, int(np.prod(y0.shape)))
+    evaluation = field_flops(field, jax.ShapeDtypeStruct((), y0.dtype), y0, args)
+    of_solver = {"tsit5": tsit5_flops, "rodas5p": rodas5p_flops}[solver]
+    return of_solver(evaluation, int(np.prod(y0.shape)))
 
 
-def of_field(field: Callable[..., Any], *arguments: Any) -> float:
-    """Operations of one evaluation."""
+def field_flops(field: Callable[..., Any], *arguments: Any) -> float:
+    """Operations of one evaluation of the vector field."""
     return float(sum(map(_operations, _equations(jax.make_jaxpr(field)(*arguments).jaxpr))))
 
 
-def of_tsit5(field: float, size: int) -> float:
-    """A step with six new slopes: 21 entries of the tableau, 7 of the error, and its norm."""
+def tsit5_flops(field: float, size: int) -> float:
+    """Operations of a step of Tsit5.
+
+    Six evaluations, 21 tableau coefficients, 7 of the error estimate, and the error norm.
+    """
     return 6 * field + size * (2 * (21 + 7) + 6)
 
 
-def of_rodas5p(field: float, size: int) -> float:
-    """A step of eight stages: Jacobian by tangents, LU, solves, and 28 pairs of entries."""
+def rodas5p_flops(field: float, size: int) -> float:
+    """Operations of a step of Rodas5P.
+
+    Eight stages, the Jacobian by tangents, its LU factors and solves, and 28 pairs of coefficients.
+    """
     jacobian, lu, solves = 2 * size * field, 2 / 3 * size**3, 8 * 2 * size**2
     return 8 * field + jacobian + lu + solves + size * (4 * 28 + 6)
 
 
 def _operations(equation: Any) -> int:
+    """Operations of one equation of a jaxpr."""
     out = int(np.prod(equation.outvars[0].aval.shape))
     name = str(equation.primitive)
     if name == "dot_general":
@@ -59,7 +67,7 @@ def _operations(equation: Any) -> int:
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
-    """Those of inner programs in the place of what calls them."""
+    """The equations of a jaxpr, with inner jaxprs in place of the equations that call them."""
     for equation in jaxpr.eqns:
         inner = [p for p in equation.params.values() if hasattr(p, "eqns") or hasattr(p, "jaxpr")]
         for program in inner:

@@ -1,4 +1,4 @@
-"""What is measured: jobs, in comparisons and sections; and the row that comes of a job."""
+"""Jobs to measure, in comparisons and sections, and the measurement that each job yields."""
 
 import dataclasses
 import math
@@ -7,50 +7,50 @@ from typing import Any, NamedTuple
 
 NAN = math.nan
 OUT_OF_TIME = "skipped: out of time"
-# The section that has no GPU.
+# The section that runs without a GPU.
 PROCESSOR = "processor"
 
 
-class Key(NamedTuple):
-    """Which job it is; those that differ in `by` alone are a comparison, and timed in turn."""
+class JobKey(NamedTuple):
+    """The identity of a job; keys that differ in `method` alone are one comparison."""
 
     section: str
     work: str
     count: int
-    by: str
+    method: str
 
 
 class Outcome(NamedTuple):
-    """What was computed, and the steps that a trajectory tried: the mean over them, the most."""
+    """The computed value, with the mean and the largest number of steps over trajectories."""
 
     value: Any
-    steps: Any = NAN
-    most: Any = NAN
+    mean_steps: Any = NAN
+    max_steps: Any = NAN
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One thing to time.
+    """One program to time.
 
-    `make` gives a function and its inputs, the arrays; it is compiled, or called as it is where
-    `eager`. `error` and `note` are asked with the outcome's value; `flops` are those of a step of
-    a trajectory; `traced`: the profiler watches a run.
+    `make` returns a function and its input arrays; the function is compiled, unless the job is
+    `eager`. `error` and `note` take the outcome's value; `flops` are the operations of one step of
+    one trajectory; with `profiled` the profiler records one more run.
     """
 
     work: str
     count: int
-    by: str
+    method: str
     make: Callable[[], tuple[Callable[..., Outcome], tuple]]
     error: Callable[[Any], float] | None = None
     note: Callable[[Any], str] | None = None
     flops: float = NAN
     eager: bool = False
-    traced: bool = False
+    profiled: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Jobs with a title; ratios are the times of `base`, the fastest of them, over the others."""
+    """Jobs with a title and a text; ratios are the times of the method `base` over the others."""
 
     title: str
     text: str
@@ -60,27 +60,27 @@ class Section:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
-    """What was found; `failure` says in a line why nothing was."""
+class Measurement:
+    """The result of a job; `failure` says in one line why there is none."""
 
-    key: Key
+    key: JobKey
     flops: float = NAN
     x64: bool = False
     ms: float = NAN
-    turns: int = 0
-    compiled: float = NAN  # seconds
-    steps: float = NAN
-    most: float = NAN
+    rounds: int = 0
+    compile_seconds: float = NAN
+    mean_steps: float = NAN
+    max_steps: float = NAN
     error: float = NAN
     note: str = ""
-    idle: float = NAN
-    read_backs: float = NAN  # per step
+    idle_share: float = NAN
+    reads_per_step: float = NAN
     failure: str = OUT_OF_TIME
 
     @property
     def ns_per_step(self) -> float:
         """Nanoseconds per step of a trajectory."""
-        return 1e6 * self.ms / (self.key.count * self.steps)
+        return 1e6 * self.ms / (self.key.count * self.mean_steps)
 
     @property
     def gflops(self) -> float:
@@ -88,29 +88,29 @@ class Row:
         return self.flops / self.ns_per_step
 
 
-class Part(NamedTuple):
-    """A section as the page has it."""
+class SectionPlan(NamedTuple):
+    """A section as the report shows it: its text and the keys of its jobs."""
 
     title: str
     text: str
     base: str
-    keys: list[Key]
+    keys: list[JobKey]
 
 
-def blank(name: str, section: Section, job: Job) -> Row:
-    """The row of a job that has not run."""
-    return Row(Key(name, job.work, job.count, job.by), job.flops, section.x64)
+def unmeasured(name: str, section: Section, job: Job) -> Measurement:
+    """The measurement of a job that has not run."""
+    return Measurement(JobKey(name, job.work, job.count, job.method), job.flops, section.x64)
 
 
-def chunks(keys: Sequence[Key], least: int) -> Iterator[list[list[Key]]]:
-    """Comparisons, whole, by chunks of `least` jobs or a few more: what is compiled together."""
-    comparisons: dict[tuple, list[Key]] = {}
+def chunks(keys: Sequence[JobKey], min_jobs: int) -> Iterator[list[list[JobKey]]]:
+    """Chunks of whole comparisons with at least `min_jobs` jobs each, to be compiled together."""
+    comparisons: dict[tuple, list[JobKey]] = {}
     for key in keys:
         comparisons.setdefault(key[:3], []).append(key)
-    chunk: list[list[Key]] = []
+    chunk: list[list[JobKey]] = []
     for comparison in comparisons.values():
         chunk.append(comparison)
-        if sum(map(len, chunk)) >= least:
+        if sum(map(len, chunk)) >= min_jobs:
             yield chunk
             chunk = []
     if chunk:
@@ -118,7 +118,7 @@ def chunks(keys: Sequence[Key], least: int) -> Iterator[list[list[Key]]]:
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says, short."""
+    """The type of an error and the first line of its message, shortened."""
     lines = str(error).strip().splitlines()
-    said = lines[0] if lines else ""
-    return f"{type(error).__name__}: {said}".replace("|", "/")[:200]
+    message = lines[0] if lines else ""
+    return f"{type(error).__name__}: {message}".replace("|", "/")[:200]

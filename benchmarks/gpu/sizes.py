@@ -1,14 +1,14 @@
-"""How large everything is: on a GPU, and for a look whether all of it runs."""
+"""Sizes of the benchmark: the full ones for a GPU, and tiny ones that show that all of it runs."""
 
 from typing import NamedTuple
 
 
 class Sizes(NamedTuple):
-    """Numbers of trajectories, unless said otherwise, in the order in which they are measured."""
+    """Numbers of trajectories, unless stated otherwise, in the order of measurement."""
 
     ensembles: tuple[int, ...]
     dt: float  # of constant steps
-    torch: tuple[int, ...]  # those of them where torchdiffeq, which compiles nothing, is measured
+    torch: tuple[int, ...]  # the ensembles that torchdiffeq, which is not compiled, solves too
     rober: tuple[int, ...]
     rober_end: float
     gradients: tuple[int, ...]
@@ -16,13 +16,13 @@ class Sizes(NamedTuple):
     points: int  # of the Brusselator, which has two unknowns at each
     wave: int  # points along a side
     waves: int
-    states: tuple[int, ...]  # numbers of a state
+    states: tuple[int, ...]  # numbers of components
     widths: tuple[int, ...]  # of a network
     thresholds: tuple[int, ...]
-    models: int  # how many of them
+    models: int  # number of models
     processor: tuple[int, ...]
-    seconds: float  # to spend on the runs of a comparison
-    silence: float  # seconds after which a compilation or a run is given up
+    seconds: float  # for the runs of a comparison
+    timeout: float  # seconds after which a compilation or a run is abandoned
 
 
 FULL = Sizes(
@@ -42,7 +42,7 @@ FULL = Sizes(
     models=4,
     processor=(256, 1024, 65_536),
     seconds=1.0,
-    silence=45.0,
+    timeout=45.0,
 )
 SMOKE = Sizes(
     ensembles=(64, 8),
@@ -61,5 +61,5 @@ SMOKE = Sizes(
     models=1,
     processor=(16,),
     seconds=0.05,
-    silence=120.0,
+    timeout=120.0,
 )

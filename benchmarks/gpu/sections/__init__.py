@@ -1,0 +1,1 @@
+"""Sections of the GPU benchmark: each module builds the jobs of one."""

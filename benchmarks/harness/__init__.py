@@ -1,0 +1,1 @@
+"""Tools shared by the benchmarks: timing, errors, tables, pages, and the peers."""

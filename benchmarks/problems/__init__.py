@@ -1,0 +1,1 @@
+"""Differential equations that several benchmarks solve."""

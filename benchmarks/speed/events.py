@@ -1,0 +1,110 @@
+"""Events and discontinuities: bouncing balls beside restarted solves, infusions beside diffrax."""
+
+from typing import Any
+
+import diffrax
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+import jaxode as jo
+from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.timing import run_times
+from benchmarks.problems.bouncing_balls import (
+    COUNT,
+    MAX_BOUNCES,
+    Balls,
+    bouncing_balls,
+    exact_bounce_times,
+)
+from benchmarks.problems.infusions import DISCONTINUITIES, SPAN, exact_end_state, infusions
+from benchmarks.speed.bounce_solves import (
+    ATOL,
+    RTOL,
+    BounceTimes,
+    diffrax_in_scan,
+    diffrax_in_while_loop,
+    diffrax_restarted_from_python,
+    our_bounce_times,
+    scipy_ensemble_estimate,
+)
+
+TITLE = "Events and jumps (ms)"
+
+
+def rows() -> list[Comparison]:
+    balls = bouncing_balls()
+    return [*bounce_rows(balls), gradient_row(balls), infusion_row()]
+
+
+def bounce_rows(balls: Balls) -> list[Comparison]:
+    """The bounce times of all balls, beside diffrax restarted in two ways, and beside SciPy."""
+    exact = exact_bounce_times(balls)
+    ours, in_loop = jax.jit(our_bounce_times), jax.jit(jax.vmap(diffrax_in_while_loop))
+    from_python = diffrax_restarted_from_python()
+    assert bool(jnp.all(jnp.isnan(ours(balls)) == jnp.isnan(exact)))
+    our_time, loop_time, python_time = run_times(
+        lambda: ours(balls), lambda: in_loop(balls), lambda: from_python(balls), repeats=9
+    )
+    our_error, loop_error, python_error = (
+        float(jnp.nanmax(jnp.abs(f(balls) - exact))) for f in (ours, in_loop, from_python)
+    )
+    scipy_time, scipy_error = scipy_ensemble_estimate(balls, exact)
+    work = f"{COUNT} balls, 1 to {MAX_BOUNCES} bounces"
+    peers = (
+        (python_time, ">= 10", python_error, "a vmapped solve for each flight, from Python"),
+        (loop_time, "-", loop_error, "the restarts in one compiled loop"),
+        (scipy_time, ">= 10", scipy_error, "SciPy, one ball times 1,000 over 50"),
+    )
+    return [
+        Comparison(work, our_time, peer_time, target, our_error, peer_error, note)
+        for peer_time, target, peer_error, note in peers
+    ]
+
+
+def gradient_row(balls: Balls) -> Comparison:
+    """Value and gradient of the sum of all bounce times by each coefficient of restitution."""
+
+    def gradient_of(bounce_times: BounceTimes) -> Any:
+        def total(restitution: Array) -> Array:
+            return jnp.nansum(bounce_times(balls._replace(restitution=restitution)))
+
+        return jax.jit(jax.value_and_grad(total))
+
+    ours, peer = gradient_of(our_bounce_times), gradient_of(jax.vmap(diffrax_in_scan))
+    restitution = balls.restitution
+    times = run_times(lambda: ours(restitution), lambda: peer(restitution), repeats=5)
+    exact = gradient_of(exact_bounce_times)(restitution)[1]
+    scale = jnp.max(jnp.abs(exact))
+    errors = [float(jnp.max(jnp.abs(f(restitution)[1] - exact)) / scale) for f in (ours, peer)]
+    work, note = f"{COUNT} balls, value and gradient", f"restarted {MAX_BOUNCES} times in a scan"
+    return Comparison(work, times[0], times[1], "-", errors[0], errors[1], note)
+
+
+def infusion_row() -> Comparison:
+    """Twenty infusions with steps that end at the discontinuities, in jaxode and in diffrax."""
+    y0, exact = jnp.zeros(3), exact_end_state()
+    options: dict[str, Any] = {"rtol": RTOL, "atol": ATOL, "max_steps": 16384}
+
+    @jax.jit
+    def ours(y0: Array) -> jo.Solution:
+        return jo.solve(infusions, y0, SPAN, jumps=DISCONTINUITIES, **options)
+
+    @jax.jit
+    def peer(y0: Array) -> Array:
+        controller = diffrax.ClipStepSizeController(
+            diffrax.PIDController(rtol=RTOL, atol=ATOL), jump_ts=jnp.asarray(DISCONTINUITIES)
+        )
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(infusions), diffrax.Tsit5(), *SPAN, None, y0,
+            stepsize_controller=controller, max_steps=16384,
+        )  # fmt: skip
+        assert solution.ys is not None
+        return solution.ys[-1]
+
+    without_jumps = jo.solve(infusions, y0, SPAN, dt=0.1, **options).stats
+    times = run_times(lambda: ours(y0), lambda: peer(y0), repeats=31)
+    solution = ours(y0)
+    note = f"{int(solution.stats.num_steps)} steps; {int(without_jumps.num_steps)} without jumps"
+    errors = [float(jnp.max(jnp.abs(y / exact - 1))) for y in (solution.y1, peer(y0))]
+    return Comparison("20 infusions", times[0], times[1], "-", errors[0], errors[1], note)

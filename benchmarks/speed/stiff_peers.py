@@ -1,0 +1,81 @@
+"""The peers on single stiff problems, each as its own documentation advises; equal tolerances.
+
+SciPy and CVODE evaluate the vector field in Python, on Python floats, and approximate the Jacobian
+by finite differences. SciPy's LSODA is called through `odeint`, whose compiled loop is several
+times as fast as `solve_ivp`.
+"""
+
+import functools
+from functools import partial
+from importlib import util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.integrate
+
+from benchmarks.harness.peers import diffrax_stiff_end
+from benchmarks.harness.work_precision import EndStateByRtol
+from benchmarks.problems.stiff import StiffProblem
+
+NAMES = ("diffrax Kvaerno5", "CVODE", "SciPy LSODA", "SciPy Radau", "SciPy BDF")
+
+
+@functools.cache
+def peer_solves(problem: StiffProblem) -> dict[str, EndStateByRtol]:
+    """For each installed peer's name, its solve of `problem`."""
+    radau, bdf = (partial(scipy_solve, method) for method in ("Radau", "BDF"))
+    makers = (kvaerno5_solve, cvode_solve, lsoda_solve, radau, bdf)
+    solves = {name: make(problem) for name, make in zip(NAMES, makers, strict=True)}
+    return {name: solve for name, solve in solves.items() if solve is not None}
+
+
+def kvaerno5_solve(problem: StiffProblem) -> EndStateByRtol:
+    """The solve by diffrax's Kvaerno5."""
+    end_state = jax.jit(partial(diffrax_stiff_end, problem.field))
+    ts, y0, rates = jnp.array([0.0, problem.t1]), jnp.array(problem.y0), jnp.array(problem.rates)
+    return lambda rtol: end_state(rates, y0, ts, rtol, rtol * problem.atol_per_rtol)
+
+
+def cvode_solve(problem: StiffProblem) -> EndStateByRtol | None:
+    """The solve by CVODE's BDF from Python; None if scikit-sundae is not installed."""
+    if util.find_spec("sksundae") is None:
+        return None
+    from sksundae.cvode import CVODE
+
+    def field(t: float, y: np.ndarray, dy: np.ndarray) -> None:
+        dy[:] = problem.python_field(t, y)
+
+    # With two times only, CVODE would return every step.
+    times, y0 = np.array([0.0, 0.5, 1.0]) * problem.t1, np.array(problem.y0)
+
+    def end_state(rtol: float) -> np.ndarray:
+        options = {"rtol": rtol, "atol": rtol * problem.atol_per_rtol, "max_num_steps": 1_000_000}
+        solution = CVODE(field, **options).solve(times, y0)
+        return solution.y[-1] if solution.success else np.full_like(y0, np.nan)
+
+    return end_state
+
+
+def lsoda_solve(problem: StiffProblem) -> EndStateByRtol:
+    """The solve by SciPy's LSODA."""
+    y0, times = np.array(problem.y0), np.array([0.0, problem.t1])
+
+    def end_state(rtol: float) -> np.ndarray:
+        options = {"rtol": rtol, "atol": rtol * problem.atol_per_rtol, "mxstep": 1_000_000}
+        return scipy.integrate.odeint(problem.python_field, y0, times, tfirst=True, **options)[-1]
+
+    return end_state
+
+
+def scipy_solve(method: str, problem: StiffProblem) -> EndStateByRtol:
+    """The solve by one of the implicit methods of SciPy's `solve_ivp`."""
+    y0, span = np.array(problem.y0), (0.0, problem.t1)
+
+    def end_state(rtol: float) -> np.ndarray:
+        solution = scipy.integrate.solve_ivp(
+            problem.python_field, span, y0, method, rtol=rtol, atol=rtol * problem.atol_per_rtol
+        )
+        return solution.y[:, -1] if solution.success else np.full_like(y0, np.nan)
+
+    return end_state
