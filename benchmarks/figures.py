@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from jaxode.plotting.axes import COLOURS, FAINT, INK
-from jaxode.plotting.figure import new_figure, write
+from jaxode.plotting.figure import new_figure, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ def draw_batch_size(times: Pairs) -> None:
     plain_ticks(ax.xaxis, list(times))
     plain_ticks(ax.yaxis)
     ax.legend(loc="center right")
-    write(figure, RESULTS, "batch_size")
+    save_png(figure, RESULTS, "batch_size")
 
 
 def draw_useful_share(shares: Pairs, per_step: Pairs) -> None:
@@ -58,7 +58,7 @@ def draw_useful_share(shares: Pairs, per_step: Pairs) -> None:
     plain_ticks(below.xaxis, list(shares))
     plain_ticks(below.yaxis)
     above.legend(loc="lower left")
-    write(figure, RESULTS, "useful_share")
+    save_png(figure, RESULTS, "useful_share")
 
 
 def draw_work_precision(found: Mapping[str, tuple["Curves", "Curves"]]) -> None:
@@ -84,7 +84,7 @@ def draw_work_precision(found: Mapping[str, tuple["Curves", "Curves"]]) -> None:
         ax.legend(handles, labels, loc="center", frameon=False)
     figure.supxlabel("time of a solve, ms")
     figure.supylabel("largest relative error of a component at the end")
-    write(figure, RESULTS, "work_precision")
+    save_png(figure, RESULTS, "work_precision")
 
 
 def lines(ax: "Axes", pairs: Pairs) -> None:

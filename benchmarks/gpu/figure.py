@@ -7,7 +7,7 @@ from benchmarks.gpu.card import Card
 from benchmarks.gpu.comparison import DIFFRAX, KERNEL, TORCH, XLA
 from benchmarks.gpu.jobs import Key, Row
 from jaxode.plotting.axes import COLOURS, FAINT
-from jaxode.plotting.figure import new_figure, write
+from jaxode.plotting.figure import new_figure, save_png
 
 LINES = {
     KERNEL: ("jaxode, one kernel", COLOURS[0], "o"),
@@ -45,4 +45,4 @@ def draw(folder: pathlib.Path, card: Card, rows: Mapping[Key, Row]) -> pathlib.P
     handles = {line.get_label(): line for ax in panels for line in ax.get_lines()}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles))
     figure.suptitle(f"Lorenz to t = 1, Tsit5, float32, on {card.name}")
-    return write(figure, folder, card.slug)
+    return save_png(figure, folder, card.slug)

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ..problem.validation import check_count
-from .draw import check_key, shares
+from .draw import balanced_labels, check_key
 
 Points = Float[Array, "n_points 2"]
 Labels = Int[Array, " n_points"]
@@ -38,14 +38,14 @@ class Density(Protocol):
         """Draw `n_points`."""
 
 
-def _in_parts(parts: int) -> Callable[[Callable[[Array, Labels], Points]], Density]:
+def _mixture(parts: int) -> Callable[[Callable[[Array, Labels], Points]], Density]:
     """A density of equally likely parts from a function that draws a point for every label."""
 
     def of(place: Callable[[Array, Labels], Points]) -> Density:
         def density(n_points: int, key: Array, *, labels: bool = False) -> Any:
-            _check(n_points, key)
+            _check_draw(n_points, key)
             part_key, point_key = jax.random.split(key)
-            part = shares(n_points, parts, part_key)
+            part = balanced_labels(n_points, parts, part_key)
             points = place(point_key, part)
             return (points, part) if labels else points
 
@@ -65,14 +65,14 @@ def swiss_roll(n_points: int, key: Array) -> Points:
 
     **Raises:** `OptionError` for fewer than one point or a key that is none.
     """
-    _check(n_points, key)
+    _check_draw(n_points, key)
     turn_key, noise_key = jax.random.split(key)
     turn = 1.5 * jnp.pi * (1 + 2 * jax.random.uniform(turn_key, (n_points,)))
-    roll = turn[:, None] * _unit(turn)
+    roll = turn[:, None] * _unit_vectors(turn)
     return (roll + jax.random.normal(noise_key, roll.shape)) / 5
 
 
-@_in_parts(2)
+@_mixture(2)
 def circles(key: Array, labels: Labels) -> Points:
     """Two circles about the origin of radii 3 and 1.5, blurred by 0.24.
 
@@ -82,10 +82,10 @@ def circles(key: Array, labels: Labels) -> Points:
 
     **Raises:** `OptionError` for fewer than one point or a key that is none.
     """
-    return 3 * _around(key, jnp.asarray([1.0, 0.5])[labels], blur=0.08)
+    return 3 * _noisy_circles(key, jnp.asarray([1.0, 0.5])[labels], blur=0.08)
 
 
-@_in_parts(4)
+@_mixture(4)
 def rings(key: Array, labels: Labels) -> Points:
     """Four circles about the origin of radii 3, 2.25, 1.5 and 0.75, blurred by 0.08.
 
@@ -94,10 +94,10 @@ def rings(key: Array, labels: Labels) -> Points:
 
     **Raises:** `OptionError` for fewer than one point or a key that is none.
     """
-    return _around(key, 3 - 0.75 * labels, blur=0.08)
+    return _noisy_circles(key, 3 - 0.75 * labels, blur=0.08)
 
 
-@_in_parts(2)
+@_mixture(2)
 def moons(key: Array, labels: Labels) -> Points:
     """Two interleaved half circles of radius 2, blurred by 0.2.
 
@@ -107,13 +107,13 @@ def moons(key: Array, labels: Labels) -> Points:
     **Raises:** `OptionError` for fewer than one point or a key that is none.
     """
     angle_key, noise_key = jax.random.split(key)
-    upper = _unit(jnp.pi * jax.random.uniform(angle_key, labels.shape))
+    upper = _unit_vectors(jnp.pi * jax.random.uniform(angle_key, labels.shape))
     moon = jnp.where(labels[:, None] == 0, upper, jnp.asarray([1.0, 0.5]) - upper)
     moon = moon + 0.1 * jax.random.normal(noise_key, moon.shape)
     return 2 * moon - jnp.asarray([1.0, 0.2])
 
 
-@_in_parts(8)
+@_mixture(8)
 def eight_gaussians(key: Array, labels: Labels) -> Points:
     """Eight round Gaussians of width 0.354 on a circle of radius 2.83.
 
@@ -122,11 +122,11 @@ def eight_gaussians(key: Array, labels: Labels) -> Points:
 
     **Raises:** `OptionError` for fewer than one point or a key that is none.
     """
-    centres = 4 * _unit(labels * jnp.pi / 4)
+    centres = 4 * _unit_vectors(labels * jnp.pi / 4)
     return (centres + 0.5 * jax.random.normal(key, centres.shape)) / 1.414
 
 
-@_in_parts(5)
+@_mixture(5)
 def pinwheel(key: Array, labels: Labels) -> Points:
     """Five bent blades around the origin, out to a radius of about 4.
 
@@ -142,7 +142,7 @@ def pinwheel(key: Array, labels: Labels) -> Points:
     return 2 * jnp.stack([cos * along + sin * across, cos * across - sin * along], axis=-1)
 
 
-@_in_parts(2)
+@_mixture(2)
 def two_spirals(key: Array, labels: Labels) -> Points:
     """Two spiral arms of one and a half turns, out to a radius of about 3.2.
 
@@ -154,7 +154,7 @@ def two_spirals(key: Array, labels: Labels) -> Points:
     """
     turn_key, width_key, noise_key = jax.random.split(key, 3)
     turn = 3 * jnp.pi * jnp.sqrt(jax.random.uniform(turn_key, labels.shape))
-    arm = turn[:, None] * _unit(turn) * jnp.asarray([-1.0, 1.0])
+    arm = turn[:, None] * _unit_vectors(turn) * jnp.asarray([-1.0, 1.0])
     arm = arm + 0.5 * jax.random.uniform(width_key, arm.shape)
     points = jnp.where(labels[:, None] == 0, arm, -arm) / 3
     return points + 0.1 * jax.random.normal(noise_key, points.shape)
@@ -169,7 +169,7 @@ def checkerboard(n_points: int, key: Array) -> Points:
 
     **Raises:** `OptionError` for fewer than one point or a key that is none.
     """
-    _check(n_points, key)
+    _check_draw(n_points, key)
     column_key, row_key, half_key = jax.random.split(key, 3)
     column = 4 * jax.random.uniform(column_key, (n_points,)) - 2
     half = jax.random.bernoulli(half_key, 0.5, (n_points,))
@@ -177,18 +177,20 @@ def checkerboard(n_points: int, key: Array) -> Points:
     return 2 * jnp.stack([column, row], axis=-1)
 
 
-def _check(n_points: int, key: Array) -> None:
+def _check_draw(n_points: int, key: Array) -> None:
     check_count("n_points", n_points)
     check_key(key)
 
 
-def _unit(angle: Array) -> Array:
+def _unit_vectors(angle: Array) -> Array:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def _around(key: Array, radius: Array, blur: float) -> Array:
+def _noisy_circles(key: Array, radius: Array, blur: float) -> Array:
     angle_key, noise_key = jax.random.split(key)
-    circle = radius[:, None] * _unit(2 * jnp.pi * jax.random.uniform(angle_key, radius.shape))
+    circle = radius[:, None] * _unit_vectors(
+        2 * jnp.pi * jax.random.uniform(angle_key, radius.shape)
+    )
     return circle + blur * jax.random.normal(noise_key, circle.shape)
 
 

@@ -27,12 +27,12 @@ def check_key(key: Any) -> None:
     raise OptionError(f"key must be one key, such as jax.random.key(0), got {key!r}")
 
 
-def shares(n_points: int, classes: int, key: Array) -> Int[Array, " n_points"]:
+def balanced_labels(n_points: int, classes: int, key: Array) -> Int[Array, " n_points"]:
     """Labels from 0 to `classes - 1` in random order, as many of each as of any, or one more."""
     return jax.random.permutation(key, jnp.arange(n_points) % classes)
 
 
-def some_of(n_series: int, n: int, kept: int, key: Array) -> Bool[Array, "n_series n"]:
+def random_subsets(n_series: int, n: int, kept: int, key: Array) -> Bool[Array, "n_series n"]:
     """For each series which `kept` of its `n` places are kept, drawn without replacement."""
     places = jnp.broadcast_to(jnp.arange(n), (n_series, n))
     return jax.random.permutation(key, places, axis=1, independent=True) < kept

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from ..problem.errors import OptionError
 from ..problem.validation import check_count
-from .draw import check_key, check_noise, shares, some_of
+from .draw import balanced_labels, check_key, check_noise, random_subsets
 
 
 class LatentSpirals(NamedTuple):
@@ -69,7 +69,7 @@ def latent_spirals(
 
     Source: R. T. Q. Chen et al., arXiv:1806.07366, section 5.1, as in its published code.
     """
-    _check(n_series, noise, key)
+    _check_options(n_series, noise, key)
     _check_shown(shown, 100)
     check_count("future", future, 0, 300)
     keys = jax.random.split(key, 4)
@@ -77,19 +77,19 @@ def latent_spirals(
     clockwise = jax.random.bernoulli(keys[0], 0.5, (n_series,))
     start = jax.random.randint(keys[1], (n_series,), 100, 401 - future)
     places = ts[start[:, None] + jnp.arange(100 + future)]
-    truth = jnp.where(clockwise[:, None, None], _inwards(places), _outwards(places))
+    truth = jnp.where(clockwise[:, None, None], _inward_spiral(places), _outward_spiral(places))
     xs = truth[:, :100] + noise * jax.random.normal(keys[2], (n_series, 100, 2))
     return LatentSpirals(
-        ts[:100], xs, some_of(n_series, 100, shown, keys[3]), truth, ts[: 100 + future]
+        ts[:100], xs, random_subsets(n_series, 100, shown, keys[3]), truth, ts[: 100 + future]
     )
 
 
-def _outwards(t: Array) -> Array:
+def _outward_spiral(t: Array) -> Array:
     radius = 0.3 * t
     return jnp.stack([radius * jnp.cos(t) + 5, radius * jnp.sin(t)], axis=-1)
 
 
-def _inwards(t: Array) -> Array:
+def _inward_spiral(t: Array) -> Array:
     angle = 6 * jnp.pi + 1 - t
     radius = 0.3 * 50 / angle
     return jnp.stack([radius * jnp.cos(angle) - 5, radius * jnp.sin(angle)], axis=-1)
@@ -114,7 +114,7 @@ def periodic(n_series: int = 1000, *, key: Array, shown: int = 50, noise: float 
 
     Source: Y. Rubanova et al., arXiv:1907.03907, as in its published code.
     """
-    _check(n_series, noise, key)
+    _check_options(n_series, noise, key)
     _check_shown(shown, 100)
     keys = jax.random.split(key, 6)
     span = 5.0
@@ -125,7 +125,7 @@ def periodic(n_series: int = 1000, *, key: Array, shown: int = 50, noise: float 
     phase = 2 * jnp.pi * (first * ts + (last - first) * ts**2 / (2 * span))
     truth = (offset + jnp.sin(phase))[:, :, None]
     xs = truth + noise * jax.random.uniform(keys[4], truth.shape)
-    return Periodic(ts, xs, some_of(n_series, 100, shown, keys[5]), truth)
+    return Periodic(ts, xs, random_subsets(n_series, 100, shown, keys[5]), truth)
 
 
 def spiral_chirality(
@@ -149,22 +149,22 @@ def spiral_chirality(
 
     Source: P. Kidger et al., arXiv:2005.08926; the spirals are the example of its authors' library.
     """
-    _check(n_series, noise, key)
+    _check_options(n_series, noise, key)
     if not isinstance(missing, int | float) or not 0 <= missing < 1:
         raise OptionError(f"missing must be a share, 0 <= missing < 1, got {missing!r}")
     keys = jax.random.split(key, 4)
     ts = jnp.linspace(0, 4 * jnp.pi, 100)
-    labels = shares(n_series, 2, keys[0])
+    labels = balanced_labels(n_series, 2, keys[0])
     angle = 2 * jnp.pi * jax.random.uniform(keys[1], (n_series, 1)) + ts
     x = jnp.where(labels[:, None] == 1, -1.0, 1.0) * jnp.cos(angle)
     spirals = jnp.stack([x, jnp.sin(angle)], axis=-1) / (1 + ts / 2)[:, None]
     spirals = spirals + noise * jax.random.normal(keys[2], spirals.shape)
-    inside = some_of(n_series, 98, 98 - min(round(100 * missing), 98), keys[3])
+    inside = random_subsets(n_series, 98, 98 - min(round(100 * missing), 98), keys[3])
     kept = jnp.pad(inside, ((0, 0), (1, 1)), constant_values=True)
     return ts, jnp.where(kept[:, :, None], spirals, jnp.nan), labels
 
 
-def _check(n_series: int, noise: float, key: Array) -> None:
+def _check_options(n_series: int, noise: float, key: Array) -> None:
     check_count("n_series", n_series)
     check_noise(noise)
     check_key(key)

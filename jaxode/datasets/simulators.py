@@ -73,13 +73,13 @@ def simulate(
     **Raises:** `OptionError` for an unknown system or parameter, bad counts, negative noise or a
     key that is none; `SolveError`, outside `jit`, for a trajectory that cannot be solved.
     """
-    found = _find(system)
-    _check(n, times, noise, key)
-    values, axes = _fill_in(found, n, parameters)
+    found = _find_system(system)
+    _check_options(n, times, noise, key)
+    values, axes = _parameter_values(found, n, parameters)
     start_key, time_key, noise_key = jax.random.split(key, 3)
     low, high = (jnp.asarray(bound, float) for bound in found.starts)
     y0 = jax.random.uniform(start_key, (n, low.size), minval=low, maxval=high)
-    ts = _times(n, times, found.end if end is None else end, irregular, time_key)
+    ts = _observation_times(n, times, found.end if end is None else end, irregular, time_key)
     tolerance = max(1e-10, 20 * float(jnp.finfo(y0.dtype).eps))
     truth = solve_batch(
         found.field,
@@ -97,7 +97,7 @@ def simulate(
     return Simulated(ts, truth + scale * jax.random.normal(noise_key, truth.shape), truth)
 
 
-def _find(system: str | System) -> System:
+def _find_system(system: str | System) -> System:
     if isinstance(system, System):
         return system
     if not isinstance(system, str):
@@ -107,14 +107,14 @@ def _find(system: str | System) -> System:
     return SYSTEMS[system]
 
 
-def _check(n: int, times: int, noise: float, key: Array) -> None:
+def _check_options(n: int, times: int, noise: float, key: Array) -> None:
     check_count("n", n)
     check_count("times", times, 2)
     check_noise(noise)
     check_key(key)
 
 
-def _fill_in(
+def _parameter_values(
     system: System, n: int, given: dict[str, ArrayLike]
 ) -> tuple[dict[str, ArrayLike], dict[str, int | None]]:
     """The parameters with those of the system where none are given, and which axis counts them."""
@@ -129,7 +129,7 @@ def _fill_in(
     return dict(values), {name: 0 if x.ndim else None for name, x in values.items()}
 
 
-def _times(n: int, times: int, end: float, irregular: bool, key: Array) -> Array:
+def _observation_times(n: int, times: int, end: float, irregular: bool, key: Array) -> Array:
     if not is_traced(end) and not end > 0:
         raise OptionError(f"end must be positive, got {end!r}")
     if not irregular:

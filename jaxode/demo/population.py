@@ -39,7 +39,7 @@ def window_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, 
     return error, {"stats": solution.stats}
 
 
-def whole_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, dict]:
+def series_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, dict]:
     """Mean squared error over the whole series: times (years,), scaled logarithms (years, 2)."""
     ts, z = batch
     solution = model(ts)
@@ -68,16 +68,16 @@ def fit_population(
         windows(pelts.ts, z, WINDOW),
         loss=window_error,
         steps=window_steps,
-        optimizer=_optimizer(window_steps),
+        optimizer=_decaying_adamw(window_steps),
         progress=progress,
         label="pelts, windows",
     )
     model, second = fit(
         model,
         (pelts.ts, z),
-        loss=whole_error,
+        loss=series_error,
         steps=whole_steps,
-        optimizer=_optimizer(whole_steps),
+        optimizer=_decaying_adamw(whole_steps),
         progress=progress,
         label="pelts, whole",
     )
@@ -93,12 +93,12 @@ def count_field(model: Population, scale: LogScale) -> Callable[[Array], Array]:
     return field
 
 
-def _optimizer(steps: int) -> optax.GradientTransformation:
+def _decaying_adamw(steps: int) -> optax.GradientTransformation:
     schedule = optax.cosine_decay_schedule(1e-2, steps)
-    return optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=_decayed)
+    return optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=_weight_decay_mask)
 
 
-def _decayed(params: Population) -> Population:
+def _weight_decay_mask(params: Population) -> Population:
     """Weight decay is for the network; the initial state stays where the data put it."""
     everything = jax.tree.map(lambda _: True, params)
     return eqx.tree_at(lambda model: model.start, everything, False)

@@ -10,7 +10,7 @@ from .pelts import SPECIES
 MODEL = "neural ODE"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells under a header and a rule: the first column to the left, the others right."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
@@ -23,10 +23,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([spaced(lines[0]), rule, *map(spaced, lines[1:])])
 
 
-def fit_table(logs: Mapping[str, Log]) -> str:
+def format_fits(logs: Mapping[str, Log]) -> str:
     """What each fit cost: its solver's work, the time of a step, the time to compile."""
     header = ["fit", "steps", "evaluations per solve", "rejected steps per solve"]
-    return table([*header, "ms per step", "compile s"], [_fit_row(*item) for item in logs.items()])
+    return format_table(
+        [*header, "ms per step", "compile s"], [_fit_row(*item) for item in logs.items()]
+    )
 
 
 def _fit_row(name: str, log: Log) -> list[str]:
@@ -35,10 +37,10 @@ def _fit_row(name: str, log: Log) -> list[str]:
     return [name, str(log.loss.size), f"{evaluations:.1f}", f"{rejected:.2f}", *times]
 
 
-def error_table(errors: Mapping[str, np.ndarray]) -> str:
+def format_errors(errors: Mapping[str, np.ndarray]) -> str:
     """The forecasts' errors by model, thousands of pelts, each of shape (2,): hare, lynx."""
     rows = [[name, *(f"{value:.1f}" for value in error)] for name, error in errors.items()]
-    return table(["forecast RMSE, 1915-1920, thousand pelts", *SPECIES], rows)
+    return format_table(["forecast RMSE, 1915-1920, thousand pelts", *SPECIES], rows)
 
 
 def verdict(errors: Mapping[str, np.ndarray]) -> str:

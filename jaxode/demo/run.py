@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..plotting.axes import require_matplotlib
-from ..plotting.figure import new_figure, write
+from ..plotting.figure import new_figure, save_png
 from ..problem.errors import OptionError
 from .figures import NAMES, draw_boundary, draw_flow, draw_forecast, draw_phase
 from .lotka_volterra import LotkaVolterra, fit_lotka_volterra
 from .pelts import FITTED, LogScale, Pelts, forecast_error, load_pelts, persistence
 from .population import Population, count_field, fit_population
-from .report import MODEL, error_table, fit_table, verdict
+from .report import MODEL, format_errors, format_fits, verdict
 from .spiral import SpiralFit, fit_spiral
 
 
@@ -62,7 +62,7 @@ def run(
     **Raises:** `OptionError` if matplotlib is missing, or `out` is a file.
     """
     begin = time.perf_counter()
-    folder = _folder(out)
+    folder = _make_folder(out)
     spiral = fit_spiral(effort.spiral, progress)
     pelts = load_pelts()
     population, logs = fit_population(pelts.fitted, effort.windows, effort.whole, progress)
@@ -75,16 +75,16 @@ def run(
         "pelts, Lotka-Volterra": baseline_log,
     }
     print(f"\nheld-out accuracy on the spiral: {spiral.accuracy:.1%} of {len(spiral.y)} points\n")
-    errors = _errors(fits)
-    print(error_table(errors), verdict(errors), fit_table(named), sep="\n\n", end="\n\n")
-    paths = _draw(folder, spiral, fits)
+    errors = _forecast_errors(fits)
+    print(format_errors(errors), verdict(errors), format_fits(named), sep="\n\n", end="\n\n")
+    paths = _draw_figures(folder, spiral, fits)
     for path in paths:
         print(f"wrote {path}")
     print(f"{time.perf_counter() - begin:.0f} seconds in all")
     return paths
 
 
-def _folder(out: str | Path) -> Path:
+def _make_folder(out: str | Path) -> Path:
     # Before the training, not after it.
     require_matplotlib()
     folder = Path(out)
@@ -95,14 +95,14 @@ def _folder(out: str | Path) -> Path:
     return folder
 
 
-def _errors(fits: PeltFits) -> dict[str, np.ndarray]:
+def _forecast_errors(fits: PeltFits) -> dict[str, np.ndarray]:
     forecasts = {name: ys[FITTED:] for name, ys in fits.curves(np.asarray(fits.pelts.ts)).items()}
     ours = forecasts.pop(MODEL)
     forecasts = {MODEL: ours, "persistence": persistence(fits.pelts), **forecasts}
     return {name: forecast_error(fits.pelts, ys) for name, ys in forecasts.items()}
 
 
-def _draw(folder: Path, spiral: SpiralFit, fits: PeltFits) -> list[Path]:
+def _draw_figures(folder: Path, spiral: SpiralFit, fits: PeltFits) -> list[Path]:
     years, counts = np.asarray(fits.pelts.years), np.asarray(fits.pelts.counts)
     ts = np.linspace(0, len(years) - 1, 401)
     dense = {name: (years[0] + ts, ys) for name, ys in fits.curves(ts).items()}
@@ -115,4 +115,4 @@ def _draw(folder: Path, spiral: SpiralFit, fits: PeltFits) -> list[Path]:
     draw_flow(figures[1], spiral)
     draw_phase(figures[2], count_field(fits.population, fits.scale), counts, dense)
     draw_forecast(figures[3], years, counts, dense[MODEL], baselines)
-    return [write(figure, folder, name) for figure, name in zip(figures, NAMES, strict=True)]
+    return [save_png(figure, folder, name) for figure, name in zip(figures, NAMES, strict=True)]

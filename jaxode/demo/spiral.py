@@ -48,7 +48,7 @@ def fit_spiral(steps: int, progress: bool | None = None, key: Array | None = Non
     `key` is that of the network's first weights; `jax.random.key(0)` if None.
     """
     X, y = Spiral(n_points=POINTS, noise=0.1)()
-    ode = _untrained(jax.random.key(0) if key is None else key)
+    ode = _untrained_model(jax.random.key(0) if key is None else key)
     # At a constant rate, unclipped, a late jump of the loss ruined some of the keys tried.
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, steps))
@@ -67,7 +67,7 @@ def fit_spiral(steps: int, progress: bool | None = None, key: Array | None = Non
     return SpiralFit(model, log, X, y, float(accuracy(model(X), y)))
 
 
-def _untrained(key: Array) -> NeuralODE:
+def _untrained_model(key: Array) -> NeuralODE:
     size = 2 + AUGMENT
     field = eqx.nn.MLP(size, size, 32, 2, jnp.tanh, key=key)
     return NeuralODE(field, augment=AUGMENT, rtol=1e-3, atol=1e-3)

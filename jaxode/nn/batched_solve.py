@@ -11,11 +11,11 @@ from jaxtyping import PyTree
 from ..integrate.solution import Solution
 from ..problem.errors import FieldError
 from ..problem.field import call_field
-from .per_solve_random import draw, needs_key, of_each, settled
+from .per_solve_random import draw, draw_batch, materialise_weights, needs_key
 from .solve_options import Settings
 
 
-def flow(
+def solve_samples(
     field: Callable,
     y0: PyTree,
     ts: Any,
@@ -33,7 +33,7 @@ def flow(
 
     **Raises:** `FieldError` if the field draws something and there is no key.
     """
-    field = settled(field)
+    field = materialise_weights(field)
     if not needs_key(field):
         if in_axes is None:
             return settings.solve(field, y0, ts, args, **more)
@@ -46,12 +46,12 @@ def flow(
     if in_axes is None:
         return settings.solve(draw(field, key), y0, ts, args, **more)
     count = jax.tree.leaves(y0)[0].shape[0]
-    own, shared = of_each(field, jax.random.split(key, count))
+    own, shared = draw_batch(field, jax.random.split(key, count))
     axes = in_axes[0], in_axes[1], (in_axes[2], 0)
-    return settings.solve_batch(_OfSample(shared), y0, ts, (args, own), axes, **more)
+    return settings.solve_batch(_SampledField(shared), y0, ts, (args, own), axes, **more)
 
 
-class _OfSample(eqx.Module):
+class _SampledField(eqx.Module):
     """A field whose draws come with the arguments of each sample."""
 
     shared: Any

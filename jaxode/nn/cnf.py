@@ -13,14 +13,14 @@ from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError, OptionError
 from ..problem.field import call_field
 from ..problem.validation import check_count
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .fields.concat_squash import ConcatSquash
 from .fields.sequential import Sequential
 from .solve_options import Settings, SolveOptions
 from .traces import find_trace
 
 
-class Base(Protocol):
+class BaseDistribution(Protocol):
     """A distribution of which samples and log densities are known."""
 
     def log_prob(self, z: Float[Array, " size"]) -> Float[Array, ""]:
@@ -83,7 +83,7 @@ class CNF(eqx.Module):
 
     field: Callable[..., Array]
     trace: Any
-    base: Base
+    base: BaseDistribution
     size: int = eqx.field(static=True)
     augment: int = eqx.field(static=True)
     t0: float = eqx.field(static=True)
@@ -101,7 +101,7 @@ class CNF(eqx.Module):
         t0: float = 0.0,
         t1: float = 1.0,
         trace: Literal["exact", "hutchinson"] | Callable = "exact",
-        base: Base | None = None,
+        base: BaseDistribution | None = None,
         control_density: bool = True,
         **options: Unpack[SolveOptions],
     ) -> None:
@@ -130,10 +130,10 @@ class CNF(eqx.Module):
         With `augment` a lower bound in expectation, by the noise drawn by `key`; the exponential
         of it has the density as its mean, so averaging over keys there makes it tight.
         """
-        x = self._samples(x)
+        x = self._check_samples(x)
         if x.ndim == 1:
             return self.log_prob(x[None], args, key=key)[0]
-        y, of_noise = self.with_noise(x, key)
+        y, of_noise = self.append_noise(x, key)
         z, change = self.solve(y, args, args_axes=args_axes, key=key).y1
         return jax.vmap(self.base.log_prob)(z) + change - of_noise
 
@@ -144,8 +144,8 @@ class CNF(eqx.Module):
 
         With `augment` it is of `x` and of noise by `key`, so of `size + augment` numbers.
         """
-        y, _ = self.with_noise(self._samples(x), key)
-        return self._follow(y, (self.t1, self.t0), args, args_axes, key)
+        y, _ = self.append_noise(self._check_samples(x), key)
+        return self._end_state(y, (self.t1, self.t0), args, args_axes, key)
 
     def inverse(
         self, z: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
@@ -154,8 +154,8 @@ class CNF(eqx.Module):
 
         With `augment` it takes `size + augment` numbers and gives those of the sample alone.
         """
-        z = self._samples(z, self.augment)
-        return self._follow(z, (self.t0, self.t1), args, args_axes, key)[..., : self.size]
+        z = self._check_samples(z, self.augment)
+        return self._end_state(z, (self.t0, self.t1), args, args_axes, key)[..., : self.size]
 
     def sample(
         self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
@@ -178,7 +178,7 @@ class CNF(eqx.Module):
                 "then log_prob()"
             )
         base_key, key = jax.random.split(key)
-        z = self._samples(self.base.sample(base_key, n))
+        z = self._check_samples(self.base.sample(base_key, n))
         ends = self.solve(z, args, args_axes=args_axes, key=key, from_base=True).y1
         return ends[0], jax.vmap(self.base.log_prob)(z) - ends[1]
 
@@ -197,7 +197,7 @@ class CNF(eqx.Module):
         solve, `(n,)`. So `log_prob(x)` is the base's at the end plus this integral. With `augment`
         `x` has the appended dimensions already, shape `(n, size + augment)`.
         """
-        x = self._samples(x, self.augment)
+        x = self._check_samples(x, self.augment)
         if x.ndim != 2:
             raise DataError(f"x must be a batch (n, {self.size + self.augment}), got {x.shape}")
         ts = (self.t0, self.t1) if from_base else (self.t1, self.t0)
@@ -206,13 +206,15 @@ class CNF(eqx.Module):
             settings = eqx.tree_at(lambda s: s.atol, settings, (settings.atol, jnp.inf))
         field = _WithDivergence(self.field, self.trace)
         y0 = x, jnp.zeros(x.shape[0], x.dtype)
-        return flow(field, y0, ts, args, settings, in_axes=axes, key=key)
+        return solve_samples(field, y0, ts, args, settings, in_axes=axes, key=key)
 
-    def _follow(self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None) -> Array:
+    def _end_state(
+        self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None
+    ) -> Array:
         axes = (0, None, args_axes) if y0.ndim == 2 else None
-        return flow(self.field, y0, ts, args, self.settings, in_axes=axes, key=key).y1
+        return solve_samples(self.field, y0, ts, args, self.settings, in_axes=axes, key=key).y1
 
-    def with_noise(self, x: Array, key: Array | None) -> tuple[Array, Array | float]:
+    def append_noise(self, x: Array, key: Array | None) -> tuple[Array, Array | float]:
         """Samples with the `augment` dimensions appended, and the log density of these.
 
         **Raises:** `OptionError` without a key, where there are any.
@@ -227,7 +229,7 @@ class CNF(eqx.Module):
         of_noise = jnp.sum(jax.scipy.stats.norm.logpdf(noise), -1)
         return jnp.concatenate([x, noise], -1), of_noise
 
-    def _samples(self, x: Any, more: int = 0) -> Array:
+    def _check_samples(self, x: Any, more: int = 0) -> Array:
         if not isinstance(x, Array) and not hasattr(x, "__array__"):
             raise DataError(f"x must be an array of samples, got {type(x).__name__}")
         x, size = jnp.asarray(x), self.size + more

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import ArrayLike, Float
 
-from .series import find_series
+from .series import prepare_series
 
 
 class Control(eqx.Module):
@@ -40,7 +40,7 @@ class Control(eqx.Module):
             value = power * powers[power] + since * value
         return value
 
-    def when(self, t: Array) -> Array:
+    def path_time(self, t: Array) -> Array:
         """Where on the path what is known at the time `t` has been passed: at `t`."""
         return t
 
@@ -67,9 +67,9 @@ class Linear(Control):
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
         self.knots = ts
-        self.coefficients = lines(ts, _each_channel(_filled, ts, xs, mask))
+        self.coefficients = linear_coefficients(ts, _each_channel(_fill_linearly, ts, xs, mask))
 
 
 class Rectilinear(Control):
@@ -86,15 +86,17 @@ class Rectilinear(Control):
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
-        values = _each_channel(_kept, ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
+        values = _each_channel(_fill_forward, ts, xs, mask)
         middle = (ts[:-1] + ts[1:]) / 2
-        self.knots = _by_turns(ts, middle)
-        times = _by_turns(ts, ts[1:])
-        values = _by_turns(values, values[:-1])
-        self.coefficients = lines(self.knots, jnp.concatenate([times[:, None], values], axis=1))
+        self.knots = _interleave(ts, middle)
+        times = _interleave(ts, ts[1:])
+        values = _interleave(values, values[:-1])
+        self.coefficients = linear_coefficients(
+            self.knots, jnp.concatenate([times[:, None], values], axis=1)
+        )
 
-    def when(self, t: Array) -> Array:
+    def path_time(self, t: Array) -> Array:
         """Where on the path time has come to `t`, and the values are those known then."""
         ts = self.knots[::2]
         known = ts[jnp.sum(t >= ts[1:])]
@@ -113,18 +115,18 @@ class Hermite(Control):
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
-        values = _each_channel(_filled, ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
+        values = _each_channel(_fill_linearly, ts, xs, mask)
         h = jnp.diff(ts)[:, None]
-        slopes = _over(jnp.diff(values, axis=0), h)
+        slopes = _safe_divide(jnp.diff(values, axis=0), h)
         place = jnp.arange(len(ts) - 1)
         # The slope before: that of the last piece that has a length; the first piece is a line.
         before = lax.cummax(jnp.where(h[:, 0] > 0, place, -1))
         before = jnp.concatenate([jnp.full(1, -1), before[:-1]])
         first = jnp.where(before[:, None] < 0, slopes, slopes[before])
-        bend = _over(slopes - first, h)
+        bend = _safe_divide(slopes - first, h)
         # Value 0, slope `first`, then value `slopes * h` and slope `slopes` at the end.
-        powers = values[:-1], first, 2 * bend, -_over(bend, h)
+        powers = values[:-1], first, 2 * bend, -_safe_divide(bend, h)
         self.knots = ts
         self.coefficients = jnp.stack(powers, axis=1)
 
@@ -141,7 +143,7 @@ class NaturalCubic(Control):
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
         self.knots = ts
         self.coefficients = _each_channel(_spline, ts, xs, mask)
 
@@ -154,9 +156,9 @@ CONTROLS: dict[str, Callable[..., Control]] = {
 }
 
 
-def _observations(ts: Any, xs: Any, mask: Any) -> tuple[Array, Array, Array]:
+def _merge_simultaneous(ts: Any, xs: Any, mask: Any) -> tuple[Array, Array, Array]:
     """The series, with what was observed at one time in its first place."""
-    batch = find_series(
+    batch = prepare_series(
         ts, jnp.asarray(xs)[None], None if mask is None else jnp.asarray(mask)[None]
     )
     ts, xs, mask = (x[0] for x in batch)
@@ -174,7 +176,7 @@ def _each_channel(function: Any, ts: Array, xs: Array, mask: Array) -> Array:
     return jax.vmap(function, (None, 1, 1), -1)(ts, xs, mask)
 
 
-def _around(mask: Array) -> tuple[Array, Array]:
+def _neighbours(mask: Array) -> tuple[Array, Array]:
     """The last observation up to each place, -1 if none; the first from there on, n if none."""
     n = len(mask)
     place = jnp.arange(n)
@@ -182,28 +184,28 @@ def _around(mask: Array) -> tuple[Array, Array]:
     return before, lax.cummin(jnp.where(mask, place, n), reverse=True)
 
 
-def _filled(ts: Array, x: Array, mask: Array) -> Array:
+def _fill_linearly(ts: Array, x: Array, mask: Array) -> Array:
     """One channel with missing values between two observations on the line between them."""
-    before, behind = _around(mask)
+    before, behind = _neighbours(mask)
     n = len(ts)
     p = jnp.where(before < 0, behind, before) % n
     q = jnp.where(behind == n, before, behind) % n
-    return x[p] + _over(ts - ts[p], ts[q] - ts[p]) * (x[q] - x[p])
+    return x[p] + _safe_divide(ts - ts[p], ts[q] - ts[p]) * (x[q] - x[p])
 
 
-def _kept(ts: Array, x: Array, mask: Array) -> Array:
+def _fill_forward(ts: Array, x: Array, mask: Array) -> Array:
     """One channel as it was last observed at each time, zero before; repeated times know all."""
-    before, _ = _around(mask)
+    before, _ = _neighbours(mask)
     return jnp.where(before < 0, 0, x[jnp.maximum(before, 0)])
 
 
-def lines(knots: Array, values: Array) -> Array:
+def linear_coefficients(knots: Array, values: Array) -> Array:
     """The coefficients of straight lines from each value to the next."""
-    slopes = _over(jnp.diff(values, axis=0), jnp.diff(knots)[:, None])
+    slopes = _safe_divide(jnp.diff(values, axis=0), jnp.diff(knots)[:, None])
     return jnp.stack([values[:-1], slopes], axis=1)
 
 
-def _by_turns(first: Array, second: Array) -> Array:
+def _interleave(first: Array, second: Array) -> Array:
     """One of the first, one of the second, and so on; the first is one longer."""
     pairs = jnp.stack([first[:-1], second], axis=1)
     return jnp.concatenate([pairs.reshape(-1, *first.shape[1:]), first[-1:]])
@@ -213,12 +215,12 @@ def _spline(ts: Array, x: Array, mask: Array) -> Array:
     """The coefficients of one channel's natural spline in the pieces of all, shape (n - 1, 4)."""
     n = len(ts)
     second = _second_derivatives(ts, x, mask)
-    before, behind = _around(mask)
+    before, behind = _neighbours(mask)
     inside = (before[:-1] >= 0) & (behind[1:] < n)
     p, q = jnp.maximum(before[:-1], 0), jnp.minimum(behind[1:], n - 1)
     h, start, end = ts[q] - ts[p], second[p], second[q]
-    slope = _over(x[q] - x[p], h) - h * (2 * start + end) / 6
-    third = _over(end - start, h)
+    slope = _safe_divide(x[q] - x[p], h) - h * (2 * start + end) / 6
+    third = _safe_divide(end - start, h)
     s = ts[:-1] - ts[p]
     powers = (
         x[p] + s * (slope + s * (start / 2 + s * third / 6)),
@@ -226,7 +228,7 @@ def _spline(ts: Array, x: Array, mask: Array) -> Array:
         (start + s * third) / 2,
         third / 6,
     )
-    stays = _filled(ts, x, mask)[:-1], 0.0, 0.0, 0.0
+    stays = _fill_linearly(ts, x, mask)[:-1], 0.0, 0.0, 0.0
     chosen = [jnp.where(inside, a, b) for a, b in zip(powers, stays, strict=True)]
     return jnp.stack(chosen, axis=1)
 
@@ -243,11 +245,11 @@ def _second_derivatives(ts: Array, x: Array, mask: Array) -> Array:
     diagonal = jnp.where(inner, 2 * (left + right), 1)
     left, right = jnp.where(inner, left, 0), jnp.where(inner, right, 0)
     wanted = jnp.where(inner, jnp.concatenate([zero, 6 * jump, zero]), 0)
-    found = _tridiagonal(left, diagonal, right, wanted)
+    found = _solve_tridiagonal(left, diagonal, right, wanted)
     return jnp.zeros_like(x).at[order].set(found)
 
 
-def _tridiagonal(left: Array, diagonal: Array, right: Array, wanted: Array) -> Array:
+def _solve_tridiagonal(left: Array, diagonal: Array, right: Array, wanted: Array) -> Array:
     """Thomas's elimination: safe without pivots, for the diagonal dominates."""
 
     def down(carry: Any, row: Any) -> tuple[Any, Any]:
@@ -267,6 +269,6 @@ def _tridiagonal(left: Array, diagonal: Array, right: Array, wanted: Array) -> A
     return lax.scan(up, zero, rows, reverse=True)[1]
 
 
-def _over(x: Array, h: Array) -> Array:
+def _safe_divide(x: Array, h: Array) -> Array:
     """`x / h`, and zero where `h` is: pieces of no length have finite values and gradients."""
     return jnp.where(h > 0, x / jnp.where(h > 0, h, 1), 0)

@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float
 
 
-def convolved(
+def convolve(
     layer: eqx.nn.Conv2d, x: Float[Array, "channels height width"]
 ) -> Float[Array, "out_channels height2 width2"]:
     """`layer(x)`; where the layer neither strides nor dilates nor groups, as a matrix product.

@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ..problem.errors import unknown_name
 from ..problem.validation import check_count, check_counts
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .networks import cast
 from .ode_rnn import ODERNN
 from .series import Series
@@ -80,10 +80,10 @@ class RNNEncoder(eqx.Module):
         """Mean and log variance of the state at `t0`; see `Encoder`."""
         del key
         model = cast(self, series.xs.dtype)
-        mean, log_variance = jax.vmap(model._one)(series, t0)
+        mean, log_variance = jax.vmap(model._encode_one)(series, t0)
         return mean, log_variance, None
 
-    def _one(self, series: Series, t0: Array) -> tuple[Array, Array]:
+    def _encode_one(self, series: Series, t0: Array) -> tuple[Array, Array]:
         ts, xs, mask = series
         seen = jnp.any(mask, -1)
         last = jnp.max(jnp.where(seen, ts, ts[0]))
@@ -140,10 +140,12 @@ class ODERNNEncoder(eqx.Module):
         self, series: Series, t0: Float[Array, " batch"], key: Array | None = None
     ) -> tuple[Array, Array, Array]:
         """Mean and log variance of the state at `t0`; see `Encoder`."""
-        states = self.rnn.walk(series, reverse=True, key=key)
+        states = self.rnn.hidden_states(series, reverse=True, key=key)
         spans = jnp.stack([series.ts[:, 0], t0], -1)
         field = cast(self.rnn.field, series.xs.dtype)
         axes = 0, 0, None
-        end = flow(field, states.after[:, 0], spans, None, self.rnn.settings, in_axes=axes, key=key)
+        end = solve_samples(
+            field, states.after[:, 0], spans, None, self.rnn.settings, in_axes=axes, key=key
+        )
         mean, log_variance = jnp.split(self.rnn.read(end.y1), 2, axis=-1)
         return mean, log_variance, jnp.concatenate([states.status, end.status[:, None]], 1)

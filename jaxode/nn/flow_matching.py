@@ -14,7 +14,7 @@ from ..problem.errors import DataError, OptionError, unknown_name
 from ..problem.field import call_field
 from ..problem.state import is_traced
 from .cnf import CNF, StandardNormal
-from .per_solve_random import draw, needs_key, settled
+from .per_solve_random import draw, materialise_weights, needs_key
 
 Coupling = Callable[[Array, Array, Array], Array]
 
@@ -62,9 +62,9 @@ def flow_matching_loss(
         size = model.size if isinstance(model, CNF) else "size"
         raise DataError(f"x must be a batch of samples (n, {size}), got shape {x.shape}")
     if isinstance(model, CNF):
-        x = model.with_noise(x, key)[0]
+        x = model.append_noise(x, key)[0]
     base_key, pair_key, time_key, noise_key, field_key = jax.random.split(key, 5)
-    field, t0, t1, base = _parts(model, x.shape[1])
+    field, t0, t1, base = _field_span_and_base(model, x.shape[1])
     z = base.sample(base_key, x.shape[0]).astype(x.dtype)
     z = z[pair(z, x, pair_key)]
     share = stratified_uniform(time_key, x.shape[0], x.dtype)
@@ -76,7 +76,7 @@ def flow_matching_loss(
     return jnp.mean(jnp.sum((velocity - target) ** 2, axis=-1))
 
 
-def _parts(model: CNF | Callable[..., Array], size: int) -> tuple:
+def _field_span_and_base(model: CNF | Callable[..., Array], size: int) -> tuple:
     """Field, times and base."""
     if isinstance(model, CNF):
         return model.field, model.t0, model.t1, model.base
@@ -87,7 +87,7 @@ def _velocity(
     field: Callable, t: Array, y: Array, args: PyTree, args_axes: Any, key: Array
 ) -> Array:
     """The field at the time and state of each sample."""
-    field = settled(field)
+    field = materialise_weights(field)
     if not needs_key(field):
         return jax.vmap(lambda t, y, a: call_field(field, t, y, a), (0, 0, args_axes))(t, y, args)
     keys = jax.random.split(key, t.shape[0])
@@ -133,17 +133,17 @@ def sinkhorn_plan(
     return score + rows[:, None] + columns
 
 
-def _independent(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
+def _independent_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
     return jnp.arange(x.shape[0])
 
 
-def _transported(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
+def _sinkhorn_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
     """For each sample a row of `z` by the plan's column: samples stay, with their arguments."""
     plan = sinkhorn_plan(jax.lax.stop_gradient(z), jax.lax.stop_gradient(x))
     return jax.random.categorical(key, plan, axis=0)
 
 
-def _assigned(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
+def _assignment_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
     if is_traced((z, x)):
         raise OptionError(
             "coupling='exact' runs on the host, so outside jit; inside, take coupling='ot'"
@@ -153,9 +153,9 @@ def _assigned(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
 
 
 _COUPLINGS: dict[str, Coupling] = {
-    "independent": _independent,
-    "ot": _transported,
-    "exact": _assigned,
+    "independent": _independent_pairs,
+    "ot": _sinkhorn_pairs,
+    "exact": _assignment_pairs,
 }
 
 

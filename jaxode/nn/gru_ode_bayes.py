@@ -10,8 +10,8 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.validation import check_counts
 from .networks import cast
-from .recurrent_solve import RecurrentSolve, at_times, run, walk
-from .series import Series, find_series, find_times
+from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
+from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions
 
 
@@ -108,7 +108,7 @@ class GRUODEBayes(eqx.Module):
     ) -> tuple[Float[Array, "batch n channels"], Float[Array, "batch n channels"]]:
         """Mean and log variance at every place, as predicted from what was observed before it."""
         series = self._series(ts, xs, mask, lengths)
-        return run(_before, self, series)
+        return run_checked(_predict_observations, self, series)
 
     def predict(
         self,
@@ -123,8 +123,8 @@ class GRUODEBayes(eqx.Module):
         They need no order. Before its first observation a sample has what the learnt start says.
         """
         series = self._series(ts, xs, mask, lengths)
-        times = find_times(times, series.ts.shape[0], series.ts.dtype)
-        return run(_predict, self, series, times)
+        times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
+        return run_checked(_predict, self, series, times)
 
     def loss(
         self,
@@ -143,9 +143,9 @@ class GRUODEBayes(eqx.Module):
         before it, given an observation whose standard deviation is `noise`.
         """
         series = self._series(ts, xs, mask, lengths)
-        return run(_loss, self, series, noise, weight)
+        return run_checked(_loss, self, series, noise, weight)
 
-    def walk(self, series: Series) -> RecurrentSolve:
+    def hidden_states(self, series: Series) -> RecurrentSolve:
         """The hidden state before and after every place."""
         model = cast((self.start, self.field, self.cell), series.xs.dtype)
         start, field, cell = model
@@ -159,7 +159,7 @@ class GRUODEBayes(eqx.Module):
             prepared = jax.nn.relu(jnp.einsum("cfi,ci->cf", weight, known) + bias)
             return cell(jnp.where(seen[:, None], prepared, 0).reshape(-1), h)
 
-        return walk(field, jump, start, series, self.settings)
+        return solve_series(field, jump, start, series, self.settings)
 
     def distribution(self, h: Float[Array, "*batch hidden"]) -> tuple[Array, Array]:
         """Mean and log variance of every channel, from hidden states."""
@@ -168,21 +168,21 @@ class GRUODEBayes(eqx.Module):
         return mean, log_variance
 
     def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
-        return find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
+        return prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
 
 
-def _before(model: GRUODEBayes, series: Series) -> Any:
-    states = model.walk(series)
+def _predict_observations(model: GRUODEBayes, series: Series) -> Any:
+    states = model.hidden_states(series)
     return model.distribution(states.before), states.status
 
 
 def _predict(model: GRUODEBayes, series: Series, times: Array) -> Any:
-    states, status = at_times(model.walk, series, times)
+    states, status = states_at_times(model.hidden_states, series, times)
     return model.distribution(states), status
 
 
 def _loss(model: GRUODEBayes, series: Series, noise: ArrayLike, weight: ArrayLike) -> Any:
-    states = model.walk(series)
+    states = model.hidden_states(series)
     dtype = series.xs.dtype
     noise, weight = jnp.asarray(noise, dtype), jnp.asarray(weight, dtype)
     mean, log_variance = model.distribution(states.before)

@@ -56,7 +56,9 @@ class HyperSolver(Solver):
         if network is None and key is None:
             raise OptionError("a hypersolver needs a network, or a key=jax.random.key(...) for one")
         self.base = _BASES[base]()
-        self.network = _zero_at_first(size, width, depth, key) if network is None else network
+        self.network = (
+            _zero_initialised_mlp(size, width, depth, key) if network is None else network
+        )
 
     @property
     def order(self) -> int:
@@ -84,7 +86,7 @@ class HyperSolver(Solver):
         needs_dense: Array | bool | None,
     ) -> StepResult:
         stepped, slopes, _ = self.base.step_and_stages(field, t, y, h, solver_state, needs_dense)
-        last = self._last(t, y, slopes[0], h)
+        last = self._correction_term(t, y, slopes[0], h)
         dense = None if stepped.dense is None else (*stepped.dense, last)
         return StepResult(stepped.y1 + last, None, dense, stepped.solver_state)
 
@@ -93,7 +95,7 @@ class HyperSolver(Solver):
         weight = (theta ** (self.order + 1)).astype(y.dtype)
         return self.base.interpolate(theta, y, h, dense[:-1]) + weight * dense[-1]
 
-    def _last(self, t: Array, y: Array, slope: Array, h: Array) -> Array:
+    def _correction_term(self, t: Array, y: Array, slope: Array, h: Array) -> Array:
         """What is added to the base's step."""
         lanes = jnp.ndim(h) == 1  # their axis is the state's last
         one = jax.vmap(self.correction, (0, -1, -1, 0), -1) if lanes else self.correction
@@ -129,11 +131,11 @@ def hypersolver_loss(
 
     Source: Poli et al. (2020), arXiv 2007.09601, equation 6 (residual fitting).
     """
-    _check_path(ts, ys)
+    _check_solution(ts, ys)
 
     def missed(t: Array, y: Array, t1: Array, y1: Array) -> Array:
         h = t1 - t
-        end, slope = _base_step(solver, f, args, t, y, h)
+        end, slope = _base_step_and_slope(solver, f, args, t, y, h)
         residual = (y1 - end) / h ** (solver.order + 1)
         return solver.correction(t, y, slope, h) - residual
 
@@ -160,18 +162,18 @@ def hypersolver_trajectory_loss(
 
     Source: Poli et al. (2020), arXiv 2007.09601, section 3.2 (trajectory fitting).
     """
-    _check_path(ts, ys)
+    _check_solution(ts, ys)
 
     def step(y: Array, span: tuple[Array, Array]) -> tuple[Array, Array]:
         t, h = span[0], span[1] - span[0]
-        end, slope = _base_step(solver, f, args, t, y, h)
-        y1 = end + solver._last(t, y, slope, h)
+        end, slope = _base_step_and_slope(solver, f, args, t, y, h)
+        y1 = end + solver._correction_term(t, y, slope, h)
         return y1, y1
 
     return jnp.mean((lax.scan(step, ys[0], (ts[:-1], ts[1:]))[1] - ys[1:]) ** 2)
 
 
-def _base_step(
+def _base_step_and_slope(
     solver: HyperSolver, f: Callable, args: PyTree, t: Array, y: Array, h: Array
 ) -> tuple[Array, Array]:
     """Where a step of the base ends, and the slope it began with."""
@@ -181,7 +183,7 @@ def _base_step(
     return stepped.y1, slopes[0]
 
 
-def _check_path(ts: Array, ys: Array) -> None:
+def _check_solution(ts: Array, ys: Array) -> None:
     if jnp.ndim(ts) != 1 or jnp.shape(ys)[:1] != jnp.shape(ts):
         raise DataError(
             f"ts must have shape (times,) and ys (times, ...), got {jnp.shape(ts)} and "
@@ -189,7 +191,7 @@ def _check_path(ts: Array, ys: Array) -> None:
         )
 
 
-def _zero_at_first(size: int, width: int, depth: int, key: Any) -> eqx.nn.MLP:
+def _zero_initialised_mlp(size: int, width: int, depth: int, key: Any) -> eqx.nn.MLP:
     network = eqx.nn.MLP(2 * size + 2, size, width, depth, jnp.tanh, key=key)
     last: Any = network.layers[-1]
     return eqx.tree_at(

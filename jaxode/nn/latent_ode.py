@@ -15,14 +15,14 @@ from ..integrate.solution import Solution, raise_on_failure
 from ..problem.errors import OptionError, StateError, unknown_name
 from ..problem.jit import jit_with_captures
 from ..problem.validation import check_count, check_counts
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
-from .networks import cast, find_field
-from .recurrent_solve import raise_on_broken_walk
-from .series import Series, find_series, find_times
+from .networks import cast, field_or_mlp
+from .recurrent_solve import raise_on_failed_solve
+from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions
 
-# Of a call: arguments `ts`, `xs`, `mask`, `lengths` are those of `find_series`.
+# Of a call: arguments `ts`, `xs`, `mask`, `lengths` are those of `prepare_series`.
 Ts = Float[ArrayLike, "*batch n"]
 Xs = Float[ArrayLike, "batch n channels"]
 Lengths = Int[ArrayLike, " batch"]
@@ -87,7 +87,7 @@ class LatentODE(eqx.Module):
         keys = jax.random.split(key, 3)
         size = latent + augment
         self.encoder = _find_encoder(encoder, channels, latent, hidden, keys[0], options)
-        self.field = find_field(field, size, width, depth, jax.nn.elu, keys[1])
+        self.field = field_or_mlp(field, size, width, depth, jax.nn.elu, keys[1])
         if decoder is None:
             decoder = eqx.nn.MLP(size, channels, width, 1, jax.nn.relu, key=keys[2])
         self.decoder = decoder
@@ -122,7 +122,7 @@ class LatentODE(eqx.Module):
         """Mean and log variance of each sample's latent state at `t0`."""
         series = self._series(ts, xs, mask, lengths)
         mean, log_variance, walked = jit_with_captures(_encode, self, series, key)
-        self._raise(walked)
+        self._raise_on_failure(walked)
         return mean, log_variance
 
     def decode(
@@ -137,11 +137,11 @@ class LatentODE(eqx.Module):
 
         `times` need no order. `t0` is by default the model's, and if it has none the first time.
         """
-        z0 = self._states(z0, self.latent)
-        times = find_times(times, z0.shape[0], z0.dtype)
-        t0 = self._start(times) if t0 is None else _per_sample(t0, times)
+        z0 = self._check_latent(z0, self.latent)
+        times = prepare_times(times, z0.shape[0], z0.dtype)
+        t0 = self._initial_time(times) if t0 is None else _per_sample(t0, times)
         xs, solutions = jit_with_captures(_decode, self, z0, t0, times, key)
-        self._raise(None, *solutions)
+        self._raise_on_failure(None, *solutions)
         return xs
 
     def predict(
@@ -159,8 +159,8 @@ class LatentODE(eqx.Module):
         `times` are those of all samples or of each, in any order.
         """
         series = self._series(ts, xs, mask, lengths)
-        times = find_times(times, series.ts.shape[0], series.ts.dtype)
-        return self._at(series, times, key)
+        times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
+        return self._values_at(series, times, key)
 
     def reconstruct(
         self,
@@ -176,7 +176,7 @@ class LatentODE(eqx.Module):
         Behind a sample's length its last value is repeated.
         """
         series = self._series(ts, xs, mask, lengths)
-        return self._at(series, series.ts, key)
+        return self._values_at(series, series.ts, key)
 
     def impute(
         self,
@@ -189,7 +189,7 @@ class LatentODE(eqx.Module):
     ) -> Float[Array, "batch n channels"]:
         """The series, with `reconstruct` in the place of what was not observed."""
         series = self._series(ts, xs, mask, lengths)
-        return jnp.where(series.mask, series.xs, self._at(series, series.ts, key))
+        return jnp.where(series.mask, series.xs, self._values_at(series, series.ts, key))
 
     def sample(
         self, key: Array, n: int, times: Float[ArrayLike, "*n m"]
@@ -221,7 +221,7 @@ class LatentODE(eqx.Module):
         """
         series = self._series(ts, xs, mask, lengths)
         out, walked, solutions = jit_with_captures(_elbo, self, series, noise, kl_weight, key)
-        self._raise(walked, *solutions)
+        self._raise_on_failure(walked, *solutions)
         return out
 
     def elbo_loss(
@@ -253,45 +253,45 @@ class LatentODE(eqx.Module):
         """
         if t0 is None and self.t0 is None:
             raise OptionError("the model has no t0 of its own: say which, inverse(z, t, t0)")
-        z = self._states(z, self.latent + self.augment)
+        z = self._check_latent(z, self.latent + self.augment)
         spans = jnp.stack([_per_sample(x, z) for x in (t, self.t0 if t0 is None else t0)], -1)
-        solution = jit_with_captures(_flow, self, z, spans, key)
-        self._raise(None, solution)
+        solution = jit_with_captures(_solve_latent, self, z, spans, key)
+        self._raise_on_failure(None, solution)
         return solution.y1
 
-    def states(self, z0: Array, ts: Array, key: Array | None = None) -> Solution:
+    def solve_latent(self, z0: Array, ts: Array, key: Array | None = None) -> Solution:
         """The latent trajectories from `z0`, with the zeros appended already, at monotone `ts`."""
         field = cast(self.field, z0.dtype)
-        return flow(field, z0, ts, None, self.settings, in_axes=(0, 0, None), key=key)
+        return solve_samples(field, z0, ts, None, self.settings, in_axes=(0, 0, None), key=key)
 
     def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
-        return find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
+        return prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
 
-    def _at(self, series: Series, times: Array, key: Array | None) -> Array:
+    def _values_at(self, series: Series, times: Array, key: Array | None) -> Array:
         """The values at `times`, from the mean latent state."""
         out, walked, solutions = jit_with_captures(_predict, self, series, times, key)
-        self._raise(walked, *solutions)
+        self._raise_on_failure(walked, *solutions)
         return out
 
-    def _states(self, z: Any, size: int) -> Array:
+    def _check_latent(self, z: Any, size: int) -> Array:
         if np.ndim(z) != 2 or np.shape(z)[1] != size:
             raise StateError(f"latent states must have shape (batch, {size}), got {np.shape(z)}")
         z = jnp.asarray(z)
         return z if jnp.issubdtype(z.dtype, jnp.floating) else z.astype(jnp.result_type(float))
 
-    def _start(self, ts: Array) -> Array:
+    def _initial_time(self, ts: Array) -> Array:
         return ts[:, 0] if self.t0 is None else jnp.full(ts.shape[:1], self.t0, ts.dtype)
 
-    def _raise(self, walked: Array | None, *solutions: Solution) -> None:
+    def _raise_on_failure(self, walked: Array | None, *solutions: Solution) -> None:
         if walked is not None:
-            raise_on_broken_walk(walked, self.settings)
+            raise_on_failed_solve(walked, self.settings)
         for solution in solutions:
             if self.settings.throw:
                 raise_on_failure(solution, advice_of(self.settings.sensitivity))
 
 
 def _encode(model: LatentODE, series: Series, key: Array | None) -> Any:
-    return model.encoder(series, model._start(series.ts), key)
+    return model.encoder(series, model._initial_time(series.ts), key)
 
 
 def _decode(model: LatentODE, z0: Array, t0: Array, times: Array, key: Array | None) -> Any:
@@ -300,14 +300,14 @@ def _decode(model: LatentODE, z0: Array, t0: Array, times: Array, key: Array | N
     z0, t0 = jnp.concatenate([z0, zeros], 1), t0[:, None]
     order = jnp.argsort(times, axis=1)
     ts = jnp.take_along_axis(times, order, 1)
-    later = model.states(z0, jnp.concatenate([t0, jnp.maximum(ts, t0)], 1), key)
-    earlier = model.states(z0, jnp.concatenate([t0, jnp.minimum(ts, t0)[:, ::-1]], 1), key)
+    later = model.solve_latent(z0, jnp.concatenate([t0, jnp.maximum(ts, t0)], 1), key)
+    earlier = model.solve_latent(z0, jnp.concatenate([t0, jnp.minimum(ts, t0)[:, ::-1]], 1), key)
     zs = jnp.where((ts >= t0)[..., None], later.ys[:, 1:], earlier.ys[:, :0:-1])
     zs = jnp.take_along_axis(zs, jnp.argsort(order, 1)[..., None], 1)
-    return _values(model, zs), (later, earlier)
+    return _decode_states(model, zs), (later, earlier)
 
 
-def _values(model: LatentODE, zs: Array) -> Array:
+def _decode_states(model: LatentODE, zs: Array) -> Array:
     """What the decoder makes of latent states, shape `(batch, m, size)`."""
     decoder = cast(model.decoder, zs.dtype)
     return jax.vmap(jax.vmap(decoder))(zs)
@@ -315,7 +315,7 @@ def _values(model: LatentODE, zs: Array) -> Array:
 
 def _predict(model: LatentODE, series: Series, times: Array, key: Array | None) -> Any:
     mean, _, walked = _encode(model, series, key)
-    out, solutions = _decode(model, mean, model._start(series.ts), times, key)
+    out, solutions = _decode(model, mean, model._initial_time(series.ts), times, key)
     return out, walked, solutions
 
 
@@ -328,10 +328,10 @@ def _elbo(
     if model.t0 is None:  # then no observation is before the latent state
         zeros = jnp.zeros((z0.shape[0], model.augment), z0.dtype)
         ts = jnp.concatenate([series.ts[:, :1], series.ts], 1)
-        solutions = (model.states(jnp.concatenate([z0, zeros], 1), ts, solve),)
-        xs = _values(model, solutions[0].ys[:, 1:])
+        solutions = (model.solve_latent(jnp.concatenate([z0, zeros], 1), ts, solve),)
+        xs = _decode_states(model, solutions[0].ys[:, 1:])
     else:
-        xs, solutions = _decode(model, z0, model._start(series.ts), series.ts, solve)
+        xs, solutions = _decode(model, z0, model._initial_time(series.ts), series.ts, solve)
     noise = jnp.asarray(noise, xs.dtype)
     likelihood = normal_log_density(series.xs, xs, 2 * jnp.log(noise))
     likelihood = jnp.sum(jnp.where(series.mask, likelihood, 0), (1, 2))
@@ -350,8 +350,8 @@ def kl_to_standard_normal(mean: Array, log_variance: Array) -> Array:
     return 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance)
 
 
-def _flow(model: LatentODE, z: Array, spans: Array, key: Array | None) -> Solution:
-    return model.states(z, spans, key)
+def _solve_latent(model: LatentODE, z: Array, spans: Array, key: Array | None) -> Solution:
+    return model.solve_latent(z, spans, key)
 
 
 def _per_sample(t: Any, like: Array) -> Array:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, Float
 
-from .controls import Control, Linear, lines
+from .controls import Control, Linear, linear_coefficients
 
 
 class LogODE(Control):
@@ -34,7 +34,7 @@ class LogODE(Control):
         found = log_signature(steps)
         values = jnp.pad(jnp.cumsum(found, axis=0), ((1, 0), (0, 0)))
         self.knots = times[ends]
-        self.coefficients = lines(self.knots, values.at[:, : len(start)].add(start))
+        self.coefficients = linear_coefficients(self.knots, values.at[:, : len(start)].add(start))
 
 
 def log_signature(

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from ..problem.errors import FieldError
 
 
-def find_field(field: Any, size: int, width: int, depth: int, activation: Any, key: Array) -> Any:
+def field_or_mlp(field: Any, size: int, width: int, depth: int, activation: Any, key: Array) -> Any:
     """The field given, or an MLP of `size` numbers."""
     if field is None:
         return eqx.nn.MLP(size, size, width, depth, activation, key=key)

@@ -19,11 +19,11 @@ from ..problem.validation import check_count
 from ..sensitivity.discrete.options import Discrete
 from ..sensitivity.forward_mode import Forward
 from ..solvers.step_size import Grid
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .controls import CONTROLS, Control
 from .log_ode import LogODE, signature_channels
 from .networks import cast
-from .series import Series, find_series, spread_times
+from .series import Series, broadcast_times, prepare_series
 from .solve_options import Settings, SolveOptions
 
 SMOOTH = "hermite", "natural_cubic"
@@ -153,11 +153,11 @@ class NeuralCDE(eqx.Module):
 
         **Returns:** shape `(batch, out)`, or `(batch, m, out)`, or if evolving `(batch, n, out)`.
         """
-        series = find_series(ts, xs, mask, lengths)
-        solution = self._run(series, _asked(series, times, evolving), key)
+        series = prepare_series(ts, xs, mask, lengths)
+        solution = self._solve_series(series, _output_times(series, times, evolving), key)
         if times is None and not evolving:
-            return self._read(solution.y1, 1)
-        return self._read(solution.ys[:, 1:], 2)
+            return self._apply_readout(solution.y1, 1)
+        return self._apply_readout(solution.ys[:, 1:], 2)
 
     def solve(
         self,
@@ -175,8 +175,8 @@ class NeuralCDE(eqx.Module):
         `ys` is `(batch, times, hidden)`, its first time the sample's first; `stats` and `status`
         have an axis of samples. Arguments as of a call.
         """
-        series = find_series(ts, xs, mask, lengths)
-        return self._run(series, _asked(series, times, evolving), key)
+        series = prepare_series(ts, xs, mask, lengths)
+        return self._solve_series(series, _output_times(series, times, evolving), key)
 
     def inverse(
         self,
@@ -189,14 +189,14 @@ class NeuralCDE(eqx.Module):
         key: Array | None = None,
     ) -> Float[Array, "batch hidden"]:
         """The hidden states at the samples' first times that lead to `z1` at their last ones."""
-        series = find_series(ts, xs, mask, lengths)
+        series = prepare_series(ts, xs, mask, lengths)
         if jnp.ndim(z1) != 2 or jnp.shape(z1)[0] != len(series.ts):
             raise DataError(
                 f"z1 must have shape ({len(series.ts)}, hidden), a state for each sample; got "
                 f"{jnp.shape(z1)}"
             )
         backwards = series.ts[:, [-1, 0]]
-        return self._flow(jax.vmap(self._path)(*series), jnp.asarray(z1), backwards, key).y1
+        return self._solve_hidden(jax.vmap(self._path)(*series), jnp.asarray(z1), backwards, key).y1
 
     def path(
         self,
@@ -206,7 +206,7 @@ class NeuralCDE(eqx.Module):
         lengths: ArrayLike | None = None,
     ) -> Control:
         """What drives the samples: their controls, with a first axis of samples in the arrays."""
-        return jax.vmap(self._path)(*find_series(ts, xs, mask, lengths))
+        return jax.vmap(self._path)(*prepare_series(ts, xs, mask, lengths))
 
     def _path(self, ts: Array, xs: Array, mask: Array) -> Control:
         channels, known = [xs], [mask]
@@ -221,7 +221,7 @@ class NeuralCDE(eqx.Module):
             return LogODE(*data, window=self.window)
         return CONTROLS[self.control](*data)
 
-    def _run(self, series: Series, times: Array, key: Array | None) -> Solution:
+    def _solve_series(self, series: Series, times: Array, key: Array | None) -> Solution:
         paths = jax.vmap(self._path)(*series)
         first = jax.vmap(lambda path, t: path.evaluate(t))(paths, series.ts[:, 0])
         channels = self.time_channel + series.xs.shape[2] * (2 if self.counts else 1)
@@ -230,16 +230,20 @@ class NeuralCDE(eqx.Module):
         except TypeError as error:
             error.add_note(f"NeuralCDE: initial must take the {channels} channels of the path")
             raise
-        on_path = jax.vmap(lambda path, row: jax.vmap(path.when)(row))(paths, times)
-        solution = self._flow(paths, states, on_path, key)
+        on_path = jax.vmap(lambda path, row: jax.vmap(path.path_time)(row))(paths, times)
+        solution = self._solve_hidden(paths, states, on_path, key)
         return dataclasses.replace(solution, ts=times)
 
-    def _flow(self, paths: Control, states: Array, times: Array, key: Array | None) -> Solution:
+    def _solve_hidden(
+        self, paths: Control, states: Array, times: Array, key: Array | None
+    ) -> Solution:
         field = cast(self.field, states.dtype)
-        driven, more = _Driven(field), self._at_knots(paths)
-        return flow(driven, states, times, paths, self.settings, in_axes=(0, 0, 0), key=key, **more)
+        driven, more = _DrivenField(field), self._jump_options(paths)
+        return solve_samples(
+            driven, states, times, paths, self.settings, in_axes=(0, 0, 0), key=key, **more
+        )
 
-    def _at_knots(self, paths: Control) -> dict[str, Array]:
+    def _jump_options(self, paths: Control) -> dict[str, Array]:
         """Where the path has corners a step ends on each, instead of being rejected around it.
 
         A batch of 100 points each then takes a quarter of the steps, and compiles a third longer.
@@ -256,7 +260,7 @@ class NeuralCDE(eqx.Module):
             more["dt"] = jnp.where(longest > 0, longest, 1)
         return more
 
-    def _read(self, states: Array, axes: int) -> Array:
+    def _apply_readout(self, states: Array, axes: int) -> Array:
         read = cast(self.readout, states.dtype)
         if read is None:
             return states
@@ -265,7 +269,7 @@ class NeuralCDE(eqx.Module):
         return read(states)
 
 
-class _Driven(eqx.Module):
+class _DrivenField(eqx.Module):
     """The field of the hidden state along its path."""
 
     field: Callable[..., Array]
@@ -291,14 +295,14 @@ def _check_control(control: Any, window: Any, time_channel: bool) -> None:
         raise OptionError('control="rectilinear" needs the time as a channel: time_channel=True')
 
 
-def _asked(series: Series, times: Any, evolving: bool) -> Array:
+def _output_times(series: Series, times: Any, evolving: bool) -> Array:
     """The first time of each sample, and the times at which its state is wanted."""
     first, last = series.ts[:, :1], series.ts[:, -1:]
     if times is None:
         return jnp.concatenate([first, series.ts if evolving else last], axis=1)
     if evolving:
         raise OptionError("times says when the states are wanted, evolving=True at all of ts: one")
-    wanted = spread_times(times, len(first), first.dtype)
+    wanted = broadcast_times(times, len(first), first.dtype)
     if not is_traced((wanted, first)):
         rows = np.asarray(jnp.concatenate([first, wanted], axis=1))
         bad = np.flatnonzero(~(rows[:, 1:] >= rows[:, :-1]).all(1))

@@ -13,7 +13,7 @@ from jaxtyping import ArrayLike, Float, PyTree
 from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError
 from ..problem.validation import check_count
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .solve_options import Settings, SolveOptions
 
 
@@ -98,7 +98,7 @@ class NeuralODE(eqx.Module):
         `ys` is shaped as in a call; of a batch `stats` and `status` have an axis of samples.
         """
         times = (self.t0, self.t1) if ts is None else ts
-        return self._run(self._augmented(_sample(x)), times, args, args_axes, key)
+        return self._solve(self._append_zeros(_check_sample(x)), times, args, args_axes, key)
 
     def inverse(
         self, y1: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
@@ -107,9 +107,9 @@ class NeuralODE(eqx.Module):
 
         `y1` and the result have the augmented features.
         """
-        return self._run(_sample(y1), (self.t1, self.t0), args, args_axes, key).y1
+        return self._solve(_check_sample(y1), (self.t1, self.t0), args, args_axes, key).y1
 
-    def _augmented(self, x: Array) -> Array:
+    def _append_zeros(self, x: Array) -> Array:
         if not self.augment:
             return x
         axis = min(1, x.ndim - 1)
@@ -117,12 +117,14 @@ class NeuralODE(eqx.Module):
         shape[axis] = self.augment
         return jnp.concatenate([x, jnp.zeros(shape, x.dtype)], axis)
 
-    def _run(self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None) -> Solution:
+    def _solve(
+        self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None
+    ) -> Solution:
         try:
             if y0.ndim == 1:
-                return flow(self.field, y0, ts, args, self.settings, key=key)
+                return solve_samples(self.field, y0, ts, args, self.settings, key=key)
             axes = 0, 0 if np.ndim(ts) == 2 else None, args_axes
-            solution = flow(self.field, y0, ts, args, self.settings, in_axes=axes, key=key)
+            solution = solve_samples(self.field, y0, ts, args, self.settings, in_axes=axes, key=key)
             return dataclasses.replace(solution, ys=jnp.moveaxis(solution.ys, 1, 0))
         except FieldError as error:
             size = y0.shape[min(1, y0.ndim - 1)]
@@ -133,7 +135,7 @@ class NeuralODE(eqx.Module):
             raise
 
 
-def _sample(x: Any) -> Array:
+def _check_sample(x: Any) -> Array:
     if not isinstance(x, Array) and not hasattr(x, "__array__"):
         raise DataError(f"x must be an array of samples, got {type(x).__name__}")
     x = jnp.asarray(x)

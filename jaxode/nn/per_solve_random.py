@@ -10,20 +10,20 @@ from jax import Array
 from jaxtyping import PyTree
 
 
-class Drawn(eqx.Module):
+class SampledPerSolve(eqx.Module):
     """A part of a field that draws once per solve, such as a dropout mask or a random probe.
 
-    `drawn` is what was drawn for one sample, or None. A subclass with an attribute `inference`
+    `random_value` is what was drawn for one sample, or None. A subclass with an attribute `inference`
     needs no draw while that is True.
     """
 
-    drawn: eqx.AbstractVar[Array | None]
+    random_value: eqx.AbstractVar[Array | None]
 
     @abc.abstractmethod
     def draw(self, key: Array) -> Array:
-        """What `drawn` is to be for one sample."""
+        """What `random_value` is to be for one sample."""
 
-    def draws(self) -> bool:
+    def is_random(self) -> bool:
         """Whether the part needs a draw before it is called."""
         return not getattr(self, "inference", False)
 
@@ -32,40 +32,42 @@ class Reparametrised(eqx.Module):
     """A layer whose weights are computed from others, such as a spectral normalisation."""
 
     @abc.abstractmethod
-    def settle(self) -> Any:
+    def materialise(self) -> Any:
         """The plain layer with the weights as they are now, differentiable in those they are of."""
 
 
 def needs_key(field: PyTree) -> bool:
     """Whether anything in the field is still to be drawn."""
-    return any(node.draws() and node.drawn is None for node in _drawn(field))
+    return any(node.is_random() and node.random_value is None for node in _random_parts(field))
 
 
 def draw(field: PyTree, key: Array) -> Any:
     """The field with everything drawn anew for one sample, each part by its own sub-key."""
-    nodes = _drawing(field)
+    nodes = _parts_to_draw(field)
     if not nodes:
         return field
     keys = jax.random.split(key, len(nodes))
-    return _with_draws(field, [node.draw(k) for node, k in zip(nodes, keys, strict=True)])
+    return _set_random_values(field, [node.draw(k) for node, k in zip(nodes, keys, strict=True)])
 
 
-def of_each(field: PyTree, keys: Array) -> tuple[Any, Any]:
+def draw_batch(field: PyTree, keys: Array) -> tuple[Any, Any]:
     """The field drawn for each of a batch, as `(own, shared)`.
 
     `keys` has shape `(batch,)`. `own` holds what was drawn, with a first axis of samples, and None
     elsewhere; `eqx.combine(own_of_one, shared)` is what `draw` with that sample's key returns.
     """
-    nodes = _drawing(field)
+    nodes = _parts_to_draw(field)
     if not nodes:
         return jax.tree.map(lambda _: None, field), field
     keys = jax.vmap(lambda key: jax.random.split(key, len(nodes)))(keys)
-    drawn = _with_draws(field, [jax.vmap(node.draw)(keys[:, i]) for i, node in enumerate(nodes)])
+    drawn = _set_random_values(
+        field, [jax.vmap(node.draw)(keys[:, i]) for i, node in enumerate(nodes)]
+    )
     nothing = jax.tree.map(lambda _: False, drawn)
-    return eqx.partition(drawn, _with_draws(nothing, [True] * len(nodes), _active(field)))
+    return eqx.partition(drawn, _set_random_values(nothing, [True] * len(nodes), _is_random(field)))
 
 
-def settled(field: PyTree) -> Any:
+def materialise_weights(field: PyTree) -> Any:
     """The field with every normalised layer replaced by the plain layer that it amounts to.
 
     Once per solve, so that no stage of a step computes a norm. Gradients pass through it.
@@ -73,8 +75,8 @@ def settled(field: PyTree) -> Any:
 
     def settle(node: Any) -> Any:
         if isinstance(node, Reparametrised):
-            return node.settle()
-        return _plain_of_weight_norm(node) if isinstance(node, eqx.nn.WeightNorm) else node
+            return node.materialise()
+        return _materialise_weight_norm(node) if isinstance(node, eqx.nn.WeightNorm) else node
 
     return jax.tree.map(settle, field, is_leaf=_is_reparametrised)
 
@@ -83,7 +85,7 @@ def _is_reparametrised(node: Any) -> bool:
     return isinstance(node, Reparametrised | eqx.nn.WeightNorm)
 
 
-def _plain_of_weight_norm(norm: eqx.nn.WeightNorm) -> Any:
+def _materialise_weight_norm(norm: eqx.nn.WeightNorm) -> Any:
     direction = getattr(norm.layer, norm.weight_name)
     kept = () if norm.axis is None else (norm.axis % direction.ndim,)
     others = tuple(axis for axis in range(direction.ndim) if axis not in kept)
@@ -91,30 +93,32 @@ def _plain_of_weight_norm(norm: eqx.nn.WeightNorm) -> Any:
     return eqx.tree_at(lambda layer: getattr(layer, norm.weight_name), norm.layer, weight)
 
 
-def _drawn(tree: PyTree) -> list[Drawn]:
-    """Every `Drawn` in the tree, one inside another too, in a fixed order."""
-    found = [tree] if isinstance(tree, Drawn) else []
-    below = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Drawn) and x is not tree)
+def _random_parts(tree: PyTree) -> list[SampledPerSolve]:
+    """Every `SampledPerSolve` in the tree, one inside another too, in a fixed order."""
+    found = [tree] if isinstance(tree, SampledPerSolve) else []
+    below = jax.tree.leaves(
+        tree, is_leaf=lambda x: isinstance(x, SampledPerSolve) and x is not tree
+    )
     for node in below:
-        if isinstance(node, Drawn):
-            found += _drawn(node)
+        if isinstance(node, SampledPerSolve):
+            found += _random_parts(node)
     return found
 
 
-def _active(field: PyTree) -> list[bool]:
-    return [node.draws() for node in _drawn(field)]
+def _is_random(field: PyTree) -> list[bool]:
+    return [node.is_random() for node in _random_parts(field)]
 
 
-def _drawing(field: PyTree) -> list[Drawn]:
-    return [node for node in _drawn(field) if node.draws()]
+def _parts_to_draw(field: PyTree) -> list[SampledPerSolve]:
+    return [node for node in _random_parts(field) if node.is_random()]
 
 
-def _with_draws(field: PyTree, values: list[Any], active: list[bool] | None = None) -> Any:
+def _set_random_values(field: PyTree, values: list[Any], active: list[bool] | None = None) -> Any:
     """The field with `values` in the places of its draws, those where `active` is True."""
-    places = _active(field) if active is None else active
+    places = _is_random(field) if active is None else active
 
     def where(tree: PyTree) -> list[Any]:
-        nodes = zip(_drawn(tree), places, strict=True)
-        return [node.drawn for node, draws in nodes if draws]
+        nodes = zip(_random_parts(tree), places, strict=True)
+        return [node.random_value for node, draws in nodes if draws]
 
     return eqx.tree_at(where, field, values, is_leaf=lambda x: x is None)

@@ -13,7 +13,7 @@ from ..problem.errors import SolveError
 from ..problem.jit import jit_with_captures
 from ..problem.state import is_traced
 from ..problem.status import Status
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .series import Series
 from .solve_options import Settings
 
@@ -30,7 +30,7 @@ class RecurrentSolve(NamedTuple):
     status: Array
 
 
-def walk(
+def solve_series(
     field: Callable,
     update: Callable[[Array, Array, Array], Array],
     start: Float[Array, "batch hidden"],
@@ -54,7 +54,7 @@ def walk(
 
     def step(h: Array, place: Any) -> tuple[Array, tuple[Array, Array, Array]]:
         span, x, known = place
-        moved = flow(field, h, span, None, settings, in_axes=(0, 0, None), key=key)
+        moved = solve_samples(field, h, span, None, settings, in_axes=(0, 0, None), key=key)
         new = jax.vmap(update)(moved.y1, x, known)
         after = jnp.where(jnp.any(known, -1, keepdims=True), new, moved.y1)
         return after, (moved.y1, after, moved.status)
@@ -66,16 +66,16 @@ def walk(
     return RecurrentSolve(*(jnp.swapaxes(x, 0, 1) for x in states))
 
 
-def at_times(
+def states_at_times(
     walk: Callable[[Series], RecurrentSolve], series: Series, times: Float[Array, "batch m"]
 ) -> tuple[Float[Array, "batch m hidden"], Array]:
     """The hidden states at `times`, by what was observed until then; and each solve's status."""
-    series, places = with_queries(series, times)
+    series, places = insert_queries(series, times)
     states = walk(series)
     return jnp.take_along_axis(states.after, places[..., None], 1), states.status
 
 
-def with_queries(series: Series, times: Float[Array, "batch m"]) -> tuple[Series, Array]:
+def insert_queries(series: Series, times: Float[Array, "batch m"]) -> tuple[Series, Array]:
     """The series with places at `times` where nothing is observed, and which places these are.
 
     A query at the time of an observation comes behind it.
@@ -92,17 +92,17 @@ def with_queries(series: Series, times: Float[Array, "batch m"]) -> tuple[Series
     return Series(ts, merged(series.xs), merged(series.mask)), jnp.argsort(order, 1)[:, n:]
 
 
-def run(function: Callable, model: Any, *args: Any) -> Any:
+def run_checked(function: Callable, model: Any, *args: Any) -> Any:
     """What `function(model, *args)` returns before the status of its walk, compiled.
 
-    **Raises:** as `raise_on_broken_walk`.
+    **Raises:** as `raise_on_failed_solve`.
     """
     out, status = jit_with_captures(function, model, *args)
-    raise_on_broken_walk(status, model.settings)
+    raise_on_failed_solve(status, model.settings)
     return out
 
 
-def raise_on_broken_walk(status: Int[Array, "batch n"], settings: Settings) -> None:
+def raise_on_failed_solve(status: Int[Array, "batch n"], settings: Settings) -> None:
     """**Raises:** `SolveError` for the first solve that failed, if that is known and asked for."""
     status = lax.stop_gradient(status)
     if is_traced(status) or not settings.throw:

@@ -24,7 +24,7 @@ class Series(NamedTuple):
     mask: Bool[Array, "batch n channels"]
 
 
-def find_series(
+def prepare_series(
     ts: Any,
     xs: Any,
     mask: Any = None,
@@ -47,12 +47,12 @@ def find_series(
     disagree, values observed that are not finite, times out of order, series too short, and
     channels other than the model's.
     """
-    xs = _values(xs)
+    xs = _check_xs(xs)
     batch, n, _ = xs.shape
-    ts = _times(ts, batch, n, xs.dtype)
-    inside = _inside(lengths, batch, n, least)
-    observed = _observed(xs, mask, inside)
-    _check_known(ts, xs, observed, inside)
+    ts = _check_ts(ts, batch, n, xs.dtype)
+    inside = _within_length(lengths, batch, n, least)
+    observed = _observation_mask(xs, mask, inside)
+    _check_values(ts, xs, observed, inside)
     last = jnp.max(jnp.where(inside, jnp.arange(n), 0), axis=1, keepdims=True)
     ts = jnp.where(inside, ts, jnp.take_along_axis(ts, last, axis=1))
     if channels is not None and xs.shape[2] != channels:
@@ -60,7 +60,7 @@ def find_series(
     return Series(ts, jnp.where(observed, xs, 0), observed)
 
 
-def _values(xs: Any) -> Array:
+def _check_xs(xs: Any) -> Array:
     shape = np.shape(xs)
     if len(shape) != 3 or 0 in (shape[0], shape[2]):
         raise DataError(f"xs must have shape (batch, n, channels), got {shape}")
@@ -68,7 +68,7 @@ def _values(xs: Any) -> Array:
     return xs if jnp.issubdtype(xs.dtype, jnp.floating) else xs.astype(jnp.result_type(float))
 
 
-def _times(ts: Any, batch: int, n: int, dtype: Any) -> Array:
+def _check_ts(ts: Any, batch: int, n: int, dtype: Any) -> Array:
     if np.shape(ts) not in ((n,), (batch, n)):
         raise DataError(
             f"ts must have shape ({n},) or ({batch}, {n}), as many times as xs has places; got "
@@ -77,7 +77,7 @@ def _times(ts: Any, batch: int, n: int, dtype: Any) -> Array:
     return jnp.broadcast_to(jnp.asarray(ts, dtype), (batch, n))
 
 
-def _inside(lengths: Any, batch: int, n: int, least: int) -> Array:
+def _within_length(lengths: Any, batch: int, n: int, least: int) -> Array:
     """Which places each sample uses, shape `(batch, n)`."""
     if n < least:
         raise DataError(f"a series must have at least {least} points; those of xs have {n}")
@@ -97,7 +97,7 @@ def _inside(lengths: Any, batch: int, n: int, least: int) -> Array:
     return jnp.arange(n) < jnp.asarray(lengths)[:, None]
 
 
-def _observed(xs: Array, mask: Any, inside: Array) -> Array:
+def _observation_mask(xs: Array, mask: Any, inside: Array) -> Array:
     if mask is None:
         return inside[..., None] & ~jnp.isnan(xs)
     if np.shape(mask) not in (xs.shape, xs.shape[:2]):
@@ -107,7 +107,7 @@ def _observed(xs: Array, mask: Any, inside: Array) -> Array:
     return jnp.broadcast_to(inside[..., None] & mask, xs.shape)
 
 
-def _check_known(ts: Array, xs: Array, observed: Array, inside: Array) -> None:
+def _check_values(ts: Array, xs: Array, observed: Array, inside: Array) -> None:
     """What values alone can tell, where they are known."""
     if is_traced((ts, xs, observed)):
         return
@@ -130,12 +130,12 @@ def _check_known(ts: Array, xs: Array, observed: Array, inside: Array) -> None:
         raise DataError(f"sample {int(np.flatnonzero(empty)[0])} has no observation at all")
 
 
-def find_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
+def prepare_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
     """The times of queries, shape `(m,)` or `(batch, m)`, for each sample.
 
     **Raises:** `DataError` for another shape, `TimesError` where they are not finite.
     """
-    times = spread_times(times, batch, dtype)
+    times = broadcast_times(times, batch, dtype)
     if not is_traced(times):
         bad = np.argwhere(~np.isfinite(np.asarray(times)))
         if bad.size:
@@ -143,7 +143,7 @@ def find_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
     return times
 
 
-def spread_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
+def broadcast_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
     """Times of all samples or of each, for each; finite or not. **Raises:** `DataError`."""
     shape = np.shape(times)
     if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and shape[0] != batch):

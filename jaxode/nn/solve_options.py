@@ -70,8 +70,10 @@ class Settings(eqx.Module):
         chosen: Any = {**DEFAULTS, **defaults, **options}
         self.solver = find_solver(chosen["solver"])
         self.sensitivity = find_sensitivity(chosen["sensitivity"])
-        self.controller = _plain(chosen["controller"])
-        self.rtol, self.atol, self.dt = _plain((chosen["rtol"], chosen["atol"], chosen["dt"]))
+        self.controller = _to_python_numbers(chosen["controller"])
+        self.rtol, self.atol, self.dt = _to_python_numbers(
+            (chosen["rtol"], chosen["atol"], chosen["dt"])
+        )
         self.max_steps = check_max_steps(chosen["max_steps"])
         self.throw, self.progress = chosen["throw"], chosen["progress"]
 
@@ -79,7 +81,7 @@ class Settings(eqx.Module):
         self, field: Callable, y0: PyTree, ts: Any, args: PyTree = None, **more: Any
     ) -> Solution:
         """`solve` for one sample; `more` are options of it that the model sets itself."""
-        return solve(_AnyField(field), y0, ts, args, **{**self._options(), **more})
+        return solve(_AnySignature(field), y0, ts, args, **{**self._options(), **more})
 
     def solve_batch(
         self,
@@ -92,13 +94,13 @@ class Settings(eqx.Module):
     ) -> Solution:
         """`solve_batch` for samples along a first axis; `ts` and `args` shared if None is said."""
         options = {**self._options(), "in_axes": in_axes or (0, None, None), **more}
-        return solve_batch(_AnyField(field), y0, ts, args, **options)
+        return solve_batch(_AnySignature(field), y0, ts, args, **options)
 
     def _options(self) -> Any:
         return {name: getattr(self, name) for name in DEFAULTS}
 
 
-class _AnyField(eqx.Module):
+class _AnySignature(eqx.Module):
     """A field of `(y)`, `(t, y)` or `(t, y, args)` as one of all three."""
 
     field: Callable[..., Array]
@@ -107,7 +109,7 @@ class _AnyField(eqx.Module):
         return call_field(self.field, t, y, args)
 
 
-def _plain(settings: PyTree) -> Any:
+def _to_python_numbers(settings: PyTree) -> Any:
     """Known numbers as Python's own, which no optimiser takes for parameters."""
 
     def plain(x: Any) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ..problem.errors import FieldError, OptionError, unknown_name
 from ..problem.validation import check_count
-from .per_solve_random import Drawn
+from .per_solve_random import SampledPerSolve
 
 # Up to this size each product with the Jacobian is written out; above it they are mapped.
 _UNROLLED = 4
@@ -35,7 +35,7 @@ class ExactTrace(eqx.Module):
         return value, sum((push(unit)[i] for i, unit in enumerate(units)), jnp.zeros((), y.dtype))
 
 
-class HutchinsonTrace(Drawn):
+class HutchinsonTrace(SampledPerSolve):
     """The divergence estimated without bias by the mean of `e' J e` over random probes `e`.
 
     One product with the Jacobian per probe, whatever the size. The probes are drawn once for each
@@ -55,7 +55,7 @@ class HutchinsonTrace(Drawn):
     kind: str = eqx.field(static=True)
     samples: int = eqx.field(static=True)
     size: int | None = eqx.field(static=True)
-    drawn: Float[Array, "samples size"] | None
+    random_value: Float[Array, "samples size"] | None
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class HutchinsonTrace(Drawn):
         if kind not in _PROBES:
             raise unknown_name("kind of probe", str(kind), _PROBES)
         samples = check_count("samples", samples)
-        self.kind, self.samples, self.size, self.drawn = kind, samples, size, None
+        self.kind, self.samples, self.size, self.random_value = kind, samples, size, None
 
     def of_size(self, size: int) -> "HutchinsonTrace":
         """The same for states of `size` components."""
@@ -83,10 +83,10 @@ class HutchinsonTrace(Drawn):
         self, f: Callable[[Array], Array], y: Float[Array, " size"]
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
         """The value of `f` at `y`, and the estimate. **Raises:** `FieldError` without probes."""
-        if self.drawn is None:
+        if self.random_value is None:
             raise FieldError("the probes of HutchinsonTrace are not drawn: the solve needs a key")
         value, push = jax.linearize(f, y)
-        probes = jax.lax.stop_gradient(self.drawn).astype(y.dtype)
+        probes = jax.lax.stop_gradient(self.random_value).astype(y.dtype)
         found = sum((probe @ push(probe) for probe in probes), jnp.zeros((), y.dtype))
         return value, found / self.samples
 

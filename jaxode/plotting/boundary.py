@@ -49,9 +49,9 @@ def decision_boundary(
     if not margin >= 0:
         raise OptionError(f"margin must not be negative, got {margin!r}")
     ax = find_axes(ax)
-    xs, ys = (np.linspace(*_widened(column, margin), resolution) for column in X.T)
+    xs, ys = (np.linspace(*_limits(column, margin), resolution) for column in X.T)
     grid = np.stack([a.ravel() for a in np.meshgrid(xs, ys)], axis=-1)
-    logits = _logits(model, grid)
+    logits = _grid_logits(model, grid)
     _draw_regions(ax, xs, ys, logits.reshape(resolution, resolution, -1))
     for label in np.unique(labels):
         chosen = X[labels == label]
@@ -62,18 +62,18 @@ def decision_boundary(
     return ax
 
 
-def _widened(column: np.ndarray, margin: float) -> tuple[float, float]:
+def _limits(column: np.ndarray, margin: float) -> tuple[float, float]:
     low, high = float(column.min()), float(column.max())
     # Points on one line still need a region with an area.
     space = margin * (high - low) or 0.5
     return low - space, high + space
 
 
-def _logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
+def _grid_logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
     if not callable(model):
         raise FieldError(f"model must be callable on a point, got {model!r}")
     x = jnp.asarray(points, jnp.result_type(float))
-    logits = np.asarray(model(x) if getattr(model, "batched", False) else _mapped(model, x))
+    logits = np.asarray(model(x) if getattr(model, "batched", False) else _batched_logits(model, x))
     if logits.ndim != 2 or logits.shape[0] != len(points) or logits.shape[1] < 2:
         raise DataError(
             f"the model must return the logits of two classes or more, shape ({len(points)}, "
@@ -86,7 +86,7 @@ def _logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _mapped(model: Callable[[Array], Array], x: Array) -> Array:
+def _batched_logits(model: Callable[[Array], Array], x: Array) -> Array:
     return jax.vmap(model)(x)
 
 

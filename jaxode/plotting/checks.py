@@ -24,11 +24,11 @@ def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndar
         wanted = ", ".join("n" if m is None else str(m) for m in shape)
         raise DataError(f"{name} must have shape ({wanted}), got {array.shape}")
     if not np.all(np.isfinite(array)):
-        raise DataError(f"{name} must be finite, but entry {_first_bad(array)} is not")
+        raise DataError(f"{name} must be finite, but entry {_first_not_finite(array)} is not")
     return array
 
 
-def _first_bad(array: np.ndarray) -> tuple[int, ...]:
+def _first_not_finite(array: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
 
 

@@ -17,7 +17,7 @@ def new_figure(size: tuple[float, float]) -> "Figure":
     return figure
 
 
-def write(figure: "Figure", folder: Path, name: str) -> Path:
+def save_png(figure: "Figure", folder: Path, name: str) -> Path:
     """Save as a PNG in `folder`; the path comes back."""
     path = folder / f"{name}.png"
     figure.savefig(path)

@@ -68,10 +68,10 @@ def _draw_paths(ax: "Axes", paths: np.ndarray, labels: np.ndarray | None) -> Non
     start, end = paths[:, 0], paths[:, -1]
     ax.scatter(*start.T, s=14, facecolors="white", edgecolors=colours, linewidths=0.9, zorder=2)
     ax.scatter(*end.T, s=16, c=colours, edgecolors="white", linewidths=0.3, zorder=3)
-    _name_markers(ax, labels)
+    _add_legend_entries(ax, labels)
 
 
-def _name_markers(ax: "Axes", labels: np.ndarray | None) -> None:
+def _add_legend_entries(ax: "Axes", labels: np.ndarray | None) -> None:
     """Legend entries by empty artists: the drawn ones hold the colours of several classes."""
     style: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
     ax.plot([], [], markerfacecolor="white", markeredgecolor=INK, label="input", **style)

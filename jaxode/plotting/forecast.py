@@ -47,14 +47,14 @@ def forecast(
     """
     ts = check_array("ts", ts, (None,))
     truth = check_array("truth", truth, ts.shape)
-    curve = _curve("prediction", prediction)
-    others = {name: _curve(name, other) for name, other in (baselines or {}).items()}
+    curve = _check_curve("prediction", prediction)
+    others = {name: _check_curve(name, other) for name, other in (baselines or {}).items()}
     split = check_number("split", split)
     if not ts.min() <= split < ts.max():
         raise OptionError(f"split must lie in ts, from {ts.min():g} to {ts.max():g}, got {split:g}")
     ax = find_axes(ax)
     ax.axvspan(split, float(max(ts.max(), curve[0].max())), color=INK, alpha=0.07, linewidth=0)
-    for (name, other), style in zip(others.items(), _cycle(len(others)), strict=True):
+    for (name, other), style in zip(others.items(), _baseline_styles(len(others)), strict=True):
         ax.plot(*other, color=style[0], linestyle=style[1], linewidth=1.4, label=name)
     _draw_model(ax, *curve, split, label)
     _draw_truth(ax, ts, truth, split)
@@ -63,14 +63,14 @@ def forecast(
     return ax
 
 
-def _curve(name: str, curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+def _check_curve(name: str, curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(curve, tuple | list) or len(curve) != 2:
         raise OptionError(f"{name} must be a pair (times, values), got {type(curve).__name__}")
     times = check_array(f"the times of {name}", curve[0], (None,))
     return times, check_array(f"the values of {name}", curve[1], times.shape)
 
 
-def _cycle(count: int) -> list[tuple[str, tuple]]:
+def _baseline_styles(count: int) -> list[tuple[str, tuple]]:
     """Colours and dashes of the baselines; the first colour is the model's."""
     others = COLOURS[1:]
     return [(others[i % len(others)], DASHES[i % len(DASHES)]) for i in range(count)]

@@ -14,7 +14,7 @@ from ..batch.sharding import axes_of_mesh, devices_of, find_sharding, place
 from ..problem.errors import DataError
 
 
-def over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Callable:
+def mean_over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Callable:
     """`value_and_grad(model, batch, key)`, its means over the devices of the samples' shares.
 
     **Raises:** `DataError` unless the devices divide the samples.
@@ -31,7 +31,7 @@ def over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Calla
         def local(arrays: PyTree, batch: PyTree, key: Array) -> Any:
             key = jax.random.fold_in(key, jax.lax.axis_index(axes))
             out = value_and_grad(eqx.combine(arrays, rest), batch, key)
-            return jax.tree.map(lambda x: _joined(x, axes), out)
+            return jax.tree.map(lambda x: _mean_or_max(x, axes), out)
 
         share = jax.shard_map(
             local,
@@ -46,7 +46,7 @@ def over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Calla
     return together
 
 
-def _joined(x: Array, axes: tuple[str, ...]) -> Array:
+def _mean_or_max(x: Array, axes: tuple[str, ...]) -> Array:
     """The mean over the devices; of integers, such as a status, the largest."""
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
     return jax.lax.pmean(x, axes) if inexact else jax.lax.pmax(x, axes)

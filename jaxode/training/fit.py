@@ -21,7 +21,7 @@ from ..problem.errors import DataError, OptionError, SolveError, TrainingWarning
 from ..problem.field import positional_arguments
 from ..problem.status import Status
 from ..problem.validation import check_count, is_count
-from .devices import over_devices
+from .devices import mean_over_devices
 from .losses import LOSSES, METRICS
 
 Loss = Callable[..., Any]
@@ -110,7 +110,7 @@ def fit(
     objective = _objective(loss, metric)
     value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
     if sharding is not None:
-        value_and_grad = over_devices(value_and_grad, sharding, batch_size or size)
+        value_and_grad = mean_over_devices(value_and_grad, sharding, batch_size or size)
     step = _make_step(value_and_grad, optimizer, batch_size, size)
     state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
     data = jax.tree.map(jnp.asarray, data)
@@ -165,7 +165,7 @@ def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict
         value, extra = out if isinstance(out, tuple) else (out, {})
         if jnp.shape(value) != ():
             raise OptionError(f"the loss must return a scalar, got shape {jnp.shape(value)}")
-        return value, _flatten_stats(dict(extra))
+        return value, _log_entries(dict(extra))
 
     return objective
 
@@ -192,7 +192,7 @@ def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict
         _check_target(loss, prediction, y)
         if metric is not None:
             extra = {name: metric(prediction, y), **extra}
-        return loss(prediction, y), _flatten_stats(extra)
+        return loss(prediction, y), _log_entries(extra)
 
     return objective
 
@@ -215,7 +215,7 @@ def _check_target(loss: Loss, prediction: Array, y: Array) -> None:
         raise DataError(f"the model predicts shape {prediction.shape}, the target has {y.shape}")
 
 
-def _flatten_stats(extra: dict) -> dict:
+def _log_entries(extra: dict) -> dict:
     stats = extra.pop("stats", None)
     if isinstance(stats, Stats):
         # of a batch, per sample
@@ -271,13 +271,13 @@ def _train(
         records.append(record)
         if bar is not None:
             bar.update()
-            bar.set_postfix_str(_postfix(record, seconds), refresh=False)
+            bar.set_postfix_str(_progress_text(record, seconds), refresh=False)
         if not good:
             _report_failure(number, record)
             break
     if bar is not None:
         bar.close()
-    return model, _log(records, seconds)
+    return model, _make_log(records, seconds)
 
 
 def _open_bar(progress: bool | None, steps: int, label: str) -> Any:
@@ -291,13 +291,13 @@ def _open_bar(progress: bool | None, steps: int, label: str) -> Any:
         return None
 
 
-def _postfix(record: dict, seconds: list[float]) -> str:
-    values = {name: f"{float(record[name]):.4g}" for name in _ordered(record)}
+def _progress_text(record: dict, seconds: list[float]) -> str:
+    values = {name: f"{float(record[name]):.4g}" for name in _shown_names(record)}
     values["ms/step"] = f"{1e3 * float(np.median(seconds[-20:])):.1f}"
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _ordered(record: dict) -> list[str]:
+def _shown_names(record: dict) -> list[str]:
     """The names to show, the loss first."""
     return sorted((name for name in record if name != "status"), key=lambda n: (n != "loss", n))
 
@@ -319,8 +319,8 @@ def _report_failure(number: int, record: dict) -> None:
     warnings.warn(f"training stopped early: {message}", TrainingWarning, stacklevel=4)
 
 
-def _log(records: list[dict], seconds: list[float]) -> Log:
-    names = _ordered(records[0])
+def _make_log(records: list[dict], seconds: list[float]) -> Log:
+    names = _shown_names(records[0])
     history = {name: np.array([float(record[name]) for record in records]) for name in names}
     usual = float(np.median(seconds[1:])) if len(seconds) > 1 else seconds[0]
     return Log(history, max(0.0, seconds[0] - usual), 1e3 * usual)

@@ -12,7 +12,7 @@ from ...problem.errors import FieldError
 from ...problem.field import call_field
 
 
-def check_part(owner: str, name: str, part: Any) -> Any:
+def check_callable(owner: str, name: str, part: Any) -> Any:
     """`part`, which must be callable. **Raises:** `FieldError`, saying whose part it is."""
     if not callable(part) or inspect.isclass(part):
         raise FieldError(
@@ -39,7 +39,7 @@ def halves(owner: str, y: Float[Array, " size"]) -> tuple[Array, Array]:
     return y[:middle], y[middle:]
 
 
-def value_and_slope(
+def value_and_gradient(
     owner: str, name: str, scalar: Any, t: Array, y: Array, args: PyTree
 ) -> tuple[Float[Array, ""], Array]:
     """A scalar part at `y`, and its gradient by `y`.
@@ -59,6 +59,6 @@ def value_and_slope(
     return jax.value_and_grad(value)(y)
 
 
-def slope(owner: str, name: str, scalar: Any, t: Array, y: Array, args: PyTree) -> Array:
-    """The gradient of a scalar part by `y`. **Raises:** as `value_and_slope`."""
-    return value_and_slope(owner, name, scalar, t, y, args)[1]
+def gradient(owner: str, name: str, scalar: Any, t: Array, y: Array, args: PyTree) -> Array:
+    """The gradient of a scalar part by `y`. **Raises:** as `value_and_gradient`."""
+    return value_and_gradient(owner, name, scalar, t, y, args)[1]

@@ -10,7 +10,7 @@ from jaxtyping import Float, PyTree
 
 from ...problem.errors import FieldError
 from ...problem.field import call_field
-from .checks import check_part
+from .checks import check_callable
 
 
 def with_time(t: Array, y: Float[Array, "features ..."]) -> Float[Array, "more ..."]:
@@ -32,7 +32,7 @@ class DepthConcat(eqx.Module):
     network: Any
 
     def __init__(self, network: Any) -> None:
-        self.network = check_part("DepthConcat", "network", network)
+        self.network = check_callable("DepthConcat", "network", network)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
         """The slope at `y`, of its shape."""
@@ -59,7 +59,7 @@ class DataControlled(eqx.Module):
     network: Any
 
     def __init__(self, network: Any) -> None:
-        self.network = check_part("DataControlled", "network", network)
+        self.network = check_callable("DataControlled", "network", network)
 
     def __call__(self, t: Array, y: Array, args: Array) -> Array:
         """The slope at `y`, of its shape."""

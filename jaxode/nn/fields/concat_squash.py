@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ...problem.validation import check_count, check_counts
-from ..convolution import convolved
+from ..convolution import convolve
 from .concat import with_time
 from .sequential import Sequential
 
@@ -39,7 +39,7 @@ class ConcatSquash(eqx.Module):
 
     def __call__(self, t: Array, x: Float[Array, " features"]) -> Float[Array, " out"]:
         """The layer at time `t`."""
-        return _gated(self, t, x, self.layer(x))
+        return _gate_and_shift(self, t, x, self.layer(x))
 
 
 class ConcatSquashConv2d(eqx.Module):
@@ -69,7 +69,7 @@ class ConcatSquashConv2d(eqx.Module):
 
     def __call__(self, t: Array, x: Float[Array, "c h w"]) -> Float[Array, "out h2 w2"]:
         """The layer at time `t`."""
-        return _gated(self, t, x, convolved(self.layer, x))
+        return _gate_and_shift(self, t, x, convolve(self.layer, x))
 
 
 class ConcatConv2d(eqx.Module):
@@ -95,7 +95,7 @@ class ConcatConv2d(eqx.Module):
 
     def __call__(self, t: Array, x: Float[Array, "c h w"]) -> Float[Array, "out h2 w2"]:
         """The layer at time `t`."""
-        return convolved(self.layer, with_time(t, x))
+        return convolve(self.layer, with_time(t, x))
 
 
 def concat_squash_mlp(
@@ -115,7 +115,7 @@ def concat_squash_mlp(
     return Sequential(layers[:-1])
 
 
-def _gated(layer: Any, t: Array, x: Array, y: Array) -> Array:
+def _gate_and_shift(layer: Any, t: Array, x: Array, y: Array) -> Array:
     time = jnp.full((1,), t, x.dtype)
     shape = (-1,) + (1,) * (y.ndim - 1)
     gate, shift = jax.nn.sigmoid(layer.gate(time)), layer.shift(time)

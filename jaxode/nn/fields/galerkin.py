@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ...problem.errors import OptionError
-from ..convolution import convolved
+from ..convolution import convolve
 from .bases import Basis
 
 
@@ -100,7 +100,7 @@ class GalerkinConv2d(_Galerkin):
 
     def __call__(self, t: Array, x: Float[Array, "c h w"]) -> Float[Array, "out h2 w2"]:
         """The layer at time `t`."""
-        return convolved(self.at(t), x)
+        return convolve(self.at(t), x)
 
 
 def _check_basis(owner: str, basis: Any) -> Basis:

@@ -12,7 +12,7 @@ from jaxtyping import Float, PyTree
 from ...problem.errors import FieldError, OptionError
 from ...problem.field import call_field
 from ...problem.validation import check_count
-from .checks import check_part, halves, slope
+from .checks import check_callable, gradient, halves
 
 
 class Hamiltonian(eqx.Module):
@@ -34,12 +34,12 @@ class Hamiltonian(eqx.Module):
     energy: Any
 
     def __init__(self, energy: Any) -> None:
-        self.energy = check_part("Hamiltonian", "energy", energy)
+        self.energy = check_callable("Hamiltonian", "energy", energy)
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
         """The slope at `y`, of its shape."""
         halves("Hamiltonian", y)
-        by_q, by_p = jnp.split(slope("Hamiltonian", "energy", self.energy, t, y, args), 2)
+        by_q, by_p = jnp.split(gradient("Hamiltonian", "energy", self.energy, t, y, args), 2)
         return jnp.concatenate([by_p, -by_q])
 
 
@@ -87,12 +87,12 @@ class PortHamiltonian(eqx.Module):
         control: Any = None,
         key: Array | None = None,
     ) -> None:
-        self.energy = check_part("PortHamiltonian", "energy", energy)
+        self.energy = check_callable("PortHamiltonian", "energy", energy)
         size = check_count("PortHamiltonian: size", size)
         controls = check_count("PortHamiltonian: controls", controls, least=0)
         self.size = size
         if control is not None:
-            check_part("PortHamiltonian", "control", control)
+            check_callable("PortHamiltonian", "control", control)
             if not controls:
                 raise OptionError("PortHamiltonian: a control needs controls=..., their number")
         learned = isinstance(structure, str) and structure == "learned"
@@ -101,7 +101,7 @@ class PortHamiltonian(eqx.Module):
         keys = jax.random.split(jax.random.key(0) if key is None else key)
         scale = size**-0.5
         self.control = control
-        self.fixed = None if learned else _fixed(structure, size)
+        self.fixed = None if learned else _structure_entries(structure, size)
         self.generator = scale * jax.random.normal(keys[0], (size, size)) if learned else None
         self.factor = 0.1 * jnp.eye(size) if dissipation else None
         self.inputs = scale * jax.random.normal(keys[1], (size, controls)) if controls else None
@@ -123,7 +123,7 @@ class PortHamiltonian(eqx.Module):
         """The slope at `y`, of its shape."""
         if y.shape != (self.size,):
             raise FieldError(f"PortHamiltonian: the state has size {self.size}, got {y.shape}")
-        by_y = slope("PortHamiltonian", "energy", self.energy, t, y, args)
+        by_y = gradient("PortHamiltonian", "energy", self.energy, t, y, args)
         flow = (self.structure() - self.dissipation()).astype(y.dtype) @ by_y
         if self.inputs is None:
             return flow
@@ -137,7 +137,7 @@ class PortHamiltonian(eqx.Module):
         return flow + self.inputs @ u
 
 
-def _fixed(structure: Any, size: int) -> tuple[tuple[float, ...], ...]:
+def _structure_entries(structure: Any, size: int) -> tuple[tuple[float, ...], ...]:
     """The matrix J as numbers. **Raises:** `OptionError`."""
     if isinstance(structure, str):
         if structure != "canonical":

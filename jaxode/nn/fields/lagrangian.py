@@ -10,7 +10,7 @@ from jaxtyping import Float, PyTree
 
 from ...problem.field import call_field
 from ...problem.validation import check_positive
-from .checks import check_part, check_shape, halves, slope
+from .checks import check_callable, check_shape, gradient, halves
 
 
 class Lagrangian(eqx.Module):
@@ -37,8 +37,8 @@ class Lagrangian(eqx.Module):
     force: Any
 
     def __init__(self, lagrangian: Any, force: Any = None) -> None:
-        self.lagrangian = check_part("Lagrangian", "lagrangian", lagrangian)
-        self.force = None if force is None else check_part("Lagrangian", "force", force)
+        self.lagrangian = check_callable("Lagrangian", "lagrangian", lagrangian)
+        self.force = None if force is None else check_callable("Lagrangian", "force", force)
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
         """The slope at `y`, of its shape."""
@@ -48,7 +48,7 @@ class Lagrangian(eqx.Module):
         def by_state(t: Array, q: Array, v: Array) -> tuple[Array, Array]:
             state = jnp.concatenate([q, v])
             by_q, by_v = jnp.split(
-                slope("Lagrangian", "lagrangian", self.lagrangian, t, state, args), 2
+                gradient("Lagrangian", "lagrangian", self.lagrangian, t, state, args), 2
             )
             return by_q, by_v
 
@@ -58,7 +58,9 @@ class Lagrangian(eqx.Module):
         along = (jnp.ones_like(t), v, jnp.zeros_like(v))
         _, drift = jax.jvp(momentum, (t, q, v), along)
         mass = jax.jacfwd(momentum, argnums=2)(t, q, v)
-        pull = by_state(t, q, v)[0] - drift + _force("Lagrangian", self.force, t, y, args)
+        pull = (
+            by_state(t, q, v)[0] - drift + _generalised_force("Lagrangian", self.force, t, y, args)
+        )
         return jnp.concatenate([v, jnp.linalg.solve(mass, pull)])
 
 
@@ -89,9 +91,11 @@ class MechanicalLagrangian(eqx.Module):
     def __init__(
         self, mass: Any, potential: Any, force: Any = None, *, least: float = 1e-2
     ) -> None:
-        self.mass = check_part("MechanicalLagrangian", "mass", mass)
-        self.potential = check_part("MechanicalLagrangian", "potential", potential)
-        self.force = None if force is None else check_part("MechanicalLagrangian", "force", force)
+        self.mass = check_callable("MechanicalLagrangian", "mass", mass)
+        self.potential = check_callable("MechanicalLagrangian", "potential", potential)
+        self.force = (
+            None if force is None else check_callable("MechanicalLagrangian", "force", force)
+        )
         check_positive("least", least)
         self.least = float(least)
 
@@ -123,13 +127,13 @@ class MechanicalLagrangian(eqx.Module):
             return 0.5 * jnp.sum((self.factor(t, q, args).T @ v) ** 2)
 
         _, drift, factor = jax.jvp(momentum, (t, q), (jnp.ones_like(t), v), has_aux=True)
-        by_q = slope("MechanicalLagrangian", "potential", self.potential, t, q, args)
+        by_q = gradient("MechanicalLagrangian", "potential", self.potential, t, q, args)
         pull = jax.grad(kinetic)(q) - by_q - drift
-        pull = pull + _force("MechanicalLagrangian", self.force, t, y, args)
+        pull = pull + _generalised_force("MechanicalLagrangian", self.force, t, y, args)
         return jnp.concatenate([v, jax.scipy.linalg.cho_solve((factor, True), pull)])
 
 
-def _force(owner: str, force: Any, t: Array, y: Array, args: PyTree) -> Array:
+def _generalised_force(owner: str, force: Any, t: Array, y: Array, args: PyTree) -> Array:
     shape = (y.shape[0] // 2,)
     if force is None:
         return jnp.zeros(shape, y.dtype)

@@ -55,7 +55,7 @@ class SpectralNorm(Reparametrised):
         start = jax.random.normal(jax.random.key(0), weight.shape[:1], weight.dtype)
         self.left = _iterate(matrix, start, _FIRST_ITERATIONS)
 
-    def settle(self) -> Any:
+    def materialise(self) -> Any:
         """The plain layer with the normalised weight."""
         weight = self.layer.weight
         matrix = weight.reshape(weight.shape[0], -1)
@@ -68,7 +68,7 @@ class SpectralNorm(Reparametrised):
 
     def __call__(self, x: Array, *, key: Array | None = None) -> Array:
         """The layer with the normalised weight; `key` is ignored."""
-        return self.settle()(x)
+        return self.materialise()(x)
 
 
 def _unit(vector: Array) -> Array:

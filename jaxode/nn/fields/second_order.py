@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from ...problem.field import call_field
-from .checks import check_part, check_shape, halves
+from .checks import check_callable, check_shape, halves
 
 
 class SecondOrder(eqx.Module):
@@ -28,7 +28,7 @@ class SecondOrder(eqx.Module):
     network: Any
 
     def __init__(self, network: Any) -> None:
-        self.network = check_part("SecondOrder", "network", network)
+        self.network = check_callable("SecondOrder", "network", network)
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
         """The slope at `y`, of its shape."""

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ...problem.errors import FieldError
 from ...problem.field import call_field
-from .checks import check_part
+from .checks import check_callable
 
 
 class Sequential(eqx.Module):
@@ -27,7 +27,7 @@ class Sequential(eqx.Module):
 
     def __init__(self, layers: Sequence[Callable[..., Any]]) -> None:
         for i, layer in enumerate(layers):
-            check_part("Sequential", f"layers[{i}]", layer)
+            check_callable("Sequential", f"layers[{i}]", layer)
             if isinstance(layer, eqx.nn.Dropout):
                 raise FieldError(
                     f"Sequential: layers[{i}] is eqx.nn.Dropout, whose mask changes at every call "

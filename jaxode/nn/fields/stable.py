@@ -12,7 +12,7 @@ from jaxtyping import Float, PyTree
 from ...problem.errors import OptionError
 from ...problem.field import call_field
 from ...problem.validation import check_counts, check_positive
-from .checks import check_part, check_shape, slope, value_and_slope
+from .checks import check_callable, check_shape, gradient, value_and_gradient
 
 # Where the smoothed rectifier becomes straight.
 _KNEE = 0.1
@@ -31,11 +31,11 @@ class Gradient(eqx.Module):
     potential: Any
 
     def __init__(self, potential: Any) -> None:
-        self.potential = check_part("Gradient", "potential", potential)
+        self.potential = check_callable("Gradient", "potential", potential)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
         """The slope at `y`, of its shape."""
-        return -slope("Gradient", "potential", self.potential, t, y, args)
+        return -gradient("Gradient", "potential", self.potential, t, y, args)
 
 
 class EnergyStable(eqx.Module):
@@ -62,8 +62,8 @@ class EnergyStable(eqx.Module):
     rate: float = eqx.field(static=True)
 
     def __init__(self, field: Any, potential: Any, rate: float = 1e-3) -> None:
-        self.field = check_part("EnergyStable", "field", field)
-        self.potential = check_part("EnergyStable", "potential", potential)
+        self.field = check_callable("EnergyStable", "field", field)
+        self.potential = check_callable("EnergyStable", "potential", potential)
         if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
             raise OptionError(f"EnergyStable: rate must be a number of at least 0, got {rate!r}")
         self.rate = float(rate)
@@ -72,7 +72,7 @@ class EnergyStable(eqx.Module):
         """The slope at `y`, of its shape."""
         free = call_field(self.field, t, y, args)
         check_shape("EnergyStable", "field", free, y.shape)
-        value, up = value_and_slope("EnergyStable", "potential", self.potential, t, y, args)
+        value, up = value_and_gradient("EnergyStable", "potential", self.potential, t, y, args)
         square = jnp.sum(up * up)
         excess = jax.nn.relu(jnp.sum(up * free) + self.rate * value)
         # At rest there is no direction to take away, and 0 / 0 would poison the gradient.

@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ...problem.field import call_field
-from .checks import check_part, check_shape
+from .checks import check_callable, check_shape
 
 
 class UDE(eqx.Module):
@@ -42,8 +42,8 @@ class UDE(eqx.Module):
     network: Any
 
     def __init__(self, known: Any, network: Any) -> None:
-        self.known = check_part("UDE", "known", known)
-        self.network = check_part("UDE", "network", network)
+        self.known = check_callable("UDE", "known", known)
+        self.network = check_callable("UDE", "network", network)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
         """The slope at `y`, of its shape."""
