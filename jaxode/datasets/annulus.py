@@ -1,4 +1,4 @@
-"""A ball inside a shell, which no flow of the plane can tell apart by a plane."""
+"""A ball inside a shell: two classes that no flow without augmentation can separate linearly."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def annulus(
     inner: tuple[float, float] = (0.0, 0.5),
     outer: tuple[float, float] = (1.0, 1.5),
 ) -> tuple[Float[Array, "n_points dim"], Int[Array, " n_points"]]:
-    """Two concentric shells, the inner one a ball by default: the set of augmented neural ODEs.
+    """Draw two concentric shells, the inner one a ball by default, as for augmented neural ODEs.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""Records of the real world that other packages carry; `pip install "jaxode[data]"` gets them."""
+"""Real-world data sets of other packages, which `pip install "jaxode[data]"` installs."""
 
 import importlib
 from typing import Any
@@ -92,21 +92,21 @@ def eeg() -> tuple[Float[Array, " 800"], Float[Array, "800 4"]]:
 
 
 def _calendar_years(days: np.ndarray) -> np.ndarray:
-    """Days as calendar years: 1 January is a whole number."""
+    """Convert days to calendar years, in which 1 January is a whole number."""
     year = days.astype("datetime64[Y]")
     begins, ends = year.astype(days.dtype), (year + np.timedelta64(1, "Y")).astype(days.dtype)
     return 1970 + year.astype(float) + (days - begins) / (ends - begins)
 
 
-def _matplotlib_sample(name: str, asked: str) -> str:
-    return str(_import_for("matplotlib.cbook", asked).get_sample_data(name, asfileobj=False))
+def _matplotlib_sample(name: str, dataset: str) -> str:
+    return str(_import_for("matplotlib.cbook", dataset).get_sample_data(name, asfileobj=False))
 
 
-def _import_for(module: str, asked: str) -> Any:
+def _import_for(module: str, dataset: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"sklearn": "scikit-learn"}.get(name := module.split(".")[0], name)
         raise ImportError(
-            f'jo.datasets.{asked} reads data of {package}: pip install "jaxode[data]"'
+            f'jo.datasets.{dataset} reads data of {package}: pip install "jaxode[data]"'
         ) from error

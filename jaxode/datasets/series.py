@@ -1,4 +1,4 @@
-"""Series of known shape, observed with noise and in part."""
+"""Toy series: spirals and sines, observed with noise and with values missing."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from .draw import balanced_labels, check_key, check_noise, random_subsets
 
 
 class LatentSpirals(NamedTuple):
-    """What `latent_spirals` draws.
+    """The observations and true values that `latent_spirals` returns.
 
     - `ts`: the times of the observations, shape `(100,)`.
     - `xs`: noisy observations, shape `(n_series, 100, 2)`.
@@ -30,7 +30,7 @@ class LatentSpirals(NamedTuple):
 
 
 class Periodic(NamedTuple):
-    """What `periodic` draws.
+    """The observations and true values that `periodic` returns.
 
     - `ts`: times of each series, increasing in `[0, 5]`, shape `(n_series, 100)`.
     - `xs`: noisy observations, shape `(n_series, 100, 1)`.
@@ -96,7 +96,7 @@ def _inward_spiral(t: Array) -> Array:
 
 
 def periodic(n_series: int = 1000, *, key: Array, shown: int = 50, noise: float = 0.01) -> Periodic:
-    """Sines whose frequency drifts, at irregular times: the toy of ODE-RNNs and latent ODEs.
+    """Draw sines of varying frequency at irregular times, the toy problem of ODE-RNNs.
 
     Series `i` is `z + sin(phase(t))`: its frequency goes linearly, over `t` from 0 to 5, from one
     draw of U(0.4, 0.8) to another; its offset `z` is normal, of mean 1 and deviation 0.1.
@@ -131,11 +131,11 @@ def periodic(n_series: int = 1000, *, key: Array, shown: int = 50, noise: float 
 def spiral_chirality(
     n_series: int = 128, *, key: Array, missing: float = 0.0, noise: float = 0.01
 ) -> tuple[Float[Array, " 100"], Float[Array, "n_series 100 2"], Int[Array, " n_series"]]:
-    """Inward spirals that turn to the left or to the right: the toy of neural CDEs.
+    """Draw spirals labelled by their direction of rotation, the toy problem of neural CDEs.
 
     **Arguments:**
 
-    - `n_series`: how many, half of them of either hand.
+    - `n_series`: how many, half of them in either direction.
     - `key`: of `jax.random`. Same key, same data.
     - `missing`: the share of each series' points that is NaN, both coordinates at once, drawn for
       each series from all but its first and last; less than one.
@@ -145,7 +145,7 @@ def spiral_chirality(
     **Returns:** the times, 100 in `[0, 4 pi]`, shape `(100,)`; the series, shape
     `(n_series, 100, 2)`; their labels, shape `(n_series,)`: 0 anticlockwise, 1 clockwise.
 
-    **Raises:** `OptionError` for counts out of range, negative noise, and such a `missing`.
+    **Raises:** `OptionError` for counts out of range, negative noise, and another `missing`.
 
     Source: P. Kidger et al., arXiv:2005.08926; the spirals are the example of its authors' library.
     """
@@ -159,9 +159,9 @@ def spiral_chirality(
     x = jnp.where(labels[:, None] == 1, -1.0, 1.0) * jnp.cos(angle)
     spirals = jnp.stack([x, jnp.sin(angle)], axis=-1) / (1 + ts / 2)[:, None]
     spirals = spirals + noise * jax.random.normal(keys[2], spirals.shape)
-    inside = random_subsets(n_series, 98, 98 - min(round(100 * missing), 98), keys[3])
-    kept = jnp.pad(inside, ((0, 0), (1, 1)), constant_values=True)
-    return ts, jnp.where(kept[:, :, None], spirals, jnp.nan), labels
+    inner_shown = random_subsets(n_series, 98, 98 - min(round(100 * missing), 98), keys[3])
+    shown = jnp.pad(inner_shown, ((0, 0), (1, 1)), constant_values=True)
+    return ts, jnp.where(shown[:, :, None], spirals, jnp.nan), labels
 
 
 def _check_options(n_series: int, noise: float, key: Array) -> None:

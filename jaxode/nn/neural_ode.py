@@ -1,4 +1,4 @@
-"""A network, or any field, as a layer of continuous depth."""
+"""The neural ODE: a vector field solved from t0 to t1 as one layer."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,10 +25,10 @@ class NeuralODE(eqx.Module):
     - `field`: a network or function of `(y)`, `(t, y)` or `(t, y, args)` for one sample, such as
       those of `jo.nn`; its output has the shape of `y`. Each sample of a batch takes steps of its
       own.
-    - `t0`, `t1`: the span of depth.
+    - `t0`, `t1`: the span of time, the depth of the layer.
     - `augment`: this many zeros are appended to the first axis of each sample (its features or
-      channels) before the solve; `field` then works on the longer sample, and longer samples are
-      what comes out, so a loss such as the cross entropy sees them all.
+      channels) before the solve; `field` acts on the longer sample, and outputs have the added
+      features too, so a loss such as the cross entropy sees them all.
     - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
       `progress`: as in `solve`.
 
@@ -44,7 +44,8 @@ class NeuralODE(eqx.Module):
     augment: int = eqx.field(static=True)
     settings: Settings
     batched = True
-    flow_map = True  # its prediction is the end state of `solve`
+    # `fit` and `plotting.flow` then call `solve`, whose end state `y1` is the prediction.
+    flow_map = True
 
     def __init__(
         self,
@@ -75,11 +76,11 @@ class NeuralODE(eqx.Module):
     ) -> Float[Array, "*times_batch features"]:
         """The state at `t1`, shaped like `x` with the augmented features.
 
-        `x` is one sample if it has one axis, else a batch along the first. With `ts` the
-        trajectory at these times comes back, its first axis the times; `ts[0]` is the time of
-        `x`. Times of shape `(batch, times)` are each sample's own, and a series that is shorter
-        repeats its last time. `args` are shared, but for what `args_axes` maps, as an entry of
-        `vmap`'s `in_axes`. `key` is for what a field draws once per solve, such as dropout.
+        `x` is one sample if it has one axis, else a batch along the first. With `ts` the result is
+        the trajectory at these times, its first axis the times; `ts[0]` is the time of `x`. Times
+        of shape `(batch, times)` are per sample, and a shorter series repeats its last time. `args`
+        are shared by the batch, except what `args_axes` maps, as an entry of `vmap`'s `in_axes`.
+        `key` is for the random values that the field draws once per solve, such as dropout.
         """
         solution = self.solve(x, ts, args, args_axes=args_axes, key=key)
         return solution.y1 if ts is None else solution.ys
@@ -93,7 +94,7 @@ class NeuralODE(eqx.Module):
         args_axes: Any = None,
         key: Array | None = None,
     ) -> Solution:
-        """The whole `Solution` from `x`: its `ys`, `stats` and `status`.
+        """The `Solution` from `x`, with `ys`, `stats` and `status`.
 
         `ys` is shaped as in a call; of a batch `stats` and `status` have an axis of samples.
         """
@@ -103,7 +104,7 @@ class NeuralODE(eqx.Module):
     def inverse(
         self, y1: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
     ) -> Array:
-        """The state at `t0` that leads to `y1` at `t1`: the flow run backwards.
+        """The state at `t0` that leads to `y1` at `t1`, by a solve backwards in time.
 
         `y1` and the result have the augmented features.
         """

@@ -21,8 +21,8 @@ from .solve_options import Settings, SolveOptions
 class ODERNN(eqx.Module):
     """A GRU whose hidden state follows an ODE between observations.
 
-    The state begins at zero at a sample's first observation. Where nothing is observed there is no
-    update, so such a place, and what pads a shorter sample, is as if it were not there.
+    The state is zero until a sample's first observation. Places without an observation, and the
+    padding of shorter samples, update nothing and so do not change the result.
 
     **Arguments:**
 
@@ -32,7 +32,7 @@ class ODERNN(eqx.Module):
     - `key`: for the weights.
     - `solver` and the other options of `solve`; each sample takes steps of its own in each gap.
 
-    An update forgets what was there before it, so there is no `inverse`.
+    An update is not invertible, so there is no `inverse`.
 
     **Raises:** `OptionError` and `FieldError` for bad options.
 
@@ -82,10 +82,10 @@ class ODERNN(eqx.Module):
     ) -> Float[Array, "batch *n out"]:
         """The output at every place of each series.
 
-        `ts`, `xs`, `mask` and `lengths` are as in `prepare_series`: times of all or of each sample,
-        NaN or a mask for what is missing. `outputs`: "after" what is observed at a place; "before"
-        it, which is a prediction of it; "last", the output behind the whole series alone, of shape
-        `(batch, out)`. `key` is for what the field draws, once for a whole series.
+        `ts`, `xs`, `mask` and `lengths` are as in `prepare_series`: times of all samples or per
+        sample, NaN or a mask for missing values. `outputs`: "after" the update at each place;
+        "before" it, a prediction of the observation; or "last", after the whole series only, of
+        shape `(batch, out)`. `key` is for the field's random values, one draw for a whole series.
         """
         if outputs not in ("after", "before", "last"):
             raise OptionError(f'outputs must be "after", "before" or "last", got {outputs!r}')
@@ -102,9 +102,10 @@ class ODERNN(eqx.Module):
         *,
         key: Array | None = None,
     ) -> Float[Array, "batch m out"]:
-        """The output at `times` of all samples or of each, from what was observed until then.
+        """The output at `times`, from the observations up to each.
 
-        They need no order. Before its first observation a sample has the output of a zero state.
+        `times`, of all samples or per sample, need no order. Before a sample's first observation
+        the output is that of a zero state.
         """
         series = prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
         times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
@@ -113,17 +114,17 @@ class ODERNN(eqx.Module):
     def hidden_states(
         self, series: Series, *, reverse: bool = False, key: Array | None = None
     ) -> RecurrentSolve:
-        """The hidden state at every place, forwards or backwards in time."""
+        """The hidden states at every place, by a solve forwards or backwards in time."""
         field, cell = cast((self.field, self.cell), series.xs.dtype)
 
-        def update(h: Array, x: Array, seen: Array) -> Array:
-            return cell(jnp.concatenate([x, seen.astype(x.dtype)]), h)
+        def update(h: Array, x: Array, mask: Array) -> Array:
+            return cell(jnp.concatenate([x, mask.astype(x.dtype)]), h)
 
         start = jnp.zeros((series.ts.shape[0], self.cell.hidden_size), series.xs.dtype)
         return solve_series(field, update, start, series, self.settings, reverse=reverse, key=key)
 
     def read(self, h: Float[Array, "*batch hidden"]) -> Float[Array, "*batch out"]:
-        """The output of hidden states."""
+        """The outputs of hidden states."""
         readout = cast(self.readout, h.dtype)
         return jnp.vectorize(readout, signature="(h)->(o)")(h)
 

@@ -13,7 +13,7 @@ from ...problem.validation import check_count, check_positive
 
 
 class Basis(eqx.Module):
-    """`n` functions of time: called with a scalar `t`, their values, shape `(n,)`."""
+    """A basis of `n` functions of time, called with a scalar `t`; returns shape `(n,)`."""
 
     n: eqx.AbstractVar[int]
 
@@ -90,7 +90,7 @@ class RBF(Basis):
 
     **Arguments:**
 
-    - `n`: how many centres; one alone stands in the middle.
+    - `n`: how many centres; a single one is in the middle.
     - `span`: the first and the last centre.
     - `kind`: "gaussian", exp(-r^2); "multiquadric", sqrt(1 + r^2); "inverse_multiquadric", its
       reciprocal; or "inverse_quadratic", 1 / (1 + r^2).

@@ -1,4 +1,4 @@
-"""The layers of FFJORD: what they compute is gated and shifted by the time."""
+"""Layers that depend on time: the gated and shifted layers of FFJORD, and ConcatConv2d."""
 
 from collections.abc import Callable
 from typing import Any
@@ -73,11 +73,11 @@ class ConcatSquashConv2d(eqx.Module):
 
 
 class ConcatConv2d(eqx.Module):
-    """A convolution that sees the time as one more channel.
+    """A convolution with the time as one more channel.
 
     **Arguments:**
 
-    - `in_channels`: those of the image; the layer's own convolution has one more.
+    - `in_channels`: of the image; the inner convolution has one more.
     - `out_channels`, `kernel_size`: as of `eqx.nn.Conv2d`; so are the options `stride`, `padding`,
       `dilation` and others.
 
@@ -101,7 +101,7 @@ class ConcatConv2d(eqx.Module):
 def concat_squash_mlp(
     size: int, width: int, depth: int, *, activation: Callable = jnp.tanh, key: Array
 ) -> Sequential:
-    """The network of FFJORD: `depth` `ConcatSquash` layers of `width`, and one back to `size`.
+    """The network of FFJORD: `depth` `ConcatSquash` layers of `width`, and one to `size`.
 
     **Raises:** `OptionError` for sizes that are not positive integers.
     """
@@ -110,13 +110,13 @@ def concat_squash_mlp(
     sizes = [size, *[width] * depth, size]
     keys = jax.random.split(key, depth + 1)
     layers: list[Any] = []
-    for before, after, k in zip(sizes[:-1], sizes[1:], keys, strict=True):
-        layers += [ConcatSquash(before, after, key=k), activation]
+    for size_in, size_out, layer_key in zip(sizes[:-1], sizes[1:], keys, strict=True):
+        layers += [ConcatSquash(size_in, size_out, key=layer_key), activation]
     return Sequential(layers[:-1])
 
 
-def _gate_and_shift(layer: Any, t: Array, x: Array, y: Array) -> Array:
+def _gate_and_shift(layer: Any, t: Array, x: Array, output: Array) -> Array:
     time = jnp.full((1,), t, x.dtype)
-    shape = (-1,) + (1,) * (y.ndim - 1)
+    shape = (-1,) + (1,) * (output.ndim - 1)
     gate, shift = jax.nn.sigmoid(layer.gate(time)), layer.shift(time)
-    return y * gate.reshape(shape) + shift.reshape(shape)
+    return output * gate.reshape(shape) + shift.reshape(shape)

@@ -1,4 +1,4 @@
-"""Dropout for fields: one mask for a whole solve."""
+"""Dropout for fields, with one mask for a whole solve."""
 
 from collections.abc import Sequence
 
@@ -24,8 +24,8 @@ class Dropout(SampledPerSolve):
     **Arguments:**
 
     - `p`: the probability that a feature is set to zero; the others are divided by `1 - p`.
-    - `shape`: the features that enter, an integer for a vector; or anything that broadcasts to
-      them, such as `(channels, 1, 1)` to drop whole channels.
+    - `shape`: of the input, an integer for a vector; or a shape that
+      broadcasts to it, such as `(channels, 1, 1)` to drop whole channels.
 
     A layer of `(x)`.
 
@@ -54,15 +54,15 @@ class Dropout(SampledPerSolve):
         self.inference, self.random_value = inference, None
 
     def draw(self, key: Array) -> Array:
-        """The mask of one sample: True for what is kept."""
+        """Draw the mask of one sample, True where a feature is kept."""
         return jax.random.bernoulli(key, 1 - self.p, self.shape)
 
     def is_random(self) -> bool:
-        """Whether there is anything to drop."""
+        """Tell whether dropout is on and `p` is positive."""
         return not self.inference and self.p > 0
 
     def __call__(self, x: Array, *, key: Array | None = None) -> Array:
-        """`x` with what is dropped zero; `key`, which `eqx.nn.Sequential` gives, is ignored."""
+        """Apply the mask; `key`, which `eqx.nn.Sequential` passes, is ignored."""
         if not self.is_random():
             return x
         if self.random_value is None:
