@@ -6,7 +6,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ..problem.errors import OptionError
-from ..problem.validation import check_count
+from ..problem.validation import check_count, check_pair
 from .draw import check_key
 
 
@@ -52,12 +52,7 @@ def annulus(
 
 
 def _check_radii(name: str, radii: tuple[float, float]) -> tuple[float, float]:
-    try:
-        low, high = (float(x) for x in radii)
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            f"{name} must be a pair of radii (least, greatest), got {radii!r}"
-        ) from error
+    low, high = check_pair(name, "a pair of radii (least, greatest)", radii)
     if not 0 <= low < high < float("inf"):
         raise OptionError(f"{name} must hold radii with 0 <= least < greatest, got {radii!r}")
     return low, high

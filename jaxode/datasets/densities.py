@@ -39,7 +39,7 @@ class Density(Protocol):
 
 
 def _mixture(components: int) -> Callable[[Callable[[Array, Labels], Points]], Density]:
-    """A decorator: a mixture of equally likely components, from a sampler of points given labels."""
+    """Decorate a sampler of points given labels as a mixture of equally likely components."""
 
     def make_density(sample_points: Callable[[Array, Labels], Points]) -> Density:
         def density(n_points: int, key: Array, *, labels: bool = False) -> Any:

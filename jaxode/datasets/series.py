@@ -47,18 +47,18 @@ class Periodic(NamedTuple):
 def latent_spirals(
     n_series: int = 1000, *, key: Array, shown: int = 100, noise: float = 0.3, future: int = 100
 ) -> LatentSpirals:
-    """Pieces of a clockwise and of an anticlockwise spiral: the toy of latent ODEs.
+    """Draw segments of a clockwise and an anticlockwise spiral, the toy problem of latent ODEs.
 
-    Each spiral has 500 points; a series is 100 of them from a random place on, the 100th at the
-    earliest, and the truth the next ones too, to forecast.
+    Each spiral has 500 points; a series is 100 successive ones from a random index of at least 100,
+    and the truth has the next ones too, to forecast.
 
     **Arguments:**
 
-    - `n_series`: how many; a fair coin tosses each one's direction.
+    - `n_series`: how many; each direction has probability 1/2.
     - `key`: of `jax.random`. Same key, same data.
     - `shown`: how many of the 100 points the mask keeps, drawn for each series.
-    - `future`: how many points of the truth come after the 100: from 0, with which series begin
-      anywhere up to the 400th place, as in the source's code, to 300.
+    - `future`: how many points of the truth follow the 100, from 0 (series then begin at any index
+      up to 400, as in the source's code) to 300.
     - `noise`: standard deviation of the normal noise on both coordinates; the spirals reach out
       to a radius of six about (5, 0), and about (-5, 0) clockwise.
 
@@ -98,8 +98,8 @@ def _inward_spiral(t: Array) -> Array:
 def periodic(n_series: int = 1000, *, key: Array, shown: int = 50, noise: float = 0.01) -> Periodic:
     """Draw sines of varying frequency at irregular times, the toy problem of ODE-RNNs.
 
-    Series `i` is `z + sin(phase(t))`: its frequency goes linearly, over `t` from 0 to 5, from one
-    draw of U(0.4, 0.8) to another; its offset `z` is normal, of mean 1 and deviation 0.1.
+    Series `i` is `z + sin(phase(t))`: its frequency varies linearly, over `t` from 0 to 5, from
+    one draw of U(0.4, 0.8) to another; its offset `z` is normal, of mean 1 and deviation 0.1.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""A neural ODE for the two populations, given no mechanism."""
+"""The neural ODE of the two populations, without a mechanism."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from ..nn import NeuralODE
 from ..training import Log, fit
 from .pelts import LogScale, Pelts
 
-# Chosen among a dozen by forecasts of 1910-1914 from the years before; 1915 on had no say.
+# Chosen among a dozen by forecasts of 1910-1914 from the years before, not by 1915 and later.
 WIDTH, WINDOW, WEIGHT_DECAY = 32, 3, 0.2
 
 
@@ -24,7 +24,7 @@ class Population(eqx.Module):
     start: Array
 
     def __call__(self, ts: Array) -> Solution:
-        """The solve from the initial state over years `ts`."""
+        """Solve from the initial state over years `ts`."""
         return self.ode.solve(self.start, ts)
 
 
@@ -47,7 +47,7 @@ def series_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, 
 
 
 def windows(ts: Array, z: Array, length: int) -> tuple[Array, Array]:
-    """Every run of `length + 1` successive years: times from zero, and states."""
+    """Every window of `length + 1` successive years: times from zero, and states."""
     first = range(len(ts) - length)
     times = jnp.stack([ts[: length + 1] - ts[0] for _ in first])
     return times, jnp.stack([z[i : i + length + 1] for i in first])
@@ -58,7 +58,7 @@ def fit_population(
 ) -> tuple[Population, tuple[Log, Log]]:
     """Fit to all years of `pelts`: first windows of three years, then the whole series.
 
-    The windows bring the field near the data, so that the long solve starts from a good guess.
+    Fitting windows first gives the long solve a good initial guess of the field.
     """
     z = LogScale.of(pelts.counts).encode(pelts.counts)
     field = eqx.nn.MLP(2, 2, WIDTH, 1, jax.nn.softplus, key=jax.random.key(0))
@@ -85,7 +85,7 @@ def fit_population(
 
 
 def count_field(model: Population, scale: LogScale) -> Callable[[Array], Array]:
-    """The field in thousands of pelts a year, from that in scaled logarithms."""
+    """The field in thousands of pelts per year, from the model's in scaled logarithms."""
 
     def field(counts: Array) -> Array:
         return counts * scale.spread * model.ode.field(scale.encode(counts))
@@ -99,6 +99,6 @@ def _decaying_adamw(steps: int) -> optax.GradientTransformation:
 
 
 def _weight_decay_mask(params: Population) -> Population:
-    """Weight decay is for the network; the initial state stays where the data put it."""
+    """The mask of weight decay: the network's weights, not the initial state."""
     everything = jax.tree.map(lambda _: True, params)
     return eqx.tree_at(lambda model: model.start, everything, False)

@@ -56,10 +56,7 @@ def flow_matching_loss(
     2302.00482.
     """
     couple = _find_coupling(coupling)
-    x = jnp.asarray(x)
-    if x.ndim != 2 or x.size == 0 or (isinstance(model, CNF) and x.shape[1] != model.size):
-        size = model.size if isinstance(model, CNF) else "size"
-        raise DataError(f"x must be a batch of samples (n, {size}), got shape {x.shape}")
+    x = _check_batch(model, x)
     if isinstance(model, CNF):
         x = model.append_noise(x, key)[0]
     base_key, pair_key, time_key, noise_key, field_key = jax.random.split(key, 5)
@@ -73,6 +70,14 @@ def flow_matching_loss(
     target = (x - z) / (t1 - t0)
     velocity = _velocity(field, t0 + (t1 - t0) * fraction, state, args, args_axes, field_key)
     return jnp.mean(jnp.sum((velocity - target) ** 2, axis=-1))
+
+
+def _check_batch(model: CNF | Callable[..., Array], x: Any) -> Array:
+    x = jnp.asarray(x)
+    if x.ndim != 2 or x.size == 0 or (isinstance(model, CNF) and x.shape[1] != model.size):
+        size = model.size if isinstance(model, CNF) else "size"
+        raise DataError(f"x must be a batch of samples (n, {size}), got shape {x.shape}")
+    return x
 
 
 def _field_span_and_base(model: CNF | Callable[..., Array], size: int) -> tuple:

@@ -47,8 +47,8 @@ class NeuralCDE(eqx.Module):
     - `control`: "hermite", "linear", "natural_cubic", "rectilinear" or "log_ode" (a neural rough
       differential equation). Only "rectilinear" is causal. All but the two cubics have kinks, on
       which steps end (`jumps` of `solve`): at least one step per piece, where a cubic may take
-      fewer at loose tolerances. `jo.Grid`, "adjoint" and "reversible" do not support jumps: there the
-      step size control finds the kinks, in more steps.
+      fewer at loose tolerances. `jo.Grid`, "adjoint" and "reversible" do not support jumps: there
+      the step size control finds the kinks, in more steps.
     - `window`: for "log_ode", how many observations a piece of the path summarises.
     - `time_channel`: without it the result is invariant to reparametrisation of time.
     - `counts`: for series where it is informative which values are missing.

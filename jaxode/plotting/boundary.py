@@ -1,4 +1,4 @@
-"""The regions that a classifier assigns to each class."""
+"""The decision boundary of a classifier in the plane."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -31,12 +31,13 @@ def decision_boundary(
 
     **Arguments:**
 
-    - `model`: from a point of two features to logits, shape `(classes,)`. A `NeuralODE` is called
-      on the batch; anything else is mapped over it.
+    - `model`: maps a point of two features to logits, shape `(classes,)`. With an attribute
+      `batched = True`, as the models of `jo.nn` have, it is called on all points at once, else
+      mapped over them by `vmap`.
     - `X`: points, shape `(n, 2)`. `y`: their classes, integers of shape `(n,)`, counted from 0.
     - `ax`: where to draw; a new figure if None.
     - `resolution`: points of the grid along each axis. `margin`: the space around the points, as
-      a share of their extent.
+      a fraction of their extent.
 
     **Returns:** the Axes.
 
@@ -54,9 +55,9 @@ def decision_boundary(
     logits = _grid_logits(model, grid)
     _draw_regions(ax, xs, ys, logits.reshape(resolution, resolution, -1))
     for label in np.unique(labels):
-        chosen = X[labels == label]
+        points = X[labels == label]
         colour, name = class_colour(label), f"class {label}"
-        ax.scatter(*chosen.T, s=14, color=colour, edgecolors="white", linewidths=0.4, label=name)
+        ax.scatter(*points.T, s=14, color=colour, edgecolors="white", linewidths=0.4, label=name)
     ax.set(xlabel="$x_1$", ylabel="$x_2$", xlim=xs[[0, -1]], ylim=ys[[0, -1]], aspect="equal")
     ax.legend(loc="upper right", framealpha=0.9)
     return ax
@@ -64,9 +65,9 @@ def decision_boundary(
 
 def _limits(column: np.ndarray, margin: float) -> tuple[float, float]:
     low, high = float(column.min()), float(column.max())
-    # Points on one line still need a region with an area.
-    space = margin * (high - low) or 0.5
-    return low - space, high + space
+    # Points on a line parallel to an axis still need a region of positive area.
+    padding = margin * (high - low) or 0.5
+    return low - padding, high + padding
 
 
 def _grid_logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
@@ -99,6 +100,6 @@ def _draw_regions(ax: "Axes", xs: np.ndarray, ys: np.ndarray, logits: np.ndarray
     extent = (xs[0], xs[-1], ys[0], ys[-1])
     ax.imshow(tints[regions], extent=extent, origin="lower", aspect="auto", zorder=0)
     for label in np.unique(regions)[1:]:
-        # The lead of a class is continuous across its border: no stairs, unlike the regions.
-        lead = logits[..., label] - np.delete(logits, label, axis=-1).max(-1)
-        ax.contour(xs, ys, lead, levels=[0.0], colors=INK, linewidths=0.8, zorder=1)
+        # The margin of a class is continuous across its boundary, so its contour has no steps.
+        class_margin = logits[..., label] - np.delete(logits, label, axis=-1).max(-1)
+        ax.contour(xs, ys, class_margin, levels=[0.0], colors=INK, linewidths=0.8, zorder=1)

@@ -35,16 +35,16 @@ def phase_portrait(
 
     - `field`: a function of `(y)`, `(t, y)` or `(t, y, args)` for one state of shape `(2,)`, which
       returns its rate of change; taken at `t = 0` with `args = None`.
-    - `xlim`, `ylim`: the pairs `(low, high)` to draw within.
-    - `trajectories`: arrays of shape `(times, 2)`, by name if they shall be in the legend. Each
-      starts at its dot.
+    - `xlim`, `ylim`: the limits of the axes, pairs `(low, high)`.
+    - `trajectories`: arrays of shape `(times, 2)`, by name for entries in the legend. A dot marks
+      each one's start.
     - `ax`: where to draw; a new figure if None.
     - `resolution`: points along each axis at which the field is evaluated. `density`: that of the
       streamlines, as in matplotlib's `streamplot`.
 
     **Returns:** the Axes.
 
-    **Raises:** `FieldError` for a field that is no function or returns another shape; `DataError`
+    **Raises:** `FieldError` for a field that cannot be called or returns another shape; `DataError`
     for trajectories of other shapes; `OptionError` for other options, or if matplotlib is missing.
     """
     xlim, ylim = check_limits("xlim", xlim), check_limits("ylim", ylim)

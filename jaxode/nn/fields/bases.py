@@ -9,7 +9,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ...problem.errors import OptionError, unknown_name
-from ...problem.validation import check_count, check_positive
+from ...problem.validation import check_count, check_pair, check_positive
 
 
 class Basis(eqx.Module):
@@ -138,10 +138,7 @@ _RADIAL = {
 
 
 def _span(owner: str, span: tuple[float, float]) -> tuple[float, float]:
-    try:
-        first, last = (float(x) for x in span)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{owner}: span must be two times, got {span!r}") from error
+    first, last = check_pair(f"{owner}: span", "two times", span)
     if not (math.isfinite(first) and math.isfinite(last) and first < last):
         raise OptionError(f"{owner}: span must be two finite, rising times, got {span!r}")
     return first, last
