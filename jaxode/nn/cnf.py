@@ -171,11 +171,11 @@ class CNF(eqx.Module):
     ) -> tuple[Float[Array, "n size"], Float[Array, " n"]]:
         """Draw independent samples with their log densities, by one solve.
 
-        **Raises:** `OptionError` with `augment`: the density of a sample alone is not known then.
+        **Raises:** `OptionError` with `augment`: then only a bound of the density is known.
         """
         if self.augment:
             raise OptionError(
-                "with augment= the density of a sample is known by a bound alone: take sample(), "
+                "with augment= only a bound of a sample's density is known: call sample(), "
                 "then log_prob()"
             )
         base_key, key = jax.random.split(key)
@@ -223,7 +223,7 @@ class CNF(eqx.Module):
         if not self.augment:
             return x, 0.0
         if key is None:
-            raise OptionError("a CNF with augment= draws what it appends: give it a key=")
+            raise OptionError("a CNF with augment= appends random noise: give it a key=")
         noise = jax.random.normal(
             jax.random.fold_in(key, 0), (*x.shape[:-1], self.augment), x.dtype
         )

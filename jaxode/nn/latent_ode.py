@@ -217,7 +217,7 @@ class LatentODE(eqx.Module):
     ) -> Float[Array, " batch"]:
         """The evidence lower bound of each sample, nats, from one draw of its latent state.
 
-        The log likelihood of what is observed, normal with standard deviation `noise`, less
+        The log likelihood of the observations, normal with standard deviation `noise`, less
         `kl_weight` times the Kullback-Leibler divergence of the latent state from its prior.
         """
         series = self._series(ts, xs, mask, lengths)

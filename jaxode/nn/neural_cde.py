@@ -316,7 +316,7 @@ def _output_times(series: Series, times: Any, evolving: bool) -> Array:
     if times is None:
         return jnp.concatenate([first, series.ts if evolving else last], axis=1)
     if evolving:
-        raise OptionError("times says when the states are wanted, evolving=True at all of ts: one")
+        raise OptionError("give times=, or evolving=True for the states at all of ts, not both")
     output_times = broadcast_times(times, len(first), first.dtype)
     if not is_traced((output_times, first)):
         rows = np.asarray(jnp.concatenate([first, output_times], axis=1))

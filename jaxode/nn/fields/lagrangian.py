@@ -78,7 +78,7 @@ class MechanicalLagrangian(eqx.Module):
       by row for `n` coordinates; those of the diagonal go through softplus.
     - `potential`: V, of the same, returns a scalar.
     - `force`: generalised forces, as of `Lagrangian`, of the whole state.
-    - `least`: what the diagonal of `C` is at least.
+    - `least`: the lower bound of the diagonal of `C`.
 
     **Raises:** `FieldError` and `OptionError`, as `Lagrangian`.
 
