@@ -54,7 +54,7 @@ def windows(ts: Array, z: Array, length: int) -> tuple[Array, Array]:
 
 
 def fit_population(
-    pelts: Pelts, window_steps: int, whole_steps: int, progress: bool | None = None
+    pelts: Pelts, window_steps: int, series_steps: int, progress: bool | None = None
 ) -> tuple[Population, tuple[Log, Log]]:
     """Fit to all years of `pelts`: first windows of three years, then the whole series.
 
@@ -76,10 +76,10 @@ def fit_population(
         model,
         (pelts.ts, z),
         loss=series_error,
-        steps=whole_steps,
-        optimizer=_decaying_adamw(whole_steps),
+        steps=series_steps,
+        optimizer=_decaying_adamw(series_steps),
         progress=progress,
-        label="pelts, whole",
+        label="pelts, whole series",
     )
     return model, (first, second)
 

@@ -24,12 +24,12 @@ class Effort:
 
     spiral: int
     windows: int
-    whole: int
+    series: int
     lotka_volterra: int
 
 
-FULL = Effort(spiral=300, windows=300, whole=500, lotka_volterra=600)
-QUICK = Effort(spiral=3, windows=3, whole=3, lotka_volterra=3)
+FULL = Effort(spiral=300, windows=300, series=500, lotka_volterra=600)
+QUICK = Effort(spiral=3, windows=3, series=3, lotka_volterra=3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def run(
     folder = _make_folder(out)
     spiral = fit_spiral(effort.spiral, progress)
     pelts = load_pelts()
-    population, logs = fit_population(pelts.fitted, effort.windows, effort.whole, progress)
+    population, logs = fit_population(pelts.fitted, effort.windows, effort.series, progress)
     lotka_volterra, lotka_volterra_log = fit_lotka_volterra(
         pelts.fitted, effort.lotka_volterra, progress
     )

@@ -177,8 +177,8 @@ def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict
 
 
 def _takes_key(loss: Loss) -> bool:
-    places = positional_arguments(loss)
-    return places is not None and places[1] >= 3
+    counts = positional_arguments(loss)
+    return counts is not None and counts[1] >= 3
 
 
 def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
