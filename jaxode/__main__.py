@@ -1,4 +1,4 @@
-"""`python -m jaxode demo` and `python -m jaxode info`."""
+"""The command line, `python -m jaxode demo` and `python -m jaxode info`."""
 
 import argparse
 import importlib.metadata
@@ -17,7 +17,7 @@ PACKAGES = ("jax", "jaxlib", "equinox", "optax", "numpy", "matplotlib", "tqdm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status comes back. **Raises:** `SystemExit` on misuse."""
+    """Run one command and return the exit status. **Raises:** `SystemExit` on misuse."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = _parser()
     if words and not words[0].startswith("-") and words[0] not in COMMANDS:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def info() -> str:
-    """Versions, devices and solvers, a line each."""
+    """A table of versions, devices and solvers, a line each."""
     versions = {"jaxode": __version__, "python": platform.python_version()}
     versions |= {name: _version(name) for name in PACKAGES}
     devices = ", ".join(f"{device.platform} ({device.device_kind})" for device in jax.devices())

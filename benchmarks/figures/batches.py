@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from benchmarks.figures.style import plain_grid, plain_ticks
 from benchmarks.harness.folders import RESULTS
 from jaxode.plotting.axes import COLOURS
-from jaxode.plotting.figure import new_figure, write
+from jaxode.plotting.figure import new_figure, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def draw_batch_size(times: Pairs) -> None:
     plain_ticks(ax.xaxis, list(times))
     plain_ticks(ax.yaxis)
     ax.legend(loc="center right")
-    write(figure, RESULTS, "batch_size")
+    save_png(figure, RESULTS, "batch_size")
 
 
 def draw_useful_share(shares: Pairs, per_step: Pairs) -> None:
@@ -55,7 +55,7 @@ def draw_useful_share(shares: Pairs, per_step: Pairs) -> None:
     plain_ticks(below.xaxis, list(shares))
     plain_ticks(below.yaxis)
     above.legend(loc="lower left")
-    write(figure, RESULTS, "useful_share")
+    save_png(figure, RESULTS, "useful_share")
 
 
 def draw_pairs(ax: "Axes", pairs: Pairs) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.figures.style import plain_grid
 from jaxode.plotting.axes import COLOURS
-from jaxode.plotting.figure import new_figure, write
+from jaxode.plotting.figure import new_figure, save_png
 
 # For each method, its label, colour and marker.
 LINES = {
@@ -45,4 +45,4 @@ def draw_ensemble_size(
     handles = {line.get_label(): line for ax in axes for line in ax.get_lines()}
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=len(handles))
     figure.suptitle(title)
-    return write(figure, folder, name)
+    return save_png(figure, folder, name)

@@ -7,7 +7,7 @@ from benchmarks.figures.style import plain_grid
 from benchmarks.harness.folders import RESULTS
 from benchmarks.harness.work_precision import Curves
 from jaxode.plotting.axes import COLOURS, FAINT, INK
-from jaxode.plotting.figure import new_figure, write
+from jaxode.plotting.figure import new_figure, save_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def draw_work_precision(curves: Mapping[str, tuple[Curves, Curves]]) -> None:
         ax.legend(handles, labels, loc="center", frameon=False)
     figure.supxlabel("time of a solve, ms")
     figure.supylabel("largest relative error of a component at the end")
-    write(figure, RESULTS, "work_precision")
+    save_png(figure, RESULTS, "work_precision")
 
 
 def _draw_panel(ax: "Axes", ours: Curves, theirs: Curves) -> None:

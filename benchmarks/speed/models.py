@@ -57,15 +57,15 @@ def peer_flow(
 def solving_by_diffrax() -> Iterator[None]:
     """A context in which the models solve by diffrax."""
     modules: tuple[Any, ...] = (cnf, latent_ode, neural_cde, neural_ode)
-    ours, compiled = modules[0].flow, latent_ode.jit_with_captures
+    ours, compiled = modules[0].solve_samples, latent_ode.jit_with_captures
     for module in modules:
-        module.flow = peer_flow
+        module.solve_samples = peer_flow
     latent_ode.jit_with_captures = _call_uncached  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
         for module in modules:
-            module.flow = ours
+            module.solve_samples = ours
         latent_ode.jit_with_captures = compiled  # pyright: ignore[reportAttributeAccessIssue]
 
 

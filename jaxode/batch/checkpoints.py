@@ -119,7 +119,9 @@ class BatchCheckpointer(eqx.Module):
         rows = blank(self.length, self._row_of(start))
         snapshots = blank(self.most, _snapshot(start))
 
-        def whole(state: tuple[tiles.TileResult, BatchTrace]) -> tuple[tiles.TileResult, BatchTrace]:
+        def whole(
+            state: tuple[tiles.TileResult, BatchTrace],
+        ) -> tuple[tiles.TileResult, BatchTrace]:
             ended, log = state
             first = tiles.start(work, self.tile, (ended.record, (zero, log.rows)), shapes)
             first = first._replace(results=ended.results)

@@ -1,4 +1,4 @@
-"""Data to learn from: toys that are drawn afresh, simulated systems, and records."""
+"""Data sets: random toy data, simulated dynamical systems, and real-world records."""
 
 from .annulus import annulus as annulus
 from .densities import DENSITIES as DENSITIES

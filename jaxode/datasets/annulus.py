@@ -1,4 +1,4 @@
-"""A ball inside a shell, which no flow of the plane can tell apart by a plane."""
+"""A ball inside a shell: two classes that no flow without augmentation can separate linearly."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ..problem.errors import OptionError
-from ..problem.validation import check_count
+from ..problem.validation import check_count, check_pair
 from .draw import check_key
 
 
@@ -18,7 +18,7 @@ def annulus(
     inner: tuple[float, float] = (0.0, 0.5),
     outer: tuple[float, float] = (1.0, 1.5),
 ) -> tuple[Float[Array, "n_points dim"], Int[Array, " n_points"]]:
-    """Two concentric shells, the inner one a ball by default: the set of augmented neural ODEs.
+    """Draw two concentric shells, the inner one a ball by default, as for augmented neural ODEs.
 
     **Arguments:**
 
@@ -52,12 +52,7 @@ def annulus(
 
 
 def _check_radii(name: str, radii: tuple[float, float]) -> tuple[float, float]:
-    try:
-        low, high = (float(x) for x in radii)
-    except (TypeError, ValueError) as error:
-        raise OptionError(
-            f"{name} must be a pair of radii (least, greatest), got {radii!r}"
-        ) from error
+    low, high = check_pair(name, "a pair of radii (least, greatest)", radii)
     if not 0 <= low < high < float("inf"):
         raise OptionError(f"{name} must hold radii with 0 <= least < greatest, got {radii!r}")
     return low, high

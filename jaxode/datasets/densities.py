@@ -1,9 +1,9 @@
-"""Densities in the plane that flows are tried on, as FFJORD draws them.
+"""Toy densities in the plane for normalizing flows, as FFJORD draws them.
 
-All are called alike: `moons(n_points, key)` gives points, `(n_points, 2)`, and for the densities
-that are made of parts `moons(n_points, key, labels=True)` gives `(points, labels)`, as many of each
-label as of any, or one more, in random order. `n_points` is static, and under `jit` a training step
-can draw its own. Same key, same data.
+All are called alike: `moons(n_points, key)` gives points, `(n_points, 2)`, and for mixtures
+`moons(n_points, key, labels=True)` gives `(points, labels)`, with the components' counts equal or
+one apart, in random order. `n_points` is static, so under `jit` a training step can draw its own.
+Same key, same data.
 
 Source: W. Grathwohl et al., FFJORD, arXiv:1810.01367, and the constants of its published code.
 """
@@ -17,14 +17,14 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ..problem.validation import check_count
-from .draw import check_key, shares
+from .draw import balanced_labels, check_key
 
 Points = Float[Array, "n_points 2"]
 Labels = Int[Array, " n_points"]
 
 
 class Density(Protocol):
-    """A density in the plane whose points may come with the number of their part."""
+    """A mixture in the plane whose points may be drawn with their component's number."""
 
     @overload
     def __call__(self, n_points: int, key: Array, *, labels: Literal[False] = False) -> Points: ...
@@ -38,41 +38,41 @@ class Density(Protocol):
         """Draw `n_points`."""
 
 
-def _in_parts(parts: int) -> Callable[[Callable[[Array, Labels], Points]], Density]:
-    """A density of equally likely parts from a function that draws a point for every label."""
+def _mixture(components: int) -> Callable[[Callable[[Array, Labels], Points]], Density]:
+    """Decorate a sampler of points given labels as a mixture of equally likely components."""
 
-    def of(place: Callable[[Array, Labels], Points]) -> Density:
+    def make_density(sample_points: Callable[[Array, Labels], Points]) -> Density:
         def density(n_points: int, key: Array, *, labels: bool = False) -> Any:
-            _check(n_points, key)
-            part_key, point_key = jax.random.split(key)
-            part = shares(n_points, parts, part_key)
-            points = place(point_key, part)
-            return (points, part) if labels else points
+            _check_draw(n_points, key)
+            label_key, point_key = jax.random.split(key)
+            drawn_labels = balanced_labels(n_points, components, label_key)
+            points = sample_points(point_key, drawn_labels)
+            return (points, drawn_labels) if labels else points
 
-        density.__name__ = density.__qualname__ = place.__name__
-        density.__module__, density.__doc__ = place.__module__, place.__doc__
+        density.__name__ = density.__qualname__ = sample_points.__name__
+        density.__module__, density.__doc__ = sample_points.__module__, sample_points.__doc__
         return density
 
-    return of
+    return make_density
 
 
 def swiss_roll(n_points: int, key: Array) -> Points:
-    """A rolled-up sheet seen from its side: a spiral of one and a half turns, thick all along.
+    """A spiral of one and a half turns, blurred evenly along its length.
 
     **Arguments:** `n_points`; `key`, of the draw.
 
     **Returns:** the points, shape `(n_points, 2)`; the outer turn has a radius of 2.8.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
-    _check(n_points, key)
+    _check_draw(n_points, key)
     turn_key, noise_key = jax.random.split(key)
     turn = 1.5 * jnp.pi * (1 + 2 * jax.random.uniform(turn_key, (n_points,)))
-    roll = turn[:, None] * _unit(turn)
+    roll = turn[:, None] * _unit_vectors(turn)
     return (roll + jax.random.normal(noise_key, roll.shape)) / 5
 
 
-@_in_parts(2)
+@_mixture(2)
 def circles(key: Array, labels: Labels) -> Points:
     """Two circles about the origin of radii 3 and 1.5, blurred by 0.24.
 
@@ -80,60 +80,60 @@ def circles(key: Array, labels: Labels) -> Points:
     `(n_points, 2)`, and with `labels=True` their labels too: 0 for the outer circle, 1 for the
     inner one.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
-    return 3 * _around(key, jnp.asarray([1.0, 0.5])[labels], blur=0.08)
+    return 3 * _noisy_circles(key, jnp.asarray([1.0, 0.5])[labels], blur=0.08)
 
 
-@_in_parts(4)
+@_mixture(4)
 def rings(key: Array, labels: Labels) -> Points:
     """Four circles about the origin of radii 3, 2.25, 1.5 and 0.75, blurred by 0.08.
 
     Called as `rings(n_points, key, labels=False)`. **Returns:** the points, shape `(n_points, 2)`,
     and with `labels=True` their labels too, 0 to 3 from the outside to the inside.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
-    return _around(key, 3 - 0.75 * labels, blur=0.08)
+    return _noisy_circles(key, 3 - 0.75 * labels, blur=0.08)
 
 
-@_in_parts(2)
+@_mixture(2)
 def moons(key: Array, labels: Labels) -> Points:
     """Two interleaved half circles of radius 2, blurred by 0.2.
 
     Called as `moons(n_points, key, labels=False)`. **Returns:** the points, shape `(n_points, 2)`,
     and with `labels=True` their labels too: 0 for the upper moon, 1 for the lower one.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
     angle_key, noise_key = jax.random.split(key)
-    upper = _unit(jnp.pi * jax.random.uniform(angle_key, labels.shape))
+    upper = _unit_vectors(jnp.pi * jax.random.uniform(angle_key, labels.shape))
     moon = jnp.where(labels[:, None] == 0, upper, jnp.asarray([1.0, 0.5]) - upper)
     moon = moon + 0.1 * jax.random.normal(noise_key, moon.shape)
     return 2 * moon - jnp.asarray([1.0, 0.2])
 
 
-@_in_parts(8)
+@_mixture(8)
 def eight_gaussians(key: Array, labels: Labels) -> Points:
     """Eight round Gaussians of width 0.354 on a circle of radius 2.83.
 
     Called as `eight_gaussians(n_points, key, labels=False)`. **Returns:** the points, shape
     `(n_points, 2)`, and with `labels=True` their labels too, 0 to 7 anticlockwise from the right.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
-    centres = 4 * _unit(labels * jnp.pi / 4)
+    centres = 4 * _unit_vectors(labels * jnp.pi / 4)
     return (centres + 0.5 * jax.random.normal(key, centres.shape)) / 1.414
 
 
-@_in_parts(5)
+@_mixture(5)
 def pinwheel(key: Array, labels: Labels) -> Points:
     """Five bent blades around the origin, out to a radius of about 4.
 
     Called as `pinwheel(n_points, key, labels=False)`. **Returns:** the points, shape
     `(n_points, 2)`, and with `labels=True` their labels too, 0 to 4.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
     blade = jax.random.normal(key, (*labels.shape, 2)) * jnp.asarray([0.3, 0.1])
     along, across = blade[:, 0] + 1, blade[:, 1]
@@ -142,7 +142,7 @@ def pinwheel(key: Array, labels: Labels) -> Points:
     return 2 * jnp.stack([cos * along + sin * across, cos * across - sin * along], axis=-1)
 
 
-@_in_parts(2)
+@_mixture(2)
 def two_spirals(key: Array, labels: Labels) -> Points:
     """Two spiral arms of one and a half turns, out to a radius of about 3.2.
 
@@ -150,11 +150,11 @@ def two_spirals(key: Array, labels: Labels) -> Points:
     `(n_points, 2)`, and with `labels=True` their labels too, 0 or 1; the second arm is the first
     one turned by half a turn. `jo.datasets.Spiral` has thinner arms, evenly filled.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
     turn_key, width_key, noise_key = jax.random.split(key, 3)
     turn = 3 * jnp.pi * jnp.sqrt(jax.random.uniform(turn_key, labels.shape))
-    arm = turn[:, None] * _unit(turn) * jnp.asarray([-1.0, 1.0])
+    arm = turn[:, None] * _unit_vectors(turn) * jnp.asarray([-1.0, 1.0])
     arm = arm + 0.5 * jax.random.uniform(width_key, arm.shape)
     points = jnp.where(labels[:, None] == 0, arm, -arm) / 3
     return points + 0.1 * jax.random.normal(noise_key, points.shape)
@@ -167,9 +167,9 @@ def checkerboard(n_points: int, key: Array) -> Points:
 
     **Returns:** the points, shape `(n_points, 2)`, between -4 and 4.
 
-    **Raises:** `OptionError` for fewer than one point or a key that is none.
+    **Raises:** `OptionError` for fewer than one point or an invalid key.
     """
-    _check(n_points, key)
+    _check_draw(n_points, key)
     column_key, row_key, half_key = jax.random.split(key, 3)
     column = 4 * jax.random.uniform(column_key, (n_points,)) - 2
     half = jax.random.bernoulli(half_key, 0.5, (n_points,))
@@ -177,18 +177,20 @@ def checkerboard(n_points: int, key: Array) -> Points:
     return 2 * jnp.stack([column, row], axis=-1)
 
 
-def _check(n_points: int, key: Array) -> None:
+def _check_draw(n_points: int, key: Array) -> None:
     check_count("n_points", n_points)
     check_key(key)
 
 
-def _unit(angle: Array) -> Array:
+def _unit_vectors(angle: Array) -> Array:
     return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
-def _around(key: Array, radius: Array, blur: float) -> Array:
+def _noisy_circles(key: Array, radius: Array, blur: float) -> Array:
     angle_key, noise_key = jax.random.split(key)
-    circle = radius[:, None] * _unit(2 * jnp.pi * jax.random.uniform(angle_key, radius.shape))
+    circle = radius[:, None] * _unit_vectors(
+        2 * jnp.pi * jax.random.uniform(angle_key, radius.shape)
+    )
     return circle + blur * jax.random.normal(noise_key, circle.shape)
 
 
@@ -214,7 +216,7 @@ ENTROPY_FLOORS: dict[str, float] = {
     "two_spirals": 2.645,
     "checkerboard": 3.466,
 }
-"""Their differential entropies in nats, which no model's mean negative log-likelihood can beat.
+"""The differential entropies in nats: lower bounds of any model's mean negative log-likelihood.
 
 The checkerboard's is ln 32, of its area. The others are quadratures of -p ln p, to 0.001: of `p` as
 an integral along the curves on a grid of 900 by 900 points, over the radius for circles and rings

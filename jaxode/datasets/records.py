@@ -1,4 +1,4 @@
-"""Records of the real world that other packages carry; `pip install "jaxode[data]"` gets them."""
+"""Real-world data sets of other packages, which `pip install "jaxode[data]"` installs."""
 
 import importlib
 from typing import Any
@@ -20,7 +20,7 @@ def digits() -> tuple[Float[Array, "1797 1 8 8"], Int[Array, " 1797"]]:
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine
     Learning Repository (1998), test part, as scikit-learn carries it.
     """
-    data: Any = _package("sklearn.datasets", "digits").load_digits()
+    data: Any = _import_for("sklearn.datasets", "digits").load_digits()
     return jnp.asarray(data.images[:, None] / 16, float), jnp.asarray(data.target, int)
 
 
@@ -35,9 +35,9 @@ def co2() -> tuple[Float[Array, " 2284"], Float[Array, "2284 1"]]:
     Source: C. D. Keeling and T. P. Whorf, Scripps Institution of Oceanography (2004), as
     statsmodels carries it.
     """
-    record: Any = _package("statsmodels.datasets.co2.data", "co2").load().data
+    record: Any = _import_for("statsmodels.datasets.co2.data", "co2").load().data
     days = np.asarray(record.index, "datetime64[D]")
-    return jnp.asarray(_years(days)), jnp.asarray(record.to_numpy(float))
+    return jnp.asarray(_calendar_years(days)), jnp.asarray(record.to_numpy(float))
 
 
 def sunspots() -> tuple[Float[Array, " 309"], Float[Array, "309 1"]]:
@@ -49,7 +49,7 @@ def sunspots() -> tuple[Float[Array, " 309"], Float[Array, "309 1"]]:
 
     Source: National Geophysical Data Center, as statsmodels carries it.
     """
-    record: Any = _package("statsmodels.datasets.sunspots.data", "sunspots").load().data
+    record: Any = _import_for("statsmodels.datasets.sunspots.data", "sunspots").load().data
     years, numbers = record.to_numpy(float).T
     return jnp.asarray(years), jnp.asarray(numbers[:, None])
 
@@ -67,14 +67,14 @@ def stocks() -> tuple[Float[Array, " 390"], Float[Array, "390 10"], tuple[str, .
 
     Source: Yahoo Finance, as matplotlib carries it among its sample data.
     """
-    path = _sample("Stocks.csv", "stocks")
+    path = _matplotlib_sample("Stocks.csv", "stocks")
     rows = np.genfromtxt(path, delimiter=",", skip_header=1, dtype=str, encoding="utf-8")
     names, rows = tuple(str(name) for name in rows[0, 1:]), rows[1:]
     days = rows[:, 0].astype("datetime64[D]")
     monthly = days == days.astype("datetime64[M]")
     prices = rows[monthly, 1:]
     prices = np.where(prices == "", "nan", prices).astype(float)
-    return jnp.asarray(_years(days[monthly])), jnp.asarray(prices), names
+    return jnp.asarray(_calendar_years(days[monthly])), jnp.asarray(prices), names
 
 
 def eeg() -> tuple[Float[Array, " 800"], Float[Array, "800 4"]]:
@@ -87,26 +87,26 @@ def eeg() -> tuple[Float[Array, " 800"], Float[Array, "800 4"]]:
 
     Source: the sample data of matplotlib.
     """
-    voltages = np.fromfile(_sample("eeg.dat", "eeg"), "<f8").reshape(800, 4)
+    voltages = np.fromfile(_matplotlib_sample("eeg.dat", "eeg"), "<f8").reshape(800, 4)
     return jnp.arange(800) / 80, jnp.asarray(voltages)
 
 
-def _years(days: np.ndarray) -> np.ndarray:
-    """Days as calendar years: 1 January is a whole number."""
+def _calendar_years(days: np.ndarray) -> np.ndarray:
+    """Convert days to calendar years, in which 1 January is a whole number."""
     year = days.astype("datetime64[Y]")
     begins, ends = year.astype(days.dtype), (year + np.timedelta64(1, "Y")).astype(days.dtype)
     return 1970 + year.astype(float) + (days - begins) / (ends - begins)
 
 
-def _sample(name: str, asked: str) -> str:
-    return str(_package("matplotlib.cbook", asked).get_sample_data(name, asfileobj=False))
+def _matplotlib_sample(name: str, dataset: str) -> str:
+    return str(_import_for("matplotlib.cbook", dataset).get_sample_data(name, asfileobj=False))
 
 
-def _package(module: str, asked: str) -> Any:
+def _import_for(module: str, dataset: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = {"sklearn": "scikit-learn"}.get(name := module.split(".")[0], name)
         raise ImportError(
-            f'jo.datasets.{asked} reads data of {package}: pip install "jaxode[data]"'
+            f'jo.datasets.{dataset} reads data of {package}: pip install "jaxode[data]"'
         ) from error

@@ -1,4 +1,4 @@
-"""Simulated systems, observed with noise at times of each trajectory's own."""
+"""Simulated dynamical systems, observed with noise."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,10 +16,10 @@ from .draw import check_key, check_noise
 
 
 class Simulated(NamedTuple):
-    """Trajectories of a system.
+    """Simulated trajectories of a system.
 
     - `ts`: times, increasing from 0, shape `(n, times)`.
-    - `ys`: observations, shape `(n, times, size)`. `truth`: the same without noise.
+    - `ys`: observations, shape `(n, times, size)`. `truth`: the values without noise.
     """
 
     ts: Float[Array, "n times"]
@@ -28,10 +28,10 @@ class Simulated(NamedTuple):
 
 
 class System(NamedTuple):
-    """A system by its equations, what is usual for its parameters, and where it is started.
+    """A dynamical system: its equations, default parameters and range of initial states.
 
-    - `field`: `(t, y, parameters)` to the slope. `names`: of the state's components.
-    - `parameters`: by name. `starts`: the lowest and highest start, each of shape `(size,)`.
+    - `field`: the right-hand side, of `(t, y, parameters)`. `names`: of the state's components.
+    - `parameters`: by name. `starts`: the lowest and highest initial state, each `(size,)`.
     - `end`: the last time, in units of the equations.
     """
 
@@ -53,36 +53,36 @@ def simulate(
     irregular: bool = False,
     **parameters: ArrayLike,
 ) -> Simulated:
-    """Draw starts, solve, and observe.
+    """Draw initial states, solve, and observe with noise.
 
     **Arguments:**
 
     - `system`: "lotka_volterra", "fitzhugh_nagumo", "sir", "rlc", "damped_pendulum",
       "double_pendulum", "duffing", or a `System`; `SYSTEMS` has them by name.
-    - `n`: trajectories; their starts are uniform between the system's lowest and highest.
+    - `n`: trajectories; their initial states are uniform between the system's bounds.
     - `key`: of `jax.random`. Same key, same data.
-    - `times`: of each, from 0 to `end`: evenly spaced, or if `irregular` drawn uniformly for each
-      trajectory, but for the first.
+    - `times`: number per trajectory, from 0 to `end`: evenly spaced, or if `irregular` drawn
+      uniformly for each trajectory, except the first.
     - `noise`: standard deviation of the observations, in units of each component's own over all
       trajectories.
-    - `parameters`: in the place of the system's, by their names: a number for all trajectories, or
+    - `parameters`: replace the system's, by name: a number for all trajectories, or
       one for each, shape `(n,)`.
 
-    **Returns:** `Simulated(ts, ys, truth)`; in float64 solved to `rtol=1e-10`.
+    **Returns:** `Simulated(ts, ys, truth)`; solved to `rtol=1e-10` in float64.
 
-    **Raises:** `OptionError` for an unknown system or parameter, bad counts, negative noise or a
-    key that is none; `SolveError`, outside `jit`, for a trajectory that cannot be solved.
+    **Raises:** `OptionError` for an unknown system or parameter, bad counts, negative noise or an
+    invalid key; `SolveError`, outside `jit`, for a trajectory that cannot be solved.
     """
-    found = _find(system)
-    _check(n, times, noise, key)
-    values, axes = _fill_in(found, n, parameters)
+    chosen = _find_system(system)
+    _check_options(n, times, noise, key)
+    values, axes = _parameter_values(chosen, n, parameters)
     start_key, time_key, noise_key = jax.random.split(key, 3)
-    low, high = (jnp.asarray(bound, float) for bound in found.starts)
+    low, high = (jnp.asarray(bound, float) for bound in chosen.starts)
     y0 = jax.random.uniform(start_key, (n, low.size), minval=low, maxval=high)
-    ts = _times(n, times, found.end if end is None else end, irregular, time_key)
+    ts = _observation_times(n, times, chosen.end if end is None else end, irregular, time_key)
     tolerance = max(1e-10, 20 * float(jnp.finfo(y0.dtype).eps))
     truth = solve_batch(
-        found.field,
+        chosen.field,
         y0,
         ts,
         values,
@@ -97,7 +97,7 @@ def simulate(
     return Simulated(ts, truth + scale * jax.random.normal(noise_key, truth.shape), truth)
 
 
-def _find(system: str | System) -> System:
+def _find_system(system: str | System) -> System:
     if isinstance(system, System):
         return system
     if not isinstance(system, str):
@@ -107,40 +107,44 @@ def _find(system: str | System) -> System:
     return SYSTEMS[system]
 
 
-def _check(n: int, times: int, noise: float, key: Array) -> None:
+def _check_options(n: int, times: int, noise: float, key: Array) -> None:
     check_count("n", n)
     check_count("times", times, 2)
     check_noise(noise)
     check_key(key)
 
 
-def _fill_in(
-    system: System, n: int, given: dict[str, ArrayLike]
+def _parameter_values(
+    system: System, n: int, parameters: dict[str, ArrayLike]
 ) -> tuple[dict[str, ArrayLike], dict[str, int | None]]:
-    """The parameters with those of the system where none are given, and which axis counts them."""
-    for name, value in given.items():
+    """The parameters, by default the system's, and the mapped axis of each."""
+    for name, value in parameters.items():
         if name not in system.parameters:
             raise unknown_name("parameter", name, system.parameters)
         if jnp.shape(value) not in ((), (n,)):
             raise OptionError(
                 f"{name} must be a number or have shape ({n},), got shape {jnp.shape(value)}"
             )
-    values = {name: jnp.asarray(x, float) for name, x in {**system.parameters, **given}.items()}
+    values = {
+        name: jnp.asarray(x, float) for name, x in {**system.parameters, **parameters}.items()
+    }
     return dict(values), {name: 0 if x.ndim else None for name, x in values.items()}
 
 
-def _times(n: int, times: int, end: float, irregular: bool, key: Array) -> Array:
+def _observation_times(n: int, times: int, end: float, irregular: bool, key: Array) -> Array:
     if not is_traced(end) and not end > 0:
         raise OptionError(f"end must be positive, got {end!r}")
     if not irregular:
         return jnp.broadcast_to(jnp.linspace(0.0, end, times), (n, times))
-    drawn = jnp.sort(end * jax.random.uniform(key, (n, times)), axis=1)
-    return drawn.at[:, 0].set(0.0)  # where the start is
+    random_times = jnp.sort(end * jax.random.uniform(key, (n, times)), axis=1)
+    return random_times.at[:, 0].set(0.0)  # the initial state's time
 
 
 def _lotka_volterra(t: Array, y: Array, p: dict) -> Array:
-    met = y[0] * y[1]
-    return jnp.stack([p["alpha"] * y[0] - p["beta"] * met, p["delta"] * met - p["gamma"] * y[1]])
+    encounters = y[0] * y[1]
+    return jnp.stack(
+        [p["alpha"] * y[0] - p["beta"] * encounters, p["delta"] * encounters - p["gamma"] * y[1]]
+    )
 
 
 def _fitzhugh_nagumo(t: Array, y: Array, p: dict) -> Array:
@@ -172,9 +176,9 @@ def _double_pendulum(t: Array, y: Array, p: dict) -> Array:
     c, s = jnp.cos(a - b), jnp.sin(a - b)
     first = -n * q * v**2 * s - (m + n) * g * jnp.sin(a)
     second = k * u**2 * s - g * jnp.sin(b)
-    whole = m + n * s**2
-    du = (first - n * c * second) / (k * whole)
-    dv = ((m + n) * second - c * first) / (q * whole)
+    effective_mass = m + n * s**2
+    du = (first - n * c * second) / (k * effective_mass)
+    dv = ((m + n) * second - c * first) / (q * effective_mass)
     return jnp.stack([u, v, du, dv])
 
 

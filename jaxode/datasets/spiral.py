@@ -1,4 +1,4 @@
-"""Two interleaved spirals, the classification toy of the tutorials."""
+"""Two interleaved spirals, a toy classification problem."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from ..problem.validation import check_count
 
 @dataclasses.dataclass(frozen=True)
 class Spiral:
-    """Two spiral arms of one and a half turns each, a class apiece.
+    """Two spiral arms of one and a half turns each, one per class.
 
     **Arguments:**
 

@@ -1,4 +1,4 @@
-"""The demonstration behind `python -m jaxode demo`: two neural ODEs, a table and four figures."""
+"""The demonstration of `python -m jaxode demo`: two neural ODEs, a table and four figures."""
 
 from .run import FULL as FULL
 from .run import QUICK as QUICK

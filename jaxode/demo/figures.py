@@ -1,4 +1,4 @@
-"""The demo's four figures, each written to a PNG."""
+"""The four figures of the demo."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def draw_boundary(figure: "Figure", spiral: SpiralFit) -> None:
-    """The held-out points over the regions of the classifier."""
+    """Draw the held-out points over the regions of the classifier."""
     ax = plotting.decision_boundary(spiral.model, spiral.X, spiral.y, figure.add_subplot())
     ax.set_title(
         f"Spiral: regions of the neural ODE and the {len(spiral.y)} points held out\n"
@@ -26,7 +26,7 @@ def draw_boundary(figure: "Figure", spiral: SpiralFit) -> None:
 
 
 def draw_flow(figure: "Figure", spiral: SpiralFit) -> None:
-    """The paths of the held-out points, and the line on which the two logits are equal."""
+    """Draw the trajectories of the held-out points, and the line of equal logits."""
     ax = plotting.flow(spiral.model.ode, spiral.X, spiral.y, ax=figure.add_subplot())
     ax.axline((0, 0), slope=1, color=INK, linestyle="--", linewidth=1, label="equal logits")
     ax.set(
@@ -38,10 +38,10 @@ def draw_flow(figure: "Figure", spiral: SpiralFit) -> None:
 
 
 def draw_phase(figure: "Figure", field: Any, counts: np.ndarray, curves: Curves) -> None:
-    """The learned field in the plane of hare and lynx, the models' curves and the record."""
+    """Draw the learned field in the plane of hare and lynx, the models' curves and the record."""
     states = {name: states for name, (_, states) in curves.items()}
     everything = np.concatenate([counts, *states.values()])
-    # The logarithm of counts has no field at zero.
+    # The field in logarithms is undefined at counts of zero, so the limits start from 1.
     high = 1.08 * everything.max(0)
     ax = plotting.phase_portrait(
         field, (1.0, float(high[0])), (1.0, float(high[1])), states, figure.add_subplot()
@@ -61,7 +61,7 @@ def draw_phase(figure: "Figure", field: Any, counts: np.ndarray, curves: Curves)
 def draw_forecast(
     figure: "Figure", years: np.ndarray, counts: np.ndarray, model: tuple, baselines: Curves
 ) -> None:
-    """A panel for each species: the record, the neural ODE and the baselines over the years."""
+    """Draw the record, the neural ODE and the baselines over the years, a panel per species."""
     panels = figure.subplots(2, 1, sharex=True)
     for i, (ax, species) in enumerate(zip(panels, SPECIES, strict=True)):
         others = {name: (ts, states[:, i]) for name, (ts, states) in baselines.items()}

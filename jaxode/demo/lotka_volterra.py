@@ -1,4 +1,4 @@
-"""The Lotka-Volterra model of predator and prey, fitted as the baseline with a mechanism."""
+"""The Lotka-Volterra model of predator and prey, the demo's mechanistic baseline."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -14,13 +14,13 @@ PERIOD = 10.0
 
 
 class LotkaVolterra(eqx.Module):
-    """The logarithms of the four rates (4,) and of the initial counts (2,), all of them fitted."""
+    """The Lotka-Volterra model by its parameters: log rates (4,) and log initial counts (2,)."""
 
     log_rates: Array
     log_start: Array
 
     def __call__(self, ts: Array) -> Solution:
-        """The solve from the initial state, in logarithms of thousands of pelts."""
+        """Solve from the initial state, in logarithms of thousands of pelts."""
         return solve(log_growth, self.log_start, ts, jnp.exp(self.log_rates), rtol=1e-5, atol=1e-6)
 
 

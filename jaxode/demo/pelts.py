@@ -1,4 +1,4 @@
-"""The record of hare and lynx pelts: what is fitted, what is forecast, how far off it is."""
+"""The record of hare and lynx pelts: its fitted part, its scale, and forecast errors."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ SPECIES = ("hare", "lynx")
 
 @dataclasses.dataclass(frozen=True)
 class Pelts:
-    """Years (n,), counted from the first as `ts`, and thousands of pelts (n, 2): hare, lynx."""
+    """The record: years (n,), and thousands of pelts (n, 2) of hare and lynx."""
 
     years: Array
     counts: Array
@@ -27,30 +27,30 @@ class Pelts:
 
     @property
     def fitted(self) -> "Pelts":
-        """The first fifteen years, which the models may see."""
+        """The first fifteen years, to which the models are fitted."""
         return Pelts(self.years[:FITTED], self.counts[:FITTED])
 
 
 def load_pelts() -> Pelts:
-    """All 21 years."""
+    """Load the record of all 21 years."""
     return Pelts(*lynx_hare())
 
 
 @dataclasses.dataclass(frozen=True)
 class LogScale:
-    """Counts as standardised logarithms, on which growth and decline weigh alike."""
+    """The transform of counts to standardised logarithms."""
 
     mean: Array
     spread: Array
 
     @classmethod
     def of(cls, counts: Array) -> "LogScale":
-        """The scale on which `counts` (n, 2) have mean zero and variance one."""
+        """The scale in which `counts` (n, 2) have mean zero and variance one."""
         logs = jnp.log(counts)
         return cls(logs.mean(0), logs.std(0))
 
     def encode(self, counts: Array) -> Array:
-        """Scaled logarithms of counts (..., 2)."""
+        """The scaled logarithms of counts (..., 2)."""
         return (jnp.log(counts) - self.mean) / self.spread
 
     def decode(self, z: Array) -> Array:
@@ -59,7 +59,7 @@ class LogScale:
 
 
 def persistence(pelts: Pelts) -> np.ndarray:
-    """The last year that may be seen, repeated for every year after it, shape (n, 2)."""
+    """The persistence forecast: the last fitted year, repeated for every later one, (n, 2)."""
     ahead = len(pelts.years) - FITTED
     return np.repeat(np.asarray(pelts.counts)[FITTED - 1 : FITTED], ahead, axis=0)
 

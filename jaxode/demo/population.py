@@ -1,4 +1,4 @@
-"""A neural ODE for the two populations, given no mechanism."""
+"""The neural ODE of the two populations, without a mechanism."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from ..nn import NeuralODE
 from ..training import Log, fit
 from .pelts import LogScale, Pelts
 
-# Chosen among a dozen by forecasts of 1910-1914 from the years before; 1915 on had no say.
+# Chosen among a dozen by forecasts of 1910-1914 from the years before, not by 1915 and later.
 WIDTH, WINDOW, WEIGHT_DECAY = 32, 3, 0.2
 
 
@@ -24,7 +24,7 @@ class Population(eqx.Module):
     start: Array
 
     def __call__(self, ts: Array) -> Solution:
-        """The solve from the initial state over years `ts`."""
+        """Solve from the initial state over years `ts`."""
         return self.ode.solve(self.start, ts)
 
 
@@ -39,7 +39,7 @@ def window_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, 
     return error, {"stats": solution.stats}
 
 
-def whole_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, dict]:
+def series_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, dict]:
     """Mean squared error over the whole series: times (years,), scaled logarithms (years, 2)."""
     ts, z = batch
     solution = model(ts)
@@ -47,18 +47,18 @@ def whole_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, d
 
 
 def windows(ts: Array, z: Array, length: int) -> tuple[Array, Array]:
-    """Every run of `length + 1` successive years: times from zero, and states."""
+    """Every window of `length + 1` successive years: times from zero, and states."""
     first = range(len(ts) - length)
     times = jnp.stack([ts[: length + 1] - ts[0] for _ in first])
     return times, jnp.stack([z[i : i + length + 1] for i in first])
 
 
 def fit_population(
-    pelts: Pelts, window_steps: int, whole_steps: int, progress: bool | None = None
+    pelts: Pelts, window_steps: int, series_steps: int, progress: bool | None = None
 ) -> tuple[Population, tuple[Log, Log]]:
     """Fit to all years of `pelts`: first windows of three years, then the whole series.
 
-    The windows bring the field near the data, so that the long solve starts from a good guess.
+    Fitting windows first gives the long solve a good initial guess of the field.
     """
     z = LogScale.of(pelts.counts).encode(pelts.counts)
     field = eqx.nn.MLP(2, 2, WIDTH, 1, jax.nn.softplus, key=jax.random.key(0))
@@ -68,24 +68,24 @@ def fit_population(
         windows(pelts.ts, z, WINDOW),
         loss=window_error,
         steps=window_steps,
-        optimizer=_optimizer(window_steps),
+        optimizer=_decaying_adamw(window_steps),
         progress=progress,
         label="pelts, windows",
     )
     model, second = fit(
         model,
         (pelts.ts, z),
-        loss=whole_error,
-        steps=whole_steps,
-        optimizer=_optimizer(whole_steps),
+        loss=series_error,
+        steps=series_steps,
+        optimizer=_decaying_adamw(series_steps),
         progress=progress,
-        label="pelts, whole",
+        label="pelts, whole series",
     )
     return model, (first, second)
 
 
 def count_field(model: Population, scale: LogScale) -> Callable[[Array], Array]:
-    """The field in thousands of pelts a year, from that in scaled logarithms."""
+    """The field in thousands of pelts per year, from the model's in scaled logarithms."""
 
     def field(counts: Array) -> Array:
         return counts * scale.spread * model.ode.field(scale.encode(counts))
@@ -93,12 +93,12 @@ def count_field(model: Population, scale: LogScale) -> Callable[[Array], Array]:
     return field
 
 
-def _optimizer(steps: int) -> optax.GradientTransformation:
+def _decaying_adamw(steps: int) -> optax.GradientTransformation:
     schedule = optax.cosine_decay_schedule(1e-2, steps)
-    return optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=_decayed)
+    return optax.adamw(schedule, weight_decay=WEIGHT_DECAY, mask=_weight_decay_mask)
 
 
-def _decayed(params: Population) -> Population:
-    """Weight decay is for the network; the initial state stays where the data put it."""
+def _weight_decay_mask(params: Population) -> Population:
+    """The mask of weight decay: the network's weights, not the initial state."""
     everything = jax.tree.map(lambda _: True, params)
     return eqx.tree_at(lambda model: model.start, everything, False)

@@ -1,4 +1,4 @@
-"""The demo from end to end: train, measure, print, draw."""
+"""The whole demo: train, measure, print and draw."""
 
 import dataclasses
 import time
@@ -8,33 +8,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..plotting.axes import require_matplotlib
-from ..plotting.figure import new_figure, write
+from ..plotting.figure import new_figure, save_png
 from ..problem.errors import OptionError
 from .figures import NAMES, draw_boundary, draw_flow, draw_forecast, draw_phase
 from .lotka_volterra import LotkaVolterra, fit_lotka_volterra
 from .pelts import FITTED, LogScale, Pelts, forecast_error, load_pelts, persistence
 from .population import Population, count_field, fit_population
-from .report import MODEL, error_table, fit_table, verdict
+from .report import MODEL, format_errors, format_fits, verdict
 from .spiral import SpiralFit, fit_spiral
 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """The steps of the optimiser in each fit."""
+    """The number of optimiser steps of each fit."""
 
     spiral: int
     windows: int
-    whole: int
+    series: int
     lotka_volterra: int
 
 
-FULL = Effort(spiral=300, windows=300, whole=500, lotka_volterra=600)
-QUICK = Effort(spiral=3, windows=3, whole=3, lotka_volterra=3)
+FULL = Effort(spiral=300, windows=300, series=500, lotka_volterra=600)
+QUICK = Effort(spiral=3, windows=3, series=3, lotka_volterra=3)
 
 
 @dataclasses.dataclass(frozen=True)
 class PeltFits:
-    """The two models fitted to the pelts, and the scale in which the neural ODE counts."""
+    """The two models fitted to the pelts, and the scale of the neural ODE."""
 
     pelts: Pelts
     scale: LogScale
@@ -42,11 +42,11 @@ class PeltFits:
     lotka_volterra: LotkaVolterra
 
     def curves(self, ts: np.ndarray) -> dict[str, np.ndarray]:
-        """Both models' counts at years `ts` since the first, each of shape (len(ts), 2)."""
+        """The counts of both models at years `ts` since the first, each of shape (len(ts), 2)."""
         times = jnp.asarray(ts)
-        ours = self.scale.decode(self.population(times).ys)
-        theirs = jnp.exp(self.lotka_volterra(times).ys)
-        return {MODEL: np.asarray(ours), "Lotka-Volterra": np.asarray(theirs)}
+        neural_ode = self.scale.decode(self.population(times).ys)
+        lotka_volterra = jnp.exp(self.lotka_volterra(times).ys)
+        return {MODEL: np.asarray(neural_ode), "Lotka-Volterra": np.asarray(lotka_volterra)}
 
 
 def run(
@@ -61,31 +61,33 @@ def run(
 
     **Raises:** `OptionError` if matplotlib is missing, or `out` is a file.
     """
-    begin = time.perf_counter()
-    folder = _folder(out)
+    start = time.perf_counter()
+    folder = _make_folder(out)
     spiral = fit_spiral(effort.spiral, progress)
     pelts = load_pelts()
-    population, logs = fit_population(pelts.fitted, effort.windows, effort.whole, progress)
-    baseline, baseline_log = fit_lotka_volterra(pelts.fitted, effort.lotka_volterra, progress)
-    fits = PeltFits(pelts, LogScale.of(pelts.fitted.counts), population, baseline)
-    named = {
+    population, logs = fit_population(pelts.fitted, effort.windows, effort.series, progress)
+    lotka_volterra, lotka_volterra_log = fit_lotka_volterra(
+        pelts.fitted, effort.lotka_volterra, progress
+    )
+    fits = PeltFits(pelts, LogScale.of(pelts.fitted.counts), population, lotka_volterra)
+    named_logs = {
         "spiral": spiral.log,
         "pelts, windows of 3 years": logs[0],
         "pelts, whole series": logs[1],
-        "pelts, Lotka-Volterra": baseline_log,
+        "pelts, Lotka-Volterra": lotka_volterra_log,
     }
     print(f"\nheld-out accuracy on the spiral: {spiral.accuracy:.1%} of {len(spiral.y)} points\n")
-    errors = _errors(fits)
-    print(error_table(errors), verdict(errors), fit_table(named), sep="\n\n", end="\n\n")
-    paths = _draw(folder, spiral, fits)
+    errors = _forecast_errors(fits)
+    print(format_errors(errors), verdict(errors), format_fits(named_logs), sep="\n\n", end="\n\n")
+    paths = _draw_figures(folder, spiral, fits)
     for path in paths:
         print(f"wrote {path}")
-    print(f"{time.perf_counter() - begin:.0f} seconds in all")
+    print(f"{time.perf_counter() - start:.0f} seconds in all")
     return paths
 
 
-def _folder(out: str | Path) -> Path:
-    # Before the training, not after it.
+def _make_folder(out: str | Path) -> Path:
+    # Checked before the training, so that a mistake shows at once.
     require_matplotlib()
     folder = Path(out)
     try:
@@ -95,24 +97,27 @@ def _folder(out: str | Path) -> Path:
     return folder
 
 
-def _errors(fits: PeltFits) -> dict[str, np.ndarray]:
+def _forecast_errors(fits: PeltFits) -> dict[str, np.ndarray]:
     forecasts = {name: ys[FITTED:] for name, ys in fits.curves(np.asarray(fits.pelts.ts)).items()}
-    ours = forecasts.pop(MODEL)
-    forecasts = {MODEL: ours, "persistence": persistence(fits.pelts), **forecasts}
+    neural_ode = forecasts.pop(MODEL)
+    forecasts = {MODEL: neural_ode, "persistence": persistence(fits.pelts), **forecasts}
     return {name: forecast_error(fits.pelts, ys) for name, ys in forecasts.items()}
 
 
-def _draw(folder: Path, spiral: SpiralFit, fits: PeltFits) -> list[Path]:
+def _draw_figures(folder: Path, spiral: SpiralFit, fits: PeltFits) -> list[Path]:
     years, counts = np.asarray(fits.pelts.years), np.asarray(fits.pelts.counts)
     ts = np.linspace(0, len(years) - 1, 401)
-    dense = {name: (years[0] + ts, ys) for name, ys in fits.curves(ts).items()}
-    held = years[FITTED - 1 :]
-    last = np.repeat(counts[FITTED - 1 : FITTED], len(held), axis=0)
-    baselines = {"persistence": (held, last), "Lotka-Volterra": dense["Lotka-Volterra"]}
+    curves = {name: (years[0] + ts, ys) for name, ys in fits.curves(ts).items()}
+    held_out_years = years[FITTED - 1 :]
+    last_fitted = np.repeat(counts[FITTED - 1 : FITTED], len(held_out_years), axis=0)
+    baselines = {
+        "persistence": (held_out_years, last_fitted),
+        "Lotka-Volterra": curves["Lotka-Volterra"],
+    }
     sizes = ((6.4, 6.0), (6.8, 6.0), (7.2, 5.6), (7.6, 7.0))
     figures = [new_figure(size) for size in sizes]
     draw_boundary(figures[0], spiral)
     draw_flow(figures[1], spiral)
-    draw_phase(figures[2], count_field(fits.population, fits.scale), counts, dense)
-    draw_forecast(figures[3], years, counts, dense[MODEL], baselines)
-    return [write(figure, folder, name) for figure, name in zip(figures, NAMES, strict=True)]
+    draw_phase(figures[2], count_field(fits.population, fits.scale), counts, curves)
+    draw_forecast(figures[3], years, counts, curves[MODEL], baselines)
+    return [save_png(figure, folder, name) for figure, name in zip(figures, NAMES, strict=True)]

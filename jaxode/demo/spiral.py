@@ -1,4 +1,4 @@
-"""A neural ODE that tells the two arms of a spiral apart."""
+"""A neural ODE that classifies the points of two spiral arms."""
 
 import dataclasses
 from typing import ClassVar
@@ -18,13 +18,13 @@ POINTS, HELD_OUT, AUGMENT, CLASSES = 1000, 200, 3, 2
 
 
 class Classifier(eqx.Module):
-    """A `NeuralODE` whose first two coordinates at the end of the flow are the logits."""
+    """A classifier whose logits are the first two coordinates of a `NeuralODE`'s end state."""
 
     ode: NeuralODE
     batched: ClassVar[bool] = True
 
     def __call__(self, x: Array) -> Array:
-        """Logits (n, 2) of points (n, 2)."""
+        """The logits (n, 2) of points (n, 2)."""
         return self.ode(x)[..., :CLASSES]
 
 
@@ -42,14 +42,14 @@ class SpiralFit:
 def fit_spiral(steps: int, progress: bool | None = None, key: Array | None = None) -> SpiralFit:
     """Train on 800 points for `steps` steps of Adam, and measure the accuracy on 200 others.
 
-    The cross entropy runs over all five coordinates of the flow, of which three belong to no class:
-    that they must be small as well makes the flow smoother than one of two logits alone.
+    The cross entropy is over all five coordinates of the end state, of which three belong to no
+    class; keeping them small too makes the flow smoother than with the two logits alone.
 
-    `key` is that of the network's first weights; `jax.random.key(0)` if None.
+    `key` is for the network's initial weights; `jax.random.key(0)` if None.
     """
     X, y = Spiral(n_points=POINTS, noise=0.1)()
-    ode = _untrained(jax.random.key(0) if key is None else key)
-    # At a constant rate, unclipped, a late jump of the loss ruined some of the keys tried.
+    ode = _untrained_model(jax.random.key(0) if key is None else key)
+    # With a constant rate and no clipping, the loss jumped late for some of the keys tried.
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-2, steps))
     )
@@ -67,7 +67,7 @@ def fit_spiral(steps: int, progress: bool | None = None, key: Array | None = Non
     return SpiralFit(model, log, X, y, float(accuracy(model(X), y)))
 
 
-def _untrained(key: Array) -> NeuralODE:
+def _untrained_model(key: Array) -> NeuralODE:
     size = 2 + AUGMENT
     field = eqx.nn.MLP(size, size, 32, 2, jnp.tanh, key=key)
     return NeuralODE(field, augment=AUGMENT, rtol=1e-3, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Neural differential equations as Equinox modules: fields, and the models that follow them."""
+"""Neural differential equations as Equinox modules: vector fields, and models that solve them."""
 
 from .cnf import CNF as CNF
 from .cnf import FFJORD as FFJORD

@@ -1,4 +1,4 @@
-"""Follow a field from many samples: what stands still during a solve is made before it."""
+"""Solves of a field from one sample or a batch, with random values drawn before the solve."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +11,11 @@ from jaxtyping import PyTree
 from ..integrate.solution import Solution
 from ..problem.errors import FieldError
 from ..problem.field import call_field
-from .per_solve_random import draw, needs_key, of_each, settled
+from .per_solve_random import draw, draw_batch, materialise_weights, needs_key
 from .solve_options import Settings
 
 
-def flow(
+def solve_samples(
     field: Callable,
     y0: PyTree,
     ts: Any,
@@ -24,38 +24,40 @@ def flow(
     *,
     in_axes: Any = None,
     key: Array | None = None,
-    **more: Any,
+    **overrides: Any,
 ) -> Solution:
-    """Solve from one state, or with `in_axes` (as of `solve_batch`) from each of a batch.
+    """Solve from one state, or with `in_axes` (as of `solve_batch`) from each state of a batch.
 
     Normalised weights are computed once, before the solve; a dropout mask or a random probe is
-    drawn once for each sample, by `key`. `more` are options of `solve` that the model sets itself.
+    drawn once for each sample, by `key`. `overrides` are options of `solve` that the model sets.
 
-    **Raises:** `FieldError` if the field draws something and there is no key.
+    **Raises:** `FieldError` if the field has random values and there is no key.
     """
-    field = settled(field)
+    field = materialise_weights(field)
     if not needs_key(field):
         if in_axes is None:
-            return settings.solve(field, y0, ts, args, **more)
-        return settings.solve_batch(field, y0, ts, args, in_axes, **more)
+            return settings.solve(field, y0, ts, args, **overrides)
+        return settings.solve_batch(field, y0, ts, args, in_axes, **overrides)
     if key is None:
         raise FieldError(
             "the field draws at random once per solve (dropout, or the probe of a trace): give "
             "key=jax.random.key(...), or turn dropout off by eqx.nn.inference_mode(model)"
         )
     if in_axes is None:
-        return settings.solve(draw(field, key), y0, ts, args, **more)
-    count = jax.tree.leaves(y0)[0].shape[0]
-    own, shared = of_each(field, jax.random.split(key, count))
+        return settings.solve(draw(field, key), y0, ts, args, **overrides)
+    batch = jax.tree.leaves(y0)[0].shape[0]
+    per_sample, shared = draw_batch(field, jax.random.split(key, batch))
     axes = in_axes[0], in_axes[1], (in_axes[2], 0)
-    return settings.solve_batch(_OfSample(shared), y0, ts, (args, own), axes, **more)
+    return settings.solve_batch(
+        _SampledField(shared), y0, ts, (args, per_sample), axes, **overrides
+    )
 
 
-class _OfSample(eqx.Module):
-    """A field whose draws come with the arguments of each sample."""
+class _SampledField(eqx.Module):
+    """A field whose random values are part of each sample's `args`."""
 
     shared: Any
 
     def __call__(self, t: Array, y: PyTree, args: PyTree) -> PyTree:
-        args, own = args
-        return call_field(eqx.combine(own, self.shared), t, y, args)
+        args, per_sample = args
+        return call_field(eqx.combine(per_sample, self.shared), t, y, args)

@@ -1,4 +1,4 @@
-"""Continuous normalizing flows: a density that an ODE carries over from a simple one."""
+"""Continuous normalizing flows: densities that an ODE transports from a base distribution."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, Unpack
@@ -13,15 +13,15 @@ from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError, OptionError
 from ..problem.field import call_field
 from ..problem.validation import check_count
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .fields.concat_squash import ConcatSquash
 from .fields.sequential import Sequential
 from .solve_options import Settings, SolveOptions
 from .traces import find_trace
 
 
-class Base(Protocol):
-    """A distribution of which samples and log densities are known."""
+class BaseDistribution(Protocol):
+    """A distribution that can be sampled and has a known log density."""
 
     def log_prob(self, z: Float[Array, " size"]) -> Float[Array, ""]:
         """The log density at one point, nats."""
@@ -50,29 +50,29 @@ class CNF(eqx.Module):
     """The density of `x(t1)` where `x` follows `field` and `x(t0)` has the density of `base`.
 
     State and log density are integrated together, each sample of a batch with steps of its own:
-    along a trajectory the log density falls at the rate of the field's divergence.
+    along a trajectory the log density decreases at the rate of the field's divergence.
 
     **Arguments:**
 
     - `field`: a network or function of `(y)`, `(t, y)` or `(t, y, args)` for one sample `(size,)`.
     - `size`: features of a sample.
-    - `augment`: so many dimensions of normal noise are appended to a sample, and the flow is of
-      both: it may then do what no flow of the sample alone can. `field` and `base` are of
+    - `augment`: this many dimensions of normal noise are appended to a sample; the flow of both
+      can represent maps that no flow of the sample alone can. `field` and `base` are of
       `size + augment`; `log_prob` needs a key, and is a lower bound in expectation.
     - `t0`, `t1`: the times of the base and of the data.
-    - `trace`: how the divergence is found: "exact", `size` products with the Jacobian;
-      "hutchinson", an unbiased estimate by one, which needs a `key`; or an object such as
+    - `trace`: how the divergence is computed: "exact", `size` products with the Jacobian;
+      "hutchinson", an unbiased estimate by one product, which needs a `key`; or an object such as
       `HutchinsonTrace("gaussian", samples=4)`.
     - `base`: an object with `log_prob(z)` of one point and `sample(key, n)`; the standard normal
       distribution if None.
-    - `control_density`: whether the error control sees the log density. If not, `rtol` and `atol`
-      speak of the sample alone.
+    - `control_density`: whether the step size control includes the log density. If not, `rtol` and
+      `atol` apply to the sample alone.
     - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
       `progress`: as in `solve`.
 
     Methods take a batch `(n, size)`, or one sample `(size,)`. Their `args` are shared by the batch,
-    but for what `args_axes` maps, as an entry of `vmap`'s `in_axes`: so densities are conditional.
-    Their `key` is for what is drawn once per solve: the probe of a trace, or dropout.
+    except what `args_axes` maps, as an entry of `vmap`'s `in_axes`, for conditional densities.
+    Their `key` is for the random values of a solve: the probe of a trace, or dropout.
 
     **Raises:** `OptionError` and `FieldError` for bad options; `DataError` for samples of another
     size, and what `solve` raises, when called.
@@ -83,7 +83,7 @@ class CNF(eqx.Module):
 
     field: Callable[..., Array]
     trace: Any
-    base: Base
+    base: BaseDistribution
     size: int = eqx.field(static=True)
     augment: int = eqx.field(static=True)
     t0: float = eqx.field(static=True)
@@ -101,7 +101,7 @@ class CNF(eqx.Module):
         t0: float = 0.0,
         t1: float = 1.0,
         trace: Literal["exact", "hutchinson"] | Callable = "exact",
-        base: Base | None = None,
+        base: BaseDistribution | None = None,
         control_density: bool = True,
         **options: Unpack[SolveOptions],
     ) -> None:
@@ -127,40 +127,41 @@ class CNF(eqx.Module):
     ) -> Float[Array, " n"]:
         """The log density at each sample, nats.
 
-        With `augment` a lower bound in expectation, by the noise drawn by `key`; the exponential
-        of it has the density as its mean, so averaging over keys there makes it tight.
+        With `augment` it is a lower bound in expectation over the noise drawn by `key`. The mean of
+        its exponential is the density, so the logarithm of an average over keys is tighter.
         """
-        x = self._samples(x)
+        x = self._check_samples(x)
         if x.ndim == 1:
             return self.log_prob(x[None], args, key=key)[0]
-        y, of_noise = self.with_noise(x, key)
+        y, noise_log_density = self.append_noise(x, key)
         z, change = self.solve(y, args, args_axes=args_axes, key=key).y1
-        return jax.vmap(self.base.log_prob)(z) + change - of_noise
+        return jax.vmap(self.base.log_prob)(z) + change - noise_log_density
 
     def forward(
         self, x: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
     ) -> Array:
-        """From data to the base: the state at `t0` of what is `x` at `t1`.
+        """Map data to the base: solve from `x` at `t1` to `t0`.
 
-        With `augment` it is of `x` and of noise by `key`, so of `size + augment` numbers.
+        With `augment` noise drawn by `key` is appended first; the result has `size + augment`
+        features.
         """
-        y, _ = self.with_noise(self._samples(x), key)
-        return self._follow(y, (self.t1, self.t0), args, args_axes, key)
+        y, _ = self.append_noise(self._check_samples(x), key)
+        return self._end_state(y, (self.t1, self.t0), args, args_axes, key)
 
     def inverse(
         self, z: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
     ) -> Array:
-        """From the base to data: the state at `t1` of what is `z` at `t0`.
+        """Map the base to data: solve from `z` at `t0` to `t1`.
 
-        With `augment` it takes `size + augment` numbers and gives those of the sample alone.
+        With `augment` `z` has `size + augment` features, the result those of the sample alone.
         """
-        z = self._samples(z, self.augment)
-        return self._follow(z, (self.t0, self.t1), args, args_axes, key)[..., : self.size]
+        z = self._check_samples(z, self.augment)
+        return self._end_state(z, (self.t0, self.t1), args, args_axes, key)[..., : self.size]
 
     def sample(
         self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
     ) -> Float[Array, "n size"]:
-        """Independent samples; no divergence is computed."""
+        """Draw independent samples; no divergence is computed."""
         base_key, key = jax.random.split(key)
         z = self.base.sample(base_key, n)
         return self.inverse(z, args, args_axes=args_axes, key=key)
@@ -168,17 +169,17 @@ class CNF(eqx.Module):
     def sample_and_log_prob(
         self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
     ) -> tuple[Float[Array, "n size"], Float[Array, " n"]]:
-        """Independent samples with their log densities, by one solve.
+        """Draw independent samples with their log densities, by one solve.
 
-        **Raises:** `OptionError` with `augment`: the density of a sample alone is not known then.
+        **Raises:** `OptionError` with `augment`: then only a bound of the density is known.
         """
         if self.augment:
             raise OptionError(
-                "with augment= the density of a sample is known by a bound alone: take sample(), "
+                "with augment= only a bound of a sample's density is known: call sample(), "
                 "then log_prob()"
             )
         base_key, key = jax.random.split(key)
-        z = self._samples(self.base.sample(base_key, n))
+        z = self._check_samples(self.base.sample(base_key, n))
         ends = self.solve(z, args, args_axes=args_axes, key=key, from_base=True).y1
         return ends[0], jax.vmap(self.base.log_prob)(z) - ends[1]
 
@@ -191,13 +192,13 @@ class CNF(eqx.Module):
         key: Array | None = None,
         from_base: bool = False,
     ) -> Solution:
-        """The whole `Solution` from data at `t1` to `t0`, or from the base to data.
+        """The `Solution` from data at `t1` to `t0`, or if `from_base` from the base to data.
 
         The state is a pair: the sample, and the integral of the divergence in the direction of the
         solve, `(n,)`. So `log_prob(x)` is the base's at the end plus this integral. With `augment`
         `x` has the appended dimensions already, shape `(n, size + augment)`.
         """
-        x = self._samples(x, self.augment)
+        x = self._check_samples(x, self.augment)
         if x.ndim != 2:
             raise DataError(f"x must be a batch (n, {self.size + self.augment}), got {x.shape}")
         ts = (self.t0, self.t1) if from_base else (self.t1, self.t0)
@@ -206,31 +207,33 @@ class CNF(eqx.Module):
             settings = eqx.tree_at(lambda s: s.atol, settings, (settings.atol, jnp.inf))
         field = _WithDivergence(self.field, self.trace)
         y0 = x, jnp.zeros(x.shape[0], x.dtype)
-        return flow(field, y0, ts, args, settings, in_axes=axes, key=key)
+        return solve_samples(field, y0, ts, args, settings, in_axes=axes, key=key)
 
-    def _follow(self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None) -> Array:
+    def _end_state(
+        self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None
+    ) -> Array:
         axes = (0, None, args_axes) if y0.ndim == 2 else None
-        return flow(self.field, y0, ts, args, self.settings, in_axes=axes, key=key).y1
+        return solve_samples(self.field, y0, ts, args, self.settings, in_axes=axes, key=key).y1
 
-    def with_noise(self, x: Array, key: Array | None) -> tuple[Array, Array | float]:
-        """Samples with the `augment` dimensions appended, and the log density of these.
+    def append_noise(self, x: Array, key: Array | None) -> tuple[Array, Array | float]:
+        """Append the `augment` dimensions of noise, and return their log density too.
 
-        **Raises:** `OptionError` without a key, where there are any.
+        **Raises:** `OptionError` without a key, if `augment` is positive.
         """
         if not self.augment:
             return x, 0.0
         if key is None:
-            raise OptionError("a CNF with augment= draws what it appends: give it a key=")
+            raise OptionError("a CNF with augment= appends random noise: give it a key=")
         noise = jax.random.normal(
             jax.random.fold_in(key, 0), (*x.shape[:-1], self.augment), x.dtype
         )
-        of_noise = jnp.sum(jax.scipy.stats.norm.logpdf(noise), -1)
-        return jnp.concatenate([x, noise], -1), of_noise
+        log_density = jnp.sum(jax.scipy.stats.norm.logpdf(noise), -1)
+        return jnp.concatenate([x, noise], -1), log_density
 
-    def _samples(self, x: Any, more: int = 0) -> Array:
+    def _check_samples(self, x: Any, extra: int = 0) -> Array:
         if not isinstance(x, Array) and not hasattr(x, "__array__"):
             raise DataError(f"x must be an array of samples, got {type(x).__name__}")
-        x, size = jnp.asarray(x), self.size + more
+        x, size = jnp.asarray(x), self.size + extra
         if x.ndim not in (1, 2) or x.shape[-1] != size or x.size == 0:
             raise DataError(
                 f"x must be a batch (n, {size}) or one sample ({size},), got shape {x.shape}"
@@ -261,17 +264,17 @@ class FFJORD(CNF):
         **options: Any,
     ) -> None:
         size, augment = check_count("size", size), check_count("augment", augment, least=0)
-        within = [check_count("each of widths", width) for width in widths]
-        sizes = [size + augment, *within, size + augment]
+        hidden_sizes = [check_count("each of widths", width) for width in widths]
+        sizes = [size + augment, *hidden_sizes, size + augment]
         layers: list[Any] = []
         keys = jax.random.split(key, len(sizes) - 1)
-        for before, after, own in zip(sizes[:-1], sizes[1:], keys, strict=True):
-            layers += [ConcatSquash(before, after, key=own), jnp.tanh]
+        for size_in, size_out, layer_key in zip(sizes[:-1], sizes[1:], keys, strict=True):
+            layers += [ConcatSquash(size_in, size_out, key=layer_key), jnp.tanh]
         super().__init__(Sequential(layers[:-1]), size, augment=augment, **options)
 
 
 class _WithDivergence(eqx.Module):
-    """The field of a state and of the integral of the divergence along it."""
+    """The field of a pair: the state, and the integral of the divergence along it."""
 
     field: Callable[..., Array]
     trace: Any

@@ -1,4 +1,4 @@
-"""Paths through the observations of one sample: what drives a neural CDE."""
+"""Interpolated paths through the observations of one sample, the controls of a neural CDE."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import ArrayLike, Float
 
-from .series import find_series
+from .series import prepare_series
 
 
 class Control(eqx.Module):
-    """A path of polynomials between knots, for one sample; `jax.vmap` makes those of a batch.
+    """A piecewise polynomial path for one sample; `jax.vmap` makes those of a batch.
 
-    Outside its knots the first and the last polynomial go on.
+    Outside the knots the first and the last polynomial are extrapolated.
 
-    - `knots`: times, not decreasing; repeated ones have pieces of no length, which are not seen.
-    - `coefficients`: those of each piece by rising powers of the time since its first knot.
+    - `knots`: times, not decreasing; a repeated one makes a piece of zero length, never evaluated.
+    - `coefficients`: of each piece, by rising powers of the time since its first knot.
     """
 
     knots: Float[Array, " knots"]
@@ -33,51 +33,51 @@ class Control(eqx.Module):
         return value
 
     def derivative(self, t: ArrayLike) -> Float[Array, " channels"]:
-        """The path's derivative at the time `t`, at a knot that of the piece behind it."""
+        """The path's derivative at the time `t`, at a knot that of the piece after it."""
         since, powers = self._piece(t)
         value = (len(powers) - 1) * powers[-1]
         for power in range(len(powers) - 2, 0, -1):
             value = power * powers[power] + since * value
         return value
 
-    def when(self, t: Array) -> Array:
-        """Where on the path what is known at the time `t` has been passed: at `t`."""
+    def path_time(self, t: Array) -> Array:
+        """The path's parameter that corresponds to the time `t`: `t` itself."""
         return t
 
     def _piece(self, t: ArrayLike) -> tuple[Array, Array]:
         """The time since the piece of `t` began, and its coefficients."""
-        inner = self.knots[1:-1]
-        # A last time that is repeated is the end of the piece before, not the start of another.
-        place = jnp.sum((t >= inner) & (inner < self.knots[-1]))
-        return jnp.asarray(t) - self.knots[place], self.coefficients[place]
+        inner_knots = self.knots[1:-1]
+        # A repeated last time is the end of the piece before it, not the start of another.
+        piece = jnp.sum((t >= inner_knots) & (inner_knots < self.knots[-1]))
+        return jnp.asarray(t) - self.knots[piece], self.coefficients[piece]
 
 
 class Linear(Control):
-    """Straight lines between the observations of each channel.
+    """Linear interpolation between the observations of each channel.
 
     **Arguments:**
 
     - `ts`: times, shape `(n,)`, not decreasing; of several observations at one time the last
       counts.
     - `xs`: values, shape `(n, channels)`; NaN is missing. Before a channel's first observation
-      and after its last one the path stays at these; a channel that has none is zero.
-    - `mask`: True where `xs` was observed, in the place of NaN; shape `(n, channels)`.
+      and after its last one the path is constant; a channel without any is zero.
+    - `mask`: True where `xs` was observed, instead of NaN; shape `(n, channels)`.
 
-    **Raises:** `DataError` and `TimesError` for bad data, where they are known.
+    **Raises:** `DataError` and `TimesError` for bad data, unless they are traced.
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
         self.knots = ts
-        self.coefficients = lines(ts, _each_channel(_filled, ts, xs, mask))
+        self.coefficients = linear_coefficients(ts, _each_channel(_fill_linearly, ts, xs, mask))
 
 
 class Rectilinear(Control):
-    """Time and values by turns: the one control that never looks ahead.
+    """Rectilinear interpolation: time and values change alternately, so that it is causal.
 
-    Between two observations the path goes first, in half the time, along its channel of time,
-    which is the first one, then along the values. So at each observation it has seen all up to
-    there and nothing more, with values missing too.
+    Between two observations the path moves, in half the time, along its channel of time, which is
+    the first one, then along the values. So at each observation it depends on all observations up
+    to there and on none later, with missing values too.
 
     **Arguments:** as of `Linear`. After an observation a channel keeps its value until the next
     one; before its first it is zero.
@@ -86,26 +86,28 @@ class Rectilinear(Control):
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
-        values = _each_channel(_kept, ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
+        values = _each_channel(_fill_forward, ts, xs, mask)
         middle = (ts[:-1] + ts[1:]) / 2
-        self.knots = _by_turns(ts, middle)
-        times = _by_turns(ts, ts[1:])
-        values = _by_turns(values, values[:-1])
-        self.coefficients = lines(self.knots, jnp.concatenate([times[:, None], values], axis=1))
+        self.knots = _interleave(ts, middle)
+        times = _interleave(ts, ts[1:])
+        values = _interleave(values, values[:-1])
+        self.coefficients = linear_coefficients(
+            self.knots, jnp.concatenate([times[:, None], values], axis=1)
+        )
 
-    def when(self, t: Array) -> Array:
-        """Where on the path time has come to `t`, and the values are those known then."""
+    def path_time(self, t: Array) -> Array:
+        """The path's parameter where its time is `t` and its values are those observed by then."""
         ts = self.knots[::2]
-        known = ts[jnp.sum(t >= ts[1:])]
-        return known + (t - known) / 2
+        last_observed = ts[jnp.sum(t >= ts[1:])]
+        return last_observed + (t - last_observed) / 2
 
 
 class Hermite(Control):
-    """Cubics with backward differences: once differentiable, and each takes one value ahead.
+    """Cubic Hermite interpolation with backward differences: once continuously differentiable.
 
-    A cubic begins with the slope between the observation before and its first, and ends with the
-    slope from its first to its last. Missing values are filled in linearly.
+    The slope at each observation is that of the line from the one before, so a piece depends on no
+    observation after its end. Missing values are interpolated linearly.
 
     **Arguments:** as of `Linear`.
 
@@ -113,18 +115,18 @@ class Hermite(Control):
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
-        values = _each_channel(_filled, ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
+        values = _each_channel(_fill_linearly, ts, xs, mask)
         h = jnp.diff(ts)[:, None]
-        slopes = _over(jnp.diff(values, axis=0), h)
-        place = jnp.arange(len(ts) - 1)
-        # The slope before: that of the last piece that has a length; the first piece is a line.
-        before = lax.cummax(jnp.where(h[:, 0] > 0, place, -1))
-        before = jnp.concatenate([jnp.full(1, -1), before[:-1]])
-        first = jnp.where(before[:, None] < 0, slopes, slopes[before])
-        bend = _over(slopes - first, h)
-        # Value 0, slope `first`, then value `slopes * h` and slope `slopes` at the end.
-        powers = values[:-1], first, 2 * bend, -_over(bend, h)
+        slopes = _safe_divide(jnp.diff(values, axis=0), h)
+        piece = jnp.arange(len(ts) - 1)
+        # The slope at the start is that of the last piece of positive length, if there is one.
+        previous = lax.cummax(jnp.where(h[:, 0] > 0, piece, -1))
+        previous = jnp.concatenate([jnp.full(1, -1), previous[:-1]])
+        start_slopes = jnp.where(previous[:, None] < 0, slopes, slopes[previous])
+        curvature = _safe_divide(slopes - start_slopes, h)
+        # Value 0, slope `start_slopes`, then value `slopes * h` and slope `slopes` at the end.
+        powers = values[:-1], start_slopes, 2 * curvature, -_safe_divide(curvature, h)
         self.knots = ts
         self.coefficients = jnp.stack(powers, axis=1)
 
@@ -132,7 +134,7 @@ class Hermite(Control):
 class NaturalCubic(Control):
     """The natural cubic spline of each channel through the observations that it has.
 
-    It is twice differentiable, and looks ahead to the end.
+    It is twice continuously differentiable, and depends on the whole series everywhere.
 
     **Arguments:** as of `Linear`.
 
@@ -141,7 +143,7 @@ class NaturalCubic(Control):
     """
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
-        ts, xs, mask = _observations(ts, xs, mask)
+        ts, xs, mask = _merge_simultaneous(ts, xs, mask)
         self.knots = ts
         self.coefficients = _each_channel(_spline, ts, xs, mask)
 
@@ -154,19 +156,19 @@ CONTROLS: dict[str, Callable[..., Control]] = {
 }
 
 
-def _observations(ts: Any, xs: Any, mask: Any) -> tuple[Array, Array, Array]:
-    """The series, with what was observed at one time in its first place."""
-    batch = find_series(
+def _merge_simultaneous(ts: Any, xs: Any, mask: Any) -> tuple[Array, Array, Array]:
+    """The series with simultaneous observations merged into the first place of their time."""
+    batch = prepare_series(
         ts, jnp.asarray(xs)[None], None if mask is None else jnp.asarray(mask)[None]
     )
     ts, xs, mask = (x[0] for x in batch)
     n = len(ts)
-    new = jnp.concatenate([jnp.ones(1, bool), ts[1:] > ts[:-1]])
-    group = jnp.cumsum(new) - 1
-    place = jnp.where(mask, jnp.arange(n)[:, None], -1)
-    last = jax.ops.segment_max(place, group, n)[group]
+    is_new_time = jnp.concatenate([jnp.ones(1, bool), ts[1:] > ts[:-1]])
+    time_index = jnp.cumsum(is_new_time) - 1
+    observed_at = jnp.where(mask, jnp.arange(n)[:, None], -1)
+    last = jax.ops.segment_max(observed_at, time_index, n)[time_index]
     values = jnp.take_along_axis(xs, jnp.maximum(last, 0), axis=0)
-    observed = new[:, None] & (last >= 0)
+    observed = is_new_time[:, None] & (last >= 0)
     return ts, jnp.where(observed, values, 0), observed
 
 
@@ -174,99 +176,101 @@ def _each_channel(function: Any, ts: Array, xs: Array, mask: Array) -> Array:
     return jax.vmap(function, (None, 1, 1), -1)(ts, xs, mask)
 
 
-def _around(mask: Array) -> tuple[Array, Array]:
-    """The last observation up to each place, -1 if none; the first from there on, n if none."""
+def _neighbours(mask: Array) -> tuple[Array, Array]:
+    """The last observation's index up to each place, or -1; the first one's from it, or n."""
     n = len(mask)
-    place = jnp.arange(n)
-    before = lax.cummax(jnp.where(mask, place, -1))
-    return before, lax.cummin(jnp.where(mask, place, n), reverse=True)
+    index = jnp.arange(n)
+    before = lax.cummax(jnp.where(mask, index, -1))
+    return before, lax.cummin(jnp.where(mask, index, n), reverse=True)
 
 
-def _filled(ts: Array, x: Array, mask: Array) -> Array:
-    """One channel with missing values between two observations on the line between them."""
-    before, behind = _around(mask)
+def _fill_linearly(ts: Array, x: Array, mask: Array) -> Array:
+    """One channel with its missing values interpolated linearly."""
+    before, after = _neighbours(mask)
     n = len(ts)
-    p = jnp.where(before < 0, behind, before) % n
-    q = jnp.where(behind == n, before, behind) % n
-    return x[p] + _over(ts - ts[p], ts[q] - ts[p]) * (x[q] - x[p])
+    left = jnp.where(before < 0, after, before) % n
+    right = jnp.where(after == n, before, after) % n
+    return x[left] + _safe_divide(ts - ts[left], ts[right] - ts[left]) * (x[right] - x[left])
 
 
-def _kept(ts: Array, x: Array, mask: Array) -> Array:
-    """One channel as it was last observed at each time, zero before; repeated times know all."""
-    before, _ = _around(mask)
+def _fill_forward(ts: Array, x: Array, mask: Array) -> Array:
+    """One channel with its missing values filled by the last observation, or zero if none."""
+    before, _ = _neighbours(mask)
     return jnp.where(before < 0, 0, x[jnp.maximum(before, 0)])
 
 
-def lines(knots: Array, values: Array) -> Array:
-    """The coefficients of straight lines from each value to the next."""
-    slopes = _over(jnp.diff(values, axis=0), jnp.diff(knots)[:, None])
+def linear_coefficients(knots: Array, values: Array) -> Array:
+    """The coefficients of the linear interpolant between successive values."""
+    slopes = _safe_divide(jnp.diff(values, axis=0), jnp.diff(knots)[:, None])
     return jnp.stack([values[:-1], slopes], axis=1)
 
 
-def _by_turns(first: Array, second: Array) -> Array:
-    """One of the first, one of the second, and so on; the first is one longer."""
+def _interleave(first: Array, second: Array) -> Array:
+    """Interleave two arrays, beginning and ending with the first, which is one longer."""
     pairs = jnp.stack([first[:-1], second], axis=1)
     return jnp.concatenate([pairs.reshape(-1, *first.shape[1:]), first[-1:]])
 
 
 def _spline(ts: Array, x: Array, mask: Array) -> Array:
-    """The coefficients of one channel's natural spline in the pieces of all, shape (n - 1, 4)."""
+    """The coefficients of one channel's natural spline on all pieces, shape (n - 1, 4)."""
     n = len(ts)
-    second = _second_derivatives(ts, x, mask)
-    before, behind = _around(mask)
-    inside = (before[:-1] >= 0) & (behind[1:] < n)
-    p, q = jnp.maximum(before[:-1], 0), jnp.minimum(behind[1:], n - 1)
-    h, start, end = ts[q] - ts[p], second[p], second[q]
-    slope = _over(x[q] - x[p], h) - h * (2 * start + end) / 6
-    third = _over(end - start, h)
-    s = ts[:-1] - ts[p]
+    second_derivatives = _second_derivatives(ts, x, mask)
+    before, after = _neighbours(mask)
+    between_observations = (before[:-1] >= 0) & (after[1:] < n)
+    left, right = jnp.maximum(before[:-1], 0), jnp.minimum(after[1:], n - 1)
+    h, start, end = ts[right] - ts[left], second_derivatives[left], second_derivatives[right]
+    slope = _safe_divide(x[right] - x[left], h) - h * (2 * start + end) / 6
+    third = _safe_divide(end - start, h)
+    s = ts[:-1] - ts[left]
     powers = (
-        x[p] + s * (slope + s * (start / 2 + s * third / 6)),
+        x[left] + s * (slope + s * (start / 2 + s * third / 6)),
         slope + s * (start + s * third / 2),
         (start + s * third) / 2,
         third / 6,
     )
-    stays = _filled(ts, x, mask)[:-1], 0.0, 0.0, 0.0
-    chosen = [jnp.where(inside, a, b) for a, b in zip(powers, stays, strict=True)]
-    return jnp.stack(chosen, axis=1)
+    constant = _fill_linearly(ts, x, mask)[:-1], 0.0, 0.0, 0.0
+    coefficients = [
+        jnp.where(between_observations, a, b) for a, b in zip(powers, constant, strict=True)
+    ]
+    return jnp.stack(coefficients, axis=1)
 
 
 def _second_derivatives(ts: Array, x: Array, mask: Array) -> Array:
-    """Those of the natural spline at the observations; anything elsewhere."""
-    order = jnp.argsort(~mask, stable=True)  # the observations, and behind them the rest
-    t, x, known = ts[order], x[order], mask[order]
+    """The natural spline's second derivatives at the observations; elsewhere arbitrary values."""
+    order = jnp.argsort(~mask, stable=True)  # observations first, then the missing ones
+    t, x, observed = ts[order], x[order], mask[order]
     zero = jnp.zeros(1, x.dtype)
-    h = jnp.where(known[1:], jnp.diff(t), 1)
-    jump = jnp.diff(jnp.where(known[1:], jnp.diff(x), 0) / h)
-    inner = jnp.concatenate([jnp.zeros(1, bool), known[2:], jnp.zeros(1, bool)])
+    h = jnp.where(observed[1:], jnp.diff(t), 1)
+    slope_change = jnp.diff(jnp.where(observed[1:], jnp.diff(x), 0) / h)
+    is_inner = jnp.concatenate([jnp.zeros(1, bool), observed[2:], jnp.zeros(1, bool)])
     left, right = jnp.concatenate([zero, h]), jnp.concatenate([h, zero])
-    diagonal = jnp.where(inner, 2 * (left + right), 1)
-    left, right = jnp.where(inner, left, 0), jnp.where(inner, right, 0)
-    wanted = jnp.where(inner, jnp.concatenate([zero, 6 * jump, zero]), 0)
-    found = _tridiagonal(left, diagonal, right, wanted)
-    return jnp.zeros_like(x).at[order].set(found)
+    diagonal = jnp.where(is_inner, 2 * (left + right), 1)
+    left, right = jnp.where(is_inner, left, 0), jnp.where(is_inner, right, 0)
+    right_hand_side = jnp.where(is_inner, jnp.concatenate([zero, 6 * slope_change, zero]), 0)
+    solution = _solve_tridiagonal(left, diagonal, right, right_hand_side)
+    return jnp.zeros_like(x).at[order].set(solution)
 
 
-def _tridiagonal(left: Array, diagonal: Array, right: Array, wanted: Array) -> Array:
-    """Thomas's elimination: safe without pivots, for the diagonal dominates."""
+def _solve_tridiagonal(left: Array, diagonal: Array, right: Array, right_hand_side: Array) -> Array:
+    """Solve a diagonally dominant tridiagonal system by the Thomas algorithm."""
 
-    def down(carry: Any, row: Any) -> tuple[Any, Any]:
+    def eliminate(carry: Any, row: Any) -> tuple[Any, Any]:
         ratio, value = carry
         a, b, c, d = row
         pivot = b - a * ratio
         carry = c / pivot, (d - a * value) / pivot
         return carry, carry
 
-    def up(behind: Array, row: Any) -> tuple[Array, Array]:
+    def substitute(following: Array, row: Any) -> tuple[Array, Array]:
         ratio, value = row
-        found = value - ratio * behind
-        return found, found
+        solution = value - ratio * following
+        return solution, solution
 
-    zero = jnp.zeros((), wanted.dtype)
-    _, rows = lax.scan(down, (zero, zero), (left, diagonal, right, wanted))
-    return lax.scan(up, zero, rows, reverse=True)[1]
+    zero = jnp.zeros((), right_hand_side.dtype)
+    _, rows = lax.scan(eliminate, (zero, zero), (left, diagonal, right, right_hand_side))
+    return lax.scan(substitute, zero, rows, reverse=True)[1]
 
 
-def _over(x: Array, h: Array) -> Array:
-    """`x / h`, and zero where `h` is: pieces of no length have finite values and gradients."""
+def _safe_divide(x: Array, h: Array) -> Array:
+    """`x / h`, or zero where `h` is, so that pieces of zero length have finite gradients."""
     return jnp.where(h > 0, x / jnp.where(h > 0, h, 1), 0)

@@ -1,4 +1,4 @@
-"""A convolution that stays fast inside a loop on a CPU."""
+"""Convolution by a matrix product, which is fast inside a loop on a CPU."""
 
 from typing import Any
 
@@ -8,20 +8,20 @@ from jax import Array
 from jaxtyping import Float
 
 
-def convolved(
+def convolve(
     layer: eqx.nn.Conv2d, x: Float[Array, "channels height width"]
 ) -> Float[Array, "out_channels height2 width2"]:
-    """`layer(x)`; where the layer neither strides nor dilates nor groups, as a matrix product.
+    """Apply the layer, by a matrix product if it has no stride, dilation or groups.
 
-    Inside a loop XLA on a CPU leaves a convolution to a naive kernel. The shifted images laid side
-    by side, and one product, take an eighth of its time, and with the gradient a twenty-sixth (128
-    images of 32 channels, 4 x 4), for as many times the memory of `x` as the kernel has places.
+    Inside a loop XLA on a CPU runs a convolution by a naive kernel. Stacking the shifted images
+    (im2col) and one product take an eighth of its time, and with the gradient a twenty-sixth (128
+    images of 32 channels, 4 x 4), for as many times the memory of `x` as the kernel has entries.
     """
     if not _is_plain(layer):
         return layer(x)
     rows, columns = layer.kernel_size
-    around: Any = layer.padding
-    padded = jnp.pad(x, ((0, 0), *around))
+    padding: Any = layer.padding
+    padded = jnp.pad(x, ((0, 0), *padding))
     height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
     shifted = [
         padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)
@@ -32,6 +32,6 @@ def convolved(
 
 
 def _is_plain(layer: eqx.nn.Conv2d) -> bool:
-    once = all(n == 1 for n in (*layer.stride, *layer.dilation, layer.groups))
-    zeros = layer.padding_mode.upper() == "ZEROS" and not isinstance(layer.padding, str)
-    return once and zeros
+    dense = all(n == 1 for n in (*layer.stride, *layer.dilation, layer.groups))
+    zero_padded = layer.padding_mode.upper() == "ZEROS" and not isinstance(layer.padding, str)
+    return dense and zero_padded

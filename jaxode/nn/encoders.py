@@ -1,4 +1,4 @@
-"""Encoders: from an irregular series to the distribution of a latent state."""
+"""Encoders of a latent ODE: from an irregular series to the distribution of the latent state."""
 
 from typing import Any, Literal, Protocol, Unpack
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from ..problem.errors import unknown_name
 from ..problem.validation import check_count, check_counts
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .networks import cast
 from .ode_rnn import ODERNN
 from .series import Series
@@ -18,24 +18,24 @@ from .solve_options import SolveOptions
 
 
 class Encoder(Protocol):
-    """What a `LatentODE` asks of an encoder."""
+    """The interface of an encoder of `LatentODE`."""
 
     def __call__(
         self, series: Series, t0: Float[Array, " batch"], key: Array | None = None
     ) -> tuple[Array, Array, Array | None]:
-        """Mean and log variance of the state at `t0`, shape `(batch, latent)`.
+        """Return mean and log variance of the state at `t0`, shape `(batch, latent)`, and status.
 
-        Third the status of each solve, int32 of shape `(batch, n)`, if there were any.
+        The status of each solve is int32 of shape `(batch, n)`, or None if there was no solve.
         """
         ...
 
 
 class RNNEncoder(eqx.Module):
-    """A recurrent network that reads the observations backwards, with the time between them.
+    """A recurrent network that reads the observations backwards, with the times between them.
 
-    It reads at each place the values (zero where there are none), what is observed, and the time
-    since the place read before; places with no observation are passed over. At the end it is told
-    how long before the first observation `t0` is.
+    Its inputs at each place are the values (zero where missing), the mask, and the time to the
+    place read before; places without an observation are skipped. The readout also sees the time
+    from `t0` to the first observation.
 
     **Arguments:**
 
@@ -80,24 +80,27 @@ class RNNEncoder(eqx.Module):
         """Mean and log variance of the state at `t0`; see `Encoder`."""
         del key
         model = cast(self, series.xs.dtype)
-        mean, log_variance = jax.vmap(model._one)(series, t0)
+        mean, log_variance = jax.vmap(model._encode_one)(series, t0)
         return mean, log_variance, None
 
-    def _one(self, series: Series, t0: Array) -> tuple[Array, Array]:
+    def _encode_one(self, series: Series, t0: Array) -> tuple[Array, Array]:
         ts, xs, mask = series
-        seen = jnp.any(mask, -1)
-        last = jnp.max(jnp.where(seen, ts, ts[0]))
+        observed = jnp.any(mask, -1)
+        last_time = jnp.max(jnp.where(observed, ts, ts[0]))
 
-        def step(carry: Any, place: Any) -> Any:
-            h, later = carry
-            t, x, known = place
-            inputs = jnp.concatenate([x, known.astype(x.dtype), (later - t)[None]])
-            read = jnp.any(known)
-            return (jnp.where(read, self._update(inputs, h), h), jnp.where(read, t, later)), None
+        def read_place(carry: Any, place: Any) -> Any:
+            h, next_time = carry
+            t, x, mask = place
+            inputs = jnp.concatenate([x, mask.astype(x.dtype), (next_time - t)[None]])
+            is_observed = jnp.any(mask)
+            return (
+                jnp.where(is_observed, self._update(inputs, h), h),
+                jnp.where(is_observed, t, next_time),
+            ), None
 
-        start = jnp.zeros(self.hidden, xs.dtype), last
-        (h, first), _ = lax.scan(step, start, (ts, xs, mask), reverse=True)
-        out = self.readout(jnp.concatenate([h, (first - t0)[None]]))
+        start = jnp.zeros(self.hidden, xs.dtype), last_time
+        (h, first_time), _ = lax.scan(read_place, start, (ts, xs, mask), reverse=True)
+        out = self.readout(jnp.concatenate([h, (first_time - t0)[None]]))
         mean, log_variance = jnp.split(out, 2)
         return mean, log_variance
 
@@ -140,10 +143,12 @@ class ODERNNEncoder(eqx.Module):
         self, series: Series, t0: Float[Array, " batch"], key: Array | None = None
     ) -> tuple[Array, Array, Array]:
         """Mean and log variance of the state at `t0`; see `Encoder`."""
-        states = self.rnn.walk(series, reverse=True, key=key)
+        states = self.rnn.hidden_states(series, reverse=True, key=key)
         spans = jnp.stack([series.ts[:, 0], t0], -1)
         field = cast(self.rnn.field, series.xs.dtype)
         axes = 0, 0, None
-        end = flow(field, states.after[:, 0], spans, None, self.rnn.settings, in_axes=axes, key=key)
+        end = solve_samples(
+            field, states.after[:, 0], spans, None, self.rnn.settings, in_axes=axes, key=key
+        )
         mean, log_variance = jnp.split(self.rnn.read(end.y1), 2, axis=-1)
         return mean, log_variance, jnp.concatenate([states.status, end.status[:, None]], 1)

@@ -1,4 +1,4 @@
-"""Flow matching: train the field of a `CNF` by regression, without a solve."""
+"""Flow matching: training of a `CNF`'s field by regression, without a solve."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from ..problem.errors import DataError, OptionError, unknown_name
 from ..problem.field import call_field
 from ..problem.state import is_traced
 from .cnf import CNF, StandardNormal
-from .per_solve_random import draw, needs_key, settled
+from .per_solve_random import draw, materialise_weights, needs_key
 
 Coupling = Callable[[Array, Array, Array], Array]
 
@@ -29,23 +29,22 @@ def flow_matching_loss(
     args: PyTree = None,
     args_axes: Any = None,
 ) -> Float[Array, ""]:
-    """Conditional flow matching: the mean squared distance of the field from straight paths.
+    """The conditional flow matching loss: the mean squared distance from straight paths' velocity.
 
-    Each sample is paired with a draw `z` of the base. At a random time the field is compared, where
-    the straight path from `z` to the sample is then, with the velocity of this path. The field that
-    minimises the expectation carries the base to the distribution of the samples.
+    Each sample is paired with a draw `z` of the base. At a random time, the field at that point of
+    the straight path from `z` to the sample is compared with the velocity of the path. The field
+    that minimises the expectation transports the base to the distribution of the samples.
 
     **Arguments:**
 
-    - `model`: a `CNF`, or the field alone, which then carries the standard normal distribution at
-      `t = 0` to the data at `t = 1`.
+    - `model`: a `CNF`, or the field alone, which then transports the standard normal distribution
+      at `t = 0` to the data at `t = 1`.
     - `x`: samples of the data, to which a `CNF` with `augment` appends noise.
     - `key`: of base, pairs and times.
-    - `coupling`: how draws and samples are paired. "independent"; "ot", by an entropic plan of
-      optimal transport within the batch, which makes paths that cross seldom, so the targets vary
-      less and the flow is straighter; "exact", by the optimal assignment, which runs on the host
-      and so outside `jit` only; or a function `(z, x, key)` that returns for each sample the
-      row of its draw.
+    - `coupling`: how draws and samples are paired. "independent"; "ot", by an entropic optimal
+      transport plan within the batch, for which paths seldom cross, so the targets vary less and
+      the flow is straighter; "exact", by the optimal assignment, on the host and so outside `jit`
+      only; or a function `(z, x, key)` that returns for each sample the row of its draw.
     - `sigma`: standard deviation of normal noise about the paths.
     - `args`, `args_axes`: arguments of the field, as in `CNF.log_prob`.
 
@@ -56,28 +55,33 @@ def flow_matching_loss(
     Source: Lipman et al. (2023), arXiv 2210.02747; optimal pairs: Tong et al. (2024), arXiv
     2302.00482.
     """
-    pair = _find_coupling(coupling)
+    couple = _find_coupling(coupling)
+    x = _check_batch(model, x)
+    if isinstance(model, CNF):
+        x = model.append_noise(x, key)[0]
+    base_key, pair_key, time_key, noise_key, field_key = jax.random.split(key, 5)
+    field, t0, t1, base = _field_span_and_base(model, x.shape[1])
+    z = base.sample(base_key, x.shape[0]).astype(x.dtype)
+    z = z[couple(z, x, pair_key)]
+    fraction = stratified_uniform(time_key, x.shape[0], x.dtype)
+    state = z + fraction[:, None] * (x - z)
+    if sigma:
+        state = state + sigma * jax.random.normal(noise_key, x.shape, x.dtype)
+    target = (x - z) / (t1 - t0)
+    velocity = _velocity(field, t0 + (t1 - t0) * fraction, state, args, args_axes, field_key)
+    return jnp.mean(jnp.sum((velocity - target) ** 2, axis=-1))
+
+
+def _check_batch(model: CNF | Callable[..., Array], x: Any) -> Array:
     x = jnp.asarray(x)
     if x.ndim != 2 or x.size == 0 or (isinstance(model, CNF) and x.shape[1] != model.size):
         size = model.size if isinstance(model, CNF) else "size"
         raise DataError(f"x must be a batch of samples (n, {size}), got shape {x.shape}")
-    if isinstance(model, CNF):
-        x = model.with_noise(x, key)[0]
-    base_key, pair_key, time_key, noise_key, field_key = jax.random.split(key, 5)
-    field, t0, t1, base = _parts(model, x.shape[1])
-    z = base.sample(base_key, x.shape[0]).astype(x.dtype)
-    z = z[pair(z, x, pair_key)]
-    share = stratified_uniform(time_key, x.shape[0], x.dtype)
-    state = z + share[:, None] * (x - z)
-    if sigma:
-        state = state + sigma * jax.random.normal(noise_key, x.shape, x.dtype)
-    target = (x - z) / (t1 - t0)
-    velocity = _velocity(field, t0 + (t1 - t0) * share, state, args, args_axes, field_key)
-    return jnp.mean(jnp.sum((velocity - target) ** 2, axis=-1))
+    return x
 
 
-def _parts(model: CNF | Callable[..., Array], size: int) -> tuple:
-    """Field, times and base."""
+def _field_span_and_base(model: CNF | Callable[..., Array], size: int) -> tuple:
+    """The field, the times of base and data, and the base distribution."""
     if isinstance(model, CNF):
         return model.field, model.t0, model.t1, model.base
     return model, 0.0, 1.0, StandardNormal(size)
@@ -86,8 +90,8 @@ def _parts(model: CNF | Callable[..., Array], size: int) -> tuple:
 def _velocity(
     field: Callable, t: Array, y: Array, args: PyTree, args_axes: Any, key: Array
 ) -> Array:
-    """The field at the time and state of each sample."""
-    field = settled(field)
+    """Evaluate the field at the time and state of each sample."""
+    field = materialise_weights(field)
     if not needs_key(field):
         return jax.vmap(lambda t, y, a: call_field(field, t, y, a), (0, 0, args_axes))(t, y, args)
     keys = jax.random.split(key, t.shape[0])
@@ -97,9 +101,9 @@ def _velocity(
 
 
 def stratified_uniform(key: Array, n: int, dtype: Any = None) -> Float[Array, " n"]:
-    """Uniform numbers of [0, 1), one in each of `n` equal parts, in random order.
+    """Draw stratified uniform numbers of [0, 1), one in each of `n` equal parts, in random order.
 
-    Their mean over a batch varies less than that of independent ones, and each is uniform.
+    Each is uniform, and their mean varies less than that of independent numbers.
     """
     order_key, key = jax.random.split(key)
     within = jax.random.uniform(key, (n,), dtype or jnp.result_type(float))
@@ -113,37 +117,37 @@ def sinkhorn_plan(
     regularisation: float = 0.05,
     iterations: int = 50,
 ) -> Float[Array, "m n"]:
-    """The logarithm of the entropic plan of optimal transport between two equally weighted sets.
+    """The logarithm of the entropic optimal transport plan between two equally weighted sets.
 
-    The cost is the squared distance, `regularisation` a share of its mean over all pairs. The
-    plan's columns sum to `1 / n` exactly, its rows to `1 / m` as far as the iterations went.
+    The cost is the squared distance, `regularisation` a fraction of its mean over all pairs. The
+    plan's columns sum to `1 / n` exactly, its rows to `1 / m` up to the iterations' error.
 
     Source: Cuturi (2013), arXiv 1306.0895.
     """
     cost = jnp.sum(z**2, 1)[:, None] + jnp.sum(x**2, 1)[None] - 2 * z @ x.T
-    score = -cost / (regularisation * jnp.mean(cost))
+    scores = -cost / (regularisation * jnp.mean(cost))
 
-    def scale(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
-        _, columns = pair
-        rows = -jax.nn.logsumexp(score + columns, axis=1) - jnp.log(z.shape[0])
-        return rows, -jax.nn.logsumexp(score + rows[:, None], axis=0) - jnp.log(x.shape[0])
+    def scale_rows_and_columns(_: Any, potentials: tuple[Array, Array]) -> tuple[Array, Array]:
+        _, columns = potentials
+        rows = -jax.nn.logsumexp(scores + columns, axis=1) - jnp.log(z.shape[0])
+        return rows, -jax.nn.logsumexp(scores + rows[:, None], axis=0) - jnp.log(x.shape[0])
 
-    start = jnp.zeros(z.shape[0], score.dtype), jnp.zeros(x.shape[0], score.dtype)
-    rows, columns = jax.lax.fori_loop(0, iterations, scale, start)
-    return score + rows[:, None] + columns
+    start = jnp.zeros(z.shape[0], scores.dtype), jnp.zeros(x.shape[0], scores.dtype)
+    rows, columns = jax.lax.fori_loop(0, iterations, scale_rows_and_columns, start)
+    return scores + rows[:, None] + columns
 
 
-def _independent(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
+def _independent_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
     return jnp.arange(x.shape[0])
 
 
-def _transported(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
-    """For each sample a row of `z` by the plan's column: samples stay, with their arguments."""
+def _sinkhorn_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
+    """For each sample a row of `z`, drawn by the column of the Sinkhorn plan."""
     plan = sinkhorn_plan(jax.lax.stop_gradient(z), jax.lax.stop_gradient(x))
     return jax.random.categorical(key, plan, axis=0)
 
 
-def _assigned(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
+def _assignment_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
     if is_traced((z, x)):
         raise OptionError(
             "coupling='exact' runs on the host, so outside jit; inside, take coupling='ot'"
@@ -153,9 +157,9 @@ def _assigned(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
 
 
 _COUPLINGS: dict[str, Coupling] = {
-    "independent": _independent,
-    "ot": _transported,
-    "exact": _assigned,
+    "independent": _independent_pairs,
+    "ot": _sinkhorn_pairs,
+    "exact": _assignment_pairs,
 }
 
 

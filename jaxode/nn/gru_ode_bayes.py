@@ -1,4 +1,4 @@
-"""GRU-ODE-Bayes: a filter whose hidden state flows between observations and jumps at them."""
+"""GRU-ODE-Bayes: a filter whose hidden state follows an ODE and jumps at observations."""
 
 from typing import Any, Unpack
 
@@ -10,16 +10,15 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.validation import check_counts
 from .networks import cast
-from .recurrent_solve import RecurrentSolve, at_times, run, walk
-from .series import Series, find_series, find_times
+from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
+from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions
 
 
 class GRUODE(eqx.Module):
-    """A GRU in the limit of continuous time: `h' = (1 - z) (g - h)`.
+    """The continuous-time limit of a GRU: `h' = (1 - z) (g - h)`.
 
-    `z` is the update gate and `g` the candidate, in `(-1, 1)`; so a state whose entries are between
-    -1 and 1 stays there.
+    `z` is the update gate and `g` the candidate, in `(-1, 1)`; so a state in `[-1, 1]` stays there.
 
     **Arguments:** `hidden`: size of the state. `key`: for the weights.
 
@@ -35,29 +34,29 @@ class GRUODE(eqx.Module):
         self.candidate = eqx.nn.Linear(hidden, hidden, key=second)
 
     def __call__(self, h: Float[Array, " hidden"]) -> Float[Array, " hidden"]:
-        """The slope at `h`."""
+        """The time derivative at `h`."""
         r, z = jnp.split(jax.nn.sigmoid(self.gates(h)), 2)
         g = jnp.tanh(self.candidate(r * h))
         return (1 - z) * (g - h)
 
 
 class GRUODEBayes(eqx.Module):
-    """Predicts the mean and the variance of each channel of a series that is observed sporadically.
+    """A model that predicts mean and variance of each channel of a sporadically observed series.
 
-    Between observations the hidden state follows `GRUODE`. At one it jumps by a GRU, which sees
-    of every channel that is observed the value, the predicted mean and log variance, and the
-    error. The state begins at a learnt one at the sample's first observation. Series are given as
-    to `ODERNN`; each sample takes steps of its own.
+    Between observations the hidden state follows `GRUODE`. At each observation a GRU updates it,
+    whose inputs are the value, the predicted mean and log variance, and the scaled error of every
+    observed channel. The state at a sample's first observation is learned. Series are given as to
+    `ODERNN`; each sample takes steps of its own.
 
     **Arguments:**
 
     - `channels`: of a series. `hidden`: size of the state.
     - `width`: of the hidden layer that predicts mean and log variance; `hidden` if None.
-    - `features`: made of each channel for the jump.
+    - `features`: of each channel, the GRU's inputs.
     - `key`: for the weights.
     - `solver` and the other options of `solve`.
 
-    A jump forgets what was there before it, so there is no `inverse`.
+    An update is not invertible, so there is no `inverse`.
 
     **Raises:** `OptionError` for bad options.
 
@@ -106,9 +105,9 @@ class GRUODEBayes(eqx.Module):
         mask: ArrayLike | None = None,
         lengths: Int[ArrayLike, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch n channels"], Float[Array, "batch n channels"]]:
-        """Mean and log variance at every place, as predicted from what was observed before it."""
+        """Mean and log variance at every place, predicted from the observations before it."""
         series = self._series(ts, xs, mask, lengths)
-        return run(_before, self, series)
+        return run_checked(_predict_observations, self, series)
 
     def predict(
         self,
@@ -118,13 +117,14 @@ class GRUODEBayes(eqx.Module):
         mask: ArrayLike | None = None,
         lengths: Int[ArrayLike, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch m channels"], Float[Array, "batch m channels"]]:
-        """Mean and log variance at `times` of all or of each, from what was observed until then.
+        """Mean and log variance at `times`, predicted from the observations up to each.
 
-        They need no order. Before its first observation a sample has what the learnt start says.
+        `times`, of all samples or per sample, need no order. Before the first observation the
+        prediction is that of the learned initial state.
         """
         series = self._series(ts, xs, mask, lengths)
-        times = find_times(times, series.ts.shape[0], series.ts.dtype)
-        return run(_predict, self, series, times)
+        times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
+        return run_checked(_predict, self, series, times)
 
     def loss(
         self,
@@ -136,71 +136,73 @@ class GRUODEBayes(eqx.Module):
         noise: ArrayLike = 0.1,
         weight: ArrayLike = 1.0,
     ) -> Float[Array, ""]:
-        """The mean over all observations of their loss, nats.
+        """The mean loss over all observations, nats.
 
-        It is the negative log likelihood of an observation before the jump, and `weight` times the
-        divergence of what the model says behind the jump from Bayes' posterior: the prediction
-        before it, given an observation whose standard deviation is `noise`.
+        It is the negative log likelihood of an observation under the prediction before the update,
+        plus `weight` times the Kullback-Leibler divergence of Bayes' posterior from the prediction
+        after it; the posterior takes `noise` as the standard deviation of an observation.
         """
         series = self._series(ts, xs, mask, lengths)
-        return run(_loss, self, series, noise, weight)
+        return run_checked(_loss, self, series, noise, weight)
 
-    def walk(self, series: Series) -> RecurrentSolve:
-        """The hidden state before and after every place."""
+    def hidden_states(self, series: Series) -> RecurrentSolve:
+        """The hidden states before and after the update at every place."""
         model = cast((self.start, self.field, self.cell), series.xs.dtype)
         start, field, cell = model
         start = jnp.broadcast_to(jnp.tanh(start), (series.ts.shape[0], start.size))
         weight, bias, observe = cast((self.weight, self.bias, self.observe), series.xs.dtype)
 
-        def jump(h: Array, x: Array, seen: Array) -> Array:
+        def jump(h: Array, x: Array, mask: Array) -> Array:
             mean, log_variance = jnp.split(observe(h), 2)
             error = (x - mean) * jnp.exp(-0.5 * log_variance)
-            known = jnp.stack([x, mean, log_variance, error], -1)
-            prepared = jax.nn.relu(jnp.einsum("cfi,ci->cf", weight, known) + bias)
-            return cell(jnp.where(seen[:, None], prepared, 0).reshape(-1), h)
+            features = jnp.stack([x, mean, log_variance, error], -1)
+            inputs = jax.nn.relu(jnp.einsum("cfi,ci->cf", weight, features) + bias)
+            return cell(jnp.where(mask[:, None], inputs, 0).reshape(-1), h)
 
-        return walk(field, jump, start, series, self.settings)
+        return solve_series(field, jump, start, series, self.settings)
 
     def distribution(self, h: Float[Array, "*batch hidden"]) -> tuple[Array, Array]:
-        """Mean and log variance of every channel, from hidden states."""
+        """Mean and log variance of every channel, predicted from hidden states."""
         observe = cast(self.observe, h.dtype)
         mean, log_variance = jnp.split(jnp.vectorize(observe, signature="(h)->(o)")(h), 2, axis=-1)
         return mean, log_variance
 
     def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
-        return find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
+        return prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
 
 
-def _before(model: GRUODEBayes, series: Series) -> Any:
-    states = model.walk(series)
+def _predict_observations(model: GRUODEBayes, series: Series) -> Any:
+    states = model.hidden_states(series)
     return model.distribution(states.before), states.status
 
 
 def _predict(model: GRUODEBayes, series: Series, times: Array) -> Any:
-    states, status = at_times(model.walk, series, times)
+    states, status = states_at_times(model.hidden_states, series, times)
     return model.distribution(states), status
 
 
 def _loss(model: GRUODEBayes, series: Series, noise: ArrayLike, weight: ArrayLike) -> Any:
-    states = model.walk(series)
+    states = model.hidden_states(series)
     dtype = series.xs.dtype
     noise, weight = jnp.asarray(noise, dtype), jnp.asarray(weight, dtype)
     mean, log_variance = model.distribution(states.before)
     squares = (series.xs - mean) ** 2 * jnp.exp(-log_variance)
-    surprise = 0.5 * (squares + log_variance + jnp.log(2 * jnp.pi).astype(dtype))
-    bayes = posterior(mean, log_variance, series.xs, noise)
-    loss = surprise + weight * kl_of_normals(*bayes, *model.distribution(states.after))
+    negative_log_likelihood = 0.5 * (squares + log_variance + jnp.log(2 * jnp.pi).astype(dtype))
+    bayes_posterior = posterior(mean, log_variance, series.xs, noise)
+    loss = negative_log_likelihood + weight * kl_of_normals(
+        *bayes_posterior, *model.distribution(states.after)
+    )
     return jnp.sum(jnp.where(series.mask, loss, 0)) / jnp.sum(series.mask), states.status
 
 
 def posterior(mean: Array, log_variance: Array, x: Array, noise: Array) -> tuple[Array, Array]:
-    """Mean and log variance of a normal number of which `x` was seen, with deviation `noise`."""
-    share = jax.nn.sigmoid(log_variance - 2 * jnp.log(noise))  # of the way to what was seen
-    return mean + share * (x - mean), jnp.log(share) + 2 * jnp.log(noise)
+    """Mean and log variance of a normal variable given an observation `x` of deviation `noise`."""
+    gain = jax.nn.sigmoid(log_variance - 2 * jnp.log(noise))  # the Kalman gain
+    return mean + gain * (x - mean), jnp.log(gain) + 2 * jnp.log(noise)
 
 
 def kl_of_normals(mean: Array, log_variance: Array, mean_2: Array, log_variance_2: Array) -> Array:
-    """The divergence of normal numbers from normal numbers by the second pair, nats."""
+    """The Kullback-Leibler divergence KL(first || second) of two normal distributions, nats."""
     ratio = jnp.exp(log_variance - log_variance_2)
     shift = (mean - mean_2) ** 2 * jnp.exp(-log_variance_2)
     return 0.5 * (ratio + shift - 1 - log_variance + log_variance_2)

@@ -1,4 +1,4 @@
-"""Hypersolvers: a fixed-step solver whose leading error a network has learned."""
+"""Hypersolvers: fixed-step solvers corrected by a network that has learned their local error."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,18 +19,18 @@ _BASES: dict[str, type[ExplicitRungeKutta]] = {"euler": Euler, "midpoint": Midpo
 
 
 class HyperSolver(Solver):
-    """A step of `base`, and `h^(p + 1)` times what a network makes of its start.
+    """A fixed-step solver that adds to each step of `base` `h^(p + 1)` times a network's output.
 
-    It is a solver like any other: `solve(..., solver=HyperSolver(...), dt=0.1)`. Its network is not
-    differentiated through a solve; train it by `hypersolver_loss`,
-    then `hypersolver_trajectory_loss`.
+    It is used as any solver: `solve(..., solver=HyperSolver(...), dt=0.1)`. Gradients of a solve do
+    not reach its network; train that by `hypersolver_loss`, then `hypersolver_trajectory_loss`.
 
     **Arguments:**
 
-    - `size`: of one sample's state, laid end to end (a normalizing flow has one component more).
+    - `size`: of one sample's flattened state (a normalizing flow has one component more).
     - `base`: "euler", "midpoint" or "rk4", of order `p`.
     - `network`: maps `(2 size + 2,)`, the state, its slope, `t` and `h`, to `(size,)`; by default
-      an MLP of `width` and `depth` with tanh, whose last layer is zero: it begins as `base`.
+      an MLP of `width` and `depth` with tanh, whose last layer is zero, so an
+      untrained one equals `base`.
     - `key`: of the default network.
 
     **Raises:** `OptionError` for another base, or without a network and a key.
@@ -56,7 +56,9 @@ class HyperSolver(Solver):
         if network is None and key is None:
             raise OptionError("a hypersolver needs a network, or a key=jax.random.key(...) for one")
         self.base = _BASES[base]()
-        self.network = _zero_at_first(size, width, depth, key) if network is None else network
+        self.network = (
+            _zero_initialised_mlp(size, width, depth, key) if network is None else network
+        )
 
     @property
     def order(self) -> int:
@@ -83,28 +85,28 @@ class HyperSolver(Solver):
         solver_state: Any,
         needs_dense: Array | bool | None,
     ) -> StepResult:
-        stepped, slopes, _ = self.base.step_and_stages(field, t, y, h, solver_state, needs_dense)
-        last = self._last(t, y, slopes[0], h)
-        dense = None if stepped.dense is None else (*stepped.dense, last)
-        return StepResult(stepped.y1 + last, None, dense, stepped.solver_state)
+        result, slopes, _ = self.base.step_and_stages(field, t, y, h, solver_state, needs_dense)
+        correction = self._correction_term(t, y, slopes[0], h)
+        dense = None if result.dense is None else (*result.dense, correction)
+        return StepResult(result.y1 + correction, None, dense, result.solver_state)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         """The base's dense output; the correction grows as its error does, `theta^(p + 1)`."""
         weight = (theta ** (self.order + 1)).astype(y.dtype)
         return self.base.interpolate(theta, y, h, dense[:-1]) + weight * dense[-1]
 
-    def _last(self, t: Array, y: Array, slope: Array, h: Array) -> Array:
-        """What is added to the base's step."""
-        lanes = jnp.ndim(h) == 1  # their axis is the state's last
-        one = jax.vmap(self.correction, (0, -1, -1, 0), -1) if lanes else self.correction
+    def _correction_term(self, t: Array, y: Array, slope: Array, h: Array) -> Array:
+        """The correction added to the base's step, `h^(p + 1)` times the network's output."""
+        batched = jnp.ndim(h) == 1  # the lane axis is the state's last
+        correction = jax.vmap(self.correction, (0, -1, -1, 0), -1) if batched else self.correction
         h = h.astype(y.dtype)
-        return h ** (self.order + 1) * one(t, y, slope, h)
+        return h ** (self.order + 1) * correction(t, y, slope, h)
 
     def correction(self, t: Array, y: Array, slope: Array, h: Array) -> Array:
-        """What the network says of the error of one step over `h^(p + 1)`, shaped like `y`."""
-        seen = [y.ravel(), slope.ravel(), jnp.atleast_1d(t), jnp.atleast_1d(h)]
-        found = self.network(jnp.concatenate([x.astype(y.dtype) for x in seen]))
-        return found.reshape(y.shape).astype(y.dtype)
+        """The network's estimate of the local error over `h^(p + 1)`, shaped like `y`."""
+        inputs = [y.ravel(), slope.ravel(), jnp.atleast_1d(t), jnp.atleast_1d(h)]
+        output = self.network(jnp.concatenate([x.astype(y.dtype) for x in inputs]))
+        return output.reshape(y.shape).astype(y.dtype)
 
 
 def hypersolver_loss(
@@ -114,7 +116,7 @@ def hypersolver_loss(
     ys: Float[Array, "times ..."],
     args: PyTree = None,
 ) -> Float[Array, ""]:
-    """How far the network is from the error that the base makes over each step of a solution.
+    """The mean squared error of the network as an estimate of the base's local errors.
 
     **Arguments:**
 
@@ -129,15 +131,15 @@ def hypersolver_loss(
 
     Source: Poli et al. (2020), arXiv 2007.09601, equation 6 (residual fitting).
     """
-    _check_path(ts, ys)
+    _check_solution(ts, ys)
 
-    def missed(t: Array, y: Array, t1: Array, y1: Array) -> Array:
+    def residual_error(t: Array, y: Array, t1: Array, y1: Array) -> Array:
         h = t1 - t
-        end, slope = _base_step(solver, f, args, t, y, h)
+        end, slope = _base_step_and_slope(solver, f, args, t, y, h)
         residual = (y1 - end) / h ** (solver.order + 1)
         return solver.correction(t, y, slope, h) - residual
 
-    return jnp.mean(jax.vmap(missed)(ts[:-1], ys[:-1], ts[1:], ys[1:]) ** 2)
+    return jnp.mean(jax.vmap(residual_error)(ts[:-1], ys[:-1], ts[1:], ys[1:]) ** 2)
 
 
 def hypersolver_trajectory_loss(
@@ -147,10 +149,10 @@ def hypersolver_trajectory_loss(
     ys: Float[Array, "times ..."],
     args: PyTree = None,
 ) -> Float[Array, ""]:
-    """How far the solver's own steps, from `ys[0]` on, are from an accurate solution.
+    """The mean squared global error of the solver's steps from `ys[0]`.
 
-    Through all of its steps the network learns to make good what it missed before. It is best
-    fitted to residuals first.
+    The gradient passes through all steps, so the network learns to correct earlier errors. It is
+    best fitted by `hypersolver_loss` first.
 
     **Arguments:** those of `hypersolver_loss`.
 
@@ -160,28 +162,28 @@ def hypersolver_trajectory_loss(
 
     Source: Poli et al. (2020), arXiv 2007.09601, section 3.2 (trajectory fitting).
     """
-    _check_path(ts, ys)
+    _check_solution(ts, ys)
 
     def step(y: Array, span: tuple[Array, Array]) -> tuple[Array, Array]:
         t, h = span[0], span[1] - span[0]
-        end, slope = _base_step(solver, f, args, t, y, h)
-        y1 = end + solver._last(t, y, slope, h)
+        end, slope = _base_step_and_slope(solver, f, args, t, y, h)
+        y1 = end + solver._correction_term(t, y, slope, h)
         return y1, y1
 
     return jnp.mean((lax.scan(step, ys[0], (ts[:-1], ts[1:]))[1] - ys[1:]) ** 2)
 
 
-def _base_step(
+def _base_step_and_slope(
     solver: HyperSolver, f: Callable, args: PyTree, t: Array, y: Array, h: Array
 ) -> tuple[Array, Array]:
-    """Where a step of the base ends, and the slope it began with."""
+    """The end of a step of the base, and the field at its start."""
     field = lambda t, y: call_field(f, t, y, args)  # noqa: E731
-    carry = solver.base.init(field, t, y)
-    stepped, slopes, _ = solver.base.step_and_stages(field, t, y, h, carry, None)
-    return stepped.y1, slopes[0]
+    solver_state = solver.base.init(field, t, y)
+    result, slopes, _ = solver.base.step_and_stages(field, t, y, h, solver_state, None)
+    return result.y1, slopes[0]
 
 
-def _check_path(ts: Array, ys: Array) -> None:
+def _check_solution(ts: Array, ys: Array) -> None:
     if jnp.ndim(ts) != 1 or jnp.shape(ys)[:1] != jnp.shape(ts):
         raise DataError(
             f"ts must have shape (times,) and ys (times, ...), got {jnp.shape(ts)} and "
@@ -189,7 +191,7 @@ def _check_path(ts: Array, ys: Array) -> None:
         )
 
 
-def _zero_at_first(size: int, width: int, depth: int, key: Any) -> eqx.nn.MLP:
+def _zero_initialised_mlp(size: int, width: int, depth: int, key: Any) -> eqx.nn.MLP:
     network = eqx.nn.MLP(2 * size + 2, size, width, depth, jnp.tanh, key=key)
     last: Any = network.layers[-1]
     return eqx.tree_at(

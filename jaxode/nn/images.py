@@ -1,4 +1,4 @@
-"""Images of continuous depth: a convolutional field, its block, and a classifier around it."""
+"""Convolutional neural ODEs for images: the field, the ODE block, and a classifier."""
 
 from typing import Any, Unpack
 
@@ -18,9 +18,10 @@ from .solve_options import SolveOptions
 
 
 class ConvField(eqx.Module):
-    """Twice normalise, rectify and convolve with the depth as a channel, and normalise once more.
+    """A convolutional field: twice group norm, ReLU and a convolution that sees `t`, then a norm.
 
-    **Arguments:** `channels` of the image; `groups` of the group norm, at most so many.
+    **Arguments:** `channels` of the image; `groups`: the largest number of groups
+    of a group norm.
 
     Source: Chen et al. (2018), arXiv 1806.07366, the ODE-Net of section 3.
     """
@@ -37,14 +38,14 @@ class ConvField(eqx.Module):
     def __call__(
         self, t: Array, y: Float[Array, "channels height width"], args: PyTree = None
     ) -> Float[Array, "channels height width"]:
-        """The slope of one image."""
+        """The time derivative of one image."""
         for norm, convolution in zip(self.norms[:2], self.convolutions, strict=True):
             y = convolution(t, jax.nn.relu(norm(y)))
         return self.norms[2](y)
 
 
 class ODEBlock(eqx.Module):
-    """A `ConvField` from depth 0 to 1: what a stack of residual blocks tends to.
+    """The flow of a `ConvField` from t = 0 to 1, the continuous limit of residual blocks.
 
     **Arguments:** `channels`, `groups` as of `ConvField`; `augment`: channels of zeros appended;
     the options of `solve`.
@@ -70,20 +71,20 @@ class ODEBlock(eqx.Module):
     def __call__(
         self, x: Float[Array, "batch channels height width"], *, key: Array | None = None
     ) -> Float[Array, "batch channels height width"]:
-        """The images at depth 1, with the channels that were added."""
+        """The images at t = 1, with the augmented channels."""
         return self.ode(check_images(x), key=key)
 
     def inverse(self, y1: Float[Array, "batch channels height width"]) -> Array:
-        """The images at depth 0 that lead to `y1`, both with the channels that were added."""
+        """The images at t = 0 that lead to `y1`, both with the augmented channels."""
         return self.ode.inverse(check_images(y1))
 
 
 class ConvODENet(eqx.Module):
-    """Classifies images: a convolution, an `ODEBlock`, the mean over the image, a linear layer.
+    """An image classifier: a convolution, an `ODEBlock`, the mean over the image, a linear layer.
 
     **Arguments:**
 
-    - `in_channels` of the images, `classes` to tell apart.
+    - `in_channels`: of the images. `classes`: how many.
     - `channels`: of the block; `stride`: of the first convolution.
     - `augment`, `groups`: as of `ODEBlock`. `key`: of the weights.
     - `solver`, `rtol`, `sensitivity` and so on: as in `solve`.
@@ -127,7 +128,7 @@ class ConvODENet(eqx.Module):
         return jax.vmap(self._logits)(solution.y1)
 
     def solve(self, x: Array, *, key: Array | None = None) -> Solution:
-        """The solution of the block: its `stats` have the evaluations of each image."""
+        """The `Solution` of the ODE block; its `stats` count the evaluations of each image."""
         x = check_images(x, self.stem.in_channels)
         return self.block.ode.solve(jax.vmap(self.stem)(x), key=key)
 
@@ -141,7 +142,7 @@ def group_norm(channels: int, groups: int) -> eqx.nn.GroupNorm:
 
 
 def check_images(x: Any, channels: int | None = None) -> Array:
-    """**Raises:** `DataError` unless `x` is a batch of images, of so many channels."""
+    """Validate a batch of images. **Raises:** `DataError` for other shapes or channels."""
     shape = np.shape(x)
     if len(shape) != 4 or 0 in shape:
         raise DataError(

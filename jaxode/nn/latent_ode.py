@@ -1,4 +1,4 @@
-"""Latent ODEs: irregular series as observations of a trajectory that is inferred."""
+"""Latent ODEs: variational autoencoders of irregular series with an ODE as the latent dynamics."""
 
 from collections.abc import Callable
 from typing import Any, Unpack
@@ -15,24 +15,24 @@ from ..integrate.solution import Solution, raise_on_failure
 from ..problem.errors import OptionError, StateError, unknown_name
 from ..problem.jit import jit_with_captures
 from ..problem.validation import check_count, check_counts
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
-from .networks import cast, find_field
-from .recurrent_solve import raise_on_broken_walk
-from .series import Series, find_series, find_times
+from .networks import cast, field_or_mlp
+from .recurrent_solve import raise_on_failed_solve
+from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions
 
-# Of a call: arguments `ts`, `xs`, `mask`, `lengths` are those of `find_series`.
+# The arguments `ts`, `xs`, `mask` and `lengths` of all methods are those of `prepare_series`.
 Ts = Float[ArrayLike, "*batch n"]
 Xs = Float[ArrayLike, "batch n channels"]
 Lengths = Int[ArrayLike, " batch"]
 
 
 class LatentODE(eqx.Module):
-    """A variational autoencoder of series: a latent state at `t0`, an ODE, and a decoder.
+    """A variational autoencoder of series: an encoder to a latent state, an ODE, and a decoder.
 
     Series are given as `ts` (times, shape `(n,)` or `(batch, n)`), `xs` (values, shape
-    `(batch, n, channels)`), and, where it is needed, `mask` (True where observed; without it NaN is
+    `(batch, n, channels)`), and optionally `mask` (True where observed; without it NaN is
     missing) and `lengths` (places of each sample). Each sample takes steps of its own.
 
     **Arguments:**
@@ -87,7 +87,7 @@ class LatentODE(eqx.Module):
         keys = jax.random.split(key, 3)
         size = latent + augment
         self.encoder = _find_encoder(encoder, channels, latent, hidden, keys[0], options)
-        self.field = find_field(field, size, width, depth, jax.nn.elu, keys[1])
+        self.field = field_or_mlp(field, size, width, depth, jax.nn.elu, keys[1])
         if decoder is None:
             decoder = eqx.nn.MLP(size, channels, width, 1, jax.nn.relu, key=keys[2])
         self.decoder = decoder
@@ -121,8 +121,8 @@ class LatentODE(eqx.Module):
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
         """Mean and log variance of each sample's latent state at `t0`."""
         series = self._series(ts, xs, mask, lengths)
-        mean, log_variance, walked = jit_with_captures(_encode, self, series, key)
-        self._raise(walked)
+        mean, log_variance, encoder_status = jit_with_captures(_encode, self, series, key)
+        self._raise_on_failure(encoder_status)
         return mean, log_variance
 
     def decode(
@@ -133,15 +133,16 @@ class LatentODE(eqx.Module):
         *,
         key: Array | None = None,
     ) -> Float[Array, "batch m channels"]:
-        """The values at `times`, before or after `t0`, of the trajectories from `z0` there.
+        """The decoded values at `times` of the trajectories that start from `z0` at `t0`.
 
-        `times` need no order. `t0` is by default the model's, and if it has none the first time.
+        `times` need no order and may lie before `t0`, which is by default the model's, and if it
+        has none the first of `times`.
         """
-        z0 = self._states(z0, self.latent)
-        times = find_times(times, z0.shape[0], z0.dtype)
-        t0 = self._start(times) if t0 is None else _per_sample(t0, times)
+        z0 = self._check_latent(z0, self.latent)
+        times = prepare_times(times, z0.shape[0], z0.dtype)
+        t0 = self._initial_time(times) if t0 is None else _per_sample(t0, times)
         xs, solutions = jit_with_captures(_decode, self, z0, t0, times, key)
-        self._raise(None, *solutions)
+        self._raise_on_failure(None, *solutions)
         return xs
 
     def predict(
@@ -154,13 +155,13 @@ class LatentODE(eqx.Module):
         *,
         key: Array | None = None,
     ) -> Float[Array, "batch m channels"]:
-        """The values at `times`, inside, behind or before the series, from the mean latent state.
+        """The values at `times`, within, after or before the series, from the mean latent state.
 
-        `times` are those of all samples or of each, in any order.
+        `times` are those of all samples or per sample, in any order.
         """
         series = self._series(ts, xs, mask, lengths)
-        times = find_times(times, series.ts.shape[0], series.ts.dtype)
-        return self._at(series, times, key)
+        times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
+        return self._values_at(series, times, key)
 
     def reconstruct(
         self,
@@ -173,10 +174,10 @@ class LatentODE(eqx.Module):
     ) -> Float[Array, "batch n channels"]:
         """The values at the places of the series, from the mean latent state.
 
-        Behind a sample's length its last value is repeated.
+        After a sample's length its last value is repeated.
         """
         series = self._series(ts, xs, mask, lengths)
-        return self._at(series, series.ts, key)
+        return self._values_at(series, series.ts, key)
 
     def impute(
         self,
@@ -187,9 +188,9 @@ class LatentODE(eqx.Module):
         *,
         key: Array | None = None,
     ) -> Float[Array, "batch n channels"]:
-        """The series, with `reconstruct` in the place of what was not observed."""
+        """The series with its missing values replaced by those of `reconstruct`."""
         series = self._series(ts, xs, mask, lengths)
-        return jnp.where(series.mask, series.xs, self._at(series, series.ts, key))
+        return jnp.where(series.mask, series.xs, self._values_at(series, series.ts, key))
 
     def sample(
         self, key: Array, n: int, times: Float[ArrayLike, "*n m"]
@@ -199,9 +200,9 @@ class LatentODE(eqx.Module):
         They start at the model's `t0`, and if it has none at the first of `times`.
         """
         check_count("n", n)
-        draw, solve = jax.random.split(key)
-        z0 = jax.random.normal(draw, (n, self.latent), jnp.result_type(float, *_floats(times)))
-        return self.decode(z0, times, key=solve)
+        state_key, solve_key = jax.random.split(key)
+        z0 = jax.random.normal(state_key, (n, self.latent), jnp.result_type(float, *_floats(times)))
+        return self.decode(z0, times, key=solve_key)
 
     def elbo(
         self,
@@ -216,13 +217,15 @@ class LatentODE(eqx.Module):
     ) -> Float[Array, " batch"]:
         """The evidence lower bound of each sample, nats, from one draw of its latent state.
 
-        The log likelihood of what is observed, normal with standard deviation `noise`, less
-        `kl_weight` times the divergence of the latent state from the standard normal prior.
+        The log likelihood of the observations, normal with standard deviation `noise`, less
+        `kl_weight` times the Kullback-Leibler divergence of the latent state from its prior.
         """
         series = self._series(ts, xs, mask, lengths)
-        out, walked, solutions = jit_with_captures(_elbo, self, series, noise, kl_weight, key)
-        self._raise(walked, *solutions)
-        return out
+        bounds, encoder_status, solutions = jit_with_captures(
+            _elbo, self, series, noise, kl_weight, key
+        )
+        self._raise_on_failure(encoder_status, *solutions)
+        return bounds
 
     def elbo_loss(
         self,
@@ -235,7 +238,7 @@ class LatentODE(eqx.Module):
         noise: ArrayLike = 0.3,
         kl_weight: ArrayLike = 1.0,
     ) -> Float[Array, ""]:
-        """The negative of `elbo`, the mean over the samples: what training makes small."""
+        """The negative of `elbo`, averaged over the samples: the loss to minimise."""
         bounds = self.elbo(ts, xs, mask, lengths, key=key, noise=noise, kl_weight=kl_weight)
         return -jnp.mean(bounds)
 
@@ -249,109 +252,109 @@ class LatentODE(eqx.Module):
     ) -> Float[Array, "batch size"]:
         """The latent state at `t0` that leads to `z` at `t`, both with their augmented dimensions.
 
-        Encoder and decoder have no inverse: it is the ODE alone that is run backwards.
+        Encoder and decoder have no inverse: only the ODE is solved backwards.
         """
         if t0 is None and self.t0 is None:
             raise OptionError("the model has no t0 of its own: say which, inverse(z, t, t0)")
-        z = self._states(z, self.latent + self.augment)
+        z = self._check_latent(z, self.latent + self.augment)
         spans = jnp.stack([_per_sample(x, z) for x in (t, self.t0 if t0 is None else t0)], -1)
-        solution = jit_with_captures(_flow, self, z, spans, key)
-        self._raise(None, solution)
+        solution = jit_with_captures(_solve_latent, self, z, spans, key)
+        self._raise_on_failure(None, solution)
         return solution.y1
 
-    def states(self, z0: Array, ts: Array, key: Array | None = None) -> Solution:
-        """The latent trajectories from `z0`, with the zeros appended already, at monotone `ts`."""
+    def solve_latent(self, z0: Array, ts: Array, key: Array | None = None) -> Solution:
+        """Solve for the latent trajectories from `z0`, zeros already appended, at monotone `ts`."""
         field = cast(self.field, z0.dtype)
-        return flow(field, z0, ts, None, self.settings, in_axes=(0, 0, None), key=key)
+        return solve_samples(field, z0, ts, None, self.settings, in_axes=(0, 0, None), key=key)
 
     def _series(self, ts: Any, xs: Any, mask: Any, lengths: Any) -> Series:
-        return find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
+        return prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
 
-    def _at(self, series: Series, times: Array, key: Array | None) -> Array:
+    def _values_at(self, series: Series, times: Array, key: Array | None) -> Array:
         """The values at `times`, from the mean latent state."""
-        out, walked, solutions = jit_with_captures(_predict, self, series, times, key)
-        self._raise(walked, *solutions)
+        out, encoder_status, solutions = jit_with_captures(_predict, self, series, times, key)
+        self._raise_on_failure(encoder_status, *solutions)
         return out
 
-    def _states(self, z: Any, size: int) -> Array:
+    def _check_latent(self, z: Any, size: int) -> Array:
         if np.ndim(z) != 2 or np.shape(z)[1] != size:
             raise StateError(f"latent states must have shape (batch, {size}), got {np.shape(z)}")
         z = jnp.asarray(z)
         return z if jnp.issubdtype(z.dtype, jnp.floating) else z.astype(jnp.result_type(float))
 
-    def _start(self, ts: Array) -> Array:
+    def _initial_time(self, ts: Array) -> Array:
         return ts[:, 0] if self.t0 is None else jnp.full(ts.shape[:1], self.t0, ts.dtype)
 
-    def _raise(self, walked: Array | None, *solutions: Solution) -> None:
-        if walked is not None:
-            raise_on_broken_walk(walked, self.settings)
+    def _raise_on_failure(self, encoder_status: Array | None, *solutions: Solution) -> None:
+        if encoder_status is not None:
+            raise_on_failed_solve(encoder_status, self.settings)
         for solution in solutions:
             if self.settings.throw:
                 raise_on_failure(solution, advice_of(self.settings.sensitivity))
 
 
 def _encode(model: LatentODE, series: Series, key: Array | None) -> Any:
-    return model.encoder(series, model._start(series.ts), key)
+    return model.encoder(series, model._initial_time(series.ts), key)
 
 
 def _decode(model: LatentODE, z0: Array, t0: Array, times: Array, key: Array | None) -> Any:
-    """The values at `times` and the solves, one away from `t0` in each direction of time."""
+    """The values at `times`, and the two solves from `t0`, forwards and backwards in time."""
     zeros = jnp.zeros((z0.shape[0], model.augment), z0.dtype)
     z0, t0 = jnp.concatenate([z0, zeros], 1), t0[:, None]
     order = jnp.argsort(times, axis=1)
     ts = jnp.take_along_axis(times, order, 1)
-    later = model.states(z0, jnp.concatenate([t0, jnp.maximum(ts, t0)], 1), key)
-    earlier = model.states(z0, jnp.concatenate([t0, jnp.minimum(ts, t0)[:, ::-1]], 1), key)
-    zs = jnp.where((ts >= t0)[..., None], later.ys[:, 1:], earlier.ys[:, :0:-1])
+    forwards = model.solve_latent(z0, jnp.concatenate([t0, jnp.maximum(ts, t0)], 1), key)
+    backwards = model.solve_latent(z0, jnp.concatenate([t0, jnp.minimum(ts, t0)[:, ::-1]], 1), key)
+    zs = jnp.where((ts >= t0)[..., None], forwards.ys[:, 1:], backwards.ys[:, :0:-1])
     zs = jnp.take_along_axis(zs, jnp.argsort(order, 1)[..., None], 1)
-    return _values(model, zs), (later, earlier)
+    return _decode_states(model, zs), (forwards, backwards)
 
 
-def _values(model: LatentODE, zs: Array) -> Array:
-    """What the decoder makes of latent states, shape `(batch, m, size)`."""
+def _decode_states(model: LatentODE, zs: Array) -> Array:
+    """Decode latent states of shape `(batch, m, size)`."""
     decoder = cast(model.decoder, zs.dtype)
     return jax.vmap(jax.vmap(decoder))(zs)
 
 
 def _predict(model: LatentODE, series: Series, times: Array, key: Array | None) -> Any:
-    mean, _, walked = _encode(model, series, key)
-    out, solutions = _decode(model, mean, model._start(series.ts), times, key)
-    return out, walked, solutions
+    mean, _, encoder_status = _encode(model, series, key)
+    out, solutions = _decode(model, mean, model._initial_time(series.ts), times, key)
+    return out, encoder_status, solutions
 
 
 def _elbo(
     model: LatentODE, series: Series, noise: ArrayLike, kl_weight: ArrayLike, key: Array
 ) -> Any:
-    draw, solve = jax.random.split(key)
-    mean, log_variance, walked = _encode(model, series, solve)
-    z0 = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(draw, mean.shape, mean.dtype)
-    if model.t0 is None:  # then no observation is before the latent state
+    state_key, solve_key = jax.random.split(key)
+    mean, log_variance, encoder_status = _encode(model, series, solve_key)
+    z0 = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(state_key, mean.shape, mean.dtype)
+    if model.t0 is None:  # then no observation precedes the latent state
         zeros = jnp.zeros((z0.shape[0], model.augment), z0.dtype)
         ts = jnp.concatenate([series.ts[:, :1], series.ts], 1)
-        solutions = (model.states(jnp.concatenate([z0, zeros], 1), ts, solve),)
-        xs = _values(model, solutions[0].ys[:, 1:])
+        solutions = (model.solve_latent(jnp.concatenate([z0, zeros], 1), ts, solve_key),)
+        xs = _decode_states(model, solutions[0].ys[:, 1:])
     else:
-        xs, solutions = _decode(model, z0, model._start(series.ts), series.ts, solve)
+        xs, solutions = _decode(model, z0, model._initial_time(series.ts), series.ts, solve_key)
     noise = jnp.asarray(noise, xs.dtype)
     likelihood = normal_log_density(series.xs, xs, 2 * jnp.log(noise))
     likelihood = jnp.sum(jnp.where(series.mask, likelihood, 0), (1, 2))
     divergence = jnp.sum(kl_to_standard_normal(mean, log_variance), -1)
-    return likelihood - jnp.asarray(kl_weight, xs.dtype) * divergence, walked, solutions
+    return likelihood - jnp.asarray(kl_weight, xs.dtype) * divergence, encoder_status, solutions
 
 
 def normal_log_density(x: Array, mean: Array, log_variance: Array) -> Array:
-    """The log density of each number, nats."""
+    """The log density of each normal variable, nats."""
     squares = (x - mean) ** 2 * jnp.exp(-log_variance)
     return -0.5 * (squares + log_variance + jnp.log(2 * jnp.pi).astype(x.dtype))
 
 
 def kl_to_standard_normal(mean: Array, log_variance: Array) -> Array:
-    """The divergence of each normal number from a standard normal one, nats."""
+    """The Kullback-Leibler divergence of each normal variable from the standard normal, nats."""
     return 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance)
 
 
-def _flow(model: LatentODE, z: Array, spans: Array, key: Array | None) -> Solution:
-    return model.states(z, spans, key)
+def _solve_latent(model: LatentODE, z: Array, spans: Array, key: Array | None) -> Solution:
+    return model.solve_latent(z, spans, key)
 
 
 def _per_sample(t: Any, like: Array) -> Array:

@@ -1,19 +1,19 @@
-"""The path of a neural rough differential equation: a log-signature per window."""
+"""The control of a neural rough differential equation: the log-signature of each window."""
 
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, Float
 
-from .controls import Control, Linear, lines
+from .controls import Control, Linear, linear_coefficients
 
 
 class LogODE(Control):
-    """Lines whose derivative is the log-signature of depth 2 over a window, by its length.
+    """A piecewise linear path whose slope is a window's depth-2 log-signature over its length.
 
     The channels are those of the data, then the Levy areas of all pairs of them; so steps may be
-    as long as a window, whatever happens within.
+    as long as a window, however rough the data within.
 
-    **Arguments:** as of `Linear`, whose path it sums up, and
+    **Arguments:** as of `Linear`, whose path is summarised, and
 
     - `window`: how many pieces between two times make a window; the last one may be shorter.
 
@@ -24,23 +24,23 @@ class LogODE(Control):
     def __init__(
         self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None, *, window: int = 8
     ) -> None:
-        line = Linear(ts, xs, mask)
-        times, start = line.knots, line.coefficients[0, 0]
-        steps = line.coefficients[:, 1] * jnp.diff(times)[:, None]
+        linear = Linear(ts, xs, mask)
+        times, start = linear.knots, linear.coefficients[0, 0]
+        steps = linear.coefficients[:, 1] * jnp.diff(times)[:, None]
         last = len(times) - 1
         ends = jnp.minimum(jnp.arange(0, last + window, window), last)
-        missing = -last % window
-        steps = jnp.pad(steps, ((0, missing), (0, 0))).reshape(-1, window, steps.shape[1])
-        found = log_signature(steps)
-        values = jnp.pad(jnp.cumsum(found, axis=0), ((1, 0), (0, 0)))
+        padding = -last % window
+        steps = jnp.pad(steps, ((0, padding), (0, 0))).reshape(-1, window, steps.shape[1])
+        signatures = log_signature(steps)
+        values = jnp.pad(jnp.cumsum(signatures, axis=0), ((1, 0), (0, 0)))
         self.knots = times[ends]
-        self.coefficients = lines(self.knots, values.at[:, : len(start)].add(start))
+        self.coefficients = linear_coefficients(self.knots, values.at[:, : len(start)].add(start))
 
 
 def log_signature(
     steps: Float[Array, "*windows pieces channels"],
 ) -> Float[Array, "*windows signature"]:
-    """The log-signature of depth 2 of paths of straight pieces.
+    """The log-signature of depth 2 of piecewise linear paths.
 
     **Arguments:** `steps`, the increment of each piece.
 
@@ -56,5 +56,5 @@ def log_signature(
 
 
 def signature_channels(channels: int) -> int:
-    """How many channels the log-signature of depth 2 has."""
+    """The number of channels of the depth-2 log-signature of a path of `channels` channels."""
     return channels * (channels + 1) // 2

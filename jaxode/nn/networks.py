@@ -1,4 +1,4 @@
-"""The networks of a model: given or made, and in the precision of the data."""
+"""Default networks of models, and the cast of their weights to the precision of the data."""
 
 from typing import Any
 
@@ -11,8 +11,11 @@ from jaxtyping import PyTree
 from ..problem.errors import FieldError
 
 
-def find_field(field: Any, size: int, width: int, depth: int, activation: Any, key: Array) -> Any:
-    """The field given, or an MLP of `size` numbers."""
+def field_or_mlp(field: Any, size: int, width: int, depth: int, activation: Any, key: Array) -> Any:
+    """The user's field, or an MLP from `size` to `size` numbers if it is None.
+
+    **Raises:** `FieldError` for a field that cannot be called.
+    """
     if field is None:
         return eqx.nn.MLP(size, size, width, depth, activation, key=key)
     if not callable(field) or isinstance(field, type):
@@ -21,10 +24,10 @@ def find_field(field: Any, size: int, width: int, depth: int, activation: Any, k
 
 
 def cast(modules: PyTree, dtype: Any) -> Any:
-    """The same modules with their real arrays in `dtype`, that of the data."""
+    """The modules with their floating-point arrays in `dtype`, that of the data."""
 
-    def of(x: Any) -> Any:
-        real = isinstance(x, Array) and jnp.issubdtype(x.dtype, jnp.floating)
-        return x.astype(dtype) if real else x
+    def cast_leaf(x: Any) -> Any:
+        floating = isinstance(x, Array) and jnp.issubdtype(x.dtype, jnp.floating)
+        return x.astype(dtype) if floating else x
 
-    return jax.tree.map(of, modules)
+    return jax.tree.map(cast_leaf, modules)

@@ -1,4 +1,4 @@
-"""A network, or any field, as a layer of continuous depth."""
+"""The neural ODE: a vector field solved from t0 to t1 as one layer."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from jaxtyping import ArrayLike, Float, PyTree
 from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError
 from ..problem.validation import check_count
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .solve_options import Settings, SolveOptions
 
 
@@ -25,10 +25,10 @@ class NeuralODE(eqx.Module):
     - `field`: a network or function of `(y)`, `(t, y)` or `(t, y, args)` for one sample, such as
       those of `jo.nn`; its output has the shape of `y`. Each sample of a batch takes steps of its
       own.
-    - `t0`, `t1`: the span of depth.
+    - `t0`, `t1`: the span of time, the depth of the layer.
     - `augment`: this many zeros are appended to the first axis of each sample (its features or
-      channels) before the solve; `field` then works on the longer sample, and longer samples are
-      what comes out, so a loss such as the cross entropy sees them all.
+      channels) before the solve; `field` acts on the longer sample, and outputs have the added
+      features too, so a loss such as the cross entropy sees them all.
     - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
       `progress`: as in `solve`.
 
@@ -44,7 +44,8 @@ class NeuralODE(eqx.Module):
     augment: int = eqx.field(static=True)
     settings: Settings
     batched = True
-    flow_map = True  # its prediction is the end state of `solve`
+    # `fit` and `plotting.flow` then call `solve`, whose end state `y1` is the prediction.
+    flow_map = True
 
     def __init__(
         self,
@@ -75,11 +76,11 @@ class NeuralODE(eqx.Module):
     ) -> Float[Array, "*times_batch features"]:
         """The state at `t1`, shaped like `x` with the augmented features.
 
-        `x` is one sample if it has one axis, else a batch along the first. With `ts` the
-        trajectory at these times comes back, its first axis the times; `ts[0]` is the time of
-        `x`. Times of shape `(batch, times)` are each sample's own, and a series that is shorter
-        repeats its last time. `args` are shared, but for what `args_axes` maps, as an entry of
-        `vmap`'s `in_axes`. `key` is for what a field draws once per solve, such as dropout.
+        `x` is one sample if it has one axis, else a batch along the first. With `ts` the result is
+        the trajectory at these times, its first axis the times; `ts[0]` is the time of `x`. Times
+        of shape `(batch, times)` are per sample, and a shorter series repeats its last time. `args`
+        are shared by the batch, except what `args_axes` maps, as an entry of `vmap`'s `in_axes`.
+        `key` is for the random values that the field draws once per solve, such as dropout.
         """
         solution = self.solve(x, ts, args, args_axes=args_axes, key=key)
         return solution.y1 if ts is None else solution.ys
@@ -93,23 +94,23 @@ class NeuralODE(eqx.Module):
         args_axes: Any = None,
         key: Array | None = None,
     ) -> Solution:
-        """The whole `Solution` from `x`: its `ys`, `stats` and `status`.
+        """The `Solution` from `x`, with `ys`, `stats` and `status`.
 
         `ys` is shaped as in a call; of a batch `stats` and `status` have an axis of samples.
         """
         times = (self.t0, self.t1) if ts is None else ts
-        return self._run(self._augmented(_sample(x)), times, args, args_axes, key)
+        return self._solve(self._append_zeros(_check_sample(x)), times, args, args_axes, key)
 
     def inverse(
         self, y1: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
     ) -> Array:
-        """The state at `t0` that leads to `y1` at `t1`: the flow run backwards.
+        """The state at `t0` that leads to `y1` at `t1`, by a solve backwards in time.
 
         `y1` and the result have the augmented features.
         """
-        return self._run(_sample(y1), (self.t1, self.t0), args, args_axes, key).y1
+        return self._solve(_check_sample(y1), (self.t1, self.t0), args, args_axes, key).y1
 
-    def _augmented(self, x: Array) -> Array:
+    def _append_zeros(self, x: Array) -> Array:
         if not self.augment:
             return x
         axis = min(1, x.ndim - 1)
@@ -117,12 +118,14 @@ class NeuralODE(eqx.Module):
         shape[axis] = self.augment
         return jnp.concatenate([x, jnp.zeros(shape, x.dtype)], axis)
 
-    def _run(self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None) -> Solution:
+    def _solve(
+        self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None
+    ) -> Solution:
         try:
             if y0.ndim == 1:
-                return flow(self.field, y0, ts, args, self.settings, key=key)
+                return solve_samples(self.field, y0, ts, args, self.settings, key=key)
             axes = 0, 0 if np.ndim(ts) == 2 else None, args_axes
-            solution = flow(self.field, y0, ts, args, self.settings, in_axes=axes, key=key)
+            solution = solve_samples(self.field, y0, ts, args, self.settings, in_axes=axes, key=key)
             return dataclasses.replace(solution, ys=jnp.moveaxis(solution.ys, 1, 0))
         except FieldError as error:
             size = y0.shape[min(1, y0.ndim - 1)]
@@ -133,7 +136,7 @@ class NeuralODE(eqx.Module):
             raise
 
 
-def _sample(x: Any) -> Array:
+def _check_sample(x: Any) -> Array:
     if not isinstance(x, Array) and not hasattr(x, "__array__"):
         raise DataError(f"x must be an array of samples, got {type(x).__name__}")
     x = jnp.asarray(x)

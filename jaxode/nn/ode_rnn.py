@@ -12,17 +12,17 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.errors import OptionError
 from ..problem.validation import check_counts
-from .networks import cast, find_field
-from .recurrent_solve import RecurrentSolve, at_times, run, walk
-from .series import Series, find_series, find_times
+from .networks import cast, field_or_mlp
+from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
+from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions
 
 
 class ODERNN(eqx.Module):
     """A GRU whose hidden state follows an ODE between observations.
 
-    The state begins at zero at a sample's first observation. Where nothing is observed there is no
-    update, so such a place, and what pads a shorter sample, is as if it were not there.
+    The state is zero until a sample's first observation. Places without an observation, and the
+    padding of shorter samples, update nothing and so do not change the result.
 
     **Arguments:**
 
@@ -32,7 +32,7 @@ class ODERNN(eqx.Module):
     - `key`: for the weights.
     - `solver` and the other options of `solve`; each sample takes steps of its own in each gap.
 
-    An update forgets what was there before it, so there is no `inverse`.
+    An update is not invertible, so there is no `inverse`.
 
     **Raises:** `OptionError` and `FieldError` for bad options.
 
@@ -64,7 +64,7 @@ class ODERNN(eqx.Module):
             channels=channels, hidden=hidden, out=out, width=width, depth=depth
         )
         keys = jax.random.split(key, 3)
-        self.field = find_field(field, hidden, width, depth, jnp.tanh, keys[0])
+        self.field = field_or_mlp(field, hidden, width, depth, jnp.tanh, keys[0])
         self.cell = eqx.nn.GRUCell(2 * channels, hidden, key=keys[1])
         self.readout = eqx.nn.Linear(hidden, out, key=keys[2])
         self.settings = Settings(options)
@@ -82,15 +82,15 @@ class ODERNN(eqx.Module):
     ) -> Float[Array, "batch *n out"]:
         """The output at every place of each series.
 
-        `ts`, `xs`, `mask` and `lengths` are as in `find_series`: times of all or of each sample,
-        NaN or a mask for what is missing. `outputs`: "after" what is observed at a place; "before"
-        it, which is a prediction of it; "last", the output behind the whole series alone, of shape
-        `(batch, out)`. `key` is for what the field draws, once for a whole series.
+        `ts`, `xs`, `mask` and `lengths` are as in `prepare_series`: times of all samples or per
+        sample, NaN or a mask for missing values. `outputs`: "after" the update at each place;
+        "before" it, a prediction of the observation; or "last", after the whole series only, of
+        shape `(batch, out)`. `key` is for the field's random values, one draw for a whole series.
         """
         if outputs not in ("after", "before", "last"):
             raise OptionError(f'outputs must be "after", "before" or "last", got {outputs!r}')
-        series = find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
-        return run(_outputs, self, series, outputs, key)
+        series = prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
+        return run_checked(_outputs, self, series, outputs, key)
 
     def predict(
         self,
@@ -102,39 +102,40 @@ class ODERNN(eqx.Module):
         *,
         key: Array | None = None,
     ) -> Float[Array, "batch m out"]:
-        """The output at `times` of all samples or of each, from what was observed until then.
+        """The output at `times`, from the observations up to each.
 
-        They need no order. Before its first observation a sample has the output of a zero state.
+        `times`, of all samples or per sample, need no order. Before a sample's first observation
+        the output is that of a zero state.
         """
-        series = find_series(ts, xs, mask, lengths, least=1, channels=self.channels)
-        times = find_times(times, series.ts.shape[0], series.ts.dtype)
-        return run(_predict, self, series, times, key)
+        series = prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
+        times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
+        return run_checked(_predict, self, series, times, key)
 
-    def walk(
+    def hidden_states(
         self, series: Series, *, reverse: bool = False, key: Array | None = None
     ) -> RecurrentSolve:
-        """The hidden state at every place, forwards or backwards in time."""
+        """The hidden states at every place, by a solve forwards or backwards in time."""
         field, cell = cast((self.field, self.cell), series.xs.dtype)
 
-        def update(h: Array, x: Array, seen: Array) -> Array:
-            return cell(jnp.concatenate([x, seen.astype(x.dtype)]), h)
+        def update(h: Array, x: Array, mask: Array) -> Array:
+            return cell(jnp.concatenate([x, mask.astype(x.dtype)]), h)
 
         start = jnp.zeros((series.ts.shape[0], self.cell.hidden_size), series.xs.dtype)
-        return walk(field, update, start, series, self.settings, reverse=reverse, key=key)
+        return solve_series(field, update, start, series, self.settings, reverse=reverse, key=key)
 
     def read(self, h: Float[Array, "*batch hidden"]) -> Float[Array, "*batch out"]:
-        """The output of hidden states."""
+        """The outputs of hidden states."""
         readout = cast(self.readout, h.dtype)
         return jnp.vectorize(readout, signature="(h)->(o)")(h)
 
 
 def _outputs(model: ODERNN, series: Series, outputs: str, key: Array | None) -> Any:
-    states = model.walk(series, key=key)
+    states = model.hidden_states(series, key=key)
     if outputs == "last":
         return model.read(states.after[:, -1]), states.status
     return model.read(states.after if outputs == "after" else states.before), states.status
 
 
 def _predict(model: ODERNN, series: Series, times: Array, key: Array | None) -> Any:
-    states, status = at_times(partial(model.walk, key=key), series, times)
+    states, status = states_at_times(partial(model.hidden_states, key=key), series, times)
     return model.read(states), status

@@ -1,4 +1,4 @@
-"""What stands still during a solve: random draws, and weights that are computed from others."""
+"""The parts of a field that are fixed during a solve: random values and normalised weights."""
 
 import abc
 from typing import Any
@@ -10,21 +10,21 @@ from jax import Array
 from jaxtyping import PyTree
 
 
-class Drawn(eqx.Module):
-    """A part of a field that draws once per solve, such as a dropout mask or a random probe.
+class SampledPerSolve(eqx.Module):
+    """A part of a field whose random value is drawn once per solve, such as a dropout mask.
 
-    `drawn` is what was drawn for one sample, or None. A subclass with an attribute `inference`
-    needs no draw while that is True.
+    `random_value` is the value of one sample, or None before it is drawn. A subclass with an
+    attribute `inference` needs no value while that is True.
     """
 
-    drawn: eqx.AbstractVar[Array | None]
+    random_value: eqx.AbstractVar[Array | None]
 
     @abc.abstractmethod
     def draw(self, key: Array) -> Array:
-        """What `drawn` is to be for one sample."""
+        """Draw the random value of one sample."""
 
-    def draws(self) -> bool:
-        """Whether the part needs a draw before it is called."""
+    def is_random(self) -> bool:
+        """Tell whether the part needs a random value before it is called."""
         return not getattr(self, "inference", False)
 
 
@@ -32,89 +32,93 @@ class Reparametrised(eqx.Module):
     """A layer whose weights are computed from others, such as a spectral normalisation."""
 
     @abc.abstractmethod
-    def settle(self) -> Any:
-        """The plain layer with the weights as they are now, differentiable in those they are of."""
+    def materialise(self) -> Any:
+        """The plain layer with the computed weights, differentiable in those they depend on."""
 
 
 def needs_key(field: PyTree) -> bool:
-    """Whether anything in the field is still to be drawn."""
-    return any(node.draws() and node.drawn is None for node in _drawn(field))
+    """Tell whether the field has a random value that is not drawn yet."""
+    return any(part.is_random() and part.random_value is None for part in _random_parts(field))
 
 
 def draw(field: PyTree, key: Array) -> Any:
-    """The field with everything drawn anew for one sample, each part by its own sub-key."""
-    nodes = _drawing(field)
-    if not nodes:
+    """The field with new random values of one sample, each part's by its own sub-key."""
+    parts = _parts_to_draw(field)
+    if not parts:
         return field
-    keys = jax.random.split(key, len(nodes))
-    return _with_draws(field, [node.draw(k) for node, k in zip(nodes, keys, strict=True)])
+    keys = jax.random.split(key, len(parts))
+    return _set_random_values(field, [part.draw(k) for part, k in zip(parts, keys, strict=True)])
 
 
-def of_each(field: PyTree, keys: Array) -> tuple[Any, Any]:
-    """The field drawn for each of a batch, as `(own, shared)`.
+def draw_batch(field: PyTree, keys: Array) -> tuple[Any, Any]:
+    """The field with random values for each sample of a batch, as `(per_sample, shared)`.
 
-    `keys` has shape `(batch,)`. `own` holds what was drawn, with a first axis of samples, and None
-    elsewhere; `eqx.combine(own_of_one, shared)` is what `draw` with that sample's key returns.
+    `keys` has shape `(batch,)`. `per_sample` holds the random values, with a first axis of samples,
+    and None elsewhere; `eqx.combine(per_sample[i], shared)` is what `draw` with key `i` returns.
     """
-    nodes = _drawing(field)
-    if not nodes:
+    parts = _parts_to_draw(field)
+    if not parts:
         return jax.tree.map(lambda _: None, field), field
-    keys = jax.vmap(lambda key: jax.random.split(key, len(nodes)))(keys)
-    drawn = _with_draws(field, [jax.vmap(node.draw)(keys[:, i]) for i, node in enumerate(nodes)])
-    nothing = jax.tree.map(lambda _: False, drawn)
-    return eqx.partition(drawn, _with_draws(nothing, [True] * len(nodes), _active(field)))
+    keys = jax.vmap(lambda key: jax.random.split(key, len(parts)))(keys)
+    values = [jax.vmap(part.draw)(keys[:, i]) for i, part in enumerate(parts)]
+    sampled = _set_random_values(field, values)
+    nowhere = jax.tree.map(lambda _: False, sampled)
+    is_per_sample = _set_random_values(nowhere, [True] * len(parts), _is_random(field))
+    return eqx.partition(sampled, is_per_sample)
 
 
-def settled(field: PyTree) -> Any:
-    """The field with every normalised layer replaced by the plain layer that it amounts to.
+def materialise_weights(field: PyTree) -> Any:
+    """The field with every normalised layer replaced by the plain layer of its current weights.
 
-    Once per solve, so that no stage of a step computes a norm. Gradients pass through it.
+    Called once per solve, so that no stage of a step computes a norm. Gradients pass through it.
     """
 
-    def settle(node: Any) -> Any:
+    def materialise(node: Any) -> Any:
         if isinstance(node, Reparametrised):
-            return node.settle()
-        return _plain_of_weight_norm(node) if isinstance(node, eqx.nn.WeightNorm) else node
+            return node.materialise()
+        return _materialise_weight_norm(node) if isinstance(node, eqx.nn.WeightNorm) else node
 
-    return jax.tree.map(settle, field, is_leaf=_is_reparametrised)
+    return jax.tree.map(materialise, field, is_leaf=_is_reparametrised)
 
 
 def _is_reparametrised(node: Any) -> bool:
     return isinstance(node, Reparametrised | eqx.nn.WeightNorm)
 
 
-def _plain_of_weight_norm(norm: eqx.nn.WeightNorm) -> Any:
+def _materialise_weight_norm(norm: eqx.nn.WeightNorm) -> Any:
     direction = getattr(norm.layer, norm.weight_name)
-    kept = () if norm.axis is None else (norm.axis % direction.ndim,)
-    others = tuple(axis for axis in range(direction.ndim) if axis not in kept)
-    weight = direction * norm.g / jnp.sqrt(jnp.sum(direction**2, others, keepdims=True))
+    kept_axes = () if norm.axis is None else (norm.axis % direction.ndim,)
+    summed_axes = tuple(axis for axis in range(direction.ndim) if axis not in kept_axes)
+    weight = direction * norm.g / jnp.sqrt(jnp.sum(direction**2, summed_axes, keepdims=True))
     return eqx.tree_at(lambda layer: getattr(layer, norm.weight_name), norm.layer, weight)
 
 
-def _drawn(tree: PyTree) -> list[Drawn]:
-    """Every `Drawn` in the tree, one inside another too, in a fixed order."""
-    found = [tree] if isinstance(tree, Drawn) else []
-    below = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, Drawn) and x is not tree)
-    for node in below:
-        if isinstance(node, Drawn):
-            found += _drawn(node)
-    return found
+def _random_parts(tree: PyTree) -> list[SampledPerSolve]:
+    """Every `SampledPerSolve` in the tree, nested ones included, in a fixed order."""
+    parts = [tree] if isinstance(tree, SampledPerSolve) else []
+    nodes = jax.tree.leaves(
+        tree, is_leaf=lambda x: isinstance(x, SampledPerSolve) and x is not tree
+    )
+    for node in nodes:
+        if isinstance(node, SampledPerSolve):
+            parts += _random_parts(node)
+    return parts
 
 
-def _active(field: PyTree) -> list[bool]:
-    return [node.draws() for node in _drawn(field)]
+def _is_random(field: PyTree) -> list[bool]:
+    return [part.is_random() for part in _random_parts(field)]
 
 
-def _drawing(field: PyTree) -> list[Drawn]:
-    return [node for node in _drawn(field) if node.draws()]
+def _parts_to_draw(field: PyTree) -> list[SampledPerSolve]:
+    return [part for part in _random_parts(field) if part.is_random()]
 
 
-def _with_draws(field: PyTree, values: list[Any], active: list[bool] | None = None) -> Any:
-    """The field with `values` in the places of its draws, those where `active` is True."""
-    places = _active(field) if active is None else active
+def _set_random_values(field: PyTree, values: list[Any], selected: list[bool] | None = None) -> Any:
+    """The field with `values` as the random values of the parts where `selected` is True."""
+    flags = _is_random(field) if selected is None else selected
 
-    def where(tree: PyTree) -> list[Any]:
-        nodes = zip(_drawn(tree), places, strict=True)
-        return [node.drawn for node, draws in nodes if draws]
+    def random_values(tree: PyTree) -> list[Any]:
+        parts = zip(_random_parts(tree), flags, strict=True)
+        return [part.random_value for part, flag in parts if flag]
 
-    return eqx.tree_at(where, field, values, is_leaf=lambda x: x is None)
+    return eqx.tree_at(random_values, field, values, is_leaf=lambda x: x is None)

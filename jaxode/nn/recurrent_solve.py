@@ -1,4 +1,4 @@
-"""Hidden states that follow an ODE from place to place of series, with an update at each."""
+"""Hidden states that follow an ODE between the observations of a series and are updated at each."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,16 +13,16 @@ from ..problem.errors import SolveError
 from ..problem.jit import jit_with_captures
 from ..problem.state import is_traced
 from ..problem.status import Status
-from .batched_solve import flow
+from .batched_solve import solve_samples
 from .series import Series
 from .solve_options import Settings
 
 
 class RecurrentSolve(NamedTuple):
-    """Hidden states along series, in the order of their places.
+    """The hidden states at every place of the series, in the order of the places.
 
-    `before` and `after` what is observed there, shape `(batch, n, hidden)`; `status` of the solve
-    that leads there, int32 of shape `(batch, n)`.
+    - `before`, `after`: before and after the update at the place, shape `(batch, n, hidden)`.
+    - `status`: of the solve that ends at the place, int32 of shape `(batch, n)`.
     """
 
     before: Array
@@ -30,7 +30,7 @@ class RecurrentSolve(NamedTuple):
     status: Array
 
 
-def walk(
+def solve_series(
     field: Callable,
     update: Callable[[Array, Array, Array], Array],
     start: Float[Array, "batch hidden"],
@@ -40,78 +40,84 @@ def walk(
     reverse: bool = False,
     key: Array | None = None,
 ) -> RecurrentSolve:
-    """Follow `field` from place to place, and `update(h, x, mask)` where something is observed.
+    """Solve `field` from place to place, with `update(h, x, mask)` where there is an observation.
 
-    It stands at `start` until the first observation that it meets.
+    The state is `start` until the first observation; with `reverse` that is the last in time.
     """
     ts, xs, mask = (jnp.swapaxes(x, 0, 1) for x in series)
     if reverse:
         ts, xs, mask = ts[::-1], xs[::-1], mask[::-1]
-    seen = jnp.any(mask, -1)
-    under_way = jnp.cumsum(seen, 0)[:-1] > 0
-    # A gap of no length takes no step, so padding and the first place need no special case.
-    froms = jnp.concatenate([ts[:1], jnp.where(under_way, ts[:-1], ts[1:])])
+    observed = jnp.any(mask, -1)
+    started = jnp.cumsum(observed, 0)[:-1] > 0
+    # A gap of zero length takes no step, so padding and the first place need no special case.
+    gap_starts = jnp.concatenate([ts[:1], jnp.where(started, ts[:-1], ts[1:])])
 
-    def step(h: Array, place: Any) -> tuple[Array, tuple[Array, Array, Array]]:
-        span, x, known = place
-        moved = flow(field, h, span, None, settings, in_axes=(0, 0, None), key=key)
-        new = jax.vmap(update)(moved.y1, x, known)
-        after = jnp.where(jnp.any(known, -1, keepdims=True), new, moved.y1)
-        return after, (moved.y1, after, moved.status)
+    def next_place(h: Array, place: Any) -> tuple[Array, tuple[Array, Array, Array]]:
+        span, x, mask = place
+        gap = solve_samples(field, h, span, None, settings, in_axes=(0, 0, None), key=key)
+        updated = jax.vmap(update)(gap.y1, x, mask)
+        after = jnp.where(jnp.any(mask, -1, keepdims=True), updated, gap.y1)
+        return after, (gap.y1, after, gap.status)
 
-    places = jnp.stack([froms, ts], -1), xs, mask
-    states = lax.scan(step, start, places)[1]
+    places = jnp.stack([gap_starts, ts], -1), xs, mask
+    states = lax.scan(next_place, start, places)[1]
     if reverse:
         states = jax.tree.map(lambda x: x[::-1], states)
     return RecurrentSolve(*(jnp.swapaxes(x, 0, 1) for x in states))
 
 
-def at_times(
-    walk: Callable[[Series], RecurrentSolve], series: Series, times: Float[Array, "batch m"]
+def states_at_times(
+    hidden_states: Callable[[Series], RecurrentSolve],
+    series: Series,
+    times: Float[Array, "batch m"],
 ) -> tuple[Float[Array, "batch m hidden"], Array]:
-    """The hidden states at `times`, by what was observed until then; and each solve's status."""
-    series, places = with_queries(series, times)
-    states = walk(series)
+    """The hidden states at `times`, given the observations up to each, and the solves' status."""
+    series, places = insert_queries(series, times)
+    states = hidden_states(series)
     return jnp.take_along_axis(states.after, places[..., None], 1), states.status
 
 
-def with_queries(series: Series, times: Float[Array, "batch m"]) -> tuple[Series, Array]:
-    """The series with places at `times` where nothing is observed, and which places these are.
+def insert_queries(series: Series, times: Float[Array, "batch m"]) -> tuple[Series, Array]:
+    """The series with unobserved places at `times`, and the indices of these places.
 
-    A query at the time of an observation comes behind it.
+    A query at the time of an observation comes after it.
     """
     batch, n = series.ts.shape
     ts = jnp.concatenate([series.ts, times], 1)
     order = jnp.argsort(ts, axis=1, stable=True)
 
-    def merged(x: Array) -> Array:
-        none = jnp.zeros((batch, times.shape[1], x.shape[2]), x.dtype)
-        return jnp.take_along_axis(jnp.concatenate([x, none], 1), order[..., None], 1)
+    def insert_zeros(x: Array) -> Array:
+        zeros = jnp.zeros((batch, times.shape[1], x.shape[2]), x.dtype)
+        return jnp.take_along_axis(jnp.concatenate([x, zeros], 1), order[..., None], 1)
 
     ts = jnp.take_along_axis(ts, order, 1)
-    return Series(ts, merged(series.xs), merged(series.mask)), jnp.argsort(order, 1)[:, n:]
+    merged = Series(ts, insert_zeros(series.xs), insert_zeros(series.mask))
+    return merged, jnp.argsort(order, 1)[:, n:]
 
 
-def run(function: Callable, model: Any, *args: Any) -> Any:
-    """What `function(model, *args)` returns before the status of its walk, compiled.
+def run_checked(function: Callable, model: Any, *args: Any) -> Any:
+    """Run `function(model, *args)`, which returns `(output, status)`, compiled; return the output.
 
-    **Raises:** as `raise_on_broken_walk`.
+    **Raises:** as `raise_on_failed_solve`.
     """
     out, status = jit_with_captures(function, model, *args)
-    raise_on_broken_walk(status, model.settings)
+    raise_on_failed_solve(status, model.settings)
     return out
 
 
-def raise_on_broken_walk(status: Int[Array, "batch n"], settings: Settings) -> None:
-    """**Raises:** `SolveError` for the first solve that failed, if that is known and asked for."""
+def raise_on_failed_solve(status: Int[Array, "batch n"], settings: Settings) -> None:
+    """Raise for the first solve that failed, unless `throw=False` or the status is traced.
+
+    **Raises:** `SolveError`.
+    """
     status = lax.stop_gradient(status)
     if is_traced(status) or not settings.throw:
         return
     failed = np.argwhere(np.asarray(status))
     if failed.size:
         sample, place = failed[0]
-        found = Status(int(status[sample, place]))
+        reason = Status(int(status[sample, place]))
         raise SolveError(
-            f"sample {sample}, in the gap before place {place} of its series: {found.name}: the "
-            f"solve {found.message}. (throw=False returns NaN from there on.)"
+            f"sample {sample}, in the gap before place {place} of its series: {reason.name}: the "
+            f"solve {reason.message}. (throw=False returns NaN from there on.)"
         )

@@ -1,4 +1,4 @@
-"""Irregular series of many samples: checked, and made rectangular."""
+"""Irregular series of a batch: validation, and padding to arrays of one length."""
 
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ from ..problem.state import is_traced
 
 
 class Series(NamedTuple):
-    """Observations of each sample at times of its own.
+    """The observations of a batch, each sample at times of its own, padded to one length.
 
-    - `ts`: shape `(batch, n)`, not decreasing; behind a sample's length its last time, repeated.
+    - `ts`: shape `(batch, n)`, not decreasing; after a sample's length its last time, repeated.
     - `xs`: shape `(batch, n, channels)`, zero where nothing was observed.
     - `mask`: shape `(batch, n, channels)`, True where there is an observation.
     """
@@ -24,7 +24,7 @@ class Series(NamedTuple):
     mask: Bool[Array, "batch n channels"]
 
 
-def find_series(
+def prepare_series(
     ts: Any,
     xs: Any,
     mask: Any = None,
@@ -33,7 +33,7 @@ def find_series(
     least: int = 2,
     channels: int | None = None,
 ) -> Series:
-    """The series of a batch.
+    """Validate the series of a batch and pad them to one length.
 
     **Arguments:**
 
@@ -43,24 +43,24 @@ def find_series(
     - `lengths`: integers, shape `(batch,)`: how many of the `n` places each sample uses.
     - `least`: how many places a sample must have. `channels`: how many a model has.
 
-    **Raises:** `DataError` and `TimesError`, with the sample that they are about, for shapes that
-    disagree, values observed that are not finite, times out of order, series too short, and
-    channels other than the model's.
+    **Raises:** `DataError` and `TimesError`, naming the sample, for shapes that disagree,
+    observed values that are not finite, times out of order, series too short, and channels other
+    than the model's.
     """
-    xs = _values(xs)
+    xs = _check_xs(xs)
     batch, n, _ = xs.shape
-    ts = _times(ts, batch, n, xs.dtype)
-    inside = _inside(lengths, batch, n, least)
-    observed = _observed(xs, mask, inside)
-    _check_known(ts, xs, observed, inside)
-    last = jnp.max(jnp.where(inside, jnp.arange(n), 0), axis=1, keepdims=True)
-    ts = jnp.where(inside, ts, jnp.take_along_axis(ts, last, axis=1))
+    ts = _check_ts(ts, batch, n, xs.dtype)
+    within = _within_length(lengths, batch, n, least)
+    mask_observed = _observation_mask(xs, mask, within)
+    _check_values(ts, xs, mask_observed, within)
+    last_place = jnp.max(jnp.where(within, jnp.arange(n), 0), axis=1, keepdims=True)
+    ts = jnp.where(within, ts, jnp.take_along_axis(ts, last_place, axis=1))
     if channels is not None and xs.shape[2] != channels:
         raise DataError(f"the model has {channels} channels, xs has {xs.shape[2]}")
-    return Series(ts, jnp.where(observed, xs, 0), observed)
+    return Series(ts, jnp.where(mask_observed, xs, 0), mask_observed)
 
 
-def _values(xs: Any) -> Array:
+def _check_xs(xs: Any) -> Array:
     shape = np.shape(xs)
     if len(shape) != 3 or 0 in (shape[0], shape[2]):
         raise DataError(f"xs must have shape (batch, n, channels), got {shape}")
@@ -68,7 +68,7 @@ def _values(xs: Any) -> Array:
     return xs if jnp.issubdtype(xs.dtype, jnp.floating) else xs.astype(jnp.result_type(float))
 
 
-def _times(ts: Any, batch: int, n: int, dtype: Any) -> Array:
+def _check_ts(ts: Any, batch: int, n: int, dtype: Any) -> Array:
     if np.shape(ts) not in ((n,), (batch, n)):
         raise DataError(
             f"ts must have shape ({n},) or ({batch}, {n}), as many times as xs has places; got "
@@ -77,8 +77,8 @@ def _times(ts: Any, batch: int, n: int, dtype: Any) -> Array:
     return jnp.broadcast_to(jnp.asarray(ts, dtype), (batch, n))
 
 
-def _inside(lengths: Any, batch: int, n: int, least: int) -> Array:
-    """Which places each sample uses, shape `(batch, n)`."""
+def _within_length(lengths: Any, batch: int, n: int, least: int) -> Array:
+    """A mask of the places within each sample's length, shape `(batch, n)`."""
     if n < least:
         raise DataError(f"a series must have at least {least} points; those of xs have {n}")
     if lengths is None:
@@ -97,45 +97,48 @@ def _inside(lengths: Any, batch: int, n: int, least: int) -> Array:
     return jnp.arange(n) < jnp.asarray(lengths)[:, None]
 
 
-def _observed(xs: Array, mask: Any, inside: Array) -> Array:
+def _observation_mask(xs: Array, mask: Any, within: Array) -> Array:
     if mask is None:
-        return inside[..., None] & ~jnp.isnan(xs)
+        return within[..., None] & ~jnp.isnan(xs)
     if np.shape(mask) not in (xs.shape, xs.shape[:2]):
         raise DataError(f"mask must have shape {xs.shape[:2]} or {xs.shape}, got {np.shape(mask)}")
     mask = jnp.asarray(mask, bool)
     mask = mask if mask.ndim == 3 else mask[..., None]
-    return jnp.broadcast_to(inside[..., None] & mask, xs.shape)
+    return jnp.broadcast_to(within[..., None] & mask, xs.shape)
 
 
-def _check_known(ts: Array, xs: Array, observed: Array, inside: Array) -> None:
-    """What values alone can tell, where they are known."""
+def _check_values(ts: Array, xs: Array, observed: Array, within: Array) -> None:
+    """Validate times and observed values, unless they are traced.
+
+    **Raises:** `DataError` and `TimesError`.
+    """
     if is_traced((ts, xs, observed)):
         return
-    known, times, used = np.asarray(observed), np.asarray(ts), np.asarray(inside)
-    bad = np.argwhere(known & ~np.isfinite(np.asarray(xs)))
+    is_observed, times, is_within = np.asarray(observed), np.asarray(ts), np.asarray(within)
+    bad = np.argwhere(is_observed & ~np.isfinite(np.asarray(xs)))
     if bad.size:
         sample, place, channel = bad[0]
         raise DataError(
             f"sample {sample} has {xs[sample, place, channel]} at place {place}, channel "
             f"{channel}, which the mask says was observed; without a mask NaN means missing"
         )
-    wrong = (~np.isfinite(times) & used).any(1) | (
-        (times[:, 1:] < times[:, :-1]) & used[:, 1:]
+    bad_times = (~np.isfinite(times) & is_within).any(1) | (
+        (times[:, 1:] < times[:, :-1]) & is_within[:, 1:]
     ).any(1)
-    if wrong.any():
-        sample = int(np.flatnonzero(wrong)[0])
+    if bad_times.any():
+        sample = int(np.flatnonzero(bad_times)[0])
         raise TimesError(f"the times of sample {sample} are not finite or not in order")
-    empty = ~known.any((1, 2))
+    empty = ~is_observed.any((1, 2))
     if empty.any():
         raise DataError(f"sample {int(np.flatnonzero(empty)[0])} has no observation at all")
 
 
-def find_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
-    """The times of queries, shape `(m,)` or `(batch, m)`, for each sample.
+def prepare_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
+    """Validate query times, of shape `(m,)` or `(batch, m)`, and give them to each sample.
 
     **Raises:** `DataError` for another shape, `TimesError` where they are not finite.
     """
-    times = spread_times(times, batch, dtype)
+    times = broadcast_times(times, batch, dtype)
     if not is_traced(times):
         bad = np.argwhere(~np.isfinite(np.asarray(times)))
         if bad.size:
@@ -143,8 +146,8 @@ def find_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
     return times
 
 
-def spread_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
-    """Times of all samples or of each, for each; finite or not. **Raises:** `DataError`."""
+def broadcast_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m"]:
+    """Broadcast times of shape `(m,)` or `(batch, m)` to each sample. **Raises:** `DataError`."""
     shape = np.shape(times)
     if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and shape[0] != batch):
         raise DataError(f"times must have shape (m,) or ({batch}, m), got {shape}")

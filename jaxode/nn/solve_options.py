@@ -1,4 +1,4 @@
-"""The options of `solve`, as every model takes and keeps them."""
+"""The options of `solve` that every model takes: their types, defaults and validation."""
 
 from collections.abc import Callable
 from typing import Any, TypedDict
@@ -21,7 +21,7 @@ from ..solvers.step_size import Controller
 
 
 class SolveOptions(TypedDict, total=False):
-    """The options that every model hands on to `solve`, by their names there."""
+    """The options that every model passes on to `solve`, by their names there."""
 
     solver: str | Solver
     sensitivity: str | Sensitivity
@@ -48,9 +48,9 @@ DEFAULTS: SolveOptions = {
 
 
 class Settings(eqx.Module):
-    """How a model solves: the options of `solve`, checked when the model is made.
+    """The validated options by which a model solves, with the calls of `solve` and `solve_batch`.
 
-    **Raises:** `OptionError` for an option that there is not, or that is bad.
+    **Raises:** `OptionError` for an unknown option or a bad value.
     """
 
     solver: Solver
@@ -70,16 +70,18 @@ class Settings(eqx.Module):
         chosen: Any = {**DEFAULTS, **defaults, **options}
         self.solver = find_solver(chosen["solver"])
         self.sensitivity = find_sensitivity(chosen["sensitivity"])
-        self.controller = _plain(chosen["controller"])
-        self.rtol, self.atol, self.dt = _plain((chosen["rtol"], chosen["atol"], chosen["dt"]))
+        self.controller = _to_python_numbers(chosen["controller"])
+        self.rtol, self.atol, self.dt = _to_python_numbers(
+            (chosen["rtol"], chosen["atol"], chosen["dt"])
+        )
         self.max_steps = check_max_steps(chosen["max_steps"])
         self.throw, self.progress = chosen["throw"], chosen["progress"]
 
     def solve(
-        self, field: Callable, y0: PyTree, ts: Any, args: PyTree = None, **more: Any
+        self, field: Callable, y0: PyTree, ts: Any, args: PyTree = None, **overrides: Any
     ) -> Solution:
-        """`solve` for one sample; `more` are options of it that the model sets itself."""
-        return solve(_AnyField(field), y0, ts, args, **{**self._options(), **more})
+        """`solve` for one sample; `overrides` are options of it that the model sets."""
+        return solve(_AnySignature(field), y0, ts, args, **{**self._options(), **overrides})
 
     def solve_batch(
         self,
@@ -88,18 +90,18 @@ class Settings(eqx.Module):
         ts: Any,
         args: PyTree = None,
         in_axes: Any = None,
-        **more: Any,
+        **overrides: Any,
     ) -> Solution:
-        """`solve_batch` for samples along a first axis; `ts` and `args` shared if None is said."""
-        options = {**self._options(), "in_axes": in_axes or (0, None, None), **more}
-        return solve_batch(_AnyField(field), y0, ts, args, **options)
+        """`solve_batch` for samples along a first axis; `ts` and `args` are shared by default."""
+        options = {**self._options(), "in_axes": in_axes or (0, None, None), **overrides}
+        return solve_batch(_AnySignature(field), y0, ts, args, **options)
 
     def _options(self) -> Any:
         return {name: getattr(self, name) for name in DEFAULTS}
 
 
-class _AnyField(eqx.Module):
-    """A field of `(y)`, `(t, y)` or `(t, y, args)` as one of all three."""
+class _AnySignature(eqx.Module):
+    """A field of `(y)`, `(t, y)` or `(t, y, args)`, called with all three arguments."""
 
     field: Callable[..., Array]
 
@@ -107,11 +109,11 @@ class _AnyField(eqx.Module):
         return call_field(self.field, t, y, args)
 
 
-def _plain(settings: PyTree) -> Any:
-    """Known numbers as Python's own, which no optimiser takes for parameters."""
+def _to_python_numbers(settings: PyTree) -> Any:
+    """Concrete arrays as Python numbers, which no optimiser takes for parameters."""
 
-    def plain(x: Any) -> Any:
-        known = isinstance(x, jax.Array | np.ndarray) and not is_traced(x)
-        return np.asarray(x).tolist() if known else x
+    def to_python(x: Any) -> Any:
+        concrete = isinstance(x, jax.Array | np.ndarray) and not is_traced(x)
+        return np.asarray(x).tolist() if concrete else x
 
-    return jax.tree.map(plain, settings)
+    return jax.tree.map(to_python, settings)

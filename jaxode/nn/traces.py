@@ -1,4 +1,4 @@
-"""The divergence of a field, by which a log density changes: exact, or by random probes."""
+"""The divergence of a field, exact or estimated by random probes, for the log density of a flow."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,14 +11,14 @@ from jaxtyping import Float
 
 from ..problem.errors import FieldError, OptionError, unknown_name
 from ..problem.validation import check_count
-from .per_solve_random import Drawn
+from .per_solve_random import SampledPerSolve
 
-# Up to this size each product with the Jacobian is written out; above it they are mapped.
+# Up to this size the products with the Jacobian are unrolled; above it they are mapped.
 _UNROLLED = 4
 
 
 class ExactTrace(eqx.Module):
-    """The divergence by one product with the Jacobian for each component of the state.
+    """The exact divergence, by one product with the Jacobian for each component of the state.
 
     The field is linearised once, so its value is not computed again for each component. Called with
     a function of the state `(size,)` and the state, it returns value and divergence.
@@ -28,18 +28,18 @@ class ExactTrace(eqx.Module):
         self, f: Callable[[Array], Array], y: Float[Array, " size"]
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
         """The value of `f` at `y`, and the trace of its Jacobian there."""
-        value, push = jax.linearize(f, y)
+        value, jvp = jax.linearize(f, y)
         units = jnp.eye(y.size, dtype=y.dtype)
         if y.size > _UNROLLED:
-            return value, jnp.trace(jax.vmap(push)(units))
-        return value, sum((push(unit)[i] for i, unit in enumerate(units)), jnp.zeros((), y.dtype))
+            return value, jnp.trace(jax.vmap(jvp)(units))
+        return value, sum((jvp(unit)[i] for i, unit in enumerate(units)), jnp.zeros((), y.dtype))
 
 
-class HutchinsonTrace(Drawn):
+class HutchinsonTrace(SampledPerSolve):
     """The divergence estimated without bias by the mean of `e' J e` over random probes `e`.
 
     One product with the Jacobian per probe, whatever the size. The probes are drawn once for each
-    solve and each sample, so that the error control sees a smooth field.
+    solve and each sample, so that the error estimate sees a smooth field.
 
     **Arguments:**
 
@@ -55,7 +55,7 @@ class HutchinsonTrace(Drawn):
     kind: str = eqx.field(static=True)
     samples: int = eqx.field(static=True)
     size: int | None = eqx.field(static=True)
-    drawn: Float[Array, "samples size"] | None
+    random_value: Float[Array, "samples size"] | None
 
     def __init__(
         self,
@@ -67,14 +67,14 @@ class HutchinsonTrace(Drawn):
         if kind not in _PROBES:
             raise unknown_name("kind of probe", str(kind), _PROBES)
         samples = check_count("samples", samples)
-        self.kind, self.samples, self.size, self.drawn = kind, samples, size, None
+        self.kind, self.samples, self.size, self.random_value = kind, samples, size, None
 
     def of_size(self, size: int) -> "HutchinsonTrace":
-        """The same for states of `size` components."""
+        """A copy for states of `size` components."""
         return HutchinsonTrace(self.kind, self.samples, size=size)  # pyright: ignore[reportArgumentType]
 
     def draw(self, key: Array) -> Float[Array, "samples size"]:
-        """The probes of one solve. **Raises:** `OptionError` without a size."""
+        """Draw the probes of one solve. **Raises:** `OptionError` without a size."""
         if self.size is None:
             raise OptionError("HutchinsonTrace: give size=..., the components of the state")
         return _PROBES[self.kind](key, (self.samples, self.size))
@@ -83,12 +83,12 @@ class HutchinsonTrace(Drawn):
         self, f: Callable[[Array], Array], y: Float[Array, " size"]
     ) -> tuple[Float[Array, " size"], Float[Array, ""]]:
         """The value of `f` at `y`, and the estimate. **Raises:** `FieldError` without probes."""
-        if self.drawn is None:
+        if self.random_value is None:
             raise FieldError("the probes of HutchinsonTrace are not drawn: the solve needs a key")
-        value, push = jax.linearize(f, y)
-        probes = jax.lax.stop_gradient(self.drawn).astype(y.dtype)
-        found = sum((probe @ push(probe) for probe in probes), jnp.zeros((), y.dtype))
-        return value, found / self.samples
+        value, jvp = jax.linearize(f, y)
+        probes = jax.lax.stop_gradient(self.random_value).astype(y.dtype)
+        estimate = sum((probe @ jvp(probe) for probe in probes), jnp.zeros((), y.dtype))
+        return value, estimate / self.samples
 
 
 _PROBES: dict[str, Callable[..., Array]] = {
@@ -99,7 +99,10 @@ _TRACES: dict[str, Callable[[], Any]] = {"exact": ExactTrace, "hutchinson": Hutc
 
 
 def find_trace(trace: Any, size: int) -> Any:
-    """A trace by name or as an object, for states of `size`. **Raises:** `OptionError`."""
+    """Look up a trace by name, or check an object, for states of `size`.
+
+    **Raises:** `OptionError`.
+    """
     if isinstance(trace, str):
         if trace not in _TRACES:
             raise unknown_name("trace", trace, _TRACES)

@@ -1,4 +1,4 @@
-"""Figures: functions that take and return a matplotlib Axes."""
+"""Figures of models and solutions: functions that draw on a matplotlib Axes and return it."""
 
 from .boundary import decision_boundary as decision_boundary
 from .flow import flow as flow

@@ -1,4 +1,4 @@
-"""The Axes to draw on, and the colours to draw with."""
+"""Axes and colours that all figures use."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,13 +7,13 @@ from ..problem.errors import OptionError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, which readers with any colour vision can tell apart.
+# Okabe and Ito's palette, which is distinguishable with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, FAINT = "#222222", "#8A8A8A"
 
 
 def require_matplotlib() -> None:
-    """**Raises:** `OptionError` if matplotlib is not installed."""
+    """Import matplotlib. **Raises:** `OptionError` if it is not installed."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -21,9 +21,9 @@ def require_matplotlib() -> None:
 
 
 def find_axes(ax: Any) -> "Axes":
-    """The Axes given, or one on a new figure of pyplot if `ax` is None.
+    """Check the user's Axes, or make one on a new pyplot figure if `ax` is None.
 
-    **Raises:** `OptionError` if matplotlib is not installed, or `ax` is no Axes.
+    **Raises:** `OptionError` if matplotlib is not installed, or `ax` is not an Axes.
     """
     require_matplotlib()
     from matplotlib import axes
@@ -38,5 +38,5 @@ def find_axes(ax: Any) -> "Axes":
 
 
 def class_colour(label: int) -> str:
-    """The colour of a class by its number; they repeat after six."""
+    """The colour of a class by its number; colours repeat after six."""
     return COLOURS[int(label) % len(COLOURS)]

@@ -1,4 +1,4 @@
-"""The regions that a classifier assigns to each class."""
+"""The decision boundary of a classifier in the plane."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -31,12 +31,13 @@ def decision_boundary(
 
     **Arguments:**
 
-    - `model`: from a point of two features to logits, shape `(classes,)`. A `NeuralODE` is called
-      on the batch; anything else is mapped over it.
+    - `model`: maps a point of two features to logits, shape `(classes,)`. With an attribute
+      `batched = True`, as the models of `jo.nn` have, it is called on all points at once, else
+      mapped over them by `vmap`.
     - `X`: points, shape `(n, 2)`. `y`: their classes, integers of shape `(n,)`, counted from 0.
     - `ax`: where to draw; a new figure if None.
     - `resolution`: points of the grid along each axis. `margin`: the space around the points, as
-      a share of their extent.
+      a fraction of their extent.
 
     **Returns:** the Axes.
 
@@ -49,31 +50,31 @@ def decision_boundary(
     if not margin >= 0:
         raise OptionError(f"margin must not be negative, got {margin!r}")
     ax = find_axes(ax)
-    xs, ys = (np.linspace(*_widened(column, margin), resolution) for column in X.T)
+    xs, ys = (np.linspace(*_limits(column, margin), resolution) for column in X.T)
     grid = np.stack([a.ravel() for a in np.meshgrid(xs, ys)], axis=-1)
-    logits = _logits(model, grid)
+    logits = _grid_logits(model, grid)
     _draw_regions(ax, xs, ys, logits.reshape(resolution, resolution, -1))
     for label in np.unique(labels):
-        chosen = X[labels == label]
+        points = X[labels == label]
         colour, name = class_colour(label), f"class {label}"
-        ax.scatter(*chosen.T, s=14, color=colour, edgecolors="white", linewidths=0.4, label=name)
+        ax.scatter(*points.T, s=14, color=colour, edgecolors="white", linewidths=0.4, label=name)
     ax.set(xlabel="$x_1$", ylabel="$x_2$", xlim=xs[[0, -1]], ylim=ys[[0, -1]], aspect="equal")
     ax.legend(loc="upper right", framealpha=0.9)
     return ax
 
 
-def _widened(column: np.ndarray, margin: float) -> tuple[float, float]:
+def _limits(column: np.ndarray, margin: float) -> tuple[float, float]:
     low, high = float(column.min()), float(column.max())
-    # Points on one line still need a region with an area.
-    space = margin * (high - low) or 0.5
-    return low - space, high + space
+    # Points on a line parallel to an axis still need a region of positive area.
+    padding = margin * (high - low) or 0.5
+    return low - padding, high + padding
 
 
-def _logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
+def _grid_logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
     if not callable(model):
         raise FieldError(f"model must be callable on a point, got {model!r}")
     x = jnp.asarray(points, jnp.result_type(float))
-    logits = np.asarray(model(x) if getattr(model, "batched", False) else _mapped(model, x))
+    logits = np.asarray(model(x) if getattr(model, "batched", False) else _batched_logits(model, x))
     if logits.ndim != 2 or logits.shape[0] != len(points) or logits.shape[1] < 2:
         raise DataError(
             f"the model must return the logits of two classes or more, shape ({len(points)}, "
@@ -86,7 +87,7 @@ def _logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _mapped(model: Callable[[Array], Array], x: Array) -> Array:
+def _batched_logits(model: Callable[[Array], Array], x: Array) -> Array:
     return jax.vmap(model)(x)
 
 
@@ -99,6 +100,6 @@ def _draw_regions(ax: "Axes", xs: np.ndarray, ys: np.ndarray, logits: np.ndarray
     extent = (xs[0], xs[-1], ys[0], ys[-1])
     ax.imshow(tints[regions], extent=extent, origin="lower", aspect="auto", zorder=0)
     for label in np.unique(regions)[1:]:
-        # The lead of a class is continuous across its border: no stairs, unlike the regions.
-        lead = logits[..., label] - np.delete(logits, label, axis=-1).max(-1)
-        ax.contour(xs, ys, lead, levels=[0.0], colors=INK, linewidths=0.8, zorder=1)
+        # The margin of a class is continuous across its boundary, so its contour has no steps.
+        class_margin = logits[..., label] - np.delete(logits, label, axis=-1).max(-1)
+        ax.contour(xs, ys, class_margin, levels=[0.0], colors=INK, linewidths=0.8, zorder=1)

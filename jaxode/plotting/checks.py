@@ -1,15 +1,15 @@
-"""What the figures are given, as NumPy arrays of the shapes they need."""
+"""Validation of the figures' arguments."""
 
 from typing import Any
 
 import numpy as np
 
 from ..problem.errors import DataError, OptionError
-from ..problem.validation import check_count
+from ..problem.validation import check_count, check_pair
 
 
 def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-    """`value` as finite floats of `shape`, in which None is any positive length.
+    """Convert `value` to finite floats of `shape`, in which None is any positive length.
 
     **Raises:** `DataError` naming the array and the shape that was expected.
     """
@@ -24,16 +24,16 @@ def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndar
         wanted = ", ".join("n" if m is None else str(m) for m in shape)
         raise DataError(f"{name} must have shape ({wanted}), got {array.shape}")
     if not np.all(np.isfinite(array)):
-        raise DataError(f"{name} must be finite, but entry {_first_bad(array)} is not")
+        raise DataError(f"{name} must be finite, but entry {_first_not_finite(array)} is not")
     return array
 
 
-def _first_bad(array: np.ndarray) -> tuple[int, ...]:
+def _first_not_finite(array: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
 
 
 def check_points(X: Any) -> np.ndarray:
-    """`X` as points of shape (n, features), two features or more. **Raises:** `DataError`."""
+    """Convert `X` to points (n, features), two features or more. **Raises:** `DataError`."""
     X = check_array("X", X, (None, None))
     if X.shape[1] < 2:
         raise DataError(f"X must have two features or more, got shape {X.shape}")
@@ -41,7 +41,7 @@ def check_points(X: Any) -> np.ndarray:
 
 
 def check_labels(y: Any, size: int) -> np.ndarray:
-    """`y` as integer labels of shape (size,), not negative. **Raises:** `DataError`."""
+    """Convert `y` to integer labels of shape (size,), not negative. **Raises:** `DataError`."""
     labels = np.asarray(y)
     if labels.shape != (size,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise DataError(
@@ -52,23 +52,20 @@ def check_labels(y: Any, size: int) -> np.ndarray:
 
 
 def check_limits(name: str, limits: Any) -> tuple[float, float]:
-    """The pair `(low, high)` as floats. **Raises:** `OptionError`."""
-    try:
-        low, high = (float(x) for x in limits)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{name} must be a pair (low, high), got {limits!r}") from error
+    """Convert the pair `(low, high)` to floats. **Raises:** `OptionError`."""
+    low, high = check_pair(name, "a pair (low, high)", limits)
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise OptionError(f"{name} must be finite with low < high, got {limits!r}")
     return low, high
 
 
 def check_resolution(resolution: Any) -> int:
-    """The number of grid points along an axis, at least two. **Raises:** `OptionError`."""
+    """Check the number of grid points along an axis, at least two. **Raises:** `OptionError`."""
     return check_count("resolution", resolution, 2)
 
 
 def check_number(name: str, value: Any) -> float:
-    """`value` as a float. **Raises:** `OptionError`."""
+    """Convert `value` to a float. **Raises:** `OptionError`."""
     try:
         return float(value)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""New figures, and writing them to files."""
+"""Figures without a window, and saving them as files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(size: tuple[float, float]) -> "Figure":
-    """A figure that belongs to no window."""
+    """Make a figure without a window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -17,8 +17,8 @@ def new_figure(size: tuple[float, float]) -> "Figure":
     return figure
 
 
-def write(figure: "Figure", folder: Path, name: str) -> Path:
-    """Save as a PNG in `folder`; the path comes back."""
+def save_png(figure: "Figure", folder: Path, name: str) -> Path:
+    """Save the figure as `folder/name.png`, and return the path."""
     path = folder / f"{name}.png"
     figure.savefig(path)
     return path

@@ -1,4 +1,4 @@
-"""How a model of continuous depth moves its points."""
+"""The trajectories of points under a neural ODE."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,23 +21,24 @@ def flow(
     times: ArrayLike | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw the paths of the points `X` from the input of a `NeuralODE` to its output.
+    """Draw the trajectories of the points `X` from the input of a `NeuralODE` to its output.
 
-    The first two coordinates are drawn; of an augmented model the others are not seen, which is
-    why paths may cross.
+    The first two coordinates are drawn; an augmented model has others, so its trajectories may
+    cross in the figure.
 
     **Arguments:**
 
-    - `model`: the `NeuralODE`.
+    - `model`: a `NeuralODE`, or a module with `flow_map = True`, the times `t0` and `t1`, and
+      `solve(x, times)`, whose `Solution` has `ys` of shape `(m, n, features)`.
     - `X`: points, shape `(n, features)`. `y`: their classes, integers of shape `(n,)`, or None.
-    - `times`: the depths that make up each path, increasing, shape `(m,)`; 40 from `model.t0` to
+    - `times`: the times of each trajectory, increasing, shape `(m,)`; 40 from `model.t0` to
       `model.t1` if None.
     - `ax`: where to draw; a new figure if None.
 
     **Returns:** the Axes.
 
-    **Raises:** `DataError` for points or labels of other shapes; `OptionError` for a model that is
-    no `NeuralODE`, or if matplotlib is missing; `TimesError` for bad times.
+    **Raises:** `DataError` for points or labels of other shapes; `OptionError` for another model,
+    or if matplotlib is missing; `TimesError` for bad times.
     """
     if not getattr(model, "flow_map", False):
         raise OptionError(f"model must be a NeuralODE, got {type(model).__name__}")
@@ -62,17 +63,17 @@ def _draw_paths(ax: "Axes", paths: np.ndarray, labels: np.ndarray | None) -> Non
         colours = [class_colour(0)] * len(paths)
     else:
         colours = [class_colour(label) for label in labels]
-    # Fewer paths may be drawn more strongly.
+    # Many paths overlap, so each is drawn fainter.
     alpha = float(np.clip(60 / len(paths), 0.12, 0.6))
     ax.add_collection(LineCollection(list(paths), colors=colours, linewidths=0.7, alpha=alpha))
     start, end = paths[:, 0], paths[:, -1]
     ax.scatter(*start.T, s=14, facecolors="white", edgecolors=colours, linewidths=0.9, zorder=2)
     ax.scatter(*end.T, s=16, c=colours, edgecolors="white", linewidths=0.3, zorder=3)
-    _name_markers(ax, labels)
+    _add_legend_entries(ax, labels)
 
 
-def _name_markers(ax: "Axes", labels: np.ndarray | None) -> None:
-    """Legend entries by empty artists: the drawn ones hold the colours of several classes."""
+def _add_legend_entries(ax: "Axes", labels: np.ndarray | None) -> None:
+    """Add legend entries by empty artists, for the drawn ones have the colours of all classes."""
     style: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 5}
     ax.plot([], [], markerfacecolor="white", markeredgecolor=INK, label="input", **style)
     ax.plot([], [], color=INK, label="output", **style)

@@ -35,24 +35,24 @@ def phase_portrait(
 
     - `field`: a function of `(y)`, `(t, y)` or `(t, y, args)` for one state of shape `(2,)`, which
       returns its rate of change; taken at `t = 0` with `args = None`.
-    - `xlim`, `ylim`: the pairs `(low, high)` to draw within.
-    - `trajectories`: arrays of shape `(times, 2)`, by name if they shall be in the legend. Each
-      starts at its dot.
+    - `xlim`, `ylim`: the limits of the axes, pairs `(low, high)`.
+    - `trajectories`: arrays of shape `(times, 2)`, by name for entries in the legend. A dot marks
+      each one's start.
     - `ax`: where to draw; a new figure if None.
     - `resolution`: points along each axis at which the field is evaluated. `density`: that of the
       streamlines, as in matplotlib's `streamplot`.
 
     **Returns:** the Axes.
 
-    **Raises:** `FieldError` for a field that is no function or returns another shape; `DataError`
+    **Raises:** `FieldError` for a field that cannot be called or returns another shape; `DataError`
     for trajectories of other shapes; `OptionError` for other options, or if matplotlib is missing.
     """
     xlim, ylim = check_limits("xlim", xlim), check_limits("ylim", ylim)
     resolution = check_resolution(resolution)
-    curves = _named(trajectories)
+    curves = _named_curves(trajectories)
     ax = find_axes(ax)
     xs, ys = np.linspace(*xlim, resolution), np.linspace(*ylim, resolution)
-    rates = _rates(field, np.stack(np.meshgrid(xs, ys), axis=-1))
+    rates = _grid_rates(field, np.stack(np.meshgrid(xs, ys), axis=-1))
     ax.streamplot(
         xs, ys, rates[..., 0], rates[..., 1], color=FAINT, density=density, linewidth=0.6,
         arrowsize=0.8,
@@ -67,7 +67,7 @@ def phase_portrait(
     return ax
 
 
-def _named(trajectories: Any) -> list[tuple[str | None, np.ndarray]]:
+def _named_curves(trajectories: Any) -> list[tuple[str | None, np.ndarray]]:
     if isinstance(trajectories, Mapping):
         pairs = [(str(name), curve) for name, curve in trajectories.items()]
     elif isinstance(trajectories, Sequence) or hasattr(trajectories, "__array__"):
@@ -81,11 +81,11 @@ def _named(trajectories: Any) -> list[tuple[str | None, np.ndarray]]:
     ]
 
 
-def _rates(field: Callable[..., Array], states: np.ndarray) -> np.ndarray:
+def _grid_rates(field: Callable[..., Array], states: np.ndarray) -> np.ndarray:
     if not callable(field):
         raise FieldError(f"field must be callable on a state, got {field!r}")
     points = jnp.asarray(states.reshape(-1, 2), jnp.result_type(float))
-    rates = np.asarray(_mapped(field, points))
+    rates = np.asarray(_batched_rates(field, points))
     if rates.shape != points.shape:
         raise FieldError(
             f"field must return shape (2,) for a state of shape (2,), got {rates.shape[1:]}"
@@ -94,6 +94,6 @@ def _rates(field: Callable[..., Array], states: np.ndarray) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _mapped(field: Callable[..., Array], points: Array) -> Array:
+def _batched_rates(field: Callable[..., Array], points: Array) -> Array:
     t = jnp.zeros((), points.dtype)
     return jax.vmap(lambda y: call_field(field, t, y, None))(points)

@@ -67,6 +67,15 @@ def check_counts(owner: str = "", /, **counts: Any) -> tuple[int, ...]:
     return tuple(check_count(whose + name, value) for name, value in counts.items())
 
 
+def check_pair(name: str, description: str, value: Any) -> tuple[float, float]:
+    """Convert a pair of numbers to floats. **Raises:** `OptionError` with the description."""
+    try:
+        first, second = (float(x) for x in value)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} must be {description}, got {value!r}") from error
+    return first, second
+
+
 def plain(value: Any) -> Any:
     """A NumPy integer as Python's, for Equinox takes it for an array; all else as it is."""
     return int(value) if isinstance(value, np.integer) else value

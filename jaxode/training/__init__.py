@@ -1,4 +1,4 @@
-"""Training loops on Optax."""
+"""Training of models with Optax."""
 
 from .fit import Log as Log
 from .fit import fit as fit

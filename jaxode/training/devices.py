@@ -1,4 +1,4 @@
-"""Loss and gradient of a batch that several devices share."""
+"""Data parallelism: loss and gradient of a batch that is split over several devices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,39 +14,41 @@ from ..batch.sharding import axes_of_mesh, devices_of, find_sharding, place
 from ..problem.errors import DataError
 
 
-def over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Callable:
-    """`value_and_grad(model, batch, key)`, its means over the devices of the samples' shares.
+def mean_over_devices(value_and_grad: Callable, sharding: Any, num_samples: int) -> Callable:
+    """Make `value_and_grad(model, batch, key)` data parallel: the mean over the devices' shares.
 
     **Raises:** `DataError` unless the devices divide the samples.
     """
     sharding = find_sharding(sharding, [])
     assert sharding is not None
-    axes, devices = axes_of_mesh(sharding), devices_of(sharding)
-    if samples % devices:
-        raise DataError(f"{devices} devices cannot share {samples} samples evenly")
+    axes, num_devices = axes_of_mesh(sharding), devices_of(sharding)
+    if num_samples % num_devices:
+        raise DataError(f"{num_devices} devices cannot share {num_samples} samples evenly")
 
-    def together(model: PyTree, batch: PyTree, key: Array) -> Any:
-        arrays, rest = eqx.partition(model, eqx.is_array)
+    def data_parallel(model: PyTree, batch: PyTree, key: Array) -> Any:
+        arrays, static = eqx.partition(model, eqx.is_array)
 
-        def local(arrays: PyTree, batch: PyTree, key: Array) -> Any:
+        def local_value_and_grad(arrays: PyTree, batch: PyTree, key: Array) -> Any:
             key = jax.random.fold_in(key, jax.lax.axis_index(axes))
-            out = value_and_grad(eqx.combine(arrays, rest), batch, key)
-            return jax.tree.map(lambda x: _joined(x, axes), out)
+            outputs = value_and_grad(eqx.combine(arrays, static), batch, key)
+            return jax.tree.map(lambda x: _mean_or_max(x, axes), outputs)
 
-        share = jax.shard_map(
-            local,
+        run_on_devices = jax.shard_map(
+            local_value_and_grad,
             mesh=sharding.mesh,
             in_specs=(PartitionSpec(), PartitionSpec(axes), PartitionSpec()),
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        whole = place((arrays, key), sharding, PartitionSpec())
-        return share(whole[0], place(batch, sharding, PartitionSpec(axes)), whole[1])
+        replicated = place((arrays, key), sharding, PartitionSpec())
+        return run_on_devices(
+            replicated[0], place(batch, sharding, PartitionSpec(axes)), replicated[1]
+        )
 
-    return together
+    return data_parallel
 
 
-def _joined(x: Array, axes: tuple[str, ...]) -> Array:
-    """The mean over the devices; of integers, such as a status, the largest."""
+def _mean_or_max(x: Array, axes: tuple[str, ...]) -> Array:
+    """The mean over the devices, or for integers, such as a status, the maximum."""
     inexact = jnp.issubdtype(x.dtype, jnp.inexact)
     return jax.lax.pmean(x, axes) if inexact else jax.lax.pmax(x, axes)

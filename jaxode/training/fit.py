@@ -1,4 +1,4 @@
-"""`fit`: a jitted Optax loop with a progress bar and a log."""
+"""The training loop `fit`: jitted Optax steps, a progress bar, and a log."""
 
 import dataclasses
 import time
@@ -21,7 +21,7 @@ from ..problem.errors import DataError, OptionError, SolveError, TrainingWarning
 from ..problem.field import positional_arguments
 from ..problem.status import Status
 from ..problem.validation import check_count, is_count
-from .devices import over_devices
+from .devices import mean_over_devices
 from .losses import LOSSES, METRICS
 
 Loss = Callable[..., Any]
@@ -29,12 +29,12 @@ Loss = Callable[..., Any]
 
 @dataclasses.dataclass
 class Log:
-    """What happened in a `fit`.
+    """The history and the timings of a `fit`.
 
     `history` maps a name to one value per step, shape `(steps,)`: "loss", the metric's name,
-    "evaluations" and "rejected" (of the forward solve, where known; the mean over the samples), and
-    what the loss returned besides. `compile_seconds`: the first step's excess over the others;
-    `ms_per_step`: the median of the others.
+    "evaluations" and "rejected" (steps of the forward solve, if known, averaged over the samples),
+    and the scalars that the loss returned. `ms_per_step`: the median time of all steps but the
+    first; `compile_seconds`: the first step's excess over it.
     """
 
     history: dict[str, np.ndarray]
@@ -47,7 +47,7 @@ class Log:
         return self.history["loss"]
 
     def summary(self) -> str:
-        """One line: last values, time per step, compile time."""
+        """One line with the last values, the time per step and the compile time."""
         last = ", ".join(f"{name} {values[-1]:.4g}" for name, values in self.history.items())
         return (
             f"{self.loss.size} steps: {last}, {self.ms_per_step:.1f} ms/step, "
@@ -73,28 +73,46 @@ def fit(
 
     **Arguments:**
 
-    - `model`: an Equinox module. It is called on the batch if it is a `NeuralODE` or has an
-      attribute `batched = True`, else mapped over the batch.
+    - `model`: an Equinox module. With an attribute `batched = True`, as the models of `jo.nn` have,
+      it is called on a batch, else mapped over it by `vmap`. With `flow_map = True`, as
+      `NeuralODE` has, losses by name call `model.solve(x)` instead, take the `y1` of this
+      `Solution` as the prediction, and log its `stats`.
     - `data`: a pytree of arrays with a common first axis; for the losses by name, `(x, y)`.
     - `loss`: "cross_entropy", "mse", or a function `(model, batch)` or `(model, batch, key)`
       that returns the loss, or the loss and a dict of scalars to log ("stats": a `Stats`).
     - `steps`: optimiser steps. `optimizer`: any Optax transformation; `optax.adam(1e-3)` if None.
-    - `batch_size`: samples drawn afresh, without replacement, for each step; None for all.
+    - `batch_size`: samples drawn for each step, without replacement; None for all.
     - `metric`: "accuracy", "mse" or a function of prediction and target; by default accuracy
-      beside the cross entropy.
+      for the cross entropy.
     - `key`: for the batches and the loss; `jax.random.key(0)` if None.
     - `progress`: show a bar; by default if tqdm is installed. `label`: its title.
-    - `sharding`: spreads each batch over devices, `NamedSharding(mesh, PartitionSpec(axis))`: every
-      device computes loss and gradient of its samples, and the means over the devices are used. So
-      the loss must be a mean over samples, and the devices must divide the batch.
+    - `sharding`: splits each batch over devices, `NamedSharding(mesh, PartitionSpec(axis))`: every
+      device computes loss and gradient of its samples, which are averaged over the devices. So the
+      loss must be a mean over samples, and the number of devices must divide the batch.
 
-    **Returns:** the trained model and a `Log`. A step whose loss or gradient is not finite changes
-    nothing and ends the training.
+    **Returns:** the trained model and a `Log`. A step whose loss or gradient is not finite leaves
+    the model unchanged and ends the training.
 
     **Raises:** `DataError` and `OptionError` for bad input, `SolveError` if the first loss is not
     finite. **Warns:** `TrainingWarning` if a later one is not.
     """
     size = _check_data(data)
+    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
+    _check_options(size, steps, optimizer, batch_size, progress)
+    if loss == "cross_entropy":
+        _check_labels(model, data)
+    objective = _objective(loss, metric)
+    value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
+    if sharding is not None:
+        value_and_grad = mean_over_devices(value_and_grad, sharding, batch_size or size)
+    step = _make_step(value_and_grad, optimizer, batch_size, size)
+    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    data = jax.tree.map(jnp.asarray, data)
+    key = jax.random.key(0) if key is None else key
+    return _train(step, model, state, data, key, steps, progress, label)
+
+
+def _check_options(size: int, steps: int, optimizer: Any, batch_size: Any, progress: Any) -> None:
     check_count("steps", steps)
     if batch_size is not None and not (is_count(batch_size) and batch_size <= size):
         raise OptionError(
@@ -102,20 +120,8 @@ def fit(
         )
     if progress not in (None, True, False):
         raise OptionError(f"progress must be True or False, got {progress!r}")
-    optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     if not hasattr(optimizer, "update"):
         raise OptionError(f"optimizer must be an Optax transformation, got {optimizer!r}")
-    if loss == "cross_entropy":
-        _check_labels(model, data)
-    objective = _objective(loss, metric)
-    value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
-    if sharding is not None:
-        value_and_grad = over_devices(value_and_grad, sharding, batch_size or size)
-    step = _make_step(value_and_grad, optimizer, batch_size, size)
-    state = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
-    data = jax.tree.map(jnp.asarray, data)
-    key = jax.random.key(0) if key is None else key
-    return _train(step, model, state, data, key, steps, progress, label)
 
 
 def _check_data(data: PyTree) -> int:
@@ -134,7 +140,7 @@ def _check_data(data: PyTree) -> int:
 
 
 def _check_labels(model: PyTree, data: PyTree) -> None:
-    """Labels must name a class that the model gives a logit for."""
+    """Check that every label has a logit of the model. **Raises:** `DataError`."""
     if not isinstance(data, tuple | list) or len(data) != 2:
         return
     labels = np.asarray(data[1])
@@ -147,7 +153,7 @@ def _check_labels(model: PyTree, data: PyTree) -> None:
 
 
 def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
-    """The loss and its log as a function of `(model, batch, key)`."""
+    """A function `(model, batch, key)` that returns the loss and its entries of the log."""
     if isinstance(loss, str):
         if loss not in LOSSES:
             raise unknown_name("loss", loss, LOSSES)
@@ -165,14 +171,14 @@ def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict
         value, extra = out if isinstance(out, tuple) else (out, {})
         if jnp.shape(value) != ():
             raise OptionError(f"the loss must return a scalar, got shape {jnp.shape(value)}")
-        return value, _flatten_stats(dict(extra))
+        return value, _log_entries(dict(extra))
 
     return objective
 
 
 def _takes_key(loss: Loss) -> bool:
-    places = positional_arguments(loss)
-    return places is not None and places[1] >= 3
+    counts = positional_arguments(loss)
+    return counts is not None and counts[1] >= 3
 
 
 def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
@@ -192,7 +198,7 @@ def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict
         _check_target(loss, prediction, y)
         if metric is not None:
             extra = {name: metric(prediction, y), **extra}
-        return loss(prediction, y), _flatten_stats(extra)
+        return loss(prediction, y), _log_entries(extra)
 
     return objective
 
@@ -215,10 +221,10 @@ def _check_target(loss: Loss, prediction: Array, y: Array) -> None:
         raise DataError(f"the model predicts shape {prediction.shape}, the target has {y.shape}")
 
 
-def _flatten_stats(extra: dict) -> dict:
+def _log_entries(extra: dict) -> dict:
     stats = extra.pop("stats", None)
     if isinstance(stats, Stats):
-        # of a batch, per sample
+        # Statistics of a batch are per sample.
         extra["evaluations"] = jnp.mean(stats.num_evaluations)
         extra["rejected"] = jnp.mean(stats.num_rejected)
     return extra
@@ -235,18 +241,20 @@ def _make_step(
         batch_key, loss_key = jax.random.split(key)
         batch = data
         if batch_size is not None:
-            rows = jax.random.choice(batch_key, size, (batch_size,), replace=False)
-            batch = jax.tree.map(lambda x: x[rows], data)
+            indices = jax.random.choice(batch_key, size, (batch_size,), replace=False)
+            batch = jax.tree.map(lambda x: x[indices], data)
         (value, extra), gradient = value_and_grad(model, batch, loss_key)
-        good = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
+        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         params = eqx.filter(model, eqx.is_inexact_array)
         updates, new_state = optimizer.update(gradient, state, params)
-        new = eqx.apply_updates(model, updates), new_state
-        # A broken step leaves model and state as they were.
+        candidate = eqx.apply_updates(model, updates), new_state
+        # A step that is not finite leaves the model and the optimiser's state unchanged.
         model, state = jax.tree.map(
-            lambda a, b: jnp.where(good, a, b) if eqx.is_array(a) else a, new, (model, state)
+            lambda a, b: jnp.where(finite, a, b) if eqx.is_array(a) else a,
+            candidate,
+            (model, state),
         )
-        return model, state, {"loss": value, **extra}, good
+        return model, state, {"loss": value, **extra}, finite
 
     return step
 
@@ -264,20 +272,20 @@ def _train(
     bar = _open_bar(progress, steps, label)
     records, seconds = [], []
     for number in range(steps):
-        begin = time.perf_counter()
-        model, state, record, good = step(model, state, data, jax.random.fold_in(key, number))
-        good = bool(good)  # waits for the device, so that the time is the step's
-        seconds.append(time.perf_counter() - begin)
+        start = time.perf_counter()
+        model, state, record, finite = step(model, state, data, jax.random.fold_in(key, number))
+        finite = bool(finite)  # waits for the device, so that the time measured is the whole step's
+        seconds.append(time.perf_counter() - start)
         records.append(record)
         if bar is not None:
             bar.update()
-            bar.set_postfix_str(_postfix(record, seconds), refresh=False)
-        if not good:
+            bar.set_postfix_str(_progress_text(record, seconds), refresh=False)
+        if not finite:
             _report_failure(number, record)
             break
     if bar is not None:
         bar.close()
-    return model, _log(records, seconds)
+    return model, _make_log(records, seconds)
 
 
 def _open_bar(progress: bool | None, steps: int, label: str) -> Any:
@@ -291,14 +299,14 @@ def _open_bar(progress: bool | None, steps: int, label: str) -> Any:
         return None
 
 
-def _postfix(record: dict, seconds: list[float]) -> str:
-    values = {name: f"{float(record[name]):.4g}" for name in _ordered(record)}
+def _progress_text(record: dict, seconds: list[float]) -> str:
+    values = {name: f"{float(record[name]):.4g}" for name in _shown_names(record)}
     values["ms/step"] = f"{1e3 * float(np.median(seconds[-20:])):.1f}"
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _ordered(record: dict) -> list[str]:
-    """The names to show, the loss first."""
+def _shown_names(record: dict) -> list[str]:
+    """The names to log, the loss first."""
     return sorted((name for name in record if name != "status"), key=lambda n: (n != "loss", n))
 
 
@@ -319,8 +327,8 @@ def _report_failure(number: int, record: dict) -> None:
     warnings.warn(f"training stopped early: {message}", TrainingWarning, stacklevel=4)
 
 
-def _log(records: list[dict], seconds: list[float]) -> Log:
-    names = _ordered(records[0])
+def _make_log(records: list[dict], seconds: list[float]) -> Log:
+    names = _shown_names(records[0])
     history = {name: np.array([float(record[name]) for record in records]) for name in names}
-    usual = float(np.median(seconds[1:])) if len(seconds) > 1 else seconds[0]
-    return Log(history, max(0.0, seconds[0] - usual), 1e3 * usual)
+    median = float(np.median(seconds[1:])) if len(seconds) > 1 else seconds[0]
+    return Log(history, max(0.0, seconds[0] - median), 1e3 * median)

@@ -102,7 +102,7 @@ def test_verdict_says_plainly_what_was_not_beaten():
 
 
 def test_table_is_aligned():
-    lines = report.table(["name", "value"], [["a", "1.0"], ["longer", "100.0"]]).splitlines()
+    lines = report.format_table(["name", "value"], [["a", "1.0"], ["longer", "100.0"]]).splitlines()
     assert lines == ["name    value", "------  -----", "a         1.0", "longer  100.0"]
 
 

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import jaxode as jo
-from jaxode.nn.convolution import convolved
+from jaxode.nn.convolution import convolve
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(KEY, (6, 1, 8, 8))
@@ -29,7 +29,7 @@ IMAGES = jax.random.normal(KEY, (6, 1, 8, 8))
 def test_a_convolution_as_a_product_is_the_convolution(options):
     layer = eqx.nn.Conv2d(2, 3, **options, key=KEY)
     x = jax.random.normal(KEY, (2, 7, 9))
-    np.testing.assert_allclose(convolved(layer, x), layer(x), atol=1e-12)
+    np.testing.assert_allclose(convolve(layer, x), layer(x), atol=1e-12)
 
 
 def test_the_field_sees_the_depth_and_keeps_the_shape():

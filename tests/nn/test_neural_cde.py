@@ -82,7 +82,7 @@ def test_rectilinear_moves_time_and_values_by_turns():
     np.testing.assert_allclose(path[:, 0], [0.0, 2.0, 2.0, 4.0, 4.0, 4.0])
     np.testing.assert_allclose(path[:, 1], [0.0, 0.0, 3.0, 3.0, 2.0, 1.0])
     np.testing.assert_allclose(
-        jax.vmap(control.when)(jnp.array([0.0, 1.0, 2.0, 4.0])), [0, 0.5, 2, 4]
+        jax.vmap(control.path_time)(jnp.array([0.0, 1.0, 2.0, 4.0])), [0, 0.5, 2, 4]
     )
 
 

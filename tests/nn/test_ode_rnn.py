@@ -12,7 +12,7 @@ import pytest
 import jaxode as jo
 from jaxode.nn.gru_ode_bayes import GRUODE, GRUODEBayes, kl_of_normals, posterior
 from jaxode.nn.ode_rnn import ODERNN
-from jaxode.nn.series import find_series
+from jaxode.nn.series import prepare_series
 from tests.support.differences import assert_gradient
 from tests.support.irregular import (
     assert_what_is_masked_out_and_other_samples_do_not_matter,
@@ -121,7 +121,7 @@ def test_the_field_of_a_gru_keeps_its_state_between_minus_one_and_one():
 
 def test_the_loss_of_gru_ode_bayes_by_hand(bayes):
     ts, xs, mask = series()
-    states = bayes.walk(find_series(ts, xs, mask))
+    states = bayes.hidden_states(prepare_series(ts, xs, mask))
     mean, log_variance = (np.asarray(x) for x in bayes.distribution(states.before))
     after, log_after = (np.asarray(x) for x in bayes.distribution(states.after))
     total = 0.0

@@ -50,7 +50,7 @@ def test_a_mask_is_fixed_once_drawn_and_right_on_average():
 def test_each_sample_of_a_batch_has_the_mask_of_its_key():
     field, keys = with_dropout(), jax.random.split(jax.random.key(3), 3)
     assert per_solve_random.needs_key(field)
-    own, shared = per_solve_random.of_each(field, keys)
+    own, shared = per_solve_random.draw_batch(field, keys)
     masks = jax.tree.leaves(own)
     assert [mask.shape for mask in masks] == [(3, 8), (3, 4)] and masks[0].dtype == bool
     got = jax.vmap(lambda own, y: eqx.combine(own, shared)(T, y, None))(own, Y)
@@ -80,11 +80,11 @@ def test_dropout_in_a_model():
     np.testing.assert_allclose(calm(Y), jo.NeuralODE(plain, solver="rk4", dt=0.5)(Y), rtol=1e-12)
 
 
-class Probe(per_solve_random.Drawn):
+class Probe(per_solve_random.SampledPerSolve):
     """Something drawn around a field in which something else is drawn."""
 
     field: Any
-    drawn: jax.Array | None = None
+    random_value: jax.Array | None = None
 
     def draw(self, key):
         return jax.random.normal(key, (2,))
@@ -92,15 +92,15 @@ class Probe(per_solve_random.Drawn):
 
 def test_draws_inside_draws_have_keys_of_their_own():
     nested = Probe(field=with_dropout())
-    own, shared = per_solve_random.of_each(nested, jax.random.split(KEY, 3))
+    own, shared = per_solve_random.draw_batch(nested, jax.random.split(KEY, 3))
     assert [x.shape for x in jax.tree.leaves(own)] == [(3, 8), (3, 4), (3, 2)]
     one = per_solve_random.draw(nested, jax.random.split(KEY, 3)[1])
     both = eqx.combine(jax.tree.map(lambda x: x[1], own), shared)
-    np.testing.assert_array_equal(both.drawn, one.drawn)
+    np.testing.assert_array_equal(both.random_value, one.random_value)
     np.testing.assert_allclose(both.field(T, Y[0]), one.field(T, Y[0]), rtol=1e-12)
     half = eqx.tree_at(lambda p: p.field, nested, eqx.nn.inference_mode(nested.field))
     assert per_solve_random.needs_key(half)
-    own, _ = per_solve_random.of_each(half, jax.random.split(KEY, 3))
+    own, _ = per_solve_random.draw_batch(half, jax.random.split(KEY, 3))
     assert [x.shape for x in jax.tree.leaves(own)] == [(3, 2)]
     assert per_solve_random.draw(mlp(4, 4), KEY) is not None and not per_solve_random.needs_key(
         mlp(4, 4)
@@ -110,17 +110,17 @@ def test_draws_inside_draws_have_keys_of_their_own():
 def test_spectral_norm_is_that_of_the_singular_values():
     layer = eqx.nn.Linear(6, 5, key=KEY)
     norm = fields.SpectralNorm(layer)
-    values = jnp.linalg.svd(norm.settle().weight, compute_uv=False)
+    values = jnp.linalg.svd(norm.materialise().weight, compute_uv=False)
     np.testing.assert_allclose(values[0], 1.0, rtol=1e-6)
     true = layer.weight / jnp.linalg.svd(layer.weight, compute_uv=False)[0]
-    np.testing.assert_allclose(norm.settle().weight, true, rtol=1e-6)
+    np.testing.assert_allclose(norm.materialise().weight, true, rtol=1e-6)
     # After a training step it follows.
     moved = layer.weight + 0.05 * jax.random.normal(jax.random.key(5), (5, 6))
     values = jnp.linalg.svd(
-        eqx.tree_at(lambda n: n.layer.weight, norm, moved).settle().weight, compute_uv=False
+        eqx.tree_at(lambda n: n.layer.weight, norm, moved).materialise().weight, compute_uv=False
     )
     np.testing.assert_allclose(values[0], 1.0, rtol=1e-4)
-    conv = fields.SpectralNorm(eqx.nn.Conv2d(2, 3, 3, key=KEY)).settle()
+    conv = fields.SpectralNorm(eqx.nn.Conv2d(2, 3, 3, key=KEY)).materialise()
     values = jnp.linalg.svd(conv.weight.reshape(3, -1), compute_uv=False)
     np.testing.assert_allclose(values[0], 1.0, rtol=1e-6)
 
@@ -142,9 +142,11 @@ def test_settled_fields_are_plain_and_the_same(norm):
     field = fields.DepthConcat(
         eqx.tree_at(lambda m: m.layers[1], mlp(5, 4), norm(mlp(5, 4).layers[1]))
     )
-    plain = per_solve_random.settled(field)
+    plain = per_solve_random.materialise_weights(field)
     assert isinstance(plain.network.layers[1], eqx.nn.Linear)
     np.testing.assert_allclose(plain(T, Y[0]), field(T, Y[0]), rtol=1e-12)
     one = eqx.filter_grad(lambda f: weighted(f(T, Y[0])))(field)
-    two = eqx.filter_grad(lambda f: weighted(per_solve_random.settled(f)(T, Y[0])))(field)
+    two = eqx.filter_grad(lambda f: weighted(per_solve_random.materialise_weights(f)(T, Y[0])))(
+        field
+    )
     np.testing.assert_allclose(ravel_pytree(one)[0], ravel_pytree(two)[0], atol=1e-12)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.nn.series import find_series
+from jaxode.nn.series import prepare_series
 
 TS = np.array([[0.0, 1.0, 2.0], [0.5, 0.75, 3.0]])
 XS = np.arange(12.0).reshape(2, 3, 2)
@@ -18,7 +18,7 @@ def changed(array, place, value):
 
 
 def test_missing_values_are_zero_and_masked():
-    series = find_series(TS, changed(XS, (1, 2, 0), np.nan))
+    series = prepare_series(TS, changed(XS, (1, 2, 0), np.nan))
     assert not series.mask[1, 2, 0]
     assert int(series.mask.sum()) == 11
     assert series.xs[1, 2, 0] == 0.0
@@ -27,14 +27,14 @@ def test_missing_values_are_zero_and_masked():
 
 def test_behind_its_length_a_sample_stays_at_its_last_time():
     times = changed(TS, (0, 2), np.nan)
-    series = find_series(times, changed(XS, (0, 2), np.nan), lengths=np.array([2, 3]))
+    series = prepare_series(times, changed(XS, (0, 2), np.nan), lengths=np.array([2, 3]))
     np.testing.assert_array_equal(series.ts, [[0.0, 1.0, 1.0], [0.5, 0.75, 3.0]])
     np.testing.assert_array_equal(series.mask[..., 0], [[True, True, False], [True, True, True]])
 
 
 def test_one_mask_for_all_channels_and_times_for_all_samples():
     mask = np.array([[True, False, True], [True, True, True]])
-    series = find_series(TS[0], XS, mask=mask)
+    series = prepare_series(TS[0], XS, mask=mask)
     np.testing.assert_array_equal(series.ts, [TS[0], TS[0]])
     np.testing.assert_array_equal(series.mask, np.stack([mask, mask], -1))
     assert series.xs.dtype == jnp.float64
@@ -60,4 +60,4 @@ def test_one_mask_for_all_channels_and_times_for_all_samples():
 )  # fmt: skip
 def test_bad_series_are_refused(changes, error, match):
     with pytest.raises(error, match=match):
-        find_series(**{"ts": TS, "xs": XS, **changes})
+        prepare_series(**{"ts": TS, "xs": XS, **changes})

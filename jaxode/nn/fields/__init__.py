@@ -1,6 +1,6 @@
-"""Vector fields: how a network becomes the right-hand side of an equation.
+"""Vector fields: modules that make a network the right-hand side of an ODE.
 
-Each is called as `field(t, y, args)` for one sample and returns its slope, in `jo.solve`,
+Each is called as `field(t, y, args)` for one sample and returns its time derivative, in `jo.solve`,
 `jo.solve_batch` and the models of `jo.nn`.
 """
 

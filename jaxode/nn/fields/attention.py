@@ -1,4 +1,4 @@
-"""A block of a transformer as a field: the ODE transformer."""
+"""The ODE transformer: a transformer block as a vector field."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from ...problem.validation import check_counts
 
 
 class TransformerField(eqx.Module):
-    """The update of a pre-norm transformer block as the slope of the tokens.
+    """A field whose time derivative of the tokens is the update of a pre-norm transformer block.
 
     An Euler step of length 1 is the usual block: attention, then a network of one hidden layer
-    (GELU) for each token, each of the normalised tokens and added to them. The state has shape
-    `(tokens, width)`. `args` is None or a boolean mask, True for what may be seen: of shape
-    `(tokens,)`, where the other tokens are padding and stand still, or `(tokens, tokens)`, from
-    row to column, as for causal attention.
+    (GELU) per token, both applied to normalised tokens and added to them. The state has shape
+    `(tokens, width)`. `args` is None or a boolean mask, True where attention is allowed: of shape
+    `(tokens,)`, where the other tokens are padding and constant, or `(tokens, tokens)`, from row
+    (query) to column (key), as for causal attention.
 
     **Arguments:**
 
@@ -55,20 +55,22 @@ class TransformerField(eqx.Module):
     def __call__(
         self, t: Array, y: Float[Array, "tokens width"], args: Bool[Array, "..."] | None = None
     ) -> Float[Array, "tokens width"]:
-        """The slope of the tokens."""
+        """The time derivative of the tokens."""
         if y.ndim != 2 or y.shape[1] != self.width:
             raise FieldError(
                 f"TransformerField: the state has shape (tokens, {self.width}), got {y.shape}"
             )
-        mask, real = _mask(args, y.shape[0])
+        mask, not_padding = _mask(args, y.shape[0])
         normed = jax.vmap(self.norms[0])(y)
-        seen = self.attention(normed, normed, normed, mask=mask)
-        slope = seen + jax.vmap(lambda token: self.network(self.norms[1](token)))(y + seen)
-        return slope if real is None else jnp.where(real[:, None], slope, 0)
+        attended = self.attention(normed, normed, normed, mask=mask)
+        derivative = attended + jax.vmap(lambda token: self.network(self.norms[1](token)))(
+            y + attended
+        )
+        return derivative if not_padding is None else jnp.where(not_padding[:, None], derivative, 0)
 
 
 def _mask(args: Array | None, tokens: int) -> tuple[Array | None, Array | None]:
-    """Who may be seen from each token, and which tokens are no padding."""
+    """The attention mask, and the mask of tokens that are not padding, each or None."""
     if args is None:
         return None, None
     if not _is_boolean(args) or args.shape not in ((tokens,), (tokens, tokens)):

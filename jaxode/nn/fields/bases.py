@@ -9,11 +9,11 @@ from jax import Array
 from jaxtyping import Float
 
 from ...problem.errors import OptionError, unknown_name
-from ...problem.validation import check_count, check_positive
+from ...problem.validation import check_count, check_pair, check_positive
 
 
 class Basis(eqx.Module):
-    """`n` functions of time: called with a scalar `t`, their values, shape `(n,)`."""
+    """A basis of `n` functions of time, called with a scalar `t`; returns shape `(n,)`."""
 
     n: eqx.AbstractVar[int]
 
@@ -90,7 +90,7 @@ class RBF(Basis):
 
     **Arguments:**
 
-    - `n`: how many centres; one alone stands in the middle.
+    - `n`: how many centres; a single one is in the middle.
     - `span`: the first and the last centre.
     - `kind`: "gaussian", exp(-r^2); "multiquadric", sqrt(1 + r^2); "inverse_multiquadric", its
       reciprocal; or "inverse_quadratic", 1 / (1 + r^2).
@@ -138,10 +138,7 @@ _RADIAL = {
 
 
 def _span(owner: str, span: tuple[float, float]) -> tuple[float, float]:
-    try:
-        first, last = (float(x) for x in span)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{owner}: span must be two times, got {span!r}") from error
+    first, last = check_pair(f"{owner}: span", "two times", span)
     if not (math.isfinite(first) and math.isfinite(last) and first < last):
         raise OptionError(f"{owner}: span must be two finite, rising times, got {span!r}")
     return first, last

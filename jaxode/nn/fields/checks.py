@@ -1,4 +1,4 @@
-"""What fields are made of: parts that are checked, a state in halves, the slope of a scalar."""
+"""Helpers of fields: checks of their functions, halves of a state, the gradient of a scalar."""
 
 import inspect
 from typing import Any
@@ -12,18 +12,18 @@ from ...problem.errors import FieldError
 from ...problem.field import call_field
 
 
-def check_part(owner: str, name: str, part: Any) -> Any:
-    """`part`, which must be callable. **Raises:** `FieldError`, saying whose part it is."""
-    if not callable(part) or inspect.isclass(part):
+def check_callable(owner: str, name: str, function: Any) -> Any:
+    """Check that `function` can be called, and return it. **Raises:** `FieldError`."""
+    if not callable(function) or inspect.isclass(function):
         raise FieldError(
             f"{owner}: {name} must be a network or function of (y), (t, y) or (t, y, args), got "
-            f"{part!r}"
+            f"{function!r}"
         )
-    return part
+    return function
 
 
 def check_shape(owner: str, name: str, value: Any, shape: tuple[int, ...]) -> None:
-    """**Raises:** `FieldError` unless what the part `name` returned has this shape."""
+    """Check the shape that the function `name` returned. **Raises:** `FieldError`."""
     if jnp.shape(value) != shape:
         raise FieldError(f"{owner}: {name} must return shape {shape}, got {jnp.shape(value)}")
 
@@ -39,26 +39,26 @@ def halves(owner: str, y: Float[Array, " size"]) -> tuple[Array, Array]:
     return y[:middle], y[middle:]
 
 
-def value_and_slope(
+def value_and_gradient(
     owner: str, name: str, scalar: Any, t: Array, y: Array, args: PyTree
 ) -> tuple[Float[Array, ""], Array]:
-    """A scalar part at `y`, and its gradient by `y`.
+    """The value of a scalar function at `y`, and its gradient by `y`.
 
-    **Raises:** `FieldError` where the part returns another shape than `()`.
+    **Raises:** `FieldError` where the function returns another shape than `()`.
     """
 
-    def value(y: Array) -> Array:
-        found = call_field(scalar, t, y, args)
-        if jnp.shape(found) != ():
+    def checked_scalar(y: Array) -> Array:
+        value = call_field(scalar, t, y, args)
+        if jnp.shape(value) != ():
             raise FieldError(
-                f"{owner}: {name} must return a scalar of shape (), got {jnp.shape(found)}; an "
+                f"{owner}: {name} must return a scalar of shape (), got {jnp.shape(value)}; an "
                 'eqx.nn.MLP does so with out_size="scalar"'
             )
-        return found
+        return value
 
-    return jax.value_and_grad(value)(y)
+    return jax.value_and_grad(checked_scalar)(y)
 
 
-def slope(owner: str, name: str, scalar: Any, t: Array, y: Array, args: PyTree) -> Array:
-    """The gradient of a scalar part by `y`. **Raises:** as `value_and_slope`."""
-    return value_and_slope(owner, name, scalar, t, y, args)[1]
+def gradient(owner: str, name: str, scalar: Any, t: Array, y: Array, args: PyTree) -> Array:
+    """The gradient of a scalar function by `y`. **Raises:** as `value_and_gradient`."""
+    return value_and_gradient(owner, name, scalar, t, y, args)[1]

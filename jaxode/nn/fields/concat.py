@@ -1,4 +1,4 @@
-"""Time, or data, given to a network beside the state."""
+"""Fields whose network takes the time, or data, as further inputs."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ from jaxtyping import Float, PyTree
 
 from ...problem.errors import FieldError
 from ...problem.field import call_field
-from .checks import check_part
+from .checks import check_callable
 
 
 def with_time(t: Array, y: Float[Array, "features ..."]) -> Float[Array, "more ..."]:
-    """`y` with the time as one more feature, or as one more channel of an image."""
+    """Append the time to `y` as one more feature, or as one more channel of an image."""
     return jnp.concatenate([y, jnp.full((1, *y.shape[1:]), t, y.dtype)])
 
 
 class DepthConcat(eqx.Module):
-    """A field of a network that sees the time beside the state: `network([y, t])`.
+    """A field whose network takes the time as a further input: `network([y, t])`.
 
     **Arguments:**
 
-    - `network`: takes one feature more than it returns; of an image `(channels, height, width)`
-      one channel more, which holds the time everywhere.
+    - `network`: takes one feature more than it returns; for an image `(channels, height, width)`
+      one channel more, which is the time everywhere.
 
     **Raises:** `FieldError` if the network cannot be called.
     """
@@ -32,17 +32,17 @@ class DepthConcat(eqx.Module):
     network: Any
 
     def __init__(self, network: Any) -> None:
-        self.network = check_part("DepthConcat", "network", network)
+        self.network = check_callable("DepthConcat", "network", network)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
+        """The time derivative at `y`, shaped like `y`."""
         return call_field(self.network, t, with_time(t, y), args)
 
 
 class DataControlled(eqx.Module):
-    """A field of a network that sees data beside the state: `network([y, args])`.
+    """A field whose network takes data as further inputs: `network([y, args])`.
 
-    Solved from the same start, each sample then follows a field of its own. The data come as
+    So from the same initial state each sample follows a field of its own. The data are passed as
     `args`, an array of features like `y`; in a batch `NeuralODE` maps them by `args_axes=0`.
 
     **Arguments:**
@@ -59,10 +59,10 @@ class DataControlled(eqx.Module):
     network: Any
 
     def __init__(self, network: Any) -> None:
-        self.network = check_part("DataControlled", "network", network)
+        self.network = check_callable("DataControlled", "network", network)
 
     def __call__(self, t: Array, y: Array, args: Array) -> Array:
-        """The slope at `y`, of its shape."""
+        """The time derivative at `y`, shaped like `y`."""
         is_array = isinstance(args, Array | np.ndarray)
         if not is_array or args.ndim != y.ndim or args.shape[1:] != y.shape[1:]:
             got = f"shape {args.shape}" if is_array else type(args).__name__

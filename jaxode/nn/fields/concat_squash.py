@@ -1,4 +1,4 @@
-"""The layers of FFJORD: what they compute is gated and shifted by the time."""
+"""Layers that depend on time: the gated and shifted layers of FFJORD, and ConcatConv2d."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ...problem.validation import check_count, check_counts
-from ..convolution import convolved
+from ..convolution import convolve
 from .concat import with_time
 from .sequential import Sequential
 
@@ -39,7 +39,7 @@ class ConcatSquash(eqx.Module):
 
     def __call__(self, t: Array, x: Float[Array, " features"]) -> Float[Array, " out"]:
         """The layer at time `t`."""
-        return _gated(self, t, x, self.layer(x))
+        return _gate_and_shift(self, t, x, self.layer(x))
 
 
 class ConcatSquashConv2d(eqx.Module):
@@ -69,15 +69,15 @@ class ConcatSquashConv2d(eqx.Module):
 
     def __call__(self, t: Array, x: Float[Array, "c h w"]) -> Float[Array, "out h2 w2"]:
         """The layer at time `t`."""
-        return _gated(self, t, x, convolved(self.layer, x))
+        return _gate_and_shift(self, t, x, convolve(self.layer, x))
 
 
 class ConcatConv2d(eqx.Module):
-    """A convolution that sees the time as one more channel.
+    """A convolution with the time as one more channel.
 
     **Arguments:**
 
-    - `in_channels`: those of the image; the layer's own convolution has one more.
+    - `in_channels`: of the image; the inner convolution has one more.
     - `out_channels`, `kernel_size`: as of `eqx.nn.Conv2d`; so are the options `stride`, `padding`,
       `dilation` and others.
 
@@ -95,13 +95,13 @@ class ConcatConv2d(eqx.Module):
 
     def __call__(self, t: Array, x: Float[Array, "c h w"]) -> Float[Array, "out h2 w2"]:
         """The layer at time `t`."""
-        return convolved(self.layer, with_time(t, x))
+        return convolve(self.layer, with_time(t, x))
 
 
 def concat_squash_mlp(
     size: int, width: int, depth: int, *, activation: Callable = jnp.tanh, key: Array
 ) -> Sequential:
-    """The network of FFJORD: `depth` `ConcatSquash` layers of `width`, and one back to `size`.
+    """The network of FFJORD: `depth` `ConcatSquash` layers of `width`, and one to `size`.
 
     **Raises:** `OptionError` for sizes that are not positive integers.
     """
@@ -110,13 +110,13 @@ def concat_squash_mlp(
     sizes = [size, *[width] * depth, size]
     keys = jax.random.split(key, depth + 1)
     layers: list[Any] = []
-    for before, after, k in zip(sizes[:-1], sizes[1:], keys, strict=True):
-        layers += [ConcatSquash(before, after, key=k), activation]
+    for size_in, size_out, layer_key in zip(sizes[:-1], sizes[1:], keys, strict=True):
+        layers += [ConcatSquash(size_in, size_out, key=layer_key), activation]
     return Sequential(layers[:-1])
 
 
-def _gated(layer: Any, t: Array, x: Array, y: Array) -> Array:
+def _gate_and_shift(layer: Any, t: Array, x: Array, output: Array) -> Array:
     time = jnp.full((1,), t, x.dtype)
-    shape = (-1,) + (1,) * (y.ndim - 1)
+    shape = (-1,) + (1,) * (output.ndim - 1)
     gate, shift = jax.nn.sigmoid(layer.gate(time)), layer.shift(time)
-    return y * gate.reshape(shape) + shift.reshape(shape)
+    return output * gate.reshape(shape) + shift.reshape(shape)

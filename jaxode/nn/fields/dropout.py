@@ -1,4 +1,4 @@
-"""Dropout for fields: one mask for a whole solve."""
+"""Dropout for fields, with one mask for a whole solve."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,10 @@ from jaxtyping import Bool
 
 from ...problem.errors import FieldError, OptionError
 from ...problem.validation import check_count
-from ..per_solve_random import Drawn
+from ..per_solve_random import SampledPerSolve
 
 
-class Dropout(Drawn):
+class Dropout(SampledPerSolve):
     """Dropout whose mask is drawn once for each solve and each sample.
 
     A mask that changed from stage to stage would make the field random, and an adaptive solver
@@ -24,8 +24,8 @@ class Dropout(Drawn):
     **Arguments:**
 
     - `p`: the probability that a feature is set to zero; the others are divided by `1 - p`.
-    - `shape`: the features that enter, an integer for a vector; or anything that broadcasts to
-      them, such as `(channels, 1, 1)` to drop whole channels.
+    - `shape`: of the input, an integer for a vector; or a shape that
+      broadcasts to it, such as `(channels, 1, 1)` to drop whole channels.
 
     A layer of `(x)`.
 
@@ -40,7 +40,7 @@ class Dropout(Drawn):
     shape: tuple[int, ...] = eqx.field(static=True)
     # Not static: eqx.nn.inference_mode sets it.
     inference: bool
-    drawn: Bool[Array, "..."] | None
+    random_value: Bool[Array, "..."] | None
 
     def __init__(self, p: float, shape: int | Sequence[int], *, inference: bool = False) -> None:
         try:
@@ -51,28 +51,28 @@ class Dropout(Drawn):
             raise OptionError(f"Dropout: p must be at least 0 and below 1, got {p!r}")
         sizes = shape if isinstance(shape, tuple | list) else (shape,)
         self.shape = tuple(check_count("Dropout: shape", size) for size in sizes)
-        self.inference, self.drawn = inference, None
+        self.inference, self.random_value = inference, None
 
     def draw(self, key: Array) -> Array:
-        """The mask of one sample: True for what is kept."""
+        """Draw the mask of one sample, True where a feature is kept."""
         return jax.random.bernoulli(key, 1 - self.p, self.shape)
 
-    def draws(self) -> bool:
-        """Whether there is anything to drop."""
+    def is_random(self) -> bool:
+        """Tell whether dropout is on and `p` is positive."""
         return not self.inference and self.p > 0
 
     def __call__(self, x: Array, *, key: Array | None = None) -> Array:
-        """`x` with what is dropped zero; `key`, which `eqx.nn.Sequential` gives, is ignored."""
-        if not self.draws():
+        """Apply the mask; `key`, which `eqx.nn.Sequential` passes, is ignored."""
+        if not self.is_random():
             return x
-        if self.drawn is None:
+        if self.random_value is None:
             raise FieldError(
                 "Dropout has no mask: call the model with key=jax.random.key(...), or turn dropout "
                 "off by eqx.nn.inference_mode(model)"
             )
         if not self._fits(x.shape):
             raise FieldError(f"Dropout: the mask of shape {self.shape} does not fit x of {x.shape}")
-        return jnp.where(self.drawn, x / (1 - self.p), 0)
+        return jnp.where(self.random_value, x / (1 - self.p), 0)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
         try:

@@ -11,12 +11,12 @@ from jax import Array
 from jaxtyping import Float
 
 from ...problem.errors import OptionError
-from ..convolution import convolved
+from ..convolution import convolve
 from .bases import Basis
 
 
 class _Galerkin(eqx.Module):
-    """A layer for each function of a basis, stacked; their sum by the basis is the layer at `t`."""
+    """A layer whose weights at `t` are the sum of stacked weights times the basis functions."""
 
     basis: Basis
     expansion: Any
@@ -35,13 +35,13 @@ class GalerkinLinear(_Galerkin):
     **Arguments:**
 
     - `in_features`, `out_features`: sizes of `x` and of the result.
-    - `basis`: `Fourier`, `Polynomial`, `Chebyshev` or `RBF`. There is one set of weights for each
-      of its functions.
+    - `basis`: `Fourier`, `Polynomial`, `Chebyshev` or `RBF`; one set of weights for each of its
+      functions.
     - `use_bias`: whether there is a bias.
 
     A layer of `(t, x)`, for `jo.nn.Sequential`; `layer.at(t)` is the `eqx.nn.Linear` at a time.
 
-    **Raises:** `OptionError` if `basis` is none.
+    **Raises:** `OptionError` if `basis` is not a `Basis`.
 
     Source: Massaroli et al., Dissecting neural ODEs (2020), arXiv 2002.08071.
     """
@@ -76,7 +76,7 @@ class GalerkinConv2d(_Galerkin):
 
     A layer of `(t, x)` for images `(channels, height, width)`.
 
-    **Raises:** `OptionError` if `basis` is none.
+    **Raises:** `OptionError` if `basis` is not a `Basis`.
 
     Source: Massaroli et al., Dissecting neural ODEs (2020), arXiv 2002.08071.
     """
@@ -100,7 +100,7 @@ class GalerkinConv2d(_Galerkin):
 
     def __call__(self, t: Array, x: Float[Array, "c h w"]) -> Float[Array, "out h2 w2"]:
         """The layer at time `t`."""
-        return convolved(self.at(t), x)
+        return convolve(self.at(t), x)
 
 
 def _check_basis(owner: str, basis: Any) -> Basis:
@@ -110,7 +110,7 @@ def _check_basis(owner: str, basis: Any) -> Basis:
 
 
 def _expansion(make: Callable[[Array], Any], basis: Basis, key: Array) -> Any:
-    """A stacked layer per function; their sum has about the variance of one layer."""
+    """Stack a layer per basis function, scaled so that their sum has about one layer's variance."""
     stacked = eqx.filter_vmap(make)(jax.random.split(key, basis.n))
     scale = 1 / math.sqrt(basis.n)
     return jax.tree.map(lambda c: scale * c if eqx.is_array(c) else c, stacked)

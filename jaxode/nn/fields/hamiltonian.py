@@ -1,4 +1,4 @@
-"""Fields that follow from an energy, without and with losses and controls."""
+"""Hamiltonian and port-Hamiltonian fields, which follow from an energy."""
 
 from typing import Any, Literal
 
@@ -12,21 +12,21 @@ from jaxtyping import Float, PyTree
 from ...problem.errors import FieldError, OptionError
 from ...problem.field import call_field
 from ...problem.validation import check_count
-from .checks import check_part, halves, slope
+from .checks import check_callable, gradient, halves
 
 
 class Hamiltonian(eqx.Module):
-    """The field of an energy: of the state `y = (q, p)`, `q' = dH/dp` and `p' = -dH/dq`.
+    """The Hamiltonian field of an energy H: for `y = (q, p)`, `q' = dH/dp` and `p' = -dH/dq`.
 
-    The energy is conserved; symplectic solvers keep it from drifting.
+    The energy is conserved; with a symplectic solver it does not drift.
 
     **Arguments:**
 
     - `energy`: of `(y)`, `(t, y)` or `(t, y, args)`, returns a scalar; a network such as
       `eqx.nn.MLP(2 * n, "scalar", 64, 2, jnp.tanh, key=key)`, which must be smooth.
 
-    **Raises:** `FieldError` if the energy cannot be called; called, if it is no scalar or the state
-    no vector of even size.
+    **Raises:** `FieldError` if the energy cannot be called; called, if it is not scalar or the
+    state is not a vector of even size.
 
     Source: Greydanus et al., Hamiltonian neural networks (2019), arXiv 1906.01563.
     """
@@ -34,19 +34,19 @@ class Hamiltonian(eqx.Module):
     energy: Any
 
     def __init__(self, energy: Any) -> None:
-        self.energy = check_part("Hamiltonian", "energy", energy)
+        self.energy = check_callable("Hamiltonian", "energy", energy)
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
+        """The time derivative at `y`, shaped like `y`."""
         halves("Hamiltonian", y)
-        by_q, by_p = jnp.split(slope("Hamiltonian", "energy", self.energy, t, y, args), 2)
+        by_q, by_p = jnp.split(gradient("Hamiltonian", "energy", self.energy, t, y, args), 2)
         return jnp.concatenate([by_p, -by_q])
 
 
 class PortHamiltonian(eqx.Module):
-    """A field with an energy, losses and controls: `y' = (J - R) dH/dy + G u`.
+    """The port-Hamiltonian field, with dissipation and controls: `y' = (J - R) dH/dy + G u`.
 
-    `R = L L'` is never negative, so without controls the energy never rises, whatever is learned.
+    `R = L L'` is positive semidefinite, so without controls the energy never increases.
 
     **Arguments:**
 
@@ -60,8 +60,8 @@ class PortHamiltonian(eqx.Module):
       `args` is u.
     - `key`: for G and a learned J.
 
-    **Raises:** `OptionError` for options that do not fit; called, `FieldError` where a part does
-    not return its shape.
+    **Raises:** `OptionError` for options that do not fit; called, `FieldError` where a
+    function returns another shape.
 
     Source: van der Schaft and Jeltsema (2014); Desai et al., Port-Hamiltonian neural networks
     (2021), arXiv 2107.08024.
@@ -70,7 +70,7 @@ class PortHamiltonian(eqx.Module):
     energy: Any
     control: Any
     size: int = eqx.field(static=True)
-    # Known numbers are static, so that no optimiser moves them.
+    # A fixed structure is static, so that no optimiser changes it.
     fixed: tuple[tuple[float, ...], ...] | None = eqx.field(static=True)
     generator: Float[Array, "size size"] | None
     factor: Float[Array, "size size"] | None
@@ -87,12 +87,12 @@ class PortHamiltonian(eqx.Module):
         control: Any = None,
         key: Array | None = None,
     ) -> None:
-        self.energy = check_part("PortHamiltonian", "energy", energy)
+        self.energy = check_callable("PortHamiltonian", "energy", energy)
         size = check_count("PortHamiltonian: size", size)
         controls = check_count("PortHamiltonian: controls", controls, least=0)
         self.size = size
         if control is not None:
-            check_part("PortHamiltonian", "control", control)
+            check_callable("PortHamiltonian", "control", control)
             if not controls:
                 raise OptionError("PortHamiltonian: a control needs controls=..., their number")
         learned = isinstance(structure, str) and structure == "learned"
@@ -101,7 +101,7 @@ class PortHamiltonian(eqx.Module):
         keys = jax.random.split(jax.random.key(0) if key is None else key)
         scale = size**-0.5
         self.control = control
-        self.fixed = None if learned else _fixed(structure, size)
+        self.fixed = None if learned else _structure_entries(structure, size)
         self.generator = scale * jax.random.normal(keys[0], (size, size)) if learned else None
         self.factor = 0.1 * jnp.eye(size) if dissipation else None
         self.inputs = scale * jax.random.normal(keys[1], (size, controls)) if controls else None
@@ -113,32 +113,32 @@ class PortHamiltonian(eqx.Module):
         return self.generator - self.generator.T
 
     def dissipation(self) -> Float[Array, "size size"]:
-        """R, symmetric and without a negative eigenvalue."""
+        """R, symmetric and positive semidefinite."""
         if self.factor is None:
             return jnp.zeros((self.size, self.size))
         lower = jnp.tril(self.factor)
         return lower @ lower.T
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
+        """The time derivative at `y`, shaped like `y`."""
         if y.shape != (self.size,):
             raise FieldError(f"PortHamiltonian: the state has size {self.size}, got {y.shape}")
-        by_y = slope("PortHamiltonian", "energy", self.energy, t, y, args)
-        flow = (self.structure() - self.dissipation()).astype(y.dtype) @ by_y
+        energy_gradient = gradient("PortHamiltonian", "energy", self.energy, t, y, args)
+        derivative = (self.structure() - self.dissipation()).astype(y.dtype) @ energy_gradient
         if self.inputs is None:
-            return flow
+            return derivative
         u = args if self.control is None else call_field(self.control, t, y, args)
         if jnp.shape(u) != self.inputs.shape[1:]:
-            whose = "args" if self.control is None else "what control returns"
+            source = "args" if self.control is None else "what control returns"
             raise FieldError(
-                f"PortHamiltonian: {whose} must be the controls, of shape {self.inputs.shape[1:]}, "
-                f"got {jnp.shape(u)}"
+                f"PortHamiltonian: {source} must be the controls, of shape "
+                f"{self.inputs.shape[1:]}, got {jnp.shape(u)}"
             )
-        return flow + self.inputs @ u
+        return derivative + self.inputs @ u
 
 
-def _fixed(structure: Any, size: int) -> tuple[tuple[float, ...], ...]:
-    """The matrix J as numbers. **Raises:** `OptionError`."""
+def _structure_entries(structure: Any, size: int) -> tuple[tuple[float, ...], ...]:
+    """The entries of a fixed matrix J. **Raises:** `OptionError`."""
     if isinstance(structure, str):
         if structure != "canonical":
             raise OptionError(
@@ -150,8 +150,8 @@ def _fixed(structure: Any, size: int) -> tuple[tuple[float, ...], ...]:
                 f"PortHamiltonian: the canonical structure is of an even size, got {size}; use "
                 "structure='learned' or a matrix"
             )
-        one, zero = np.eye(size // 2), np.zeros((size // 2, size // 2))
-        structure = np.block([[zero, one], [-one, zero]])
+        identity, zero = np.eye(size // 2), np.zeros((size // 2, size // 2))
+        structure = np.block([[zero, identity], [-identity, zero]])
     matrix = np.asarray(structure, float)
     if matrix.shape != (size, size) or not np.allclose(matrix, -matrix.T):
         raise OptionError(

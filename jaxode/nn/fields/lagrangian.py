@@ -10,11 +10,11 @@ from jaxtyping import Float, PyTree
 
 from ...problem.field import call_field
 from ...problem.validation import check_positive
-from .checks import check_part, check_shape, halves, slope
+from .checks import check_callable, check_shape, gradient, halves
 
 
 class Lagrangian(eqx.Module):
-    """The field of a Lagrangian: of the state `y = (q, v)`, `q' = v` and `v'` by Euler-Lagrange.
+    """The field of a Lagrangian: for `y = (q, v)`, `q' = v` and `v'` by Euler-Lagrange.
 
     The accelerations solve `M a = dL/dq + F - (d/dq dL/dv) v - d/dt dL/dv` with `M` the Hessian of
     L by the velocities. Where a network's Hessian is singular they are not finite; for training
@@ -24,11 +24,11 @@ class Lagrangian(eqx.Module):
 
     - `lagrangian`: of `(y)`, `(t, y)` or `(t, y, args)`, returns a scalar; twice differentiable
       and not linear in the velocities, so of softplus rather than relu.
-    - `force`: generalised forces F that no potential gives, such as friction or controls; of the
-      same arguments, returns shape `(size / 2,)`.
+    - `force`: generalised forces F without a potential, such as friction or controls; of the same
+      arguments, returns shape `(size / 2,)`.
 
-    **Raises:** `FieldError` for parts that cannot be called; called, for a Lagrangian that is no
-    scalar, a force of another shape, and a state that is no vector of even size.
+    **Raises:** `FieldError` for functions that cannot be called; called, for a Lagrangian that is
+    not scalar, a force of another shape, and a state that is not a vector of even size.
 
     Source: Cranmer et al., Lagrangian neural networks (2020), arXiv 2003.04630.
     """
@@ -37,29 +37,33 @@ class Lagrangian(eqx.Module):
     force: Any
 
     def __init__(self, lagrangian: Any, force: Any = None) -> None:
-        self.lagrangian = check_part("Lagrangian", "lagrangian", lagrangian)
-        self.force = None if force is None else check_part("Lagrangian", "force", force)
+        self.lagrangian = check_callable("Lagrangian", "lagrangian", lagrangian)
+        self.force = None if force is None else check_callable("Lagrangian", "force", force)
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
+        """The time derivative at `y`, shaped like `y`."""
         q, v = halves("Lagrangian", y)
         t = jnp.asarray(t, y.dtype)
 
-        def by_state(t: Array, q: Array, v: Array) -> tuple[Array, Array]:
+        def gradients(t: Array, q: Array, v: Array) -> tuple[Array, Array]:
             state = jnp.concatenate([q, v])
             by_q, by_v = jnp.split(
-                slope("Lagrangian", "lagrangian", self.lagrangian, t, state, args), 2
+                gradient("Lagrangian", "lagrangian", self.lagrangian, t, state, args), 2
             )
             return by_q, by_v
 
         def momentum(t: Array, q: Array, v: Array) -> Array:
-            return by_state(t, q, v)[1]
+            return gradients(t, q, v)[1]
 
-        along = (jnp.ones_like(t), v, jnp.zeros_like(v))
-        _, drift = jax.jvp(momentum, (t, q, v), along)
+        tangent = (jnp.ones_like(t), v, jnp.zeros_like(v))
+        _, momentum_drift = jax.jvp(momentum, (t, q, v), tangent)
         mass = jax.jacfwd(momentum, argnums=2)(t, q, v)
-        pull = by_state(t, q, v)[0] - drift + _force("Lagrangian", self.force, t, y, args)
-        return jnp.concatenate([v, jnp.linalg.solve(mass, pull)])
+        generalised_forces = (
+            gradients(t, q, v)[0]
+            - momentum_drift
+            + _generalised_force("Lagrangian", self.force, t, y, args)
+        )
+        return jnp.concatenate([v, jnp.linalg.solve(mass, generalised_forces)])
 
 
 class MechanicalLagrangian(eqx.Module):
@@ -74,7 +78,7 @@ class MechanicalLagrangian(eqx.Module):
       by row for `n` coordinates; those of the diagonal go through softplus.
     - `potential`: V, of the same, returns a scalar.
     - `force`: generalised forces, as of `Lagrangian`, of the whole state.
-    - `least`: what the diagonal of `C` is at least.
+    - `least`: the lower bound of the diagonal of `C`.
 
     **Raises:** `FieldError` and `OptionError`, as `Lagrangian`.
 
@@ -89,9 +93,11 @@ class MechanicalLagrangian(eqx.Module):
     def __init__(
         self, mass: Any, potential: Any, force: Any = None, *, least: float = 1e-2
     ) -> None:
-        self.mass = check_part("MechanicalLagrangian", "mass", mass)
-        self.potential = check_part("MechanicalLagrangian", "potential", potential)
-        self.force = None if force is None else check_part("MechanicalLagrangian", "force", force)
+        self.mass = check_callable("MechanicalLagrangian", "mass", mass)
+        self.potential = check_callable("MechanicalLagrangian", "potential", potential)
+        self.force = (
+            None if force is None else check_callable("MechanicalLagrangian", "force", force)
+        )
         check_positive("least", least)
         self.least = float(least)
 
@@ -111,7 +117,7 @@ class MechanicalLagrangian(eqx.Module):
         return 0.5 * jnp.sum((self.factor(t, q, args).T @ v) ** 2) + potential
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
+        """The time derivative at `y`, shaped like `y`."""
         q, v = halves("MechanicalLagrangian", y)
         t = jnp.asarray(t, y.dtype)
 
@@ -122,17 +128,21 @@ class MechanicalLagrangian(eqx.Module):
         def kinetic(q: Array) -> Array:
             return 0.5 * jnp.sum((self.factor(t, q, args).T @ v) ** 2)
 
-        _, drift, factor = jax.jvp(momentum, (t, q), (jnp.ones_like(t), v), has_aux=True)
-        by_q = slope("MechanicalLagrangian", "potential", self.potential, t, q, args)
-        pull = jax.grad(kinetic)(q) - by_q - drift
-        pull = pull + _force("MechanicalLagrangian", self.force, t, y, args)
-        return jnp.concatenate([v, jax.scipy.linalg.cho_solve((factor, True), pull)])
+        _, momentum_drift, factor = jax.jvp(momentum, (t, q), (jnp.ones_like(t), v), has_aux=True)
+        potential_gradient = gradient(
+            "MechanicalLagrangian", "potential", self.potential, t, q, args
+        )
+        generalised_forces = jax.grad(kinetic)(q) - potential_gradient - momentum_drift
+        generalised_forces = generalised_forces + _generalised_force(
+            "MechanicalLagrangian", self.force, t, y, args
+        )
+        return jnp.concatenate([v, jax.scipy.linalg.cho_solve((factor, True), generalised_forces)])
 
 
-def _force(owner: str, force: Any, t: Array, y: Array, args: PyTree) -> Array:
+def _generalised_force(owner: str, force: Any, t: Array, y: Array, args: PyTree) -> Array:
     shape = (y.shape[0] // 2,)
     if force is None:
         return jnp.zeros(shape, y.dtype)
-    found = call_field(force, t, y, args)
-    check_shape(owner, "force", found, shape)
-    return found
+    value = call_field(force, t, y, args)
+    check_shape(owner, "force", value, shape)
+    return value

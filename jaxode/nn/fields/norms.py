@@ -1,4 +1,4 @@
-"""Normalised weights: computed once per solve, not at every stage."""
+"""Spectral normalisation of weights, computed once per solve instead of at every stage."""
 
 from typing import Any
 
@@ -13,20 +13,20 @@ from ...problem.validation import check_count
 from ..per_solve_random import Reparametrised
 
 _TINY = 1e-12
-# Iterations when the module is made, whose result those of each solve begin with.
+# Power iterations when the module is made; those of each solve start from their result.
 _FIRST_ITERATIONS = 100
 
 
 class SpectralNorm(Reparametrised):
     """A layer whose weight is divided by its largest singular value.
 
-    A linear layer then stretches nothing, which bounds how fast solutions part. The singular value
-    is found by power iterations, from where they ended when the module was made: a few follow the
-    weights as they are trained. Models of `jo.nn` compute it once per solve.
+    A linear layer then has a Lipschitz constant of 1, which bounds how fast solutions separate. The
+    singular value is computed by power iterations that start from the vector found when the module
+    was made: a few track the weights during training. Models of `jo.nn` run them once per solve.
 
     **Arguments:**
 
-    - `layer`: `eqx.nn.Linear`, `eqx.nn.Conv2d` or any layer with a `weight`; a kernel counts as a
+    - `layer`: `eqx.nn.Linear`, `eqx.nn.Conv2d` or any layer with a `weight`; a kernel is a
       matrix of its first axis by the others, as in the source.
     - `num_power_iterations`: in each solve.
 
@@ -55,7 +55,7 @@ class SpectralNorm(Reparametrised):
         start = jax.random.normal(jax.random.key(0), weight.shape[:1], weight.dtype)
         self.left = _iterate(matrix, start, _FIRST_ITERATIONS)
 
-    def settle(self) -> Any:
+    def materialise(self) -> Any:
         """The plain layer with the normalised weight."""
         weight = self.layer.weight
         matrix = weight.reshape(weight.shape[0], -1)
@@ -68,15 +68,15 @@ class SpectralNorm(Reparametrised):
 
     def __call__(self, x: Array, *, key: Array | None = None) -> Array:
         """The layer with the normalised weight; `key` is ignored."""
-        return self.settle()(x)
+        return self.materialise()(x)
 
 
 def _unit(vector: Array) -> Array:
     return vector / (jnp.linalg.norm(vector) + _TINY)
 
 
-def _iterate(matrix: Array, left: Array, count: int) -> Array:
+def _iterate(matrix: Array, left: Array, iterations: int) -> Array:
     """The left singular vector after `count` power iterations."""
     return jax.lax.fori_loop(
-        0, count, lambda _, left: _unit(matrix @ _unit(left @ matrix)), _unit(left)
+        0, iterations, lambda _, left: _unit(matrix @ _unit(left @ matrix)), _unit(left)
     )

@@ -1,4 +1,4 @@
-"""Second-order equations, for networks that give accelerations."""
+"""The field of a second-order equation, for networks that return accelerations."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Float, PyTree
 
 from ...problem.field import call_field
-from .checks import check_part, check_shape, halves
+from .checks import check_callable, check_shape, halves
 
 
 class SecondOrder(eqx.Module):
@@ -18,8 +18,8 @@ class SecondOrder(eqx.Module):
 
     - `network`: of `(y)`, `(t, y)` or `(t, y, args)`; takes both halves, returns one.
 
-    **Raises:** `FieldError` if the network cannot be called; called, for a state that is no vector
-    of even size and for a network that does not return half of it.
+    **Raises:** `FieldError` if the network cannot be called; called, for a state that is not a
+    vector of even size and for a network that does not return half of it.
 
     Source: Norcliffe et al., On second order behaviour in augmented neural ODEs (2020), arXiv
     2006.07220.
@@ -28,10 +28,10 @@ class SecondOrder(eqx.Module):
     network: Any
 
     def __init__(self, network: Any) -> None:
-        self.network = check_part("SecondOrder", "network", network)
+        self.network = check_callable("SecondOrder", "network", network)
 
     def __call__(self, t: Array, y: Float[Array, " size"], args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
+        """The time derivative at `y`, shaped like `y`."""
         q, v = halves("SecondOrder", y)
         acceleration = call_field(self.network, t, y, args)
         check_shape("SecondOrder", "network", acceleration, q.shape)

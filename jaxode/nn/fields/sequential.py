@@ -1,4 +1,4 @@
-"""Layers one after the other, those that depend on time among them."""
+"""A sequence of layers, some of which may depend on time, as a field."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from jaxtyping import PyTree
 
 from ...problem.errors import FieldError
 from ...problem.field import call_field
-from .checks import check_part
+from .checks import check_callable
 
 
 class Sequential(eqx.Module):
-    """A field of layers, each of which may see the time.
+    """A field that applies layers in sequence, each of which may depend on time.
 
     **Arguments:**
 
-    - `layers`: one after the other, each of `(x)`, such as `eqx.nn.Linear` or `jnp.tanh`, of
+    - `layers`: functions of `(x)`, such as `eqx.nn.Linear` or `jnp.tanh`, of
       `(t, x)`, such as `GalerkinLinear` or `ConcatSquash`, or of `(t, x, args)`, as a field.
 
     **Raises:** `FieldError` for layers that cannot be called, and for `eqx.nn.Dropout`.
@@ -27,7 +27,7 @@ class Sequential(eqx.Module):
 
     def __init__(self, layers: Sequence[Callable[..., Any]]) -> None:
         for i, layer in enumerate(layers):
-            check_part("Sequential", f"layers[{i}]", layer)
+            check_callable("Sequential", f"layers[{i}]", layer)
             if isinstance(layer, eqx.nn.Dropout):
                 raise FieldError(
                     f"Sequential: layers[{i}] is eqx.nn.Dropout, whose mask changes at every call "
@@ -36,7 +36,7 @@ class Sequential(eqx.Module):
         self.layers = tuple(layers)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
-        """What the last layer returns."""
+        """The output of the last layer."""
         for layer in self.layers:
             y = call_field(layer, t, y, args)
         return y

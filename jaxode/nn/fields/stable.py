@@ -1,4 +1,4 @@
-"""Fields along whose solutions a potential falls."""
+"""Fields along whose solutions a potential decreases."""
 
 import math
 from typing import Any
@@ -12,47 +12,47 @@ from jaxtyping import Float, PyTree
 from ...problem.errors import OptionError
 from ...problem.field import call_field
 from ...problem.validation import check_counts, check_positive
-from .checks import check_part, check_shape, slope, value_and_slope
+from .checks import check_callable, check_shape, gradient, value_and_gradient
 
-# Where the smoothed rectifier becomes straight.
+# The input from which the smoothed ReLU is linear.
 _KNEE = 0.1
 
 
 class Gradient(eqx.Module):
-    """The field that descends a potential: `y' = -dV/dy`.
+    """The gradient descent field of a potential: `y' = -dV/dy`.
 
     **Arguments:**
 
     - `potential`: V, of `(y)`, `(t, y)` or `(t, y, args)`, returns a scalar.
 
-    **Raises:** `FieldError` if the potential cannot be called; called, if it is no scalar.
+    **Raises:** `FieldError` if the potential cannot be called; called, if it is not scalar.
     """
 
     potential: Any
 
     def __init__(self, potential: Any) -> None:
-        self.potential = check_part("Gradient", "potential", potential)
+        self.potential = check_callable("Gradient", "potential", potential)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
-        return -slope("Gradient", "potential", self.potential, t, y, args)
+        """The time derivative at `y`, shaped like `y`."""
+        return -gradient("Gradient", "potential", self.potential, t, y, args)
 
 
 class EnergyStable(eqx.Module):
-    """A field made stable: `V' <= -rate V` along every solution, whatever `field` is.
+    """A field made stable by a Lyapunov function V: `V' <= -rate V` along every solution.
 
-    Where `field` would break that, the part of it along the gradient of V is taken away:
-    `f - dV/dy relu(dV/dy . f + rate V) / |dV/dy|^2`. With a V that is zero at one point alone, such
-    as `ConvexPotential`, all solutions go there.
+    Where `field` violates that, its component along the gradient of V is reduced:
+    `f - dV/dy relu(dV/dy . f + rate V) / |dV/dy|^2`. With a V that is zero at one point only, such
+    as `ConvexPotential`, all solutions converge to it.
 
     **Arguments:**
 
     - `field`: f, of `(y)`, `(t, y)` or `(t, y, args)`; returns the shape of `y`.
-    - `potential`: V, of `y` alone though called likewise; a scalar, not negative.
-    - `rate`: in reciprocal units of time; at zero V does not rise.
+    - `potential`: V, a scalar, not negative; called likewise, but a function of `y` alone.
+    - `rate`: in reciprocal units of time; with zero V does not increase.
 
-    **Raises:** `FieldError` for parts that cannot be called, and `OptionError` for a negative rate;
-    called, `FieldError` for parts that do not return their shapes.
+    **Raises:** `FieldError` for functions that cannot be called, and `OptionError` for a negative
+    rate; called, `FieldError` for functions that return other shapes.
 
     Source: Kolter and Manek, Learning stable deep dynamics models (2019), arXiv 2001.06116.
     """
@@ -62,22 +62,26 @@ class EnergyStable(eqx.Module):
     rate: float = eqx.field(static=True)
 
     def __init__(self, field: Any, potential: Any, rate: float = 1e-3) -> None:
-        self.field = check_part("EnergyStable", "field", field)
-        self.potential = check_part("EnergyStable", "potential", potential)
+        self.field = check_callable("EnergyStable", "field", field)
+        self.potential = check_callable("EnergyStable", "potential", potential)
         if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
             raise OptionError(f"EnergyStable: rate must be a number of at least 0, got {rate!r}")
         self.rate = float(rate)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
-        free = call_field(self.field, t, y, args)
-        check_shape("EnergyStable", "field", free, y.shape)
-        value, up = value_and_slope("EnergyStable", "potential", self.potential, t, y, args)
-        square = jnp.sum(up * up)
-        excess = jax.nn.relu(jnp.sum(up * free) + self.rate * value)
-        # At rest there is no direction to take away, and 0 / 0 would poison the gradient.
-        share = jnp.where(square > 0, excess / jnp.where(square > 0, square, 1), 0)
-        return free - share * up
+        """The time derivative at `y`, shaped like `y`."""
+        unconstrained = call_field(self.field, t, y, args)
+        check_shape("EnergyStable", "field", unconstrained, y.shape)
+        value, potential_gradient = value_and_gradient(
+            "EnergyStable", "potential", self.potential, t, y, args
+        )
+        squared_norm = jnp.sum(potential_gradient * potential_gradient)
+        excess = jax.nn.relu(jnp.sum(potential_gradient * unconstrained) + self.rate * value)
+        # Where the gradient of V is zero, 0 / 0 would make derivatives NaN.
+        factor = jnp.where(
+            squared_norm > 0, excess / jnp.where(squared_norm > 0, squared_norm, 1), 0
+        )
+        return unconstrained - factor * potential_gradient
 
 
 class ConvexPotential(eqx.Module):
@@ -87,7 +91,7 @@ class ConvexPotential(eqx.Module):
 
     - `size`: of the state, a vector.
     - `width`, `depth`: of the hidden layers and how many.
-    - `floor`: how much of the squared distance is added, so that V is zero at the origin alone.
+    - `floor`: the factor of the squared norm that is added, so that only V(0) is 0.
 
     A function of `(y)`. **Raises:** `OptionError`.
 
@@ -118,11 +122,11 @@ class ConvexPotential(eqx.Module):
 
     def __call__(self, y: Float[Array, " size"]) -> Float[Array, ""]:
         """V at `y`."""
-        above = self._network(y) - self._network(jnp.zeros_like(y))
-        return _smoothed_relu(above) + self.floor * jnp.sum(y * y)
+        excess = self._network(y) - self._network(jnp.zeros_like(y))
+        return _smoothed_relu(excess) + self.floor * jnp.sum(y * y)
 
     def _network(self, y: Array) -> Array:
-        """Convex in `y`: sums with positive weights of convex functions, through rising ones."""
+        """The input-convex network: increasing activations of positive sums of convex functions."""
         z = _smoothed_relu(self.skips[0](y))
         for skip, weight in zip(self.skips[1:], self.weights, strict=True):
             positive = jax.nn.softplus(weight) / weight.shape[1]
@@ -131,6 +135,6 @@ class ConvexPotential(eqx.Module):
 
 
 def _smoothed_relu(x: Array) -> Array:
-    """Zero below 0, a parabola up to the knee, then straight: convex, once differentiable."""
-    bent = jnp.clip(x, 0, _KNEE)
-    return bent * bent / (2 * _KNEE) + jnp.maximum(x - _KNEE, 0)
+    """A convex, once differentiable ReLU: zero, a parabola up to the knee, then linear."""
+    clipped = jnp.clip(x, 0, _KNEE)
+    return clipped * clipped / (2 * _KNEE) + jnp.maximum(x - _KNEE, 0)

@@ -1,4 +1,4 @@
-"""Universal differential equations: what is known of a field, and a network for the rest."""
+"""Universal differential equations: a known field plus a network for the unknown terms."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ...problem.field import call_field
-from .checks import check_part, check_shape
+from .checks import check_callable, check_shape
 
 
 class UDE(eqx.Module):
@@ -15,9 +15,9 @@ class UDE(eqx.Module):
 
     **Arguments:**
 
-    - `known`: what is known of the field, of `(y)`, `(t, y)` or `(t, y, args)`.
-    - `network`: the unknown rest, of the same; it returns an array like `y`. Where only some
-      components are unknown, a function of the network puts zeros in the other places:
+    - `known`: the known terms, a function of `(y)`, `(t, y)` or `(t, y, args)`.
+    - `network`: the unknown terms, likewise; returns an array like `y`. Where only some components
+      are unknown, a module around the network returns zeros for the others:
 
     ```python
     class Interaction(eqx.Module):  # the predator-prey terms alone are unknown
@@ -31,8 +31,8 @@ class UDE(eqx.Module):
     field = jo.nn.UDE(lambda t, y, args: jnp.stack([1.3 * y[0], -1.8 * y[1]]), Interaction(mlp))
     ```
 
-    **Raises:** `FieldError` for parts that cannot be called; called, for parts that do not return
-    the shape of `y`.
+    **Raises:** `FieldError` for functions that cannot be called; called, for functions that do not
+    return the shape of `y`.
 
     Source: Rackauckas et al., Universal differential equations for scientific machine learning
     (2020), arXiv 2001.04385.
@@ -42,12 +42,12 @@ class UDE(eqx.Module):
     network: Any
 
     def __init__(self, known: Any, network: Any) -> None:
-        self.known = check_part("UDE", "known", known)
-        self.network = check_part("UDE", "network", network)
+        self.known = check_callable("UDE", "known", known)
+        self.network = check_callable("UDE", "network", network)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
-        """The slope at `y`, of its shape."""
-        known, rest = call_field(self.known, t, y, args), call_field(self.network, t, y, args)
+        """The time derivative at `y`, shaped like `y`."""
+        known, unknown = call_field(self.known, t, y, args), call_field(self.network, t, y, args)
         check_shape("UDE", "known", known, y.shape)
-        check_shape("UDE", "network", rest, y.shape)
-        return known + rest
+        check_shape("UDE", "network", unknown, y.shape)
+        return known + unknown
