@@ -3,12 +3,19 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test lint bench bench-gpu clean
+.PHONY: demo test test-slow test-all lint bench bench-gpu clean
 
 demo: $(VENV)/demo.stamp
 	$(RUN) -m jaxode demo
 
+# The fast tests touch every public name, solver, sensitivity and model; the slow ones are sweeps.
 test: $(VENV)/dev.stamp
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(VENV)/dev.stamp
+	$(RUN) -m pytest -m slow
+
+test-all: $(VENV)/dev.stamp
 	$(RUN) -m pytest
 
 lint: $(VENV)/dev.stamp

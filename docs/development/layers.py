@@ -53,7 +53,8 @@ COLUMNS = {
 PLANNED = ("storage", "sde", "fitting", "analysis", "pde")
 BENCHMARK_LEVELS = (
     ("harness", "problems", "results"),
-    ("speed", "gradients", "accuracy", "figures"),
+    ("figures",),
+    ("speed", "gradients", "accuracy"),
     ("gpu",),
     ("benchmarks", "__main__"),
 )
