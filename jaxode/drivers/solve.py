@@ -7,34 +7,34 @@ import jax
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
-from ..integrate.events.event import AtRest, Event, Jumps, close_apply, close_events
+from ..integrate.events.event import AtRest, Event, Jumps, trace_apply, trace_events
 from ..integrate.events.options import EventOptions, find_event_options
 from ..integrate.forward import solution_of
 from ..integrate.ivp import IVP, SolveConfig, make_consistent, without_gradient
-from ..integrate.progress import find_meter
+from ..integrate.progress import solve_progress
 from ..integrate.solution import Solution, raise_on_failure
 from ..integrate.step import Method
-from ..problem.closure import close
-from ..problem.field import VectorField, check_field, close_field
+from ..problem.closure import closure_convert
+from ..problem.field import VectorField, check_field, trace_field
 from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, arrays_of_args, check_state, is_traced
 from ..problem.times import check_times
-from ..problem.tolerances import check_some_tolerance, check_tolerance
+from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
 from .options import (
     SaveName,
     Sensitivity,
-    advice_of,
     check_save,
     check_split,
-    close_jacobian,
+    failure_advice,
     find_algebraic,
     find_method,
     find_sensitivity,
-    one_direction,
+    restrict_ad_direction,
     solver_for,
+    trace_jacobian,
 )
 
 
@@ -110,10 +110,10 @@ def solve(
     packing = Packing.of(y0)
     known_ts = None if is_traced(ts) else ts
     times = check_times(ts, packing.time_dtype)
-    check_some_tolerance(rtol, atol)
+    check_not_both_zero(rtol, atol)
     rtol = check_tolerance("rtol", rtol, packing, y0)
     atol = check_tolerance("atol", atol, packing, y0)
-    meter = find_meter(progress)
+    meter = solve_progress(progress)
     sensitivity = find_sensitivity(sensitivity)
     solver = solver_for(sensitivity, solver)
     method = find_method(solver, controller, rtol, atol, dt, max_steps, known_ts, packing, meter)
@@ -133,7 +133,7 @@ def solve(
         switches,
     )
     if throw:
-        raise_on_failure(solution, advice_of(sensitivity))
+        raise_on_failure(solution, failure_advice(sensitivity))
     return solution
 
 
@@ -151,17 +151,17 @@ def _solve(
     packing = Packing.of(y0)
     read = None
     if callable(save):
-        read, _ = close(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
+        read, _ = closure_convert(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
     elif save == "ts" and ts.shape[0] == 2 and not switches.terminal:
         save = "ends"
-    field = close_field(f, y0, args, packing)
-    jac = close_jacobian(method.solver, y0, args, packing)
+    field = trace_field(f, y0, args, packing)
+    jac = trace_jacobian(method.solver, y0, args, packing)
     method = dataclasses.replace(without_gradient(method), restarts=switches.any)
     plan = SolveConfig(method, save, packing, algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
-    watched = close_events(switches.events, field, y0, args, packing)
-    kick = close_apply("jo.Jumps", switches.apply, y0, args, packing)
+    watched = trace_events(switches.events, field, y0, args, packing)
+    kick = trace_apply("jo.Jumps", switches.apply, y0, args, packing)
     problem = IVP(field, packing.pack(y0), ts, args, read, jac, watched, switches.jumps, kick)
     problem, found = make_consistent(problem, plan, algebraic)
-    result = sensitivity.solve(one_direction(problem, sensitivity), plan)
+    result = sensitivity.solve(restrict_ad_direction(problem, sensitivity), plan)
     return solution_of(result, problem, plan, found)

@@ -25,19 +25,19 @@ from ..batch.order import check_work, longest_first
 from ..batch.sharding import find_sharding, over_devices, spread_out
 from ..batch.tile_width import check_lanes, choose_tile
 from ..integrate.ensemble import Ensemble
-from ..integrate.events.event import AtRest, Event, Jumps, close_apply, close_events
+from ..integrate.events.event import AtRest, Event, Jumps, trace_apply, trace_events
 from ..integrate.events.options import EventOptions, find_event_options
 from ..integrate.forward import Result, solution_of
 from ..integrate.ivp import IVP, SolveConfig, make_consistent, packed_field, without_gradient
-from ..integrate.progress import find_counter
+from ..integrate.progress import batch_progress
 from ..integrate.solution import Solution, raise_on_failure
 from ..integrate.step import Method
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
-from ..problem.closure import close
-from ..problem.field import VectorField, check_field, close_field
+from ..problem.closure import closure_convert
+from ..problem.field import VectorField, check_field, trace_field
 from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, arrays_of_args, check_state, is_traced
-from ..problem.tolerances import check_some_tolerance, check_tolerance_of_batch
+from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
@@ -45,15 +45,15 @@ from .backend import run_batch
 from .options import (
     SaveName,
     Sensitivity,
-    advice_of,
     check_save,
     check_split,
-    close_jacobian,
+    failure_advice,
     find_algebraic,
     find_method,
     find_sensitivity,
-    one_direction,
+    restrict_ad_direction,
     solver_for,
+    trace_jacobian,
 )
 
 
@@ -129,13 +129,13 @@ def solve_batch(
     one = jax.tree.map(shape_of_one, trees["y0"])
     packing = Packing.of(one)
     times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
-    check_some_tolerance(rtol, atol)
+    check_not_both_zero(rtol, atol)
     rtol, atol = (
         check_tolerance_of_batch(name, trees[name], mapped[name], packing, one)
         for name in ("rtol", "atol")
     )
     known = None if is_traced(ts) or mapped["ts"] else ts
-    meter = find_counter(progress)
+    meter = batch_progress(progress)
     sensitivity = find_sensitivity(sensitivity)
     solver = solver_for(sensitivity, solver)
     engine = find_kernel_policy(kernel, check_lanes(lanes))
@@ -151,7 +151,7 @@ def solve_batch(
     spread = find_sharding(sharding, jax.tree.leaves(given))
     solution = jit_with_captures(_solve_batch, f, parts, flags, sensitivity, spread, engine)
     if throw:
-        raise_on_failure(solution, advice_of(sensitivity))
+        raise_on_failure(solution, failure_advice(sensitivity))
     return solution
 
 
@@ -198,17 +198,17 @@ def _solve_batch(
     number = parts.ts.shape[-1]
     packing, save, read = Packing.of(y0), parts.save, None
     if callable(save):
-        read, _ = close(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
+        read, _ = closure_convert(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
     elif save == "ts" and number == 2 and not switches.terminal:
         save = "ends"
-    field = close_field(f, y0, args, packing)
+    field = trace_field(f, y0, args, packing)
     method = dataclasses.replace(without_gradient(parts.method), restarts=switches.any)
     plan = SolveConfig(method, save, packing, parts.algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
-    jac = close_jacobian(parts.method.solver, y0, args, packing)
-    events = close_events(switches.events, field, y0, args, packing)
+    jac = trace_jacobian(parts.method.solver, y0, args, packing)
+    events = trace_events(switches.events, field, y0, args, packing)
     states = jax.vmap(packing.pack)(parts.y0)
-    kick = close_apply("jo.Jumps", switches.apply, y0, args, packing)
+    kick = trace_apply("jo.Jumps", switches.apply, y0, args, packing)
     parts_of_it = parts.ts, parts.args, read, jac, events, switches.jumps, kick
     problem = IVP(field, states, *parts_of_it)
     flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
@@ -220,17 +220,17 @@ def _solve_batch(
 
     def run(own: PyTree, shared: PyTree) -> Result:
         local = Ensemble(own, shared)
-        one, plan = local.one(jax.tree.map(lambda x: x[0], own))
+        one, plan = local.problem_of(jax.tree.map(lambda x: x[0], own))
         implicit, field = plan.method.solver.implicit, packed_field(one, plan)
         tile = choose_tile(field, one.ts[0], one.y0, local.count, parts.lanes, implicit)
         return run_batch(sensitivity, local, tile, engine)
 
     if sharding is None:
-        marked = one_direction(ensemble, sensitivity)
+        marked = restrict_ad_direction(ensemble, sensitivity)
         result = run_ordered((marked.per_trajectory, parts.work), marked.shared)
     else:
         ensemble = Ensemble(spread_out(ensemble.per_trajectory, sharding), ensemble.shared)
-        marked = one_direction(ensemble, sensitivity)
+        marked = restrict_ad_direction(ensemble, sensitivity)
         own = marked.per_trajectory, parts.work
         result = over_devices(run_ordered, own, marked.shared, sharding)
     return _solution(result, ensemble, found)
@@ -244,7 +244,7 @@ def _consistent_starts(
         return ensemble, None
 
     def one(rows: PyTree) -> tuple[Array, Array]:
-        problem, found = make_consistent(*ensemble.one(rows), algebraic)
+        problem, found = make_consistent(*ensemble.problem_of(rows), algebraic)
         return problem.y0, found
 
     y0, found = eqx.filter_vmap(one)(ensemble.per_trajectory)
@@ -267,7 +267,7 @@ def _flags(
 
 def _solution(result: Result, ensemble: Ensemble, found: Array | None) -> Solution:
     def one(rows: PyTree, result: Result, found: Array | None) -> Solution:
-        return solution_of(result, *ensemble.one(rows), True if found is None else found)
+        return solution_of(result, *ensemble.problem_of(rows), True if found is None else found)
 
     solution = eqx.filter_vmap(one)(ensemble.per_trajectory, result, found)
     share = jnp.mean(solution.stats.useful_share)  # each device's, in the place of each trajectory
