@@ -16,14 +16,12 @@ from ..integrate.step import IntegratorState, Method, attempt_step, initialise, 
 from ..problem.errors import OptionError, SolveError
 from ..problem.field import Field, VectorField, check_field, pack_field, trace_field
 from ..problem.jit import jit_with_captures
-from ..problem.state import Packing, arrays_of_args, check_state, is_traced
+from ..problem.state import Packing, check_state, is_traced
 from ..problem.status import Status
-from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.implicit.newton import Measure
 from ..solvers.implicit.rosenbrock23 import Rosenbrock23
 from ..solvers.linear import Dense, Krylov, LinearSolver
-from ..solvers.step_size import Tolerance, rms_norm
-from .options import check_max_steps, check_split
+from .prepare import Inputs, Options, Prepared, check_tolerances, prepare
 
 # The state is at rest after this number of consecutive accepted steps in each of which it changes
 # by at most this fraction of the tolerance.
@@ -98,20 +96,16 @@ def steady_state(
     Source: C. T. Kelley, D. E. Keyes, Convergence analysis of pseudo-transient continuation, SIAM
     J. Numer. Anal. 35 (1998).
     """
+    solver = Rosenbrock23(linear_solver=_find_linear_solver(linear_solver))
+    options = Options(solver=solver, rtol=rtol, atol=atol, max_steps=max_steps)
     f = check_field(f)
     y0 = check_state(y0)
     packing = Packing.of(y0)
-    solver = Rosenbrock23(linear_solver=_find_linear_solver(linear_solver))
-    solver.check(packing)
-    check_split(f, solver)
-    check_not_both_zero(rtol, atol)
-    rtol = check_tolerance("rtol", rtol, packing, y0)
-    atol = check_tolerance("atol", atol, packing, y0)
-    tolerance = Tolerance(rtol, atol, rms_norm)
-    method = Method(solver, solver.controller(), tolerance, None, check_max_steps(max_steps))
-    invariants = _check_conserved(conserved, solver.linear_solver, packing)
     time = jnp.asarray(t, packing.time_dtype)
-    result = jit_with_captures(_steady_state, f, y0, time, arrays_of_args(args), method, invariants)
+    inputs = Inputs(y0, time, args, *check_tolerances(options, y0, packing), packing)
+    prepared = prepare(f, inputs, options)
+    invariants = _check_conserved(conserved, solver.linear_solver, packing)
+    result = jit_with_captures(_steady_state, f, prepared, invariants)
     if throw:
         _raise_on_failure(result)
     return result
@@ -298,16 +292,14 @@ class _SteadyStateSearch:
         return end.y, tuple(n.astype(y.dtype) for n in (status, last.num_steps, end.count))
 
 
-def _steady_state(
-    f: VectorField, y0: PyTree, t: Array, args: PyTree, method: Method, invariants: Array | None
-) -> SteadyState:
-    packing = Packing.of(y0)
+def _steady_state(f: VectorField, prepared: Prepared, invariants: Array | None) -> SteadyState:
+    packing, y0, args = prepared.packing, prepared.y0, prepared.args
     packed = pack_field(trace_field(f, y0, args, packing), args, packing)
     packed_y0 = packing.pack(y0)
     start = packed_y0.reshape(-1)
     totals = None if invariants is None else jnp.sum(invariants * start, axis=1)
-    method = lax.stop_gradient(method)
-    search = _SteadyStateSearch(method, packed, packed_y0, t, invariants, totals)
+    method = lax.stop_gradient(prepared.method)
+    search = _SteadyStateSearch(method, packed, packed_y0, prepared.ts, invariants, totals)
 
     y, counts = lax.custom_root(
         lambda y: search.residual(y),  # a new bound method each time would defeat JAX's caches

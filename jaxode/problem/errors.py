@@ -1,7 +1,12 @@
 """The named errors of jaxode: each says what was wrong and what was expected."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+
+# Frames of these libraries are no lines of the user.
+_LIBRARIES = ("jaxode", "jax", "jaxlib", "equinox", "contextlib", "functools")
 
 
 class StateError(TypeError):
@@ -66,3 +71,11 @@ def unknown_name(what: str, name: str, valid_names: Iterable[str]) -> OptionErro
         else f"known: {', '.join(valid_names)}"
     )
     return OptionError(f"there is no {what} called {name!r}; {hint}")
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn at the innermost line of the call stack that is in no library."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

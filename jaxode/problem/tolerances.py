@@ -1,6 +1,5 @@
 """Validation of relative and absolute tolerances."""
 
-import warnings
 from typing import Any
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from .errors import ToleranceError, ToleranceWarning
+from .errors import ToleranceError, ToleranceWarning, warn_user
 from .state import Packing, is_traced
 
 
@@ -47,11 +46,10 @@ def _check_tolerance_values(name: str, leaves: list[Any], packing: Packing) -> N
         raise ToleranceError(f"{name} must be a non-negative number, got {values.tolist()}")
     finest = 10 * float(jnp.finfo(packing.real_dtype).eps)
     if name == "rtol" and 0 < np.min(values) < finest:
-        warnings.warn(
+        warn_user(
             f"rtol={np.min(values):.3g} is finer than {packing.real_dtype} resolves, about "
             f"{finest:.1g}: expect many steps and no gain; use float64 or loosen rtol",
             ToleranceWarning,
-            stacklevel=5,
         )
 
 
