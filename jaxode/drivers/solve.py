@@ -15,8 +15,10 @@ from ..solvers.base import Solver
 from ..solvers.step_size import Controller
 from .options import SaveName, Sensitivity, failure_advice, restrict_ad_direction
 from .prepare import Options, Prepared, prepare, trace_problem, trajectory_inputs
+from .solver_list import list_solvers
 
 
+@list_solvers
 def solve(
     f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree,
@@ -53,7 +55,7 @@ def solve(
       `(t0, t1)` saves the states at the two ends.
     - `args`: any pytree, passed to `f`.
     - `solver`: an object such as `jo.Tsit5()`, or a name (synonyms in parentheses):
-      the registry lists them.
+      {solvers}
     - `rtol`, `atol`: relative and absolute tolerance: a step is accepted if the norm of its error
       estimate, divided by `atol + rtol * |y|`, is at most 1. Both are numbers, or pytrees that
       broadcast against `y0`. They are traced: other values do not recompile. The defaults suit
