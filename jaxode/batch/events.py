@@ -25,15 +25,15 @@ def events_in_lanes(
 
     def each(function: Callable, *args: Any) -> Any:
         def one(rows: PyTree, *args: Any) -> Any:
-            return function(event_handler_of(*ensemble.one(rows)), *args)
+            return function(event_handler_of(*ensemble.problem_of(rows)), *args)
 
         return jax.vmap(one, in_axes=-1, out_axes=-1)(rows, *args)
 
     def write(log: Any, met: Array, count: Array, found: EventOccurrence, step: StepRecord) -> Any:
         if not saving:
             return log
-        values = found.t, found.y, found.which, step.index
+        values = found.t, found.y, found.index, step.index
         fits = met & (count < ensemble.config.max_events)
         return EventLog(*tile.put(log[:-1], fits, (numbers, count), values))
 
-    return EventBatching(each, write, bool(ensemble.shared[0].events), ensemble.jumps)
+    return EventBatching(each, write, bool(ensemble.shared[0].events), ensemble.has_jumps)

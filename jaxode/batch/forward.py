@@ -36,8 +36,8 @@ from ..integrate.step import (
     attempt_step,
     finalise,
     initialise,
+    needs_step,
     step_end,
-    under_way,
 )
 from ..problem.field import Split
 from ..problem.status import Status
@@ -114,7 +114,7 @@ class BatchRun(eqx.Module):
             lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False),
             self.ensemble.per_trajectory,
         )
-        problem, plan = self.ensemble.one(rows)
+        problem, plan = self.ensemble.problem_of(rows)
         ts, direction = problem.ts, direction_of(problem.ts)
         field = packed_field(problem, plan)
         moving = initialise(plan.method, field, problem.y0, ts[0], ts[-1])
@@ -134,12 +134,14 @@ class BatchRun(eqx.Module):
 
     def stop(self, lanes: LaneState) -> Array:
         """The time that the next step may not pass, of each lane or of all."""
-        return lanes.moving.event_state.stop if self.ensemble.jumps else self.span(lanes)[0]
+        return (
+            lanes.moving.event_state.stop_time if self.ensemble.has_jumps else self.span(lanes)[0]
+        )
 
     def over(self, lanes: LaneState) -> Array:
         """Which trajectories have ended."""
         t1, direction = self.span(lanes)
-        return ~under_way(self.ensemble.config.method, lanes.moving, direction, t1)
+        return ~needs_step(self.ensemble.config.method, lanes.moving, direction, t1)
 
     def result(self, lane: LaneState) -> tuple[Array, Array, Array]:
         """The state at a trajectory's end, the time reached, and status and counts."""
@@ -161,7 +163,7 @@ class BatchRun(eqx.Module):
         anyone = inside if inside is None or inside is True else jnp.any(inside)
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
         (_, direction), stop = self.span(lanes), self.stop(lanes)
-        if self.ensemble.jumps:
+        if self.ensemble.has_jumps:
             field = one_sided_field(field, lanes.moving.t, stop)
         moving, steps = attempt_step(method, field, lanes.moving, direction, stop, lambda _: anyone)
         if isinstance(inside, Array):  # a lane's count leaves out stages for another one's sake
@@ -178,7 +180,7 @@ class BatchRun(eqx.Module):
         def in_lanes(pick: Callable[[Any], Callable]) -> Callable[..., Array]:
             def many(t: Array, y: Array, half: int | None = None) -> Array:
                 def one(rows: PyTree, t: Array, y: Array) -> Array:
-                    return pick(packed_field(*self.ensemble.one(rows)))(t, y, half)
+                    return pick(packed_field(*self.ensemble.problem_of(rows)))(t, y, half)
 
                 # The state of a stage enters each component of its slope: computed once, not there.
                 y = lax.optimization_barrier(y)
@@ -187,7 +189,7 @@ class BatchRun(eqx.Module):
             return many
 
         def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
-            return packed_jacobian(*self.ensemble.one(rows))(t, y)
+            return packed_jacobian(*self.ensemble.problem_of(rows))(t, y)
 
         def with_jacobian(field: Callable[..., Array]) -> Callable[..., Array]:
             if self.ensemble.shared[0].jac is None:

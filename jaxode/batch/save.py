@@ -14,7 +14,7 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..integrate.save import StepRecord, in_order, missing_value, reached_of
-from ..integrate.xla_loops import chunk_size, host_controls_loops, masked_while, size_of
+from ..integrate.xla_loops import chunk_size, host_controls_loops, masked_while, num_elements
 from .queue import LaneTile
 
 
@@ -100,7 +100,7 @@ class LaneSaveAtTimes(eqx.Module):
         if not host_controls_loops():
             return lax.while_loop(lambda s: jnp.any(s[0]), put, start)[1:]
         count, rows = jax.tree.leaves(buffers)[0].shape[0], self.ts.shape[-1]
-        many = chunk_size(rows - 1, size_of(buffers, count * rows) * self.tile.width)
+        many = chunk_size(rows - 1, num_elements(buffers, count * rows) * self.tile.width)
         return masked_while(lambda s: jnp.any(s[0]), put_many, start, many == rows - 1)[1:]
 
     def _passed(

@@ -1,1 +1,1 @@
-"""The routines that users call, and their options."""
+"""The drivers that users call (`solve`, `solve_batch`, `steady_state`, `odeint`), their options."""

@@ -1,4 +1,4 @@
-"""`odeint`, for code written against `jax.experimental.ode`."""
+"""`odeint`, with the signature of `jax.experimental.ode.odeint`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,46 +25,48 @@ def odeint(
     mxstep: float = jnp.inf,
     hmax: ArrayLike = jnp.inf,
 ) -> PyTree:
-    """Solve `dy/dt = func(y, t, *args)`, as `jax.experimental.ode.odeint` does.
+    """Solve `dy/dt = func(y, t, *args)` with the signature of `jax.experimental.ode.odeint`.
 
-    Differs from it in this: `t` may run either way, the tolerances are traced, the gradient (to
-    `y0`, `t`, `args` and what `func` closes over) is that of the computed solution, and a solve
-    that fails raises `SolveError` outside `jit` and leaves NaN inside.
+    Unlike that function: `t` may increase or decrease; the tolerances may be traced; the gradient
+    (with respect to `y0`, `t`, `args` and captured variables of `func`) is that of the computed
+    solution; and a solve that fails raises `SolveError` outside `jit`, and returns NaN inside.
 
     **Arguments:**
 
-    - `func`: the field, `(y, t, *args)` to the shapes of `y`. `y0`: pytree of arrays.
-    - `t`: times, shape `(n,)`, monotone. `args`: pytrees of arrays.
-    - `rtol`, `atol`: by default 1.4e-8, or 1.4e-6 for a float32 state, which resolves no more.
-    - `mxstep`: the most steps of the whole solve; 16384 if infinite. `hmax`: the largest step.
+    - `func`: the vector field, a function `(y, t, *args)` that returns a pytree like `y`.
+    - `y0`: the initial state, a pytree of floating-point or complex arrays.
+    - `t`: times, shape `(n,)` with `n >= 2`, monotone. `args`: pytrees of arrays.
+    - `rtol`, `atol`: by default 1.4e-8, or 1.4e-6 for a float32 state, whose precision is lower.
+    - `mxstep`: the largest number of steps of the whole solve; 16384 if infinite.
+    - `hmax`: the largest step size.
 
     **Returns:** the states at `t`, a pytree like `y0` with a leading axis of times.
 
-    **Raises:** as `solve`.
+    **Raises** and **warns** as `solve`.
     """
     if not callable(func):
         raise FieldError(f"func must be callable as func(y, t, *args), got {func!r}")
     if not mxstep >= 1:
         raise OptionError(f"mxstep must be at least one, got {mxstep!r}")
     y0 = check_state(y0)
-    usual = 1.4e-8 if Packing.of(y0).real_dtype == jnp.float64 else 1.4e-6
+    default_tolerance = 1.4e-8 if Packing.of(y0).real_dtype == jnp.float64 else 1.4e-6
 
     unbounded = not is_traced(hmax) and bool(np.all(np.isinf(hmax)))
     return solve(
-        _Swapped(func),
+        _SwappedArguments(func),
         y0,
         t,
         args,
         solver="dopri5",
-        rtol=usual if rtol is None else rtol,
-        atol=usual if atol is None else atol,
+        rtol=default_tolerance if rtol is None else rtol,
+        atol=default_tolerance if atol is None else atol,
         controller=PID(dtmax=None if unbounded else hmax),
         max_steps=16384 if mxstep == jnp.inf else int(mxstep),
     ).ys
 
 
-class _Swapped(eqx.Module):
-    """A field of `(y, t, *args)` as one of `(t, y, args)`."""
+class _SwappedArguments(eqx.Module):
+    """A vector field `(t, y, args)` made from a function `(y, t, *args)`."""
 
     func: Callable[..., PyTree]
 

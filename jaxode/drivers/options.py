@@ -1,4 +1,4 @@
-"""The options of a solve, by name or object, made into the objects that the engine runs on."""
+"""Validation of the options of a solve: names and objects become solver, method, sensitivity."""
 
 import inspect
 from collections.abc import Callable
@@ -10,12 +10,11 @@ import numpy as np
 from jax import Array
 
 from ..integrate.step import Method
-from ..problem.closure import ClosedFunction, close
+from ..problem.closure import ClosedFunction, closure_convert
 from ..problem.errors import FieldError, OptionError, unknown_name
 from ..problem.field import Split
 from ..problem.state import Packing, is_traced
-from ..problem.validation import check_count, check_positive
-from ..problem.validation import find as _find
+from ..problem.validation import check_count, check_positive, find_option
 from ..sensitivity.ad_direction import BACKWARD, backwards_only
 from ..sensitivity.continuous.options import Continuous
 from ..sensitivity.discrete.options import Discrete
@@ -39,56 +38,56 @@ SaveName = Literal["ts", "steps", "dense"]
 
 
 def find_solver(solver: Any) -> Solver:
-    """The solver by name or object.
+    """Find the solver by name or object.
 
-    **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or anything
-    else.
+    **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or an object
+    that is no solver.
     """
-    return _find("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
+    return find_option("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
 
 
 def solver_for(sensitivity: Sensitivity, solver: Any) -> Solver:
-    """The solver by name or object, made reversible where its steps are to be undone.
+    """Find the solver; for `Reversible`, make it reversible.
 
-    **Raises:** `OptionError` as `find_solver`, and where they cannot be undone.
+    **Raises:** `OptionError` as `find_solver`, and if the solver cannot be made reversible.
     """
     solver = find_solver(solver)
     return sensitivity.solver(solver) if isinstance(sensitivity, Reversible) else solver
 
 
-def advice_of(sensitivity: Sensitivity) -> str:
-    """What its users should know of a solve that ran out of steps."""
+def failure_advice(sensitivity: Sensitivity) -> str:
+    """The further cause, if any, that this sensitivity adds for a solve that ran out of steps."""
     return sensitivity.ADVICE if isinstance(sensitivity, Reversible) else ""
 
 
 def check_split(f: Any, solver: Solver) -> None:
-    """**Raises:** `OptionError` where the field is in two parts and the solver takes one."""
+    """Check that the solver accepts a field in two parts. **Raises:** `OptionError`."""
     if isinstance(f, Split) and not solver.imex:
-        able = " or ".join(sorted(repr(name) for name, kind in SOLVERS.items() if kind.imex))
+        imex = " or ".join(sorted(repr(name) for name, kind in SOLVERS.items() if kind.imex))
         raise OptionError(
             f"a field in two parts (stiff, other) needs a solver that treats one implicitly, one "
-            f"explicitly: use solver={able} instead of {type(solver).__name__}, or give their sum"
+            f"explicitly: use solver={imex} instead of {type(solver).__name__}, or give their sum"
         )
 
 
 def find_sensitivity(sensitivity: Any) -> Sensitivity:
-    """The way to differentiate, by name or object. **Raises:** `OptionError`, as above."""
-    return _find("sensitivity", sensitivity, SENSITIVITIES, Sensitivity, "jo.Discrete()")
+    """Find the sensitivity by name or object. **Raises:** `OptionError`, as `find_solver`."""
+    return find_option("sensitivity", sensitivity, SENSITIVITIES, Sensitivity, "jo.Discrete()")
 
 
-def one_direction(tree: Any, sensitivity: Sensitivity) -> Any:
-    """What a solve is differentiated by, marked: forwards **raises** where that is not meant."""
+def restrict_ad_direction(tree: Any, sensitivity: Sensitivity) -> Any:
+    """Mark the inputs of a solve, so that forward mode raises unless `sensitivity` supports it."""
     if isinstance(sensitivity, Forward):
         return tree
     return backwards_only(tree, BACKWARD.format(f"sensitivity=jo.{type(sensitivity).__name__}()"))
 
 
 def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Controller:
-    """The controller to use with `solver`: the given one, else PID or steps of `dt`.
+    """Find the step-size controller: the given one, else the solver's, else fixed steps of `dt`.
 
-    `ts` are the times of the solve, or None where they are not known yet.
+    `ts` are the times of the solve, or None if they are traced.
 
-    **Raises:** `OptionError` where the controller, the solver and `dt` do not go together.
+    **Raises:** `OptionError` if the controller, the solver and `dt` are incompatible.
     """
     name, adaptive = type(solver).__name__, solver.error_exponent is not None
     if controller is None:
@@ -99,7 +98,7 @@ def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Contro
                 f"{name} takes fixed steps: give dt=, or controller=jo.Grid(times), or a solver "
                 'that chooses its steps, such as "tsit5"'
             )
-        return _traceable(Fixed(dt))
+        return _with_array_leaves(Fixed(dt))
     if inspect.isclass(controller) or not isinstance(controller, PID | Fixed | Grid):
         shown = controller.__name__ if inspect.isclass(controller) else repr(controller)
         raise OptionError(
@@ -119,7 +118,7 @@ def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Contro
         check_dt(controller.dt)
     if isinstance(controller, Grid):
         _check_grid(controller, ts)
-    return _traceable(controller)
+    return _with_array_leaves(controller)
 
 
 def find_method(
@@ -131,42 +130,45 @@ def find_method(
     max_steps: Any,
     ts: Any,
     packing: Packing,
-    meter: Callable[..., None] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> Method:
-    """How to step, from the options; `ts` as for `find_controller`, the rest checked already.
+    """Make the numerical method; `ts` as in `find_controller`, tolerances already checked.
 
-    **Raises:** `OptionError` where they do not go together; `StateError` where the solver cannot
-    step such a state.
+    **Raises:** `OptionError` if options are incompatible; `StateError` if the solver does not
+    support such a state.
     """
     solver = find_solver(solver)
     solver.check(packing)
     check_dt(dt)
     controller = find_controller(controller, solver, dt, ts)
     tolerance = Tolerance(rtol, atol, norm_of(controller))
-    first = array_dt(dt, controller, packing.time_dtype)
-    return Method(solver, controller, tolerance, first, check_max_steps(max_steps), meter)
+    first_dt = initial_step(dt, controller, packing.time_dtype)
+    return Method(solver, controller, tolerance, first_dt, check_max_steps(max_steps), progress)
 
 
 def find_algebraic(solver: Solver) -> Algebraic | None:
-    """What a singular mass matrix leaves of algebraic equations; None where there are none.
+    """Find the algebraic equations of a singular mass matrix; None if it is regular or absent.
 
-    A mass matrix that is traced is taken for regular, or `y0` for consistent.
+    A traced mass matrix, whose values are unknown, returns None: it has to be regular, or `y0`
+    consistent.
     """
     mass = getattr(solver, "mass", None)
     return None if mass is None or is_traced(mass) else algebraic_part(mass)
 
 
-def close_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> ClosedFunction | None:
-    """The solver's `jac` with every array that it closes over as a leaf.
+def trace_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> ClosedFunction | None:
+    """Closure-convert the solver's `jac`; None if it has none.
 
-    **Raises:** `FieldError` where it does not return an `(n, n)` array of real numbers.
+    **Raises:** `FieldError` if it does not return a real array of shape `(n, n)`.
     """
     jac = getattr(solver, "jac", None)
     if jac is None:
         return None
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
-        closed, output = close(lambda t, y, args: jnp.asarray(jac(t, y, args)), t, y0, args)
+        closed, output = closure_convert(
+            lambda t, y, args: jnp.asarray(jac(t, y, args)), t, y0, args
+        )
     except TypeError as error:
         raise FieldError(f"calling jac(t, y, args) failed: {error}") from error
     if output.shape != (packing.size,) * 2 or not jnp.issubdtype(output.dtype, jnp.floating):
@@ -177,18 +179,18 @@ def close_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> Clos
     return closed
 
 
-def _traceable(controller: Controller) -> Controller:
-    """Its numbers as arrays, so that changing one never recompiles."""
+def _with_array_leaves(controller: Controller) -> Controller:
+    """Make the numbers of a controller arrays, so that changing one never recompiles."""
     return jax.tree.map(jnp.asarray, controller)
 
 
 def check_dt(dt: Any) -> None:
-    """**Raises:** `OptionError` unless `dt` is None or a positive number."""
+    """Check that `dt` is None or a positive number. **Raises:** `OptionError`."""
     check_positive("dt", dt, remark=", backwards in time too")
 
 
 def check_save(save: Any) -> str | Callable:
-    """**Raises:** `OptionError` unless `save` is a known name or a function."""
+    """Check that `save` is a known name or a function. **Raises:** `OptionError`."""
     if callable(save):
         return save
     if not isinstance(save, str):
@@ -199,11 +201,12 @@ def check_save(save: Any) -> str | Callable:
 
 
 def check_max_steps(max_steps: Any) -> int:
-    """**Raises:** `OptionError` unless `max_steps` is a positive integer."""
+    """Check that `max_steps` is a positive integer. **Raises:** `OptionError`."""
     return check_count("max_steps", max_steps)
 
 
 def _check_grid(grid: Grid, ts: Any) -> None:
+    """Check that a grid is monotone and spans the times `ts`. **Raises:** `OptionError`."""
     if is_traced(grid.times):
         return
     times = np.asarray(grid.times, float)
@@ -221,10 +224,10 @@ def _check_grid(grid: Grid, ts: Any) -> None:
 
 
 def norm_of(controller: Controller) -> Callable[[Array], Array]:
-    """The error norm that the controller measures by."""
+    """The norm of the scaled error that the controller uses."""
     return controller.norm_function() if isinstance(controller, PID) else NORMS["rms"]
 
 
-def array_dt(dt: Any, controller: Controller, dtype: np.dtype) -> Array | None:
-    """The first step's size for an adaptive controller, or `None` to have it chosen."""
+def initial_step(dt: Any, controller: Controller, dtype: np.dtype) -> Array | None:
+    """The size of the first step of an adaptive controller; None to choose it automatically."""
     return None if dt is None or not controller.adaptive else jnp.asarray(dt, dtype)

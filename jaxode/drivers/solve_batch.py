@@ -1,4 +1,4 @@
-"""`solve_batch`: many trajectories of one field, each with steps of its own."""
+"""`solve_batch`: the driver for many trajectories of one field, each with its own step sizes."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,7 +12,6 @@ from jax.sharding import NamedSharding
 from jaxtyping import ArrayLike, PyTree
 
 from ..batch.axes import (
-    NAMES,
     arranged,
     axes_of,
     check_not_empty,
@@ -25,36 +24,21 @@ from ..batch.order import check_work, longest_first
 from ..batch.sharding import find_sharding, over_devices, spread_out
 from ..batch.tile_width import check_lanes, choose_tile
 from ..integrate.ensemble import Ensemble
-from ..integrate.events.event import AtRest, Event, Jumps, close_apply, close_events
-from ..integrate.events.options import EventOptions, find_event_options
+from ..integrate.events.event import AtRest, Event, Jumps
 from ..integrate.forward import Result, solution_of
-from ..integrate.ivp import IVP, SolveConfig, make_consistent, packed_field, without_gradient
-from ..integrate.progress import find_counter
+from ..integrate.ivp import IVP, SolveConfig, make_consistent, packed_field
 from ..integrate.solution import Solution, raise_on_failure
-from ..integrate.step import Method
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
-from ..problem.closure import close
-from ..problem.field import VectorField, check_field, close_field
+from ..problem.field import VectorField, check_field
 from ..problem.jit import jit_with_captures
-from ..problem.state import Packing, arrays_of_args, check_state, is_traced
-from ..problem.tolerances import check_some_tolerance, check_tolerance_of_batch
+from ..problem.state import Packing, check_state, is_traced
+from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
 from .backend import run_batch
-from .options import (
-    SaveName,
-    Sensitivity,
-    advice_of,
-    check_save,
-    check_split,
-    close_jacobian,
-    find_algebraic,
-    find_method,
-    find_sensitivity,
-    one_direction,
-    solver_for,
-)
+from .options import SaveName, Sensitivity, failure_advice, restrict_ad_direction
+from .prepare import Inputs, Options, Prepared, prepare, trace_problem
 
 
 def solve_batch(
@@ -82,206 +66,241 @@ def solve_batch(
     kernel: Literal["auto"] | bool = "auto",
     work: ArrayLike | None = None,
 ) -> Solution:
-    """Solve `dy/dt = f(t, y, args)` for many trajectories, each with its own steps.
+    """Solve `dy/dt = f(t, y, args)` for many trajectories, each with its own step sizes.
 
-    Every trajectory ends with the values, the status and the counts of its own `solve`, to
-    rounding; none waits for another, and one that fails leaves the rest as they are. A gradient
-    by what they share is summed over them inside the solve.
+    Each trajectory gets the values, status and statistics of its own `solve`, to rounding. No
+    trajectory waits for another one, and one that fails leaves the others unchanged. The gradient
+    with respect to shared inputs is summed over the trajectories inside the solve.
 
-    **Arguments:** as of `solve`, but for
+    **Arguments:** as for `solve`, except
 
     - `f`: the vector field of one trajectory, shared by all.
     - `y0`, `ts`, `args`: those of all trajectories, or shared ones.
-    - `in_axes`: which axis of `y0`, `ts` and `args` counts the trajectories, as in `jax.vmap`: an
-      integer, None for what is shared, or a pytree of these. Two entries more give the axes of
+    - `in_axes`: the axes of `y0`, `ts` and `args` that count the trajectories, as in `jax.vmap`: an
+      integer, None for shared inputs, or a pytree of these. Two more entries give the axes of
       `rtol` and `atol`.
-    - `jumps`: those of all trajectories, shape `(k,)`, or of each, shape `(trajectories, k)`; rows
-      that need fewer are filled up with times outside `ts`.
+    - `jumps`: shared ones, shape `(k,)`, or those of each trajectory, shape `(trajectories, k)`;
+      pad shorter rows with times outside of `ts`.
     - `throw`: outside `jit` and `vmap`, raise if any trajectory fails. By default a trajectory that
-      fails is NaN from there on, and `sols.status` says why.
-    - `progress`: show a bar of the trajectories that are done (needs tqdm).
-    - `lanes`: how many trajectories step together; None to choose by state, field and backend. In
-      a kernel, a power of two: those that end together.
+      fails is NaN from there on, and `sols.status` gives the reason.
+    - `progress`: show a progress bar of finished trajectories (needs tqdm).
+    - `lanes`: the number of trajectories that step together in SIMD lanes; None to choose it by
+      state, field and backend. For a kernel: lanes per block, rounded down to a power of two.
     - `sharding`: spreads the trajectories over devices, `NamedSharding(mesh, PartitionSpec(axis))`;
-      by default as the first mapped array is spread. Each device runs its share by itself.
-    - `kernel`: carry out the whole solve in one kernel, each trajectory in the registers of one
-      thread of a GPU. True: **raises** `OptionError` with what is in the way, where something is
-      (on a CPU kernels are interpreted, for tests). "auto": where it pays; so far nowhere, for it
-      has not been measured. `sols.stats.engine` says what ran. Differentiated backwards once alone;
-      and what `f` multiplies by a constant zero is zero, of NaN too.
-    - `work`: how much each trajectory is expected to take, shape `(trajectories,)`, in any unit.
-      Those that take long begin first, side by side: the others do not wait for them.
+      by default that of the first mapped array. Each device solves its share independently.
+    - `kernel`: True to run the whole solve in one Pallas kernel, each trajectory in the registers
+      of one GPU thread; **raises** `OptionError` with the reason if that is impossible. (On a CPU
+      kernels are interpreted, for tests.) "auto" for a kernel where it is known to be faster: so
+      far nowhere, because that has not been measured. `sols.stats.engine` tells what ran. A kernel
+      has first derivatives only, backwards; and a product of `f` with a constant zero is zero, also
+      for NaN.
+    - `work`: the expected work of each trajectory, shape `(trajectories,)`, in any unit. The
+      longest trajectories start first, side by side, so that the others do not wait for them.
 
-    **Returns:** a `Solution` whose arrays have a first axis of trajectories: `ys` is
-    `(trajectories, times, ...)`, `status` is `(trajectories,)`. `ts` alone has it only where the
-    times were mapped. `sols(t)` with `save="dense"` works as for one.
+    **Returns:** a `Solution` whose arrays have a first axis of trajectories: `ys` has the shape
+    `(trajectories, times, ...)`, `status` the shape `(trajectories,)`. `ts` has that axis only if
+    the times are mapped. `sols(t)` works with `save="dense"`.
 
-    **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` for more than the machine
-    holds, and what `solve` raises.
+    **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` if the results exceed the
+    machine's memory, and the errors of `solve`. **Warns:** `ToleranceWarning`.
     """
-    f = check_field(f)
-    axes = axes_of(in_axes)
-    check_not_empty(y0, axes["y0"])
-    ts, axes["ts"] = times_of_batch(ts, axes["ts"])
-    given = {"y0": check_state(y0), "ts": ts, "args": args, "rtol": rtol, "atol": atol}
-    trees, mapped, count = arranged(given, axes)
-    trees["y0"] = repeated(trees["y0"], mapped["y0"], count)
-    one = jax.tree.map(shape_of_one, trees["y0"])
-    packing = Packing.of(one)
-    times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
-    check_some_tolerance(rtol, atol)
-    rtol, atol = (
-        check_tolerance_of_batch(name, trees[name], mapped[name], packing, one)
-        for name in ("rtol", "atol")
+    options = Options(
+        solver=solver,
+        rtol=rtol,
+        atol=atol,
+        dt=dt,
+        controller=controller,
+        save=save,
+        sensitivity=sensitivity,
+        events=events,
+        jumps=jumps,
+        max_events=max_events,
+        max_steps=max_steps,
+        progress=progress,
     )
-    known = None if is_traced(ts) or mapped["ts"] else ts
-    meter = find_counter(progress)
-    sensitivity = find_sensitivity(sensitivity)
-    solver = solver_for(sensitivity, solver)
-    engine = find_kernel_policy(kernel, check_lanes(lanes))
-    method = find_method(solver, controller, rtol, atol, dt, max_steps, known, packing, meter)
-    switches = find_event_options(events, jumps, max_events, method.controller, packing, count)
-    check_split(f, method.solver)
-    args = arrays_of_args(trees["args"])
-    algebraic = find_algebraic(method.solver)
-    rest = check_lanes(lanes), algebraic, switches, check_work(work, count)
-    parts = _BatchParts(trees["y0"], times, args, method, check_save(save), *rest)
-    flags = mapped["ts"], mapped["args"], [any(jax.tree.leaves(mapped[n])) for n in NAMES[3:]]
-    _refuse_too_much(parts, mapped["args"], packing, count)
-    spread = find_sharding(sharding, jax.tree.leaves(given))
-    solution = jit_with_captures(_solve_batch, f, parts, flags, sensitivity, spread, engine)
+    f = check_field(f)
+    inputs, mapped, leaves = _batch_inputs(y0, ts, args, options, in_axes)
+    assert inputs.count is not None
+    batch = _Batch(
+        prepared=prepare(f, inputs, options),
+        mapped=mapped,
+        lanes=check_lanes(lanes),
+        work=check_work(work, inputs.count),
+        kernel_policy=find_kernel_policy(kernel, check_lanes(lanes)),
+        sharding=find_sharding(sharding, leaves),
+    )
+    _check_memory(batch)
+    solution = jit_with_captures(_solve_batch, f, batch)
     if throw:
-        raise_on_failure(solution, advice_of(sensitivity))
+        raise_on_failure(solution, failure_advice(batch.prepared.sensitivity))
     return solution
 
 
-class _BatchParts(NamedTuple):
-    """The arguments after their checks; mapped arrays have their trajectories first."""
+class _Mapped(NamedTuple):
+    """Flags that are True for arrays with a first axis of trajectories; `args` is a pytree."""
 
-    y0: PyTree
-    ts: Array
+    ts: bool
     args: PyTree
-    method: Method
-    save: str | Callable
+    rtol: bool
+    atol: bool
+
+
+class _Batch(eqx.Module):
+    """A prepared batch, and how to run it; mapped arrays have a first axis of trajectories."""
+
+    prepared: Prepared
+    mapped: _Mapped
     lanes: int | None
-    algebraic: Algebraic | None
-    switches: EventOptions
     work: Array | None
+    kernel_policy: KernelPolicy
+    sharding: NamedSharding | None
+
+    @property
+    def count(self) -> int:
+        """The number of trajectories."""
+        return jax.tree.leaves(self.prepared.y0)[0].shape[0]
+
+    @property
+    def example(self) -> tuple[PyTree, PyTree]:
+        """The shapes and dtypes of `y0` and `args` of one trajectory."""
+        y0, args = self.prepared.y0, self.prepared.args
+        one_args = jax.tree.map(
+            lambda x, own: shape_of_one(x) if own else x, args, self.mapped.args
+        )
+        return jax.tree.map(shape_of_one, y0), one_args
 
 
-def _refuse_too_much(parts: _BatchParts, own_args: PyTree, packing: Packing, count: int) -> None:
-    """**Raises:** `OutOfMemoryError` if the machine cannot hold what is asked for."""
-    save, read = parts.save, None
-    if callable(save):
-        y0 = jax.tree.map(shape_of_one, parts.y0)
-        args = jax.tree.map(lambda x, own: shape_of_one(x) if own else x, parts.args, own_args)
-        t = jax.ShapeDtypeStruct((), packing.real_dtype)
-        read = eqx.filter_eval_shape(save, t, y0, args)
-    saved = bytes_of_saved(save, packing, parts.method, parts.ts.shape[-1], read)
-    ends = 2 * packing.size * packing.dtype.itemsize
-    met = bytes_of_events(parts.switches, packing)
-    refuse_too_much({"saved values": saved, "events": met, "first and last states": ends}, count)
+def _batch_inputs(
+    y0: PyTree, ts: Any, args: PyTree, options: Options, in_axes: Any
+) -> tuple[Inputs, _Mapped, list[Any]]:
+    """Validate the inputs of a batch, and move their mapped axes first.
 
+    Returns the inputs, the flags of mapped arrays, and the arrays as the user gives them.
 
-def _solve_batch(
-    f: VectorField,
-    parts: _BatchParts,
-    mapped: tuple[bool, PyTree, list[bool]],
-    sensitivity: Sensitivity,
-    sharding: NamedSharding | None,
-    engine: KernelPolicy,
-) -> Solution:
-    own_ts, own_args, own_tolerances = mapped
-    switches = parts.switches
-    y0 = jax.tree.map(shape_of_one, parts.y0)
-    args = jax.tree.map(lambda x, own: shape_of_one(x) if own else x, parts.args, own_args)
-    number = parts.ts.shape[-1]
-    packing, save, read = Packing.of(y0), parts.save, None
-    if callable(save):
-        read, _ = close(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
-        save = "ts"
-    elif save == "ts" and number == 2 and not switches.terminal:
-        save = "ends"
-    field = close_field(f, y0, args, packing)
-    method = dataclasses.replace(without_gradient(parts.method), restarts=switches.any)
-    plan = SolveConfig(method, save, packing, parts.algebraic, switches.max_events)  # pyright: ignore[reportArgumentType]
-    jac = close_jacobian(parts.method.solver, y0, args, packing)
-    events = close_events(switches.events, field, y0, args, packing)
-    states = jax.vmap(packing.pack)(parts.y0)
-    kick = close_apply("jo.Jumps", switches.apply, y0, args, packing)
-    parts_of_it = parts.ts, parts.args, read, jac, events, switches.jumps, kick
-    problem = IVP(field, states, *parts_of_it)
-    flags = _flags(problem, plan, own_ts, own_args, own_tolerances)
-    ensemble = Ensemble(*eqx.partition((problem, plan), flags))
-    ensemble, found = _consistent_starts(ensemble, parts.algebraic)
-
-    def run_ordered(own: PyTree, shared: PyTree) -> Result:
-        return longest_first(run, own[0], shared, own[1])
-
-    def run(own: PyTree, shared: PyTree) -> Result:
-        local = Ensemble(own, shared)
-        one, plan = local.one(jax.tree.map(lambda x: x[0], own))
-        implicit, field = plan.method.solver.implicit, packed_field(one, plan)
-        tile = choose_tile(field, one.ts[0], one.y0, local.count, parts.lanes, implicit)
-        return run_batch(sensitivity, local, tile, engine)
-
-    if sharding is None:
-        marked = one_direction(ensemble, sensitivity)
-        result = run_ordered((marked.per_trajectory, parts.work), marked.shared)
-    else:
-        ensemble = Ensemble(spread_out(ensemble.per_trajectory, sharding), ensemble.shared)
-        marked = one_direction(ensemble, sensitivity)
-        own = marked.per_trajectory, parts.work
-        result = over_devices(run_ordered, own, marked.shared, sharding)
-    return _solution(result, ensemble, found)
-
-
-def _consistent_starts(
-    ensemble: Ensemble, algebraic: Algebraic | None
-) -> tuple[Ensemble, Array | None]:
-    """The ensemble with starts that satisfy its algebraic equations, and which could be found."""
-    if algebraic is None:
-        return ensemble, None
-
-    def one(rows: PyTree) -> tuple[Array, Array]:
-        problem, found = make_consistent(*ensemble.one(rows), algebraic)
-        return problem.y0, found
-
-    y0, found = eqx.filter_vmap(one)(ensemble.per_trajectory)
-    problem, plan = ensemble.per_trajectory
-    return Ensemble((dataclasses.replace(problem, y0=y0), plan), ensemble.shared), found
-
-
-def _flags(
-    problem: IVP, config: SolveConfig, ts: bool, args: PyTree, tolerances: list[bool]
-) -> tuple[IVP, SolveConfig]:
-    """Which leaves each trajectory has for itself."""
-    none = jax.tree.map(lambda _: False, (problem, config))
-    own_jumps = None if problem.jumps is None else problem.jumps.ndim == 2
-    own_problem = dataclasses.replace(none[0], y0=True, ts=ts, args=args, jumps=own_jumps)
-    own_plan = eqx.tree_at(
-        lambda p: (p.method.tolerance.rtol, p.method.tolerance.atol), none[1], tuple(tolerances)
+    **Raises:** `BatchError`, `StateError`, `TimesError`, `ToleranceError`.
+    """
+    axes = axes_of(in_axes)
+    check_not_empty(y0, axes["y0"])
+    ts, axes["ts"] = times_of_batch(ts, axes["ts"])
+    user_trees = {
+        "y0": check_state(y0), "ts": ts, "args": args, "rtol": options.rtol, "atol": options.atol,
+    }  # fmt: skip
+    trees, mapped, count = arranged(user_trees, axes)
+    y0 = _over_trajectories(trees["y0"], mapped["y0"], count)
+    example = jax.tree.map(shape_of_one, y0)
+    packing = Packing.of(example)
+    times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
+    check_not_both_zero(options.rtol, options.atol)
+    rtol, atol = (
+        check_tolerance_of_batch(name, trees[name], mapped[name], packing, example)
+        for name in ("rtol", "atol")
     )
-    return own_problem, own_plan
+    known_ts = None if is_traced(ts) or mapped["ts"] else ts
+    inputs = Inputs(y0, times, trees["args"], rtol, atol, packing, known_ts, count)
+    any_rtol, any_atol = (any(jax.tree.leaves(mapped[name])) for name in ("rtol", "atol"))
+    flags = _Mapped(mapped["ts"], mapped["args"], any_rtol, any_atol)
+    return inputs, flags, jax.tree.leaves(user_trees)
 
 
-def _solution(result: Result, ensemble: Ensemble, found: Array | None) -> Solution:
-    def one(rows: PyTree, result: Result, found: Array | None) -> Solution:
-        return solution_of(result, *ensemble.one(rows), True if found is None else found)
-
-    solution = eqx.filter_vmap(one)(ensemble.per_trajectory, result, found)
-    share = jnp.mean(solution.stats.useful_share)  # each device's, in the place of each trajectory
-    solution = dataclasses.replace(
-        solution, stats=dataclasses.replace(solution.stats, useful_share=share)
-    )
-    shared = ensemble.shared[0].ts
-    if shared is None or ensemble.config.save == "steps":
-        return solution
-    return dataclasses.replace(solution, ts=shared)
-
-
-def repeated(tree: PyTree, mapped: PyTree, count: int) -> PyTree:
-    """The same with a first axis of `count` trajectories in the leaves that have none."""
+def _over_trajectories(tree: PyTree, mapped: PyTree, count: int) -> PyTree:
+    """Broadcast the leaves that are not mapped along a first axis of `count` trajectories."""
     return jax.tree.map(
         lambda x, flag: x if flag else jnp.broadcast_to(x, (count, *x.shape)), tree, mapped
     )
+
+
+def _check_memory(batch: _Batch) -> None:
+    """Check that the machine's memory holds the results. **Raises:** `OutOfMemoryError`."""
+    prepared, values = batch.prepared, None
+    packing = prepared.packing
+    if callable(prepared.save):
+        t = jax.ShapeDtypeStruct((), packing.real_dtype)
+        values = eqx.filter_eval_shape(prepared.save, t, *batch.example)
+    num_times = prepared.ts.shape[-1]
+    saved = bytes_of_saved(prepared.save, packing, prepared.method, num_times, values)
+    ends = 2 * packing.size * packing.dtype.itemsize
+    events = bytes_of_events(prepared.events, packing)
+    needs = {"saved values": saved, "events": events, "first and last states": ends}
+    refuse_too_much(needs, batch.count)
+
+
+def _solve_batch(f: VectorField, batch: _Batch) -> Solution:
+    prepared, sensitivity = batch.prepared, batch.prepared.sensitivity
+    pack = jax.vmap(prepared.packing.pack)
+    problem, config = trace_problem(f, prepared, *batch.example, pack)
+    flags = _per_trajectory_flags(problem, config, batch.mapped)
+    ensemble = Ensemble(*eqx.partition((problem, config), flags))
+    ensemble, consistent = _make_consistent_starts(ensemble, prepared.algebraic)
+
+    def run_sorted(inputs: PyTree, shared: PyTree) -> Result:
+        per_trajectory, work = inputs
+        return longest_first(run, per_trajectory, shared, work)
+
+    def run(per_trajectory: PyTree, shared: PyTree) -> Result:
+        local = Ensemble(per_trajectory, shared)
+        first, config = local.problem_of(jax.tree.map(lambda x: x[0], per_trajectory))
+        implicit, field = config.method.solver.implicit, packed_field(first, config)
+        tile = choose_tile(field, first.ts[0], first.y0, local.count, batch.lanes, implicit)
+        return run_batch(sensitivity, local, tile, batch.kernel_policy)
+
+    if batch.sharding is None:
+        marked = restrict_ad_direction(ensemble, sensitivity)
+        result = run_sorted((marked.per_trajectory, batch.work), marked.shared)
+    else:
+        spread = spread_out(ensemble.per_trajectory, batch.sharding)
+        ensemble = Ensemble(spread, ensemble.shared)
+        marked = restrict_ad_direction(ensemble, sensitivity)
+        inputs = marked.per_trajectory, batch.work
+        result = over_devices(run_sorted, inputs, marked.shared, batch.sharding)
+    return _solution(result, ensemble, consistent)
+
+
+def _make_consistent_starts(
+    ensemble: Ensemble, algebraic: Algebraic | None
+) -> tuple[Ensemble, Array | None]:
+    """Make the initial states satisfy the algebraic equations; also returns where it succeeded."""
+    if algebraic is None:
+        return ensemble, None
+
+    def consistent_start(rows: PyTree) -> tuple[Array, Array]:
+        problem, converged = make_consistent(*ensemble.problem_of(rows), algebraic)
+        return problem.y0, converged
+
+    y0, converged = eqx.filter_vmap(consistent_start)(ensemble.per_trajectory)
+    problem, config = ensemble.per_trajectory
+    per_trajectory = dataclasses.replace(problem, y0=y0), config
+    return Ensemble(per_trajectory, ensemble.shared), converged
+
+
+def _per_trajectory_flags(
+    problem: IVP, config: SolveConfig, mapped: _Mapped
+) -> tuple[IVP, SolveConfig]:
+    """Mark the leaves that have a first axis of trajectories."""
+    shared_problem, shared_config = jax.tree.map(lambda _: False, (problem, config))
+    jumps = None if problem.jumps is None else problem.jumps.ndim == 2
+    problem_flags = dataclasses.replace(
+        shared_problem, y0=True, ts=mapped.ts, args=mapped.args, jumps=jumps
+    )
+    config_flags = eqx.tree_at(
+        lambda c: (c.method.tolerance.rtol, c.method.tolerance.atol),
+        shared_config,
+        (mapped.rtol, mapped.atol),
+    )
+    return problem_flags, config_flags
+
+
+def _solution(result: Result, ensemble: Ensemble, consistent: Array | None) -> Solution:
+    """Make the solution of all trajectories."""
+
+    def solution_of_row(rows: PyTree, result: Result, consistent: Array | None) -> Solution:
+        problem, config = ensemble.problem_of(rows)
+        return solution_of(result, problem, config, True if consistent is None else consistent)
+
+    solution = eqx.filter_vmap(solution_of_row)(ensemble.per_trajectory, result, consistent)
+    share = jnp.mean(solution.stats.useful_share)  # each trajectory has that of its device
+    stats = dataclasses.replace(solution.stats, useful_share=share)
+    solution = dataclasses.replace(solution, stats=stats)
+    shared_ts = ensemble.shared[0].ts
+    if shared_ts is None or ensemble.config.save == "steps":
+        return solution
+    return dataclasses.replace(solution, ts=shared_ts)

@@ -1,1 +1,1 @@
-"""The forward solve of one trajectory: the loop over steps, its events, what it saves."""
+"""The forward solve of one trajectory: the loop over steps, events, save points, the solution."""

@@ -1,4 +1,4 @@
-"""Many problems of one form: what each has for itself, what they share, how they lie in lanes."""
+"""An ensemble of trajectories: their own data, their shared data, and functions over lanes."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -17,59 +17,57 @@ from .step import Method, stats_of
 
 
 class Ensemble(eqx.Module):
-    """Many problems of one form.
+    """Many initial value problems that differ in some of their arrays only.
 
-    `per_trajectory` holds what each trajectory has for itself, an array's first axis being the trajectories;
-    `shared` all the rest. Both are `(Problem, Plan)`, None in the places that the other fills.
+    `per_trajectory` holds the arrays that differ, with a first axis of trajectories; `shared` holds
+    the rest. Both are pairs `(IVP, SolveConfig)`, with None for the leaves of the other one.
     """
 
     per_trajectory: tuple[IVP, SolveConfig]
     shared: tuple[IVP, SolveConfig]
 
-    def one(self, rows: PyTree) -> tuple[IVP, SolveConfig]:
-        """The problem of one trajectory, from its rows of `per_trajectory`."""
+    def problem_of(self, rows: PyTree) -> tuple[IVP, SolveConfig]:
+        """Combine one trajectory's rows of `per_trajectory` with the shared data."""
         return eqx.combine(rows, self.shared)
 
     def ts(self, rows: PyTree) -> Array:
-        """The times of a trajectory."""
-        own = rows[0].ts
-        return self.shared[0].ts if own is None else own
+        """The times of the trajectory with these rows of `per_trajectory`."""
+        return self.shared[0].ts if rows[0].ts is None else rows[0].ts
 
     @property
     def all_times(self) -> Array:
         """The times, shape `(times,)` or `(trajectories, times)`."""
-        own = self.per_trajectory[0].ts
-        return self.shared[0].ts if own is None else own
+        return self.ts(self.per_trajectory)
 
     @property
     def count(self) -> int:
-        """How many trajectories."""
+        """The number of trajectories."""
         return self.per_trajectory[0].y0.shape[0]
 
     @property
     def config(self) -> SolveConfig:
-        """The plan, for what is static in it: solver, packing, `save`."""
+        """The shared configuration; its static parts (solver, packing, `save`) hold for all."""
         return self.shared[1]
 
     @property
-    def jumps(self) -> bool:
-        """Whether there are times on which steps have to end."""
+    def has_jumps(self) -> bool:
+        """True if there are discontinuities at which steps have to stop."""
         return any(part[0].jumps is not None for part in (self.per_trajectory, self.shared))
 
     @property
     def has_events(self) -> bool:
-        """Whether there are events or jumps to watch for."""
-        return bool(self.shared[0].events) or self.jumps
+        """True if there are events to detect or jumps to stop at."""
+        return bool(self.shared[0].events) or self.has_jumps
 
 
 def first_values(ensemble: Ensemble) -> PyTree:
-    """What is saved at the first time of each trajectory, its axis first."""
+    """The saved values at the first time of each trajectory, with a first axis of trajectories."""
 
-    def one(rows: PyTree) -> PyTree:
-        problem, plan = ensemble.one(rows)
-        return step_reader(problem, plan).fn(problem.ts[0], problem.y0)
+    def first_value(rows: PyTree) -> PyTree:
+        problem, config = ensemble.problem_of(rows)
+        return step_reader(problem, config).fn(problem.ts[0], problem.y0)
 
-    return jax.vmap(one)(ensemble.per_trajectory)
+    return jax.vmap(first_value)(ensemble.per_trajectory)
 
 
 def values_in_lanes(
@@ -80,51 +78,51 @@ def values_in_lanes(
     steps: StepRecord,
     final: Array | None = None,
 ) -> PyTree:
-    """What is saved at `t` inside the lanes' steps; `last` and `final` as a `Reading` has them."""
+    """The saved values at `t` inside the lanes' steps; `last` and `final` as in `StepReader`."""
 
-    def value(rows: PyTree, t: Array, y: Array) -> PyTree:
-        return step_reader(*ensemble.one(rows)).fn(t, y)
+    def saved_value(rows: PyTree, t: Array, y: Array) -> PyTree:
+        return step_reader(*ensemble.problem_of(rows)).fn(t, y)
 
     interpolate = ensemble.config.method.solver.interpolate
     inner = interpolate((t - steps.t) / steps.h, steps.y, steps.h, steps.dense)
     y = state_at(last, final, steps.y1, inner)
-    return y if ensemble.shared[0].read is None else jax.vmap(value, -1, -1)(rows, t, y)
+    return y if ensemble.shared[0].save_fn is None else jax.vmap(saved_value, -1, -1)(rows, t, y)
 
 
 def method_in_lanes(ensemble: Ensemble, rows: PyTree) -> Method:
-    """The method, its tolerances laid out for lanes, with what the solver has for each."""
+    """Make the method for lanes: their own tolerances and solver arrays, the lanes' axis last."""
     method, tolerance = ensemble.config.method, rows[1].method.tolerance
 
-    def spread(own: Any, shared: Any) -> Array:
-        # One of the two is None; a tolerance by component has the state's shape before its lanes.
-        return own if shared is None else shared[..., None] if shared.ndim else shared
+    def over_lanes(per_lane: Any, shared: Any) -> Array:
+        # One of the two is None; a tolerance per component has the state's shape before the lanes.
+        return per_lane if shared is None else shared[..., None] if shared.ndim else shared
 
-    rtol = spread(tolerance.rtol, method.tolerance.rtol)
-    atol = spread(tolerance.atol, method.tolerance.atol)
-    spread_out = Tolerance(rtol, atol, method.tolerance.norm, lanes=True)
+    rtol = over_lanes(tolerance.rtol, method.tolerance.rtol)
+    atol = over_lanes(tolerance.atol, method.tolerance.atol)
+    in_lanes = Tolerance(rtol, atol, method.tolerance.norm, lanes=True)
     solver = eqx.combine(rows[1].method.solver, method.solver)
-    return dataclasses.replace(method, tolerance=spread_out, solver=solver)
+    return dataclasses.replace(method, tolerance=in_lanes, solver=solver)
 
 
 class TileResult(NamedTuple):
-    """What a tile leaves behind: results by trajectory, records, the turns it took."""
+    """The output of a lane tile: results per trajectory, records, the number of iterations."""
 
     results: PyTree
     record: Any
     num_iterations: Array
 
 
-def result_of(ensemble: Ensemble, ended: TileResult, width: int, save: Save) -> Result:
-    """The result, trajectory by trajectory, of a run in `width` lanes that recorded `save`."""
-    (y1, t, counts), ((saved, log), _), turns = ended
-    status, num_steps, num_accepted, *more = jnp.moveaxis(counts, 1, 0)
+def result_of(ensemble: Ensemble, tile_result: TileResult, width: int, save: Save) -> Result:
+    """Make the result per trajectory from that of a tile of `width` lanes with save mode `save`."""
+    (y1, t, counts), ((saved, log), _), num_iterations = tile_result
+    status, num_steps, num_accepted, *more_counts = jnp.moveaxis(counts, 1, 0)
     method = ensemble.config.method
     if log is not None:
-        log = log._replace(count=more.pop())
-    num_made = tuple(more[-2:]) if method.solver.reuses_jacobian else ()
-    num_more = more[: method.counts_more]
-    stats = stats_of(method, num_steps, num_accepted, num_more, num_made, t)
-    share = jnp.sum(num_steps) / jnp.maximum(turns * width, 1).astype(t.dtype)
+        log = log._replace(count=more_counts.pop())
+    linear_algebra = tuple(more_counts[-2:]) if method.solver.reuses_jacobian else ()
+    extra = more_counts[: method.counts_extra_evaluations]
+    stats = stats_of(method, num_steps, num_accepted, extra, linear_algebra, t)
+    share = jnp.sum(num_steps) / jnp.maximum(num_iterations * width, 1).astype(t.dtype)
     stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
     result = Result(None, None, y1, stats, status, None, log)
     if save == "ends":

@@ -1,4 +1,4 @@
-"""The solve itself, before anyone differentiates it: pick what to record, run the loop."""
+"""The forward solve of one trajectory: recorders of the save mode, the loop, the solution."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,7 +19,11 @@ from .solution import DenseOutput, Events, Solution, Stats
 
 
 class Result(NamedTuple):
-    """Values as arrays: `ys` packed, or what `read` returns; `dense` holds the recorded steps."""
+    """The result of a solve in packed arrays.
+
+    `ys` holds packed states, or the values of `save_fn`. `dense` holds the recorded steps. `log` is
+    the log of events.
+    """
 
     ts: Any
     ys: PyTree
@@ -30,77 +34,88 @@ class Result(NamedTuple):
     log: EventLog | None = None
 
 
-def run(
+def solve_forward(
     problem: IVP,
     config: SolveConfig,
-    tracing: Any = None,
+    trace_recorder: Any = None,
     step: Callable[..., StepResult] | None = None,
 ) -> tuple[Result, Any]:
-    """Solve, and trace the accepted steps if told to; `step` stands in for the solver's.
+    """Solve the problem; returns the result, and the trace that `trace_recorder` made of the steps.
 
-    `tracing` is a `Tracing` or `Clocking`, or what else opens, writes and closes as they do.
+    `trace_recorder` is a `CheckpointRecorder`, a `TimeRecorder`, or another object with their
+    methods `open`, `write` and `close`. `step` replaces the solver's, if it is given.
     """
-    values = _recorder(problem, config)
+    save_mode = _save_mode(problem, config)
     t0, y0 = problem.ts[0], problem.y0
 
-    def open_record(carry: Any) -> tuple[Any, Any]:
-        return values.open(), None if tracing is None else tracing.open(t0, y0, carry)
+    def open_record(solver_state: Any) -> tuple[Any, Any]:
+        saved = save_mode.open()
+        return saved, None if trace_recorder is None else trace_recorder.open(t0, y0, solver_state)
 
     def write(record: tuple[Any, Any], step: Any) -> tuple[Any, Any]:
         saved, trace = record
-        saved = values.write(saved, step)
-        return saved, None if tracing is None else tracing.write(trace, step)
+        saved = save_mode.write(saved, step)
+        return saved, None if trace_recorder is None else trace_recorder.write(trace, step)
 
-    look = values.inside
-    inside = None if look is None else (lambda record, t1, sign: look(record[0], t1, sign))
+    saved_needs_dense = save_mode.needs_dense
+    needs_dense = (
+        None
+        if saved_needs_dense is None
+        else lambda record, t1, direction: saved_needs_dense(record[0], t1, direction)
+    )
     field = packed_field(problem, config)
-    watch = event_handler_of(problem, config) if problem.has_events else None
-    recorder = Recorder(write, inside, step)
-    outcome = integrate(config.method, field, y0, t0, problem.ts[-1], recorder, open_record, watch)
+    event_handler = event_handler_of(problem, config) if problem.has_events else None
+    recorder = Recorder(write, needs_dense, step)
+    outcome = integrate(
+        config.method, field, y0, t0, problem.ts[-1], recorder, open_record, event_handler
+    )
     saved, trace = outcome.record
-    if tracing is not None:
-        trace = tracing.close(trace, outcome.y1, outcome.solver_state)
-    return values.close(saved, outcome)._replace(log=outcome.log), trace
+    if trace_recorder is not None:
+        trace = trace_recorder.close(trace, outcome.y1, outcome.solver_state)
+    return save_mode.close(saved, outcome)._replace(log=outcome.log), trace
 
 
-class _Values(NamedTuple):
+class _SaveMode(NamedTuple):
+    """The recorder of one `save` option: its functions, as of a `Recorder`, and its result."""
+
     open: Callable[[], Any]
     write: Callable[[Any, Any], Any]
-    inside: Callable[[Any, Array, Array], Array | bool] | None
+    needs_dense: Callable[[Any, Array, Array], Array | bool] | None
     close: Callable[[Any, Outcome], Result]
 
 
-def _recorder(problem: IVP, config: SolveConfig) -> _Values:
+def _save_mode(problem: IVP, config: SolveConfig) -> _SaveMode:
     ts, y0 = problem.ts, problem.y0
     if config.save == "ends":
 
-        def ends(saved: Any, out: Outcome) -> Result:
+        def close_ends(saved: Any, out: Outcome) -> Result:
             return _result(ts, jnp.stack([y0, out.y1]), out)
 
-        return _Values(lambda: (), lambda saved, step: saved, None, ends)
+        return _SaveMode(lambda: (), lambda saved, step: saved, None, close_ends)
     if config.save == "ts":
-        at = SaveAtTimes(ts, step_reader(problem, config))
+        at_times = SaveAtTimes(ts, step_reader(problem, config))
 
-        def written(saved: SavePointState, out: Outcome) -> Result:
-            # A time that was never passed lies outside the span, unless that is empty or was left.
+        def close_times(saved: SavePointState, out: Outcome) -> Result:
+            # A time that no step passed lies outside the span, unless the span is empty or an event
+            # ended the solve.
             missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
             missed = missed & (out.stats.t_reached == ts[-1])
             status = times_status(out.status, saved.ordered, missed)
             return _result(ts, saved.buffers, out._replace(status=status))
 
-        return _Values(lambda: at.open(y0), at.write, at.inside, written)
+        return _SaveMode(lambda: at_times.open(y0), at_times.write, at_times.inside, close_times)
     if config.save == "steps":
-        every = SaveSteps(config.method.max_steps)
+        steps = SaveSteps(config.method.max_steps)
 
-        def steps(saved: Any, out: Outcome) -> Result:
-            return _result(*every.close(saved, out.stats.num_accepted), out)
+        def close_steps(saved: Any, out: Outcome) -> Result:
+            return _result(*steps.close(saved, out.stats.num_accepted), out)
 
-        return _Values(lambda: every.open(ts[0], y0), every.write, None, steps)
+        return _SaveMode(lambda: steps.open(ts[0], y0), steps.write, None, close_steps)
     dense = SaveDense(config.method.max_steps, config.method.solver.num_dense)
-    return _Values(
+    return _SaveMode(
         lambda: dense.open(ts[0], y0),
         dense.write,
-        lambda saved, t1, sign: True,
+        lambda saved, t1, direction: True,
         lambda saved, out: _result(ts, None, out)._replace(
             dense=dense.close(saved, out.stats.num_accepted)
         ),
@@ -108,7 +123,7 @@ def _recorder(problem: IVP, config: SolveConfig) -> _Values:
 
 
 def times_status(status: Array, ordered: Array, missed: Array) -> Array:
-    """The status, given whether times were passed in order, and whether one never was."""
+    """The status `BAD_TIMES` for times that are not `ordered` or `missed`; else `status`."""
     bad = ~ordered | (missed & (status == Status.SUCCESS))
     return jnp.where(bad, jnp.int32(Status.BAD_TIMES), status)
 
@@ -120,7 +135,7 @@ def _result(ts: Array, ys: PyTree, out: Outcome) -> Result:
 def solution_of(
     result: Result, problem: IVP, config: SolveConfig, consistent: Array | bool = True
 ) -> Solution:
-    """What the user is given; `consistent` tells whether its start could be made so."""
+    """Make the user's `Solution`; `consistent`: the initial state satisfies algebraic equations."""
     unpack = config.packing.unpack
     dense = None
     if result.dense is not None:
@@ -128,11 +143,11 @@ def solution_of(
         count, solver = result.stats.num_accepted, config.method.solver
         dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, config.packing)
         ys = dense(problem.ts)
-    elif problem.read is not None:
+    elif problem.save_fn is not None:
         ys = result.ys
     else:
         ys = unpack(result.ys)
-    # Times out of order cannot be refused under jit, so they get a status instead.
+    # Under jit times out of order raise no error, so they get a status.
     status = result.status
     if config.save in ("steps", "dense") and problem.ts.shape[0] > 2:
         steps, direction = jnp.diff(problem.ts), direction_of(problem.ts)
@@ -145,17 +160,17 @@ def solution_of(
     ys, y1 = jax.tree.map(
         lambda x: jnp.where(good, x, missing_value(x.dtype)), (ys, unpack(result.y1))
     )
-    # Times that are only handed back keep their gradient outside of the rule for the solve.
+    # These times pass by the derivative rule of the solve, so that their own gradient is kept.
     ts = result.ts if config.save == "steps" else problem.ts
     events, stats = None, result.stats
     if result.log is not None:
         log = result.log
-        ended = jnp.any(problem.ends[log.index])
-        # The log is differentiated by every sensitivity, the counts are not.
+        terminated = jnp.any(problem.terminal_events[log.index])
+        # Every sensitivity differentiates the log; none differentiates the statistics.
         last = log.ts[jnp.clip(log.count, 1, log.ts.shape[0]) - 1]
-        t_reached = jnp.where(ended, last, result.stats.t_reached)
+        t_reached = jnp.where(terminated, last, result.stats.t_reached)
         stats = dataclasses.replace(result.stats, t_reached=t_reached)
-        events = Events(log.ts, unpack(log.ys), log.index, log.count, ended)
+        events = Events(log.ts, unpack(log.ys), log.index, log.count, terminated)
         if dense is not None:
             dense = dataclasses.replace(dense, last=result.stats.t_reached)
     return Solution(ts, ys, y1, stats, status, dense, events)

@@ -1,4 +1,4 @@
-"""The initial value problem as the engine solves it, and the configuration of its solve."""
+"""The initial value problem in the form that the step loop solves, and how to solve it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,17 +26,18 @@ Save = Literal["ends", "ts", "steps", "dense"]
 
 
 class IVP(eqx.Module):
-    """What a solve is differentiated by: its field, state, times, arguments and read-out.
+    """An initial value problem: all that derivatives of a solve may be taken with respect to.
 
-    `field`, `read` and `jac` are closed: every array they use is one of their leaves. `y0` is
-    packed. `jump_map` is what is applied at the `jumps`.
+    `field`, `save_fn` and `jac` are closure-converted: every array they use is one of their leaves.
+    `y0` is packed. `save_fn` is the user's function of saved values, if there is one. `jump_map` is
+    the state map at the discontinuities `jumps`.
     """
 
     field: Callable[..., PyTree]
     y0: Array
     ts: Array
     args: PyTree
-    read: Callable[..., PyTree] | None
+    save_fn: Callable[..., PyTree] | None
     jac: Callable[..., Array] | None = None
     events: tuple[CompiledEvent, ...] = ()
     jumps: Array | None = None
@@ -44,17 +45,20 @@ class IVP(eqx.Module):
 
     @property
     def has_events(self) -> bool:
-        """Whether there are events or jumps to watch for."""
+        """True if there are events to detect or jumps to stop at."""
         return bool(self.events) or self.jumps is not None
 
     @property
-    def ends(self) -> Array:
-        """Which events end the solve, and False for what is none."""
+    def terminal_events(self) -> Array:
+        """The flag `terminal` of each event, and False for index -1, which is no event."""
         return jnp.asarray([*(event.terminal for event in self.events), False])
 
 
 class SolveConfig(eqx.Module):
-    """What a solve is not differentiated by; `algebraic` is what its mass matrix leaves."""
+    """The configuration of a solve, which no derivative is taken with respect to.
+
+    `algebraic` describes the algebraic equations of a singular mass matrix, if there are any.
+    """
 
     method: Method
     save: Save = eqx.field(static=True)
@@ -64,12 +68,12 @@ class SolveConfig(eqx.Module):
 
 
 def without_gradient(method: Method) -> Method:
-    """The same, but nothing is differentiated by its numbers."""
+    """Stop gradients through the arrays of `method`: step sizes, tolerances, and the like."""
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
 
 
 def packed_field(problem: IVP, config: SolveConfig) -> Callable[..., Array]:
-    """The problem's field on packed states, with its Jacobian where that is given."""
+    """Make the field on packed states, with the user's Jacobian if there is one."""
     field = pack_field(problem.field, problem.args, config.packing)
     if problem.jac is None:
         return field
@@ -80,7 +84,7 @@ def packed_field(problem: IVP, config: SolveConfig) -> Callable[..., Array]:
 
 
 def packed_jacobian(problem: IVP, config: SolveConfig) -> Callable[[Array, Array], Array]:
-    """The Jacobian that the user gives, on packed states: `(t, array)` to `(n, n)`."""
+    """Make the user's Jacobian a function on packed states: `(t, array)` to `(n, n)`."""
 
     def jacobian(t: Array, y: Array) -> Array:
         assert problem.jac is not None
@@ -91,32 +95,34 @@ def packed_jacobian(problem: IVP, config: SolveConfig) -> Callable[[Array, Array
 
 
 def step_reader(problem: IVP, config: SolveConfig) -> StepReader:
-    """How values at `ts` are read off a step."""
+    """Make the function that evaluates saved values at a time inside a step."""
 
-    def read(t: Array, y: Array) -> PyTree:
-        if problem.read is None:
+    def saved_value(t: Array, y: Array) -> PyTree:
+        if problem.save_fn is None:
             return y
         t = t.astype(config.packing.real_dtype)
-        return jax.tree.map(jnp.asarray, problem.read(t, config.packing.unpack(y), problem.args))
+        value = problem.save_fn(t, config.packing.unpack(y), problem.args)
+        return jax.tree.map(jnp.asarray, value)
 
-    return StepReader(config.method.solver.interpolate, read)
+    return StepReader(config.method.solver.interpolate, saved_value)
 
 
 def event_handler_of(problem: IVP, config: SolveConfig) -> EventHandler:
-    """The events and jumps of the problem, for one trajectory."""
-    parts = (
-        problem.events,
-        problem.jumps,
-        problem.jump_map,
-        problem.args,
-        config.packing,
-        config.max_events,
+    """Make the event handler of one trajectory."""
+    return EventHandler(
+        events=problem.events,
+        jumps=problem.jumps,
+        jump_map=problem.jump_map,
+        args=problem.args,
+        packing=config.packing,
+        max_events=config.max_events,
+        method=config.method,
+        field=packed_field(problem, config),
     )
-    return EventHandler(*parts, config.method, packed_field(problem, config))
 
 
 def next_discontinuity_of(problem: IVP, t: Array) -> Array:
-    """The time that steps from `t` have to end on: the next jump, or the last time."""
+    """The time at which steps from `t` must stop: the next discontinuity, or the last time."""
     ts = problem.ts
     return (
         ts[-1]
@@ -126,7 +132,7 @@ def next_discontinuity_of(problem: IVP, t: Array) -> Array:
 
 
 def field_of_step(problem: IVP, config: SolveConfig, t: Array) -> Callable[..., Array]:
-    """The packed field as a step from `t` sees it: up to the next jump, and not beyond."""
+    """Make the packed field for a step from `t`, one-sided at the discontinuities around it."""
     field = packed_field(problem, config)
     return (
         field
@@ -135,9 +141,9 @@ def field_of_step(problem: IVP, config: SolveConfig, t: Array) -> Callable[..., 
     )
 
 
-def refuse_events(watched: bool, sensitivity: str) -> None:
-    """**Raises:** `OptionError` where there are events or jumps."""
-    if watched:
+def refuse_events(has_events: bool, sensitivity: str) -> None:
+    """Reject events and jumps, for a `sensitivity` without them. **Raises:** `OptionError`."""
+    if has_events:
         raise OptionError(
             f"sensitivity={sensitivity} does not differentiate through events and jumps: use "
             'sensitivity="discrete" or "forward"'
@@ -145,16 +151,16 @@ def refuse_events(watched: bool, sensitivity: str) -> None:
 
 
 def direction_of(ts: Array) -> Array:
-    """1 forwards in time, -1 backwards, 0 where the times are all one."""
+    """The direction of integration: 1 forwards in time, -1 backwards, 0 for an empty time span."""
     return jnp.sign(ts[-1] - ts[0])
 
 
 def make_consistent(
     problem: IVP, config: SolveConfig, algebraic: Algebraic | None
 ) -> tuple[IVP, Array]:
-    """The problem, its start moved until its algebraic equations hold; whether they could be."""
+    """Make the initial state satisfy the algebraic equations; also returns if that succeeded."""
     if algebraic is None:
         return problem, jnp.asarray(True)
     field, tolerance = packed_field(problem, config), config.method.tolerance
-    y0, found = consistent(algebraic, field, problem.ts[0], problem.y0, tolerance)
-    return dataclasses.replace(problem, y0=y0), found
+    y0, converged = consistent(algebraic, field, problem.ts[0], problem.y0, tolerance)
+    return dataclasses.replace(problem, y0=y0), converged

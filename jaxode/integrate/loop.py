@@ -1,4 +1,4 @@
-"""The loop over the steps of one trajectory: step, judge, accept, record."""
+"""The loop over the steps of one trajectory: attempt, accept or reject, handle events, record."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,39 +7,39 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..problem.field import Field
 from ..solvers.base import StepResult
 from .events.detection import EventHandler
 from .events.discontinuities import one_sided_field
-from .events.handling import EventLog, empty_log, handle_events, single_trajectory
+from .events.handling import EventBatching, EventLog, empty_log, handle_events, single_trajectory
 from .save import StepRecord
 from .solution import Stats
 from .step import (
-    Field,
     IntegratorState,
     Method,
     attempt_step,
     finalise,
     initialise,
+    needs_step,
     stats_of,
-    under_way,
 )
 from .xla_loops import fused
 
 
 class Recorder(NamedTuple):
-    """What the loop records: `write(state, step) -> state` after each attempted step.
+    """The recorder of the loop: `write(state, step) -> state` after each attempted step.
 
-    `inside(state, t1, direction)` says whether a time inside the coming step, to `t1`, will be
-    read; without it no dense output is made. `step` stands in for the solver's.
+    `needs_dense(state, t1, direction)` tells if dense output inside the coming step, to `t1`, will
+    be evaluated; None for never. `step` replaces the solver's, if it is given.
     """
 
     write: Callable[[Any, StepRecord], Any]
-    inside: Callable[[Any, Array, Array], Array | bool] | None = None
+    needs_dense: Callable[[Any, Array, Array], Array | bool] | None = None
     step: Callable[..., StepResult] | None = None
 
 
 class Outcome(NamedTuple):
-    """How the loop ended; `solver_state` is what the solver would have handed on."""
+    """The outcome of the loop; `h` and `solver_state` are those of a step that would follow."""
 
     y1: Array
     status: Array
@@ -50,6 +50,22 @@ class Outcome(NamedTuple):
     log: EventLog | None
 
 
+class _LoopState(NamedTuple):
+    """The state of the loop over steps."""
+
+    integrator: IntegratorState
+    record: Any
+    log: EventLog | None
+
+
+class _Span(NamedTuple):
+    """The time span of a solve, and its direction: 1, -1, or 0 if it is empty."""
+
+    t0: Array
+    t1: Array
+    direction: Array
+
+
 def integrate(
     method: Method,
     field: Field,
@@ -58,56 +74,43 @@ def integrate(
     t1: Array,
     recorder: Recorder,
     open_record: Callable[[Any], Any],
-    watch: EventHandler | None = None,
+    event_handler: EventHandler | None = None,
 ) -> Outcome:
-    """Integrate `field` from `(t0, y0)` to `t1`, recording on the way.
+    """Integrate `field` from `(t0, y0)` to `t1`, and record the steps.
 
-    `open_record` makes the recorder's first state from the solver's first carry. The state at the
-    end is NaN unless the status is `SUCCESS`. `watch`: the events and jumps to look for.
+    `open_record` makes the recorder's first state from the solver's first state. The final `y1` is
+    NaN unless the status is `SUCCESS`.
     """
-    watching, empty = None, None
-    if watch is not None:
-        watching = single_trajectory(watch)
-        empty = empty_log((), watch.rows, y0, t0.dtype) if watch.events else None
+    batching, empty = None, None
+    if event_handler is not None:
+        batching = single_trajectory(event_handler)
+        events = bool(event_handler.events)
+        empty = empty_log((), event_handler.max_events, y0, t0.dtype) if events else None
 
-    def first(y: Array, t: Array) -> IntegratorState:
+    def first_state(y: Array, t: Array) -> IntegratorState:
         s = initialise(method, field, y, t, t1)
-        return s if watch is None else watch.initialise(s, t1)
+        return s if event_handler is None else event_handler.initialise(s, t1)
 
-    shapes = jax.eval_shape(first, y0, t0)
+    shapes = jax.eval_shape(first_state, y0, t0)
     blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)._replace(t=t0, y=y0)
 
-    def whole(state: tuple[IntegratorState, Any, Any]) -> tuple[IntegratorState, Any, Any]:
-        (s, record, log), direction = state, jnp.sign(t1 - state[0].t)
+    def run_loop(state: _LoopState) -> _LoopState:
+        direction = jnp.sign(t1 - state.integrator.t)
+        span = _Span(t0, t1, direction)
 
-        def unfinished(state: tuple[IntegratorState, Any, Any]) -> Array:
-            return under_way(method, state[0], direction, t1)
+        def unfinished(state: _LoopState) -> Array:
+            return needs_step(method, state.integrator, direction, t1)
 
-        def advance(state: tuple[IntegratorState, Any, Any]) -> tuple[IntegratorState, Any, Any]:
-            s, record, log = state
+        def advance(state: _LoopState) -> _LoopState:
+            return _advance(method, field, span, recorder, batching, state)
 
-            def look(t_new: Array) -> Array | bool | None:
-                if watching is not None and watching.events:
-                    return True
-                inside = recorder.inside
-                return None if inside is None else inside(record, t_new, direction)
+        start = state._replace(integrator=first_state(state.integrator.y, state.integrator.t))
+        end = lax.while_loop(unfinished, advance, start)
+        remaining = direction * (t1 - end.integrator.t)
+        return end._replace(integrator=finalise(end.integrator, remaining))
 
-            here, stop = field, t1
-            if watching is not None and watching.jumps:
-                stop = s.event_state.stop
-                here = one_sided_field(field, s.t, stop)
-            after, step = attempt_step(method, here, s, direction, stop, look, recorder.step)
-            if method.progress is not None:
-                method.progress(after.t, t0, t1)
-            if watching is not None:
-                after, step, log = handle_events(watching, after, step, log, t1)
-            return after, recorder.write(record, step), log
-
-        start = first(s.y, s.t), record, log
-        end, record, log = lax.while_loop(unfinished, advance, start)
-        return finalise(end, direction * (t1 - end.t)), record, log
-
-    end, record, log = fused(whole, (blank, open_record(blank.solver_state), empty))
+    start = _LoopState(blank, open_record(blank.solver_state), empty)
+    end, record, log = fused(run_loop, start)
     if log is not None:
         log = log._replace(count=end.event_state.count)
     stats = stats_of(
@@ -119,3 +122,35 @@ def integrate(
         end.t,
     )
     return Outcome(end.y, end.status, stats, record, end.h, end.solver_state, log)
+
+
+def _advance(
+    method: Method,
+    field: Field,
+    span: _Span,
+    recorder: Recorder,
+    batching: EventBatching | None,
+    state: _LoopState,
+) -> _LoopState:
+    """Attempt a step, handle its events and record it."""
+    s, record, log = state
+
+    def needs_dense(t_new: Array) -> Array | bool | None:
+        if batching is not None and batching.has_events:
+            return True
+        if recorder.needs_dense is None:
+            return None
+        return recorder.needs_dense(record, t_new, span.direction)
+
+    stop_time = span.t1
+    if batching is not None and batching.has_jumps:
+        stop_time = s.event_state.stop_time
+        field = one_sided_field(field, s.t, stop_time)
+    after, step = attempt_step(
+        method, field, s, span.direction, stop_time, needs_dense, recorder.step
+    )
+    if method.progress is not None:
+        method.progress(after.t, span.t0, span.t1)
+    if batching is not None:
+        after, step, log = handle_events(batching, after, step, log, span.t1)
+    return _LoopState(after, recorder.write(record, step), log)

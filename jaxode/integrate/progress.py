@@ -1,4 +1,4 @@
-"""Progress bars: of one solve in t, of a batch in trajectories."""
+"""Progress bars: of one solve in time, of a batch in finished trajectories."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +12,8 @@ from ..problem.errors import OptionError
 _bars: list[Any] = []
 
 
-def find_meter(progress: bool | None) -> Callable[..., None] | None:
-    """What the loop calls after each step to move the bar, or `None` without one.
+def solve_progress(progress: bool | None) -> Callable[..., None] | None:
+    """The function that the step loop calls after each step to update the bar, or None.
 
     **Raises:** `OptionError` if tqdm is not installed, or `progress` is not a boolean.
     """
@@ -25,13 +25,16 @@ def find_meter(progress: bool | None) -> Callable[..., None] | None:
     return report
 
 
-def find_counter(progress: bool | None) -> Callable[..., None] | None:
-    """The same for a batch, whose bar counts trajectories."""
-    return None if find_meter(progress) is None else report_done
+def batch_progress(progress: bool | None) -> Callable[..., None] | None:
+    """The function that a batch's loop calls to update the bar, or None.
+
+    **Raises:** `OptionError` as `solve_progress`.
+    """
+    return None if solve_progress(progress) is None else report_done
 
 
 def tqdm_class() -> Any:
-    """tqdm's bar. **Raises:** `OptionError` if tqdm is not installed."""
+    """Import the class of tqdm's bars. **Raises:** `OptionError` if tqdm is not installed."""
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
@@ -40,14 +43,14 @@ def tqdm_class() -> Any:
 
 
 def report(t: Array, t0: Array, t1: Array) -> None:
-    """Move the bar to `t`, from inside a compiled loop; a call to the host for every step."""
+    """Update the bar to time `t` from inside a compiled loop; one host callback per step."""
     share = (t - t0) / jnp.where(t1 == t0, 1, t1 - t0)
     jax.debug.callback(_show, share, t)
 
 
 def _show(share: Any, t: Any) -> None:
     if _bars and 100.0 * float(share) < _bars[0].n:
-        _bars.pop().close()  # of a solve that failed
+        _bars.pop().close()  # the bar of a solve that failed
     if not _bars:
         layout = "{l_bar}{bar}| t={postfix} [{elapsed}<{remaining}]"
         _bars.append(tqdm_class()(total=100.0, desc="solve", bar_format=layout, leave=True))
@@ -60,7 +63,7 @@ def _show(share: Any, t: Any) -> None:
 
 
 def report_done(before: Array, now: Array, count: int) -> None:
-    """Move a batch's bar to `now` trajectories; a call to the host for every hundredth."""
+    """Update a batch's bar to `now` trajectories; one host callback per hundredth of them."""
     hundredth = -(-count // 100)
     lax.cond(
         now // hundredth > before // hundredth,

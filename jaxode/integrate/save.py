@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from .xla_loops import chunk_size, host_controls_loops, masked_while, size_of
+from .xla_loops import chunk_size, host_controls_loops, masked_while, num_elements
 
 
 class StepRecord(NamedTuple):
@@ -149,7 +149,7 @@ class SaveAtTimes(eqx.Module):
 
         if not host_controls_loops():
             return lax.while_loop(more, put, state)
-        many = chunk_size(rows, size_of(state.buffers, rows + 1))
+        many = chunk_size(rows, num_elements(state.buffers, rows + 1))
         return masked_while(more, lambda s: self._write_many(s, step, many), state, many == rows)
 
     def _write_many(self, state: SavePointState, step: StepRecord, many: int) -> SavePointState:

@@ -1,4 +1,4 @@
-"""What a solve returns: values, how it went, and dense output."""
+"""The solution of a solve: values, statistics, status, events and dense output."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,17 +17,17 @@ from ..problem.status import Status
 
 
 class Stats(eqx.Module):
-    """Counts of one solve, int32 scalars.
+    """The statistics of a solve; counts are int32 scalars (of a batch: one per trajectory).
 
-    - `num_steps`: attempted; `num_accepted` and `num_rejected` sum to it.
-    - `num_evaluations`: calls of the vector field, forward solve only; of a field in two parts,
-      those of the first. A Jacobian counts as one.
-    - `num_jacobians`, `num_factorisations`: of solvers that keep them over steps; else None.
-    - `t_reached`: the last time an accepted step ended at.
-    - `useful_share`: of a batch, the share of its lanes' steps that trajectories took, a scalar;
-      else None.
-    - `engine`: what ran it, "kernel" or "xla"; where a kernel was only wished for, "xla: " and why
-      there is none.
+    - `num_steps`: attempted steps, the sum of `num_accepted` and `num_rejected`.
+    - `num_evaluations`: evaluations of the vector field in the forward solve; of a field in two
+      parts, of the first part. A Jacobian counts as one.
+    - `num_jacobians`, `num_factorisations`: of solvers that reuse them over steps; else None.
+    - `t_reached`: the time at which the last accepted step ended.
+    - `useful_share`: of a batch, the share of its lanes' steps that were not idle, a scalar; else
+      None.
+    - `engine`: "kernel" or "xla", the engine that ran the solve; under `kernel="auto"`, "xla: "
+      with the reason why there is no kernel.
     """
 
     num_steps: Array
@@ -42,7 +42,7 @@ class Stats(eqx.Module):
 
 
 class DenseOutput(eqx.Module):
-    """The recorded steps, and how to read the state between them."""
+    """Dense output: the recorded steps, and the interpolant on each of them."""
 
     t: Array
     h: Array
@@ -51,10 +51,10 @@ class DenseOutput(eqx.Module):
     count: Array
     interpolate: Callable[..., Array]
     packing: Packing = eqx.field(static=True)
-    last: Array | None = None  # the time at which an event may have ended it
+    last: Array | None = None  # the end of the solve, which an event may have moved
 
     def __call__(self, t: Array) -> PyTree:
-        """The state at `t`, a scalar or an array of times, whose axes come first; NaN outside."""
+        """Evaluate the state at `t`, a scalar or an array whose axes come first; NaN outside."""
         t = jnp.asarray(t, self.t.dtype)
         return self.packing.unpack(
             jax.vmap(self._at)(t.reshape(-1)).reshape(t.shape + self.y.shape[1:])
@@ -76,11 +76,12 @@ class DenseOutput(eqx.Module):
 
 
 class Events(eqx.Module):
-    """The events that a solve met, in order; unused places are NaN, and -1.
+    """The events that occurred in a solve, in order; unused rows are NaN, or -1 in `index`.
 
-    - `ts`: when, shape `(max_events,)`. `ys`: the states then, before `apply`, a pytree like `y0`.
-    - `index`: which event, int32. `count`: how many, int32. `terminated`: whether the last one
-      ended the solve, boolean.
+    - `ts`: the times, shape `(max_events,)`. `ys`: the states at these times, before `apply`, a
+      pytree like `y0` with a leading axis of events.
+    - `index`: the position of each event in `events=`, int32 `(max_events,)`.
+    - `count`: the number of events, int32. `terminated`: True if the last one ended the solve.
     """
 
     ts: Array
@@ -91,16 +92,16 @@ class Events(eqx.Module):
 
 
 class Solution(eqx.Module):
-    """The outcome of `solve`.
+    """The solution that `solve` and `solve_batch` return.
 
     - `ts`: the times of `ys`, shape `(times,)`.
-    - `ys`: the saved values, a pytree like `y0` (or like what the `save` function returns) with a
+    - `ys`: the saved values, a pytree like `y0` (or like the output of the `save` function) with a
       leading axis of times. Rows that were not reached are NaN.
     - `y1`: the state at the last time, or where an event ended the solve, a pytree like `y0`; NaN
       if it was not reached.
     - `stats`: a `Stats`. `status`: int32, a `Status` by number.
-    - `sol(t)`: the state at any `t` of the solve, where `save="dense"`.
-    - `events`: an `Events`, where there were any to look for.
+    - `sol(t)`: the state at any `t` of the solve, with `save="dense"`.
+    - `events`: an `Events` if the solve had any to detect, else None.
     """
 
     ts: Array
@@ -113,28 +114,28 @@ class Solution(eqx.Module):
 
     @property
     def success(self) -> Array:
-        """Whether the last time was reached, a boolean array."""
+        """True where the solve reached its last time or a terminal event, a boolean array."""
         return self.status == Status.SUCCESS
 
     def __call__(self, t: Any) -> PyTree:
-        """The state at `t`, a scalar or an array of times inside the solve.
+        """Evaluate the state at `t`, a scalar or an array of times inside the solve.
 
-        Of many solutions their axes come first.
+        The axes of a batch of solutions come first.
 
         **Raises:** `OptionError` unless the solve was made with `save="dense"`.
         """
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
-        at = DenseOutput.__call__
+        evaluate = DenseOutput.__call__
         for _ in range(self.status.ndim):
-            at = eqx.filter_vmap(at, in_axes=(eqx.if_array(0), None))
-        return at(self.dense, jnp.asarray(t))
+            evaluate = eqx.filter_vmap(evaluate, in_axes=(eqx.if_array(0), None))
+        return evaluate(self.dense, jnp.asarray(t))
 
 
 def raise_on_failure(solution: Solution, advice: str = "") -> None:
-    """Raise `SolveError` if the status is known here, outside any `jit`, and is a failure.
+    """Raise `SolveError` if the status is a failure; do nothing under `jit`.
 
-    `advice`: what else may be the cause where the steps ran out or became too small.
+    `advice`: a further likely cause, added to the message if the steps ran out or became too small.
     """
     status, stats = lax.stop_gradient((solution.status, solution.stats))
     if isinstance(status, Tracer):
@@ -143,15 +144,16 @@ def raise_on_failure(solution: Solution, advice: str = "") -> None:
     if failed.size == 0:
         return
     first = () if status.ndim == 0 else np.unravel_index(failed[0], status.shape)
-    found = Status(int(status[first]))
-    who = (
+    failure = Status(int(status[first]))
+    which = (
         ""
         if status.ndim == 0
-        else (f"{failed.size} of {status.size} trajectories failed, the first number {failed[0]}: ")
+        else f"{failed.size} of {status.size} trajectories failed, the first number {failed[0]}: "
     )
-    more = f". {advice}" if found in (Status.MAX_STEPS, Status.STEP_UNDERFLOW) and advice else ""
+    about_steps = failure in (Status.MAX_STEPS, Status.STEP_UNDERFLOW)
+    further = f". {advice}" if about_steps and advice else ""
     raise SolveError(
-        f"{who}{found.name}: at t = {float(stats.t_reached[first]):.6g} after "
-        f"{int(stats.num_steps[first])} steps {found.message}{more}. (throw=False returns the "
+        f"{which}{failure.name}: at t = {float(stats.t_reached[first]):.6g} after "
+        f"{int(stats.num_steps[first])} steps {failure.message}{further}. (throw=False returns the "
         "solution as far as it got.)"
     )

@@ -1,8 +1,8 @@
-"""One trajectory under way: how it begins, attempts a step, and is judged at its end.
+"""The integrator of one trajectory, without its loop: initialise, attempt a step, finalise.
 
-All of it is arithmetic without loops; the loops call it and know no more of solvers and controllers
-than this. `attempt_step` serves one trajectory or lanes of many: then times, counts and decisions are
-vectors, and the last axis of every state is its lanes.
+The loops call these functions and know nothing else about solvers and controllers. `attempt_step`
+serves one trajectory or several in lanes: then times, counts and decisions are vectors, and the
+last axis of every state is that of the lanes.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.step_size import Controller, Tolerance, first_step
+from ..solvers.step_size import Controller, Decision, Tolerance, first_step
 from .save import StepRecord
 from .solution import Stats
 
-Field = Callable[[Array, Array], Array]
-
 
 class Method(eqx.Module):
-    """How a problem is stepped: everything but the problem itself."""
+    """A numerical method: solver, step-size controller, tolerances and the limit on steps."""
 
     solver: Solver
     controller: Controller
@@ -31,35 +30,35 @@ class Method(eqx.Module):
     dt: Array | None
     max_steps: int = eqx.field(static=True)
     progress: Callable[..., None] | None = eqx.field(static=True, default=None)
-    restarts: bool = eqx.field(static=True, default=False)  # events or jumps are on the way
+    restarts: bool = eqx.field(static=True, default=False)  # events or jumps may restart it
 
     @property
     def stepper(self) -> Solver:
-        """The solver, told of the tolerance if there is one: fixed steps take no notice of it."""
+        """The solver, with the tolerance set if the steps are adaptive."""
         return self.solver.within(self.tolerance if self.controller.adaptive else None)
 
     @property
-    def counts_more(self) -> bool:
-        """Whether field evaluations differ from step to step."""
+    def counts_extra_evaluations(self) -> bool:
+        """True if the number of field evaluations differs from step to step."""
         return bool(
             self.restarts or self.solver.counts_evaluations or self.solver.evaluations.inside
         )
 
 
 class IntegratorState(NamedTuple):
-    """Where a trajectory is, and what its next step starts from.
+    """The state of the integrator between two steps.
 
-    `extra_evaluations` counts the field evaluations that not every step makes, where there are any;
-    `linear_algebra_counts` the Jacobians and the factorisations, where the solver keeps them. `event_state`: what it
-    remembers of events and jumps, where there are any.
+    `extra_evaluations` counts the field evaluations that not every step makes;
+    `linear_algebra_counts` the Jacobians and the factorisations, if the solver reuses them.
+    `event_state` is the state of event detection. Each is `()` where it does not apply.
     """
 
     t: Array
-    t_low: Array  # what rounding took from t
+    t_low: Array  # the rounding error of t (compensated summation)
     y: Array
     solver_state: Any
     h: Array  # the next step's size, positive
-    memory: Any
+    controller_state: Any
     num_steps: Array
     num_accepted: Array
     extra_evaluations: Any
@@ -69,21 +68,30 @@ class IntegratorState(NamedTuple):
 
 
 def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> IntegratorState:
-    """The trajectory at its first time, its first step chosen."""
-    carry = method.stepper.init(field, t0, y0)
-    size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
-    h, memory = method.controller.start(lax.stop_gradient(size))
+    """Make the integrator state at `t0`: the solver initialised, the first step size chosen."""
+    solver_state = method.stepper.init(field, t0, y0)
+    size = first_size(method, field, t0, t1, y0, method.solver.slope(solver_state))
+    h, controller_state = method.controller.start(lax.stop_gradient(size))
     zero = jnp.zeros((), jnp.int32)
-    num_more = zero if method.counts_more else ()
-    num_made = (zero, zero) if method.solver.reuses_jacobian else ()
-    low = jnp.zeros_like(t0)
-    return IntegratorState(t0, low, y0, carry, h, memory, zero, zero, num_more, num_made, zero)
+    return IntegratorState(
+        t=t0,
+        t_low=jnp.zeros_like(t0),
+        y=y0,
+        solver_state=solver_state,
+        h=h,
+        controller_state=controller_state,
+        num_steps=zero,
+        num_accepted=zero,
+        extra_evaluations=zero if method.counts_extra_evaluations else (),
+        linear_algebra_counts=(zero, zero) if method.solver.reuses_jacobian else (),
+        status=zero,
+    )
 
 
-def under_way(method: Method, s: IntegratorState, direction: Array, t1: Array) -> Array:
-    """Whether there is another step to attempt."""
-    going = direction * (t1 - s.t) > 0
-    return going & (s.status == Status.SUCCESS) & (s.num_steps < method.max_steps)
+def needs_step(method: Method, s: IntegratorState, direction: Array, t1: Array) -> Array:
+    """True while another step has to be attempted."""
+    before_end = direction * (t1 - s.t) > 0
+    return before_end & (s.status == Status.SUCCESS) & (s.num_steps < method.max_steps)
 
 
 def attempt_step(
@@ -92,113 +100,145 @@ def attempt_step(
     s: IntegratorState,
     direction: Array,
     t1: Array,
-    look: Callable[[Array], Array | bool | None] = lambda t_new: None,
+    needs_dense: Callable[[Array], Array | bool | None] = lambda t_new: None,
     step: Callable[..., StepResult] | None = None,
 ) -> tuple[IntegratorState, StepRecord]:
-    """Attempt a step towards `t1`: the trajectory after it, and the step.
+    """Attempt a step towards `t1`; returns the integrator state after it, and its record.
 
-    `look(t_new)` says whether dense output inside the step to `t_new` will be read: None for
-    never, else a boolean. `step` stands in for the solver's.
+    `needs_dense(t_new)` tells if dense output inside the step to `t_new` will be evaluated: None
+    for never, else a boolean. `step` replaces the solver's.
     """
-    size, longest, t_new, t_low = _aim(s, direction, t1)
+    size, stretch_limit, t_new, t_low = _choose_size(s, direction, t1)
     h = direction * size
-    inside = look(t_new)
+    dense_read = needs_dense(t_new)
 
     stepper = method.stepper.forwards()
-    stepped = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, inside)
-    looks = False if inside is None else inside
-    more = stepped.iterations + looks * method.solver.evaluations.inside
-    y1, trouble = stepped.y1, stepped.status
-    # Step sizes are held fixed in every derivative of the loop: nothing passes through the error.
-    square = _square(method, *lax.stop_gradient((stepped.error, s.y, y1)))
-    if trouble is not None:
-        square = jnp.where(trouble == Status.SUCCESS, square, jnp.inf)
-    decision = method.controller.judge(
-        size, square, method.solver.error_exponent or 1, s.memory, s.num_accepted, stepped.factor
-    )
-    accept, proposed = decision.accept, decision.h
-    if stepped.max_next_step is not None and method.controller.adaptive:
-        proposed = jnp.minimum(proposed, stepped.max_next_step.astype(proposed.dtype))
+    result = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, dense_read)
+    for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.inside
+    extra_evaluations = result.iterations + for_dense
+    decision, error2 = _judge(method, s, size, result)
+    accept, proposed, y1 = decision.accept, decision.h, result.y1
+    if result.max_next_step is not None and method.controller.adaptive:
+        proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
     after = IntegratorState(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
         y=jnp.where(accept, y1, s.y),
-        solver_state=select(accept, stepped.solver_state, s.solver_state),
+        solver_state=select(accept, result.solver_state, s.solver_state),
         h=lax.stop_gradient(proposed),
-        memory=lax.stop_gradient(decision.memory),
+        controller_state=lax.stop_gradient(decision.memory),
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        extra_evaluations=jax.tree.map(lambda count: count + more, s.extra_evaluations),
-        linear_algebra_counts=jax.tree.map(
-            jnp.add, s.linear_algebra_counts, stepped.linear_algebra_counts or ()
+        extra_evaluations=jax.tree.map(
+            lambda count: count + extra_evaluations, s.extra_evaluations
         ),
-        status=_status(method, s.t, longest, size, proposed, accept, square, trouble),
+        linear_algebra_counts=jax.tree.map(
+            jnp.add, s.linear_algebra_counts, result.linear_algebra_counts or ()
+        ),
+        status=_step_status(
+            method, s.t, stretch_limit, size, proposed, accept, error2, result.status
+        ),
         event_state=s.event_state,
     )
-    parts = s.t, h, t_new, direction, s.y, y1, stepped.dense, s.solver_state, s.num_accepted, accept
-    return after, StepRecord(*parts, stepped.residuals, s)
+    record = StepRecord(
+        t=s.t,
+        h=h,
+        t1=t_new,
+        direction=direction,
+        y=s.y,
+        y1=y1,
+        dense=result.dense,
+        solver_state=s.solver_state,
+        index=s.num_accepted,
+        accept=accept,
+        residuals=result.residuals,
+        before=s,
+    )
+    return after, record
+
+
+def _judge(
+    method: Method, s: IntegratorState, size: Array, result: StepResult
+) -> tuple[Decision, Array]:
+    """Ask the controller for its decision on a step; also returns the squared scaled error."""
+    # Every derivative of the loop holds step sizes fixed: none passes through the error estimate.
+    error2 = _squared_error(method, *lax.stop_gradient((result.error, s.y, result.y1)))
+    if result.status is not None:
+        error2 = jnp.where(result.status == Status.SUCCESS, error2, jnp.inf)
+    order = method.solver.error_exponent or 1
+    controller_state, count = s.controller_state, s.num_accepted
+    return (
+        method.controller.judge(size, error2, order, controller_state, count, result.factor),
+        error2,
+    )
 
 
 def step_end(s: IntegratorState, direction: Array, t1: Array) -> Array:
     """The time at which the next step ends, if it is accepted."""
-    return _aim(s, direction, t1)[2]
+    return _choose_size(s, direction, t1)[2]
 
 
-def _aim(s: IntegratorState, direction: Array, t1: Array) -> tuple[Array, Array, Array, Array]:
-    """The next step's size, the size that would be drawn out to `t1`, and the time after it."""
+def _choose_size(
+    s: IntegratorState, direction: Array, t1: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The next step's size, the size from which it is stretched to `t1`, and its end `t, t_low`."""
     remaining = direction * ((t1 - s.t) - s.t_low)
-    longest = remaining - 8 * jnp.finfo(s.t.dtype).eps * (jnp.abs(s.t) + remaining)
-    last = s.h >= longest
+    stretch_limit = remaining - 8 * jnp.finfo(s.t.dtype).eps * (jnp.abs(s.t) + remaining)
+    last = s.h >= stretch_limit
     size = jnp.where(last, remaining, s.h)
     t_new, t_low = _add(s.t, s.t_low, direction * size)
-    return size, longest, jnp.where(last, t1, t_new), jnp.where(last, 0, t_low)
+    return size, stretch_limit, jnp.where(last, t1, t_new), jnp.where(last, 0, t_low)
 
 
 def _add(t: Array, low: Array, h: Array) -> tuple[Array, Array]:
-    """Kahan's sum: `t + h` and what its rounding left over, so that long solves do not drift."""
+    """Kahan's compensated sum: `t + h` and its rounding error, so that long solves do not drift."""
     step = h + low
     total = t + step
     return total, step - (total - t)
 
 
-def _square(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
-    """The squared error in units of the tolerance; of a fixed step, zero if `y1` is finite."""
+def _squared_error(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
+    """The squared norm of the scaled error; of a fixed step, 0 if `y1` is finite, else infinity."""
     if method.controller.adaptive and error is not None:
         return method.tolerance.square(error, y, y1)
     return jnp.where(jnp.all(jnp.isfinite(y1), method.tolerance.axes(y1)), 0.0, jnp.inf)
 
 
-def _status(
+def _step_status(
     method: Method,
     t: Array,
-    longest: Array,
+    stretch_limit: Array,
     size: Array,
     proposed: Array,
     accept: Array,
-    square: Array,
-    trouble: Array | None,
+    error2: Array,
+    solver_status: Array | None,
 ) -> Array:
-    finite, eps = jnp.isfinite(square), jnp.finfo(t.dtype).eps
+    """The status after a step: a failure if no smaller step can follow a rejected one."""
+    finite, eps = jnp.isfinite(error2), jnp.finfo(t.dtype).eps
     failure = jnp.where(finite, Status.STEP_UNDERFLOW, Status.NOT_FINITE)
-    if trouble is not None:
-        failure = jnp.where(trouble == Status.SUCCESS, failure, trouble)
+    if solver_status is not None:
+        failure = jnp.where(solver_status == Status.SUCCESS, failure, solver_status)
     if not method.controller.adaptive:
         return jnp.where(finite, Status.SUCCESS, failure).astype(jnp.int32)
-    finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * longest)
-    # A step of `max_next_step` is drawn out to the last time, and so would only be tried again.
-    again = (proposed <= finest) | (proposed >= longest) | method.controller.too_small(size)
-    stuck = ~accept & again
-    return jnp.where(stuck, failure, Status.SUCCESS).astype(jnp.int32)
+    smallest = 4 * eps * jnp.maximum(jnp.abs(t), eps * stretch_limit)
+    # A step from `stretch_limit` on would be stretched to the same end, and fail again.
+    hopeless = (
+        (proposed <= smallest) | (proposed >= stretch_limit) | method.controller.too_small(size)
+    )
+    return jnp.where(~accept & hopeless, failure, Status.SUCCESS).astype(jnp.int32)
 
 
 def finalise(end: IntegratorState, remaining: Array) -> IntegratorState:
-    """The trajectory after its loop: its final status, and NaN unless that is `SUCCESS`."""
-    ended = end.status == Status.TERMINATED
-    short = jnp.where(jnp.isnan(remaining), Status.BAD_TIMES, Status.MAX_STEPS).astype(jnp.int32)
-    status = jnp.where((end.status == Status.SUCCESS) & ~(remaining <= 0), short, end.status)
-    status = jnp.where(ended, jnp.int32(Status.SUCCESS), status)
-    broken = (status == Status.SUCCESS) & ~jnp.all(jnp.isfinite(end.y))
-    status = jnp.where(broken, jnp.int32(Status.NOT_FINITE), status)
+    """Set the final status after the loop, and the state to NaN unless that is `SUCCESS`."""
+    terminated = end.status == Status.TERMINATED
+    incomplete = jnp.where(jnp.isnan(remaining), Status.BAD_TIMES, Status.MAX_STEPS).astype(
+        jnp.int32
+    )
+    status = jnp.where((end.status == Status.SUCCESS) & ~(remaining <= 0), incomplete, end.status)
+    status = jnp.where(terminated, jnp.int32(Status.SUCCESS), status)
+    overflowed = (status == Status.SUCCESS) & ~jnp.all(jnp.isfinite(end.y))
+    status = jnp.where(overflowed, jnp.int32(Status.NOT_FINITE), status)
     return end._replace(status=status, y=jnp.where(status == Status.SUCCESS, end.y, jnp.nan))
 
 
@@ -206,18 +246,18 @@ def stats_of(
     method: Method,
     num_steps: Array,
     num_accepted: Array,
-    num_more: Any,
-    num_made: Any,
+    extra_evaluations: Any,
+    linear_algebra_counts: Any,
     t_reached: Array,
 ) -> Stats:
-    """The counts of trajectories that have ended."""
-    first, each = first_evaluations(method), method.solver.evaluations.each
-    jacobians, factorisations = num_made or (None, None)
+    """Make the statistics of finished trajectories."""
+    first, per_step = first_evaluations(method), method.solver.evaluations.each
+    jacobians, factorisations = linear_algebra_counts or (None, None)
     return Stats(
         num_steps=num_steps,
         num_accepted=num_accepted,
         num_rejected=num_steps - num_accepted,
-        num_evaluations=first + each * num_steps + sum(jax.tree.leaves(num_more)),
+        num_evaluations=first + per_step * num_steps + sum(jax.tree.leaves(extra_evaluations)),
         t_reached=t_reached,
         num_jacobians=jacobians,
         num_factorisations=factorisations,
@@ -225,17 +265,17 @@ def stats_of(
 
 
 def first_evaluations(method: Method) -> int:
-    """Field evaluations before a first step: the solver's, and those of its choice."""
+    """The number of field evaluations before the first step, for solver and step-size choice."""
     first = method.solver.evaluations.first
     if method.controller.adaptive and method.dt is None:
-        return max(first, 1) + 1  # which shares the slope at the start
+        return max(first, 1) + 1  # the choice of the step size reuses the slope at the start
     return first
 
 
 def first_size(
     method: Method, field: Field, t0: Array, t1: Array, y0: Array, slope: Array | None = None
 ) -> Array:
-    """The size of the first step: what the user gave, else Hairer's choice."""
+    """The size of the first step: the user's `dt`, else Hairer's choice (`first_step`)."""
     if method.dt is not None:
         return jnp.abs(method.dt).astype(t0.dtype)
     if not method.controller.adaptive:
@@ -246,5 +286,5 @@ def first_size(
 
 
 def select(mask: Array, new: Any, old: Any) -> Any:
-    """`new` where `mask` holds, else `old`, array by array."""
+    """Select `new` where `mask` holds, else `old`, leaf by leaf."""
     return jax.tree.map(lambda a, b: jnp.where(mask, a, b), new, old)

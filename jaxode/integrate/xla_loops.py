@@ -1,7 +1,8 @@
-"""How often a GPU's host reads the condition of a loop: once a turn, of every loop in it.
+"""Loops whose cost depends on how XLA runs them on each backend.
 
-Each time the device waits for the host. So there the loop over steps has no loops inside, as far
-as can be: what a step does to many rows, it does to all of them at once, behind a mask.
+On a GPU the host reads the condition of a loop before every iteration, and the device waits for
+it. So there the loop over steps contains as few inner loops as possible: an operation on many rows
+is done on all of them at once, with a mask. On a CPU a single-iteration loop fuses operations.
 """
 
 from collections.abc import Callable
@@ -14,54 +15,57 @@ from jaxtyping import PyTree
 
 State = TypeVar("State")
 
-# Numbers that are worked on at once: a few microseconds of a GPU's memory.
+# Array elements of one masked operation: a few microseconds of a GPU's memory bandwidth.
 CHUNK_NUMBERS = 2**20
 
 
 def host_controls_loops() -> bool:
-    """Whether the host decides on the next turn of a loop; a CPU and a TPU do it themselves."""
+    """True if the host evaluates loop conditions (GPU), False if the device does (CPU, TPU)."""
     return jax.default_backend() not in ("cpu", "tpu")
 
 
 def chunk_size(rows: int, size: int) -> int:
-    """How many of `rows` to work on at once, of `size` numbers each."""
+    """The number of `rows`, of `size` array elements each, for one masked operation."""
     return max(1, min(rows, CHUNK_NUMBERS // max(size, 1)))
 
 
-def size_of(arrays: PyTree, each: int = 1) -> int:
-    """How many numbers there are in arrays, for `each` of so many."""
-    return sum(x.size for x in jax.tree.leaves(arrays)) // each
+def num_elements(arrays: PyTree, rows: int = 1) -> int:
+    """The number of elements of all arrays in a pytree, per row if they have `rows`."""
+    return sum(x.size for x in jax.tree.leaves(arrays)) // rows
 
 
 def masked_while(
-    going: Callable, turn: Callable[[State], State], state: State, at_once: bool
+    unfinished: Callable, body: Callable[[State], State], state: State, single_pass: bool
 ) -> State:
-    """`turn` while `going`; one turn where that does all there is to do, behind its own mask."""
-    return turn(state) if at_once else lax.while_loop(going, turn, state)
+    """Iterate `body`, which masks its own work, while `unfinished`; once if `single_pass`.
+
+    `single_pass`: one call of `body` does all the work.
+    """
+    return body(state) if single_pass else lax.while_loop(unfinished, body, state)
 
 
 def fused(function: Callable[[State], State], state: State) -> State:
-    """`function(state)`, inside a loop of one turn.
+    """Compute `function(state)` inside a single-iteration loop.
 
-    On a CPU, XLA (from JAX 0.12 on) makes a small loop, with all that is in it, one native
-    function; every operation outside is a kernel of its own, which costs a microsecond to launch
-    and ten milliseconds to compile. A short solve has as many operations around its loop as in it.
+    On a CPU, XLA (from JAX 0.12 on) compiles a small loop with its body to one native function;
+    every operation outside of loops is a kernel of its own, which costs a microsecond to launch and
+    ten milliseconds to compile. A short solve has as many operations around its loop as in it.
     """
     if host_controls_loops():
         return function(state)
-    # Behind the barrier XLA does not see that there is one turn, and so leaves the loop alone.
-    begin = lax.optimization_barrier(jnp.asarray(True))
+    # The barrier hides from XLA that there is one iteration; it would remove the loop otherwise.
+    start = lax.optimization_barrier(jnp.asarray(True))
 
-    def turn(carry: tuple) -> tuple:
+    def body(carry: tuple) -> tuple:
         return jnp.zeros_like(carry[0]), function(carry[1])
 
-    return lax.while_loop(lambda carry: carry[0], turn, (begin, state))[1]
+    return lax.while_loop(lambda carry: carry[0], body, (start, state))[1]
 
 
 def cond_as_loop(needed: Array, function: Callable[[State], State], state: State) -> State:
-    """`function(state)` where it is `needed`, else `state`; a loop of at most one turn.
+    """Compute `function(state)` if `needed`, else return `state`; a loop of at most one iteration.
 
-    A conditional is a kernel of its own on a CPU, and copies what it returns.
+    On a CPU a conditional is a kernel of its own, and copies its result; a loop does neither.
     """
-    begin = needed, state
-    return lax.while_loop(lambda carry: carry[0], lambda c: (~c[0], function(c[1])), begin)[1]
+    start = needed, state
+    return lax.while_loop(lambda carry: carry[0], lambda c: (~c[0], function(c[1])), start)[1]

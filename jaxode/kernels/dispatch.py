@@ -61,7 +61,7 @@ def check_kernel(ensemble: Ensemble, asked: bool) -> None:
     rows = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ensemble.per_trajectory
     )
-    problem, plan = ensemble.one(rows)
+    problem, plan = ensemble.problem_of(rows)
     if ensemble.has_events:
         raise NoKernelError("events and jumps are not looked for there")
     if plan.save not in ("ends", "ts"):
@@ -96,7 +96,7 @@ def check_dtypes(ensemble: Ensemble) -> None:
 def check_shared(ensemble: Ensemble) -> None:
     """**Raises:** `NoKernelError` for numbers that all share, too many or of too wide a network."""
     part = ensemble.shared[0]
-    given = part.field, part.args, part.read, part.jac
+    given = part.field, part.args, part.save_fn, part.jac
     arrays = [x for x in jax.tree.leaves(given) if eqx.is_array(x)]
     whole = kept_whole([x.shape for x in arrays])
     shared = sum(x.size for x, flag in zip(arrays, whole, strict=True) if not flag)

@@ -19,8 +19,8 @@ from ..integrate.step import (
     attempt_step,
     finalise,
     initialise,
+    needs_step,
     step_end,
-    under_way,
 )
 from ..problem.field import Field, Split
 from ..solvers.explicit.stage_loop import LoopedField
@@ -86,7 +86,7 @@ def one_of(ensemble: Ensemble) -> tuple[IVP, SolveConfig]:
     rows = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ensemble.per_trajectory
     )
-    return ensemble.one(rows)
+    return ensemble.problem_of(rows)
 
 
 def given_of(ensemble: Ensemble, lanes: int) -> tuple[PyTree, PyTree, Array]:
@@ -281,7 +281,7 @@ class _KernelParts(NamedTuple):
         """Which lanes have another step to attempt."""
 
         def one(problem: IVP, config: SolveConfig, span: Span, moving: IntegratorState) -> Array:
-            return under_way(config.method, moving, span.direction, span.t1)
+            return needs_step(config.method, moving, span.direction, span.t1)
 
         return self.lanewise(one)(moving).one()
 

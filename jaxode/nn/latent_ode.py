@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
-from ..drivers.options import advice_of
+from ..drivers.options import failure_advice
 from ..integrate.solution import Solution, raise_on_failure
 from ..problem.errors import OptionError, StateError, unknown_name
 from ..problem.jit import jit_with_captures
@@ -290,7 +290,7 @@ class LatentODE(eqx.Module):
             raise_on_failed_solve(encoder_status, self.settings)
         for solution in solutions:
             if self.settings.throw:
-                raise_on_failure(solution, advice_of(self.settings.sensitivity))
+                raise_on_failure(solution, failure_advice(self.settings.sensitivity))
 
 
 def _encode(model: LatentODE, series: Series, key: Array | None) -> Any:

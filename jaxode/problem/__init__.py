@@ -1,1 +1,1 @@
-"""The initial value problem: validated, packed into arrays, with its errors and status codes."""
+"""The initial value problem: its validation, its packed arrays, its errors and status codes."""

@@ -1,4 +1,4 @@
-"""Functions with what they close over laid open."""
+"""Closure conversion: functions whose captured arrays are leaves of a pytree."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,11 @@ from jaxtyping import PyTree
 
 
 class ClosedFunction(eqx.Module):
-    """A traced function: every array that it closes over is a leaf.
+    """A traced function whose captured arrays are its leaves.
 
-    It is called with arguments like the examples of its trace. Unlike `eqx.filter_closure_convert`
-    it does not compare their types, for those of one array differ in and out of `jax.shard_map`.
+    Its arguments need the structure and shapes of the examples that it was traced at. Unlike
+    `eqx.filter_closure_convert` it does not compare their types, because the type of one array
+    differs inside and outside of `jax.shard_map`.
     """
 
     program: Jaxpr = eqx.field(static=True)
@@ -21,7 +22,7 @@ class ClosedFunction(eqx.Module):
     outputs: tuple[Any, tuple[Any, ...]] = eqx.field(static=True)
 
     def __call__(self, *args: PyTree) -> PyTree:
-        """Call it."""
+        """Evaluate the traced function."""
         arrays = iter(jaxpr_as_fun(ClosedJaxpr(self.program, self.consts))(*_arrays(args)))
         treedef, leaves = self.outputs
         return jax.tree.unflatten(
@@ -32,8 +33,10 @@ class ClosedFunction(eqx.Module):
 _ARRAY = object()
 
 
-def close(function: Callable[..., PyTree], *examples: PyTree) -> tuple[ClosedFunction, PyTree]:
-    """`function`, traced at `examples`, and the shapes of what it returns."""
+def closure_convert(
+    function: Callable[..., PyTree], *examples: PyTree
+) -> tuple[ClosedFunction, PyTree]:
+    """Trace `function` at `examples`; returns it converted, and the shapes of its output."""
     traced, shapes, rest = eqx.filter_make_jaxpr(function)(*examples)
     marked = jax.tree.map(lambda _: _ARRAY, shapes)
     leaves, treedef = jax.tree.flatten(eqx.combine(marked, rest))

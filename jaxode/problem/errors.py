@@ -1,7 +1,12 @@
 """The named errors of jaxode: each says what was wrong and what was expected."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
+
+# Frames of these libraries are no lines of the user.
+_LIBRARIES = ("jaxode", "jax", "jaxlib", "equinox", "contextlib", "functools")
 
 
 class StateError(TypeError):
@@ -25,11 +30,11 @@ class OptionError(ValueError):
 
 
 class EventError(ValueError):
-    """An event's condition or what it applies does not fit the state."""
+    """An event's condition, or the state map it applies, does not fit the state."""
 
 
 class DifferentiationError(TypeError):
-    """A solve was differentiated in a direction, or as often, as its `sensitivity` does not do."""
+    """A derivative whose direction or order the `sensitivity` of a solve does not support."""
 
 
 class BatchError(ValueError):
@@ -37,7 +42,7 @@ class BatchError(ValueError):
 
 
 class OutOfMemoryError(MemoryError):
-    """What was asked for needs more memory than the machine has."""
+    """The solve needs more memory than the machine has."""
 
 
 class DataError(ValueError):
@@ -53,12 +58,24 @@ class TrainingWarning(UserWarning):
 
 
 class SolveError(RuntimeError):
-    """A solve ended before its last time; says what happened, where, and what to try."""
+    """A solve ended before its last time; the message says why, where, and what to try."""
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> OptionError:
-    """The error for a name that is not in `known`, with the nearest ones that are."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(known)}"
+def unknown_name(what: str, name: str, valid_names: Iterable[str]) -> OptionError:
+    """Make the error for a name that is not among the `valid_names`; it suggests the nearest."""
+    valid_names = sorted(valid_names)
+    near = difflib.get_close_matches(name.lower(), valid_names, n=3, cutoff=0.5)
+    hint = (
+        f"did you mean {' or '.join(map(repr, near))}?"
+        if near
+        else f"known: {', '.join(valid_names)}"
+    )
     return OptionError(f"there is no {what} called {name!r}; {hint}")
+
+
+def warn_user(message: str, category: type[Warning]) -> None:
+    """Warn at the innermost line of the call stack that is in no library."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] in _LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

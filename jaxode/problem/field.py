@@ -1,4 +1,4 @@
-"""The vector field of an initial value problem: validated, closed over its arrays, packed."""
+"""The vector field of an initial value problem: validated, closure-converted, packed."""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from .closure import close
+from .closure import closure_convert
 from .errors import FieldError
 from .state import Packing
 
@@ -19,7 +19,7 @@ Field = Callable[..., Array]  # of packed states: field(t, y), or field(t, y, ha
 
 
 def check_field(f: Any) -> Callable:
-    """The vector field; a pair of them as a `Split`. **Raises:** `FieldError`."""
+    """Validate the vector field; a pair of fields becomes a `Split`. **Raises:** `FieldError`."""
     if isinstance(f, tuple | list) and not callable(f):
         if len(f) != 2:
             raise FieldError(f"a field in parts is a pair (stiff, other), got {len(f)} parts")
@@ -29,7 +29,7 @@ def check_field(f: Any) -> Callable:
 
 
 def check_callable(f: Any) -> None:
-    """Refuse what cannot be a vector field, before anything is traced.
+    """Check, before any tracing, that `f` can be called as a vector field.
 
     **Raises:** `FieldError`.
     """
@@ -48,38 +48,38 @@ def check_callable(f: Any) -> None:
 
 
 def positional_arguments(f: Callable) -> tuple[int, float] | None:
-    """The least and the most positional arguments that `f` takes, or `None` if it does not say."""
+    """Least and largest number of positional arguments of `f`; None if its signature is unknown."""
     try:
         parameters = inspect.signature(f).parameters.values()
     except (TypeError, ValueError):
         return None
     if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
         return None
-    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    most = float("inf") if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(places)
-    return sum(p.default is p.empty for p in places), most
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    most = float("inf") if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
+    return sum(p.default is p.empty for p in positional), most
 
 
 def call_field(field: Callable, t: Array, y: PyTree, args: PyTree) -> PyTree:
-    """Call a field of `(y)`, `(t, y)` or `(t, y, args)`, whichever it takes."""
+    """Call a field of `(y)`, `(t, y)` or `(t, y, args)`, according to its signature."""
     least, most = positional_arguments(field) or (3, 3)
     if most == float("inf") or (least > 1 and most >= 3):
         return field(t, y, args)
     return field(y) if least <= 1 else field(t, y)
 
 
-def close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
-    """`f` with every array it closes over as a leaf, after comparing its output with `y0`.
+def trace_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
+    """Closure-convert `f`, after checking its output against `y0`; part by part for a `Split`.
 
     **Raises:** `FieldError` where structure, shape or dtype of `f(t, y, args)` differ from `y0`.
     """
-    return map_parts(lambda part: _close_field(part, y0, args, packing), f)
+    return map_parts(lambda part: _trace_field(part, y0, args, packing), f)
 
 
-def _close_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
+def _trace_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
-        closed, output = close(f, t, y0, args)
+        closed, output = closure_convert(f, t, y0, args)
     except TypeError as error:
         raise FieldError(
             f"calling {_name(f)}(t, y, args) on shapes y: {_shapes(y0)} failed: {error}"
@@ -93,7 +93,7 @@ def _check_output(f: Callable, out: PyTree, y0: PyTree) -> None:
 
 
 def check_like(what: str, out: PyTree, y0: PyTree, error: type[Exception]) -> None:
-    """**Raises:** `error` unless `out` has the structure, shapes and dtypes of the state `y0`."""
+    """Check that `out` has the structure, shapes and dtypes of `y0`. **Raises:** `error`."""
     expected, got = jax.tree.structure(y0), jax.tree.structure(out)
     if expected != got:
         raise error(
@@ -117,9 +117,9 @@ def check_like(what: str, out: PyTree, y0: PyTree, error: type[Exception]) -> No
 
 
 def pack_field(field: VectorField, args: PyTree, packing: Packing) -> Callable:
-    """The field on packed states: `(t, array) -> array`, or to a half of it as `pack` says.
+    """Make the field a function of packed states: `packed(t, array)` returns an array.
 
-    A `Split` where `field` is one.
+    `packed(t, array, half)` returns one half of that, as `Packing.pack` does. A `Split` stays one.
     """
 
     def pack(part: VectorField) -> Callable[..., Array]:
@@ -141,29 +141,29 @@ def _shapes(tree: PyTree) -> PyTree:
 
 
 class Split(eqx.Module):
-    """A field in a stiff part and another; called, it is their sum."""
+    """A vector field as the sum of a stiff part and another one (for IMEX methods)."""
 
     stiff: Callable[..., PyTree]
     other: Callable[..., PyTree]
 
     def __call__(self, *inputs: Any) -> PyTree:
-        """The sum of the parts."""
+        """Evaluate the sum of the two parts."""
         return jax.tree.map(jnp.add, self.stiff(*inputs), self.other(*inputs))
 
 
 def map_parts(function: Callable[[Any], Any], field: Any) -> Any:
-    """`function(field)`, or the same of each part of a `Split`."""
+    """Apply `function` to the field, or to each part of a `Split`."""
     if isinstance(field, Split):
         return Split(function(field.stiff), function(field.other))
     return function(field)
 
 
 class WithJacobian(NamedTuple):
-    """A field, and its Jacobian as the user gives it: `(t, y)` to `(n, n)`, or `(n, n, lanes)`."""
+    """A field with the user's Jacobian: `(t, y)` to `(n, n)`, or to `(n, n, lanes)`."""
 
     field: Callable[..., Array]
     jacobian: Field
 
     def __call__(self, *inputs: Any) -> Array:
-        """The field."""
+        """Evaluate the field."""
         return self.field(*inputs)

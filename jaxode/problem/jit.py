@@ -1,4 +1,4 @@
-"""What plain functions read from around them, so that a compiled solve notices when it changes."""
+"""Compilation keyed by the values that a function captures, so that replacing one recompiles."""
 
 import functools
 import inspect
@@ -12,81 +12,88 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-# Their functions read nothing that a user changes.
+# Functions of these libraries capture nothing that a user changes.
 _LIBRARIES = ("jax", "jaxlib", "equinox", "numpy", "optax", "lineax", "jaxode")
 
 
 def jit_with_captures(function: Callable, f: Callable, *rest: Any) -> Any:
-    """`function(f, *rest)`, compiled, unless the caller's `jit` does so already."""
+    """Call `function(f, *rest)` under `jit`, unless the caller is being traced already.
+
+    A captured value that was replaced since the last call leads to a new compilation.
+    """
     if isinstance(jnp.zeros(()), Tracer):
         return function(f, *rest)
-    reads = captured_values((f, rest))
+    captured = captured_values((f, rest))
     if not isinstance(f, Hashable):
-        f = WithHash(f)
-    return _jitted(reads, function, f, *rest)
+        f = HashableCallable(f)
+    return _jitted(captured, function, f, *rest)
 
 
 @eqx.filter_jit
-def _jitted(reads: tuple["Same", ...], function: Callable, f: Callable, *rest: Any) -> Any:
+def _jitted(captured: tuple["CacheKey", ...], function: Callable, f: Callable, *rest: Any) -> Any:
     return function(f, *rest)
 
 
-class Same:
-    """A value as part of a key: numbers and strings equal by value, all else by being the same."""
+class CacheKey:
+    """A value in a cache key: numbers and strings compare by value, other objects by identity."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Same) or type(self.value) is not type(other.value):
+        if not isinstance(other, CacheKey) or type(self.value) is not type(other.value):
             return False
-        return self.value is other.value or (_plain(self.value) and self.value == other.value)
+        return self.value is other.value or (
+            _equal_by_value(self.value) and self.value == other.value
+        )
 
     def __hash__(self) -> int:
-        return hash(self.value) if _plain(self.value) else id(self.value)
+        return hash(self.value) if _equal_by_value(self.value) else id(self.value)
 
 
-class WithHash(Same):
-    """A callable that has no hash of its own."""
+class HashableCallable(CacheKey):
+    """A hashable wrapper of a callable that is not hashable itself."""
 
     def __call__(self, *args: Any) -> Any:
-        """Call it."""
+        """Call the wrapped function."""
         return self.value(*args)
 
 
-def captured_values(tree: PyTree) -> tuple[Same, ...]:
-    """The values that the functions in `tree` close over, read as globals or as attributes.
+def captured_values(tree: PyTree) -> tuple[CacheKey, ...]:
+    """Collect the values that functions in `tree` capture: closed over, globals or attributes.
 
-    `jit` keys a plain function by its identity and keeps what it read at the first call. With this
-    as a static argument beside it, a value that was replaced since makes a new program. A numpy
+    `jit` keys a plain function by its identity and keeps the values that it captured at the first
+    trace. With these values as a static argument, replacing one leads to a new compilation. A NumPy
     array that was changed in place is not noticed.
     """
     seen: set[int] = set()
-    return tuple(Same(value) for leaf in jax.tree.leaves(tree) for value in _reads(leaf, seen))
+    return tuple(
+        CacheKey(value) for leaf in jax.tree.leaves(tree) for value in _values_read_by(leaf, seen)
+    )
 
 
-def _reads(f: Any, seen: set[int]) -> Iterator[Any]:
+def _values_read_by(f: Any, seen: set[int]) -> Iterator[Any]:
     if id(f) in seen or (getattr(f, "__module__", None) or "").split(".")[0] in _LIBRARIES:
         return
     seen.add(id(f))
     if isinstance(f, functools.partial):
         yield from (*f.args, *f.keywords.values())
-        yield from _reads(f.func, seen)
+        yield from _values_read_by(f.func, seen)
     elif isinstance(f, types.MethodType):
         yield from vars(f.__self__).values() if hasattr(f.__self__, "__dict__") else ()
-        yield from _reads(f.__func__, seen)
+        yield from _values_read_by(f.__func__, seen)
     elif isinstance(f, types.FunctionType):
-        read = inspect.getclosurevars(f)
-        for value in (*read.nonlocals.values(), *read.globals.values()):
+        captured = inspect.getclosurevars(f)
+        for value in (*captured.nonlocals.values(), *captured.globals.values()):
             if callable(value):
-                yield from _reads(value, seen)
+                yield from _values_read_by(value, seen)
             elif not isinstance(value, types.ModuleType):
                 yield value
     elif hasattr(f, "__wrapped__"):
-        yield from _reads(f.__wrapped__, seen)
+        yield from _values_read_by(f.__wrapped__, seen)
     elif callable(f) and not isinstance(f, type) and hasattr(f, "__dict__"):
         yield from vars(f).values()
 
 
-def _plain(value: Any) -> bool:
+def _equal_by_value(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | complex | str)

@@ -15,10 +15,10 @@ from .errors import StateError
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
-    """How a pytree of arrays becomes one array and comes back.
+    """The bijection between a pytree of arrays and one packed array.
 
-    A single array keeps its shape; several are laid end to end in one vector of their common
-    dtype. `unpack` accepts any leading axes.
+    A single array keeps its shape; several are concatenated in one vector of their common dtype.
+    `unpack` accepts any leading axes.
     """
 
     treedef: Any
@@ -27,7 +27,7 @@ class Packing:
 
     @classmethod
     def of(cls, tree: PyTree) -> "Packing":
-        """The packing of pytrees like `tree`."""
+        """Make the packing of pytrees with the structure, shapes and dtypes of `tree`."""
         leaves, treedef = jax.tree.flatten(tree)
         return cls(
             treedef, tuple(x.shape for x in leaves), tuple(np.dtype(x.dtype) for x in leaves)
@@ -40,21 +40,21 @@ class Packing:
 
     @property
     def size(self) -> int:
-        """How many components the packed array has."""
+        """The number of components of the packed array."""
         return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes)
 
     @property
     def time_dtype(self) -> np.dtype:
-        """The dtype of times: real, at least float32, as fine as the state."""
+        """The dtype of times: real, of the state's precision, and of at least float32's."""
         return np.dtype(jnp.promote_types(jnp.finfo(self.dtype).dtype, jnp.float32))
 
     @property
     def real_dtype(self) -> np.dtype:
-        """The real dtype of the state, in which the field is handed `t`."""
+        """The real dtype of the state's precision, in which the field receives `t`."""
         return np.dtype(jnp.finfo(self.dtype).dtype)
 
     def pack(self, tree: PyTree, half: int | None = None) -> Array:
-        """One array from a pytree of this structure; of its first axis `half` 0 or 1, or all."""
+        """Pack a pytree into one array; with `half` 0 or 1, only that half along the first axis."""
         leaves = jax.tree.leaves(tree)
         if len(leaves) == 1:
             return leaves[0] if half is None else jnp.split(leaves[0], 2)[half]
@@ -64,14 +64,14 @@ class Packing:
         return jnp.concatenate([x.astype(self.dtype).reshape(-1) for x in leaves])
 
     def unpack(self, array: Array) -> PyTree:
-        """The pytree from its packed array, whose leading axes go to every leaf."""
+        """Unpack an array into the pytree; leading axes of the array go to every leaf."""
         if len(self.shapes) == 1:
             return jax.tree.unflatten(self.treedef, [array])
         sizes = [int(np.prod(shape, dtype=int)) for shape in self.shapes]
-        parts = jnp.split(array, np.cumsum(sizes)[:-1], axis=-1)
+        components = jnp.split(array, np.cumsum(sizes)[:-1], axis=-1)
         leaves = [
-            _cast(part.reshape(array.shape[:-1] + shape), dtype)
-            for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
+            _cast(component.reshape(array.shape[:-1] + shape), dtype)
+            for component, shape, dtype in zip(components, self.shapes, self.dtypes, strict=True)
         ]
         return jax.tree.unflatten(self.treedef, leaves)
 
@@ -83,7 +83,7 @@ def _cast(x: Array, dtype: np.dtype) -> Array:
 
 
 def check_state(y0: PyTree) -> PyTree:
-    """`y0` with every leaf an array.
+    """Validate the initial state and make every leaf an array.
 
     **Raises:** `StateError` for an empty state and for leaves that are not inexact arrays.
     """
@@ -106,10 +106,10 @@ def check_state(y0: PyTree) -> PyTree:
 
 
 def is_traced(tree: PyTree) -> bool:
-    """Whether any leaf is a tracer, whose value is not known here."""
+    """True if any leaf is a tracer, whose value is unknown while tracing."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def arrays_of_args(args: PyTree) -> PyTree:
-    """`args` with Python floats as arrays, so that changing one never recompiles."""
+    """Make the Python floats in `args` arrays, so that changing one never recompiles."""
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, (float, complex)) else x, args)

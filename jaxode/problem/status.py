@@ -1,10 +1,10 @@
-"""Status codes of a solve, and the sentence that belongs to each."""
+"""Status codes of a solve, each with a message for the user."""
 
 import enum
 
 
 class Status(enum.IntEnum):
-    """How a solve ended. `sol.status` holds the number, one per trajectory."""
+    """The reason why a solve ended; `sol.status` holds its number, one per trajectory."""
 
     SUCCESS = 0
     MAX_STEPS = 1
@@ -22,7 +22,7 @@ class Status(enum.IntEnum):
 
     @property
     def message(self) -> str:
-        """What happened and what to try, in a sentence."""
+        """The sentence for the user: the cause of the failure and its likely remedies."""
         return _MESSAGES[self]
 
 

@@ -11,15 +11,16 @@ from .state import is_traced
 
 
 def check_times(ts: Any, dtype: np.dtype) -> Array:
-    """`ts` as a one-dimensional array of `dtype`, at least two times, monotone where known.
+    """Validate the times and make them a one-dimensional array of `dtype`, at least two of them.
 
-    **Raises:** `TimesError`. Times traced under `jit` are judged by `Status.BAD_TIMES` instead.
+    **Raises:** `TimesError`. Values that are traced under `jit` are unknown here: for them the
+    solve checks monotonicity, and fails with `Status.BAD_TIMES`.
     """
     if ts is None:
         raise TimesError("ts is None: expected times such as (t0, t1)")
     traced = is_traced(ts)
     try:
-        # numpy, where it will do: under jit jnp would make tracers of values that are known here
+        # NumPy for known values: jnp would make them tracers under jit.
         times = jnp.asarray(ts) if traced else np.asarray(ts)
     except (TypeError, ValueError) as error:
         raise TimesError(f"ts must be a sequence of numbers, got {ts!r}") from error
@@ -41,9 +42,9 @@ def _check_time_values(times: np.ndarray) -> None:
     steps = np.diff(times) * np.sign(times[-1] - times[0])
     if times[-1] == times[0]:
         steps = -np.abs(np.diff(times))
-    back = np.flatnonzero(steps < 0)
-    if back.size:
-        i = int(back[0])
+    reversals = np.flatnonzero(steps < 0)
+    if reversals.size:
+        i = int(reversals[0])
         raise TimesError(
             f"ts must be monotone, but goes from {times[i]:.6g} to {times[i + 1]:.6g} at index "
             f"{i + 1} while running from {times[0]:.6g} to {times[-1]:.6g}"

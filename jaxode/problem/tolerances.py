@@ -1,6 +1,5 @@
 """Validation of relative and absolute tolerances."""
 
-import warnings
 from typing import Any
 
 import jax
@@ -9,14 +8,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from .errors import ToleranceError, ToleranceWarning
+from .errors import ToleranceError, ToleranceWarning, warn_user
 from .state import Packing, is_traced
 
 
 def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Array:
-    """A tolerance as a scalar, or as an array shaped like the packed state.
+    """Validate a tolerance and make it a scalar, or an array with the packed state's shape.
 
-    `value` is a number or, per component, a pytree that broadcasts leaf by leaf against `y0`.
+    `value` is a number, or a pytree whose leaves broadcast against those of `y0`.
 
     **Raises:** `ToleranceError`. **Warns:** `ToleranceWarning` if it is a relative tolerance that
     is finer than the state's precision resolves.
@@ -37,44 +36,44 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
             f"{name} must be a number or broadcast against y0 of shapes {shapes}: {error}"
         ) from error
     if not is_traced(value):
-        known = [np.asarray(leaf, np.float64).reshape(-1) for leaf in leaves]
-        _check_tolerance_values(name, np.concatenate(known), packing)
+        _check_tolerance_values(name, leaves, packing)
     return tolerance
 
 
-def _check_tolerance_values(name: str, values: np.ndarray, packing: Packing) -> None:
+def _check_tolerance_values(name: str, leaves: list[Any], packing: Packing) -> None:
+    values = np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in leaves])
     if not np.all(values >= 0):
         raise ToleranceError(f"{name} must be a non-negative number, got {values.tolist()}")
     finest = 10 * float(jnp.finfo(packing.real_dtype).eps)
     if name == "rtol" and 0 < np.min(values) < finest:
-        warnings.warn(
+        warn_user(
             f"rtol={np.min(values):.3g} is finer than {packing.real_dtype} resolves, about "
             f"{finest:.1g}: expect many steps and no gain; use float64 or loosen rtol",
             ToleranceWarning,
-            stacklevel=5,
         )
 
 
 def check_tolerance_of_batch(
     name: str, value: PyTree, mapped: PyTree, packing: Packing, y0: PyTree
 ) -> Array:
-    """The same for a tolerance whose `mapped` leaves have a first axis of trajectories.
+    """Validate a tolerance of a batch, whose `mapped` leaves have a first axis of trajectories.
 
-    `y0` is the state of one of them. Where any leaf is mapped, so is the result.
+    `y0` is the state of one trajectory. The result has the axis of trajectories if any leaf does.
+
+    **Raises** and **warns** as `check_tolerance`.
     """
     leaves, flags = jax.tree.leaves(value), jax.tree.leaves(mapped)
     if not any(flags):
         return check_tolerance(name, value, packing, y0)
     if not is_traced(value):
-        known = [np.asarray(leaf, np.float64).reshape(-1) for leaf in leaves]
-        _check_tolerance_values(name, np.concatenate(known), packing)
+        _check_tolerance_values(name, leaves, packing)
     axes = jax.tree.map(lambda flag: 0 if flag else None, mapped)
     pack = jax.vmap(lambda v: check_tolerance(name, v, packing, y0), in_axes=(axes,))
     return pack(jax.tree.map(jnp.asarray, value))
 
 
-def check_some_tolerance(rtol: PyTree, atol: PyTree) -> None:
-    """**Raises:** `ToleranceError` if both tolerances are zero everywhere."""
+def check_not_both_zero(rtol: PyTree, atol: PyTree) -> None:
+    """Check that not both tolerances are zero everywhere. **Raises:** `ToleranceError`."""
     leaves = jax.tree.leaves((rtol, atol))
     if leaves and not is_traced(leaves) and not any(np.any(leaf) for leaf in leaves):
         raise ToleranceError("rtol and atol are both zero: no step is that good; set one of them")

@@ -1,4 +1,4 @@
-"""Options: by name or object, and numbers that must be positive or count something."""
+"""Validation of options: objects or their names, positive numbers, and integers."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from .errors import OptionError, unknown_name
 from .state import is_traced
 
 
-def find(what: str, value: Any, known: Mapping[str, type], kind: Any, example: str) -> Any:
-    """The object that `value` names, or `value` itself where it is one of `kind`.
+def find_option(what: str, value: Any, known: Mapping[str, type], kind: Any, example: str) -> Any:
+    """Find the object for an option: `value` itself if of type `kind`, or made from its name.
 
-    **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or anything
-    else.
+    **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or an object
+    of another type.
     """
     if isinstance(value, str):
         if value.lower() not in known:
@@ -36,7 +36,7 @@ def find(what: str, value: Any, known: Mapping[str, type], kind: Any, example: s
 def check_positive(
     what: str, value: Any, error: type[Exception] = OptionError, remark: str = ""
 ) -> None:
-    """**Raises:** `error` unless `value` is None, traced or a positive number."""
+    """Check that `value` is None, traced or a positive number. **Raises:** `error`."""
     if value is None or is_traced(value):
         return
     try:
@@ -48,13 +48,13 @@ def check_positive(
 
 
 def is_count(value: Any, least: int = 1) -> bool:
-    """Whether `value` is an integer, Python's or NumPy's, of at least `least`."""
+    """True if `value` is an integer, Python's or NumPy's, of at least `least`."""
     integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return integer and int(value) >= least
 
 
 def check_count(what: str, value: Any, least: int = 1, most: int | None = None) -> int:
-    """`value`, an integer from `least` to `most`, as Python's. **Raises:** `OptionError`."""
+    """Make `value`, an integer from `least` to `most`, a Python int. **Raises:** `OptionError`."""
     if is_count(value, least) and (most is None or value <= most):
         return int(value)
     bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
@@ -62,9 +62,9 @@ def check_count(what: str, value: Any, least: int = 1, most: int | None = None) 
 
 
 def check_counts(owner: str = "", /, **counts: Any) -> tuple[int, ...]:
-    """Positive integers, as `check_count`; `owner`: whose they are."""
-    whose = f"{owner}: " if owner else ""
-    return tuple(check_count(whose + name, value) for name, value in counts.items())
+    """Check positive integers with `check_count`; `owner` names the object they belong to."""
+    prefix = f"{owner}: " if owner else ""
+    return tuple(check_count(prefix + name, value) for name, value in counts.items())
 
 
 def check_pair(name: str, description: str, value: Any) -> tuple[float, float]:
@@ -76,6 +76,6 @@ def check_pair(name: str, description: str, value: Any) -> tuple[float, float]:
     return first, second
 
 
-def plain(value: Any) -> Any:
-    """A NumPy integer as Python's, for Equinox takes it for an array; all else as it is."""
+def python_int(value: Any) -> Any:
+    """Make a NumPy integer a Python int, because Equinox treats NumPy integers as arrays."""
     return int(value) if isinstance(value, np.integer) else value

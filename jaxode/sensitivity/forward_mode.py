@@ -11,7 +11,7 @@ from ..batch import queue as tiles
 from ..batch.forward import BatchRun
 from ..batch.queue import LaneTile
 from ..integrate.ensemble import Ensemble
-from ..integrate.forward import Result, run
+from ..integrate.forward import Result, solve_forward
 from ..integrate.ivp import IVP, SolveConfig
 from ..kernels.dispatch import KernelPolicy
 from ..kernels.lowering.unsupported import NoKernelError
@@ -34,7 +34,7 @@ class Forward(eqx.Module):
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Run `problem`; JAX differentiates the run."""
-        return _finished(run(problem, config)[0])
+        return _finished(solve_forward(problem, config)[0])
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; JAX differentiates the run."""

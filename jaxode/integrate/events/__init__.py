@@ -1,1 +1,1 @@
-"""Events and discontinuities: detected, located and applied."""
+"""Events and discontinuities: their detection, root finding, and restart of the integrator."""

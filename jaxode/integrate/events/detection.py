@@ -1,4 +1,4 @@
-"""The events and jumps of one trajectory: what is found in a step, and how it goes on after it."""
+"""Event detection in the steps of one trajectory, and the restart after events."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,99 +9,108 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.closure import ClosedFunction
+from ...problem.field import Field
 from ...problem.state import Packing
 from ...problem.status import Status
 from ..save import StepRecord, with_derivative_of
-from ..step import Field, IntegratorState, Method, first_evaluations, first_size
+from ..step import IntegratorState, Method, first_evaluations, first_size
 from .discontinuities import next_discontinuity, one_sided_field
 from .event import CompiledEvent, conditions_of, packed_apply
 from .root_finding import ROUNDINGS, Crossing, RootBrackets, bracket_roots, first_crossing
 
-# Events in a row at one time, besides one of each: more will not end.
-_AT_ONCE = 20
-# A step after an event is at most so many times what the step before it had gone, and at least such
-# a share of its size.
-_LONGER, _SHORTER = 2.0, 1e-3
-# A condition that would be zero so many roundings of the step away from a place has no root there.
+# More consecutive events at one time than this, besides one of each, never end.
+_MAX_STALLED = 20
+# The step after an event is at most this multiple of the distance from the last step's start to the
+# event, and at least this fraction of the last step's size.
+_MAX_GROWTH, _MIN_FRACTION = 2.0, 1e-3
+# A Newton correction of more than this many roundings of the step means that there is no root.
 _NO_ROOT = 1e5
 
 
 class EventState(NamedTuple):
-    """What a trajectory remembers of its events and jumps.
+    """The state of event detection of one trajectory.
 
-    - `signs`: of the conditions just behind it. `count`: the events that it has met. `stalled`: how
-      many of them in a row did not move it. `stop`: the next time that a step has to end on.
+    - `signs`: the signs of the conditions just after the trajectory's time.
+    - `count`: the number of events so far.
+    - `stalled`: the number of consecutive events between which time did not advance.
+    - `stop_time`: the next time at which a step has to end.
     """
 
     signs: Array
     count: Array
     stalled: Array
-    stop: Array
+    stop_time: Array
 
 
 class EventOccurrence(NamedTuple):
-    """An event: when, the state before it, which one, and whether its step ends there."""
+    """An occurrence of an event; `y` is the state before it, `index` its place in `events=`."""
 
     t: Array
     y: Array
-    which: Array
-    cut: Array
+    index: Array
+    truncates_step: Array
 
 
 class EventHandler(eqx.Module):
-    """The events and jumps of one problem; `rows` is the room for events in the log."""
+    """The events and jumps of one problem, and how the integrator handles them."""
 
     events: tuple[CompiledEvent, ...]
     jumps: Array | None
     jump_map: ClosedFunction | None
     args: Any
     packing: Packing = eqx.field(static=True)
-    rows: int = eqx.field(static=True)
+    max_events: int = eqx.field(static=True)
     method: Method
     field: Field
 
     def initialise(self, s: IntegratorState, t1: Array) -> IntegratorState:
-        """A trajectory that begins, its steps aimed at the first jump."""
-        # What is to end the solve where it is true, does so where it is true from the start.
-        due = [e.sign if e.logical and e.terminal else 0 for e in self.events]
+        """Add the event state at the start of a trajectory, whose steps aim at the first jump."""
+        # A terminal boolean that is true from the start ends the solve at once.
+        before = [e.sign if e.logical and e.terminal else 0 for e in self.events]
         signs = self.signs(s.t, s.y, jnp.sign(t1 - s.t))
-        signs = jnp.where(jnp.asarray(due) == 0, signs, -jnp.asarray(due, s.t.dtype))
+        signs = jnp.where(jnp.asarray(before) == 0, signs, -jnp.asarray(before, s.t.dtype))
         zero = jnp.zeros((), jnp.int32)
-        s = s._replace(event_state=EventState(signs, zero, zero, self.stop(s.t, t1)))
+        s = s._replace(event_state=EventState(signs, zero, zero, self.stop_time(s.t, t1)))
         if self.jumps is not None:
             s = self.reinitialise(s, t1)
-        return s._replace(status=self.status(s))
+        return s._replace(status=self.event_status(s))
 
-    def stop(self, t: Array, t1: Array) -> Array:
-        """The time that steps from `t` have to end on."""
+    def stop_time(self, t: Array, t1: Array) -> Array:
+        """The time at which steps from `t` have to end: the next discontinuity, or `t1`."""
         return t1 if self.jumps is None else next_discontinuity(self.jumps, t, t1, jnp.sign(t1 - t))
 
     def reinitialise(
         self,
         s: IntegratorState,
         t1: Array,
-        kept: Array | None = None,
+        size: Array | None = None,
         at_discontinuity: Array | bool = True,
     ) -> IntegratorState:
-        """The trajectory with nothing that it knew of the field.
+        """Restart solver and controller at the trajectory's time and state.
 
-        Its next step is chosen anew where it has `at_discontinuity` on a jump, else that which is `kept`.
+        The next step has `size`, if it is given and the time is not `at_discontinuity`; else its
+        size is chosen as that of a first step.
         """
-        method, stop = self.method, self.stop(s.t, t1)
-        field = self.field if self.jumps is None else one_sided_field(self.field, s.t, stop)
-        carry = method.stepper.init(field, s.t, s.y)
-        if kept is None or at_discontinuity is not False:
-            size = first_size(method, field, s.t, stop, s.y, method.solver.slope(carry))
-            kept = size if kept is None else jnp.where(at_discontinuity, size, kept)
-        h, memory = method.controller.start(lax.stop_gradient(kept))
-        sights = s.event_state._replace(stop=stop)
-        return s._replace(solver_state=carry, h=h, memory=memory, event_state=sights)
+        method, stop_time = self.method, self.stop_time(s.t, t1)
+        field = self.field if self.jumps is None else one_sided_field(self.field, s.t, stop_time)
+        solver_state = method.stepper.init(field, s.t, s.y)
+        if size is None or at_discontinuity is not False:
+            slope = method.solver.slope(solver_state)
+            chosen = first_size(method, field, s.t, stop_time, s.y, slope)
+            size = chosen if size is None else jnp.where(at_discontinuity, chosen, size)
+        h, controller_state = method.controller.start(lax.stop_gradient(size))
+        return s._replace(
+            solver_state=solver_state,
+            h=h,
+            controller_state=controller_state,
+            event_state=s.event_state._replace(stop_time=stop_time),
+        )
 
     def signs(self, t: Array, y: Array, direction: Array, size: Array | None = None) -> Array:
-        """Those of the conditions just behind `(t, y)`: of their slopes where they are zero.
+        """The signs of the conditions just after `(t, y)`; of a zero, the sign of its derivative.
 
-        `direction` is 1 forwards in time and -1 backwards. `size` is how large they were before;
-        without it, zero is zero to the bit.
+        `direction` is 1 forwards in time and -1 backwards. `size` is the size of the conditions in
+        the last step, which zero is relative to; without it, only an exact zero counts as zero.
         """
         if not self.events:
             return jnp.zeros((0,), t.dtype)
@@ -116,63 +125,65 @@ class EventHandler(eqx.Module):
         return lax.stop_gradient(jnp.stack(signs).astype(t.dtype))
 
     def brackets(self, step: StepRecord, signs: Array, theta: Array, size: Array) -> RootBrackets:
-        """Where the conditions cross zero behind the fraction `theta` of the step.
+        """Bracket the zero crossings of the conditions after the fraction `theta` of the step.
 
-        `size`: how large they are known to be in it.
+        `size`: a known lower bound of the conditions' size in the step.
         """
         step, theta, size = lax.stop_gradient((step, theta, size))
         counted = [event.sign for event in self.events]
         return bracket_roots(lambda x: self.values(step, x), counted, signs, theta, size)
 
-    def first(
-        self, step: StepRecord, signs: Array, crossings: RootBrackets
+    def first_event(
+        self, step: StepRecord, signs: Array, brackets: RootBrackets
     ) -> tuple[Crossing, EventOccurrence]:
-        """The first of them, as an event; `signs` are those where they were looked for."""
-        cuts, frozen = [event.truncates_step for event in self.events], lax.stop_gradient(step)
+        """Find the first bracketed event; `signs` are those at the start of the search."""
+        truncates_step = [event.truncates_step for event in self.events]
+        frozen = lax.stop_gradient(step)
 
-        def each(theta: Array) -> Array:
-            places = [state_in_step(frozen, self.interpolate, x) for x in theta]
-            pairs = zip(self.conditions, places, strict=True)
-            return lax.optimization_barrier(jnp.stack([c(*place) for c, place in pairs]))
+        def values_at_own_theta(theta: Array) -> Array:
+            states = [state_in_step(frozen, self.interpolate, x) for x in theta]
+            pairs = zip(self.conditions, states, strict=True)
+            return lax.optimization_barrier(jnp.stack([c(t, y) for c, (t, y) in pairs]))
 
         values = lambda theta: self.values(frozen, theta)  # noqa: E731
-        crossing = first_crossing(values, each, cuts, signs, crossings)
-        return crossing, self.found(crossing.theta, crossing.which, step)
+        crossing = first_crossing(values, values_at_own_theta, truncates_step, signs, brackets)
+        return crossing, self.event_at(crossing.theta, crossing.index, step)
 
-    def found(self, theta: Array, which: Array, step: StepRecord) -> EventOccurrence:
-        """The event at a known fraction of a step, with the derivatives of a root."""
-        own = jnp.arange(len(self.events)) == which
-        logical = _pick(own, [event.logical for event in self.events])
+    def event_at(self, theta: Array, index: Array, step: StepRecord) -> EventOccurrence:
+        """Make the event at a known root `theta` of condition `index`, differentiable as a root."""
+        is_event = jnp.arange(len(self.events)) == index
+        logical = _pick(is_event, [event.logical for event in self.events])
 
-        def value(theta: Array) -> Array:
-            return jnp.sum(jnp.where(own, self.values(step, theta), 0))
+        def condition(theta: Array) -> Array:
+            return jnp.sum(jnp.where(is_event, self.values(step, theta), 0))
 
         theta = lax.stop_gradient(theta)
-        now, far = lax.stop_gradient(value(theta)), _NO_ROOT * jnp.finfo(theta.dtype).eps
+        value, far = lax.stop_gradient(condition(theta)), _NO_ROOT * jnp.finfo(theta.dtype).eps
 
-        def over(linear: Callable[[Array], Array], b: Array) -> Array:
+        def divide_by_rate(linear: Callable[[Array], Array], b: Array) -> Array:
             rate = linear(jnp.ones_like(b))
-            # What only touches zero, or was taken across it by a jump, is met at a constant place.
-            flat = logical | (rate == 0) | (jnp.abs(now) > far * jnp.abs(rate))
-            return jnp.where(flat, 0, b / jnp.where(flat, 1, rate))
+            # An event where the condition only touches zero, or where a state map took it across
+            # zero, has a constant theta.
+            constant = logical | (rate == 0) | (jnp.abs(value) > far * jnp.abs(rate))
+            return jnp.where(constant, 0, b / jnp.where(constant, 1, rate))
 
-        theta = lax.custom_root(value, theta, lambda _, root: root, over)
+        theta = lax.custom_root(condition, theta, lambda _, root: root, divide_by_rate)
         t, y = state_in_step(step, self.interpolate, theta)
         return EventOccurrence(
-            t, y, which, _pick(own, [event.truncates_step for event in self.events])
+            t, y, index, _pick(is_event, [event.truncates_step for event in self.events])
         )
 
-    def apply_event(self, found: EventOccurrence) -> Array:
-        """The state after the jump."""
-        after = found.y
-        for i, event in enumerate(self.events):
-            if event.apply is not None:
-                new = packed_apply(event.apply, found.t, found.y, self.args, self.packing)
-                after = jnp.where(found.which == i, new, after)
+    def apply_event(self, event: EventOccurrence) -> Array:
+        """Apply the event's state map to the state before it."""
+        after = event.y
+        for i, compiled in enumerate(self.events):
+            if compiled.apply is not None:
+                new = packed_apply(compiled.apply, event.t, event.y, self.args, self.packing)
+                after = jnp.where(event.index == i, new, after)
         return after
 
     def apply_jump(self, t: Array, y: Array, at_discontinuity: Array) -> Array:
-        """The state after a jump in time, if it is one."""
+        """Apply the state map of the jumps to `y`, if the time is `at_discontinuity`."""
         if self.jump_map is None:
             return y
         return jnp.where(
@@ -183,67 +194,70 @@ class EventHandler(eqx.Module):
         self,
         s: IntegratorState,
         step: StepRecord,
-        found: EventOccurrence,
+        event: EventOccurrence,
         size: Array,
         at_discontinuity: Array,
         t1: Array,
     ) -> IntegratorState:
-        """The trajectory behind an event or a jump that ended its step.
+        """Apply the event or jump that ended the step, and restart the integrator after it.
 
-        The signs of other events stay: what the jump has moved across zero is met next. `size`: how
-        large the conditions were in the step.
+        Other events keep their signs: a condition that the state map moved across zero then occurs
+        next. `size` is the size of the conditions in the step.
         """
-        t, y = found.t, self.apply_jump(found.t, self.apply_event(found), at_discontinuity)
-        sights, status = s.event_state, s.status
+        t, y = event.t, self.apply_jump(event.t, self.apply_event(event), at_discontinuity)
+        event_state, status = s.event_state, s.status
         if self.events:
-            own = jnp.arange(len(self.events)) == found.which
-            signs = jnp.where(own, self.signs(t, y, jnp.sign(step.h), size), sights.signs)
-            still = jnp.abs(t - step.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(step.t)
-            stalled = jnp.where(found.cut & still, sights.stalled + 1, 0)
-            sights = sights._replace(signs=signs, stalled=stalled)
-            many = stalled > _AT_ONCE + len(self.events)
-            status = jnp.where(many, jnp.int32(Status.EVENTS_ACCUMULATE), status)
-            over = _pick(own, [event.terminal for event in self.events])
-            status = jnp.where(over, jnp.int32(Status.TERMINATED), status)
-        kept, anew = self.kept(s.h, step, t), at_discontinuity if self.jumps is not None else False
+            is_event = jnp.arange(len(self.events)) == event.index
+            signs = jnp.where(is_event, self.signs(t, y, jnp.sign(step.h), size), event_state.signs)
+            no_advance = jnp.abs(t - step.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(step.t)
+            stalled = jnp.where(event.truncates_step & no_advance, event_state.stalled + 1, 0)
+            event_state = event_state._replace(signs=signs, stalled=stalled)
+            accumulated = stalled > _MAX_STALLED + len(self.events)
+            status = jnp.where(accumulated, jnp.int32(Status.EVENTS_ACCUMULATE), status)
+            terminal = _pick(is_event, [compiled.terminal for compiled in self.events])
+            status = jnp.where(terminal, jnp.int32(Status.TERMINATED), status)
+        next_size = self.size_after_event(s.h, step, t)
+        choose_size = at_discontinuity if self.jumps is not None else False
         first = first_evaluations(self.method)
-        if kept is not None:
-            first = jnp.where(anew, first, self.method.solver.evaluations.first)
+        if next_size is not None:
+            without_choice = self.method.solver.evaluations.first
+            first = jnp.where(choose_size, first, without_choice)
         s = s._replace(
-            t=t, t_low=jnp.zeros_like(s.t_low), y=y, event_state=sights, status=status,
+            t=t, t_low=jnp.zeros_like(s.t_low), y=y, event_state=event_state, status=status,
             extra_evaluations=s.extra_evaluations + first + bool(self.events),
         )  # fmt: skip
-        return self.reinitialise(s, t1, kept, anew)
+        return self.reinitialise(s, t1, next_size, choose_size)
 
-    def kept(self, proposed: Array, step: StepRecord, t: Array) -> Array | None:
-        """The size of the step after an event at `t`; None to have it chosen anew.
+    def size_after_event(self, proposed: Array, step: StepRecord, t: Array) -> Array | None:
+        """The size of the step after an event at `t`; None to choose it as that of a first step.
 
-        That which was proposed, but no more than some times what was gone since the step began: a
-        ball that bounces ever faster would else fall ever deeper in each step. A history of steps
-        begins at order one, for which that is too long.
+        It is the proposed size, limited to a multiple of the distance from the step's start to the
+        event: otherwise the steps of a ball that bounces ever faster would pass ever more bounces.
+        Multistep methods restart at order one, for which the proposed size is too large.
         """
         if not (self.events and self.method.solver.stateless):
             return None
-        gone = jnp.abs(t - step.t)
-        return jnp.minimum(proposed, jnp.maximum(_LONGER * gone, _SHORTER * jnp.abs(step.h)))
+        distance = jnp.abs(t - step.t)
+        limit = jnp.maximum(_MAX_GROWTH * distance, _MIN_FRACTION * jnp.abs(step.h))
+        return jnp.minimum(proposed, limit)
 
-    def status(self, s: IntegratorState) -> Array:
-        """Its status, given what the conditions came to and how many events there were."""
-        sights, status = s.event_state, s.status
-        good = (status == Status.SUCCESS) | (status == Status.TERMINATED)
-        full = good & (sights.count > self.rows)
-        status = jnp.where(full, jnp.int32(Status.TOO_MANY_EVENTS), status)
-        unknown = good & jnp.any(jnp.isnan(sights.signs))
-        return jnp.where(unknown, jnp.int32(Status.EVENT_NOT_FINITE), status)
+    def event_status(self, s: IntegratorState) -> Array:
+        """The status after a step: a failure for NaN conditions or too many events."""
+        event_state, status = s.event_state, s.status
+        successful = (status == Status.SUCCESS) | (status == Status.TERMINATED)
+        too_many = successful & (event_state.count > self.max_events)
+        status = jnp.where(too_many, jnp.int32(Status.TOO_MANY_EVENTS), status)
+        not_finite = successful & jnp.any(jnp.isnan(event_state.signs))
+        return jnp.where(not_finite, jnp.int32(Status.EVENT_NOT_FINITE), status)
 
     @property
     def conditions(self) -> list[Callable[[Array, Array], Array]]:
-        """Those of the events, on packed states."""
+        """The events' conditions on packed states."""
         return conditions_of(self.events, self.args, self.packing)
 
     def values(self, step: StepRecord, theta: Array) -> Array:
-        """All conditions at the fraction `theta` of a step."""
-        # Each is read in many places, and computed in each without a barrier.
+        """Evaluate all conditions at the fraction `theta` of a step."""
+        # Without a barrier, XLA recomputes each of them at every use.
         t, y = lax.optimization_barrier(state_in_step(step, self.interpolate, theta))
         return lax.optimization_barrier(jnp.stack([c(t, y) for c in self.conditions]))
 
@@ -254,7 +268,7 @@ class EventHandler(eqx.Module):
 
 
 def state_in_step(step: StepRecord, interpolate: Callable, theta: Array) -> tuple[Array, Array]:
-    """Time and state at the fraction `theta` of a step; of all of it, to the bit."""
+    """Time and state at the fraction `theta` of a step; at 1, bit for bit those of its end."""
     t, y = step.t + theta * step.h, interpolate(theta, step.y, step.h, step.dense)
     end = theta == 1
     return with_derivative_of(jnp.where(end, step.t1, t), t), with_derivative_of(
@@ -262,6 +276,6 @@ def state_in_step(step: StepRecord, interpolate: Callable, theta: Array) -> tupl
     )
 
 
-def _pick(own: Array, flags: list[bool]) -> Array:
-    """The flag that `own` marks; False where it marks none."""
-    return jnp.any(own & jnp.asarray(flags))
+def _pick(selected: Array, flags: list[bool]) -> Array:
+    """The flag at the selected place; False if none is selected."""
+    return jnp.any(selected & jnp.asarray(flags))

@@ -1,4 +1,4 @@
-"""Times at which the field is discontinuous: steps end on them, and see one side of them alone."""
+"""Discontinuities in time: steps end on them, and evaluate the field on one side only."""
 
 from collections.abc import Callable
 
@@ -11,32 +11,32 @@ from ..save import with_derivative_of
 
 
 def next_discontinuity(jumps: Array, t: Array, t1: Array, direction: Array) -> Array:
-    """The first of `jumps` behind `t` on the way to `t1`, else `t1`."""
+    """The first of `jumps` after `t` in the direction of integration, else `t1`."""
     ahead = jnp.where(direction * (jumps - t) > 0, direction * jumps, jnp.inf)
     return direction * jnp.minimum(jnp.min(ahead, initial=jnp.inf), direction * t1)
 
 
 def ends_on(t: Array, h: Array, stop: Array) -> Array:
-    """Whether a step from `t` over `h` was drawn out to `stop`: others stay farther away."""
+    """True if a step from `t` over `h` was stretched to end on `stop`; other steps stay farther."""
     eps = jnp.finfo(t.dtype).eps
     return jnp.abs(t + h - stop) <= 4 * eps * (jnp.abs(t) + jnp.abs(h))
 
 
 def one_sided_field(field: Callable, start: Array, stop: Array) -> Callable:
-    """The field for steps from `start` up to `stop`: what lies at the two is not seen."""
+    """Restrict the field to times strictly between `start` and `stop`, for steps between them."""
     start, stop = lax.stop_gradient((start, stop))
     low, high = jnp.minimum(start, stop), jnp.maximum(start, stop)
     first, last = jnp.nextafter(low, high), jnp.nextafter(high, low)
 
-    def inner(t: Array) -> Array:
+    def clipped(t: Array) -> Array:
         return with_derivative_of(jnp.clip(t, first, last), t)
 
-    def bounded(part: Callable) -> Callable:
-        def at(t: Array, y: Array, *half: int) -> Array:
-            return part(inner(t), y, *half)
+    def restrict(part: Callable) -> Callable:
+        def field_inside(t: Array, y: Array, *half: int) -> Array:
+            return part(clipped(t), y, *half)
 
         if not isinstance(part, WithJacobian):
-            return at
-        return WithJacobian(at, lambda t, y: part.jacobian(inner(t), y))
+            return field_inside
+        return WithJacobian(field_inside, lambda t, y: part.jacobian(clipped(t), y))
 
-    return map_parts(bounded, field)
+    return map_parts(restrict, field)

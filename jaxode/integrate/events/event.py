@@ -1,4 +1,4 @@
-"""Events: conditions that a solve watches, and what happens where one is met."""
+"""Events and jumps: the user's objects, and events closure-converted for the solve."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
-from ...problem.closure import ClosedFunction, close
+from ...problem.closure import ClosedFunction, closure_convert
 from ...problem.errors import EventError, unknown_name
 from ...problem.field import Split, check_like
 from ...problem.state import Packing
@@ -22,25 +22,28 @@ Apply = Callable[[Array, PyTree, PyTree], PyTree]
 
 
 class Event(eqx.Module):
-    """What happens where `condition(t, y, args)` crosses zero, or becomes true.
+    """An event, which occurs where `condition(t, y, args)` crosses zero or becomes true.
 
     **Arguments:**
 
-    - `condition`: returns a real scalar, whose crossings of zero are located on the dense output
-      of each step, to rounding; or a boolean one, which is met where it becomes true. A step is
-      looked at in four places: what crosses zero twice between two of them is not seen.
-    - `direction`: "up" for crossings from below zero, "down" for those from above, in the direction
-      in which the solve runs; or "both". "down" of a boolean is where it becomes false.
-    - `apply`: `(t, y, args)` to the state that the solve goes on with, like `y`. A condition that
-      this takes across zero is met then, at the same time; the event's own is not.
-    - `terminal`: whether the solve ends there; `sol.y1` is the state then, after `apply`. Of a
-      batch it ends that trajectory. A boolean that is true from the start ends it there.
+    - `condition`: a function `(t, y, args)`. It returns a real scalar, whose zero crossings are
+      located on the dense output of each step, to rounding; or a boolean scalar, whose event is
+      where it becomes true. The condition is sampled at four points of a step: two zero crossings
+      between neighbouring points are not detected.
+    - `direction`: "up" for crossings from negative to positive, "down" for the opposite, in the
+      direction of integration; or "both". "down" of a boolean is where it becomes false.
+    - `apply`: a function `(t, y, args)` that returns the state, like `y`, with which the solve
+      continues. If it takes another condition across zero, that event occurs at the same time; the
+      event's own condition is exempt.
+    - `terminal`: True to end the solve (of a batch: that trajectory) at the event; `sol.y1` is the
+      state then, after `apply`. A boolean that is true at the start ends the solve there.
 
     Derivatives flow through the times of events, by the implicit function theorem, and through
-    what is applied: with the sensitivities "discrete" and "forward". The time at which a boolean
-    becomes true is taken for a constant.
+    `apply`, with the sensitivities "discrete" and "forward". The time at which a boolean becomes
+    true is treated as a constant.
 
-    **Raises:** `EventError` for what is no function and for another direction.
+    **Raises:** `EventError` if `condition` or `apply` is no function or `terminal` no boolean;
+    `OptionError` for an unknown direction.
     """
 
     condition: Condition
@@ -61,12 +64,14 @@ class Event(eqx.Module):
 
 
 class AtRest(eqx.Module):
-    """The end of a solve whose flow has come to rest, for `events=`; also at its start.
+    """A terminal event, for `events=`, that ends a solve once its state has come to rest.
 
-    That is where the root mean square of `f(t, y, args) / (atol + rtol * |y|)` is below one: at
-    this pace the state moves by less than a tolerance in a unit of time. `sol.y1` is the state
-    then. Its derivatives are those at that time, which comes to rest too. For the root itself, and
-    derivatives that do not depend on the way to it, there is `steady_state`.
+    It occurs where the root mean square of `f(t, y, args) / (atol + rtol * |y|)` falls below one:
+    the state then changes by less than a tolerance per unit of time. The start counts too. `sol.y1`
+    is the state then, and its derivatives are those at that fixed time. `steady_state` computes the
+    root of `f` itself, with derivatives that do not depend on the path to it.
+
+    **Arguments:** `rtol`, `atol`: positive numbers.
 
     **Raises:** `OptionError` unless both are positive numbers.
     """
@@ -80,14 +85,14 @@ class AtRest(eqx.Module):
 
 
 class Jumps(eqx.Module):
-    """Times at which field or state jump: a step ends on each, and the next begins afresh.
+    """Times of discontinuities, for `jumps=`: a step ends on each, and the integrator restarts.
 
     **Arguments:**
 
-    - `times`: shape `(k,)`, in any order; of a batch also `(trajectories, k)`. Those outside of
-      the solve, and its two ends, are passed over; what stands there twice counts once.
-    - `apply`: `(t, y, args)` to the state that the solve goes on with, like `y`: a dose, for
-      example. None where the field alone is discontinuous.
+    - `times`: shape `(k,)`, in any order; of a batch also `(trajectories, k)`. Times outside of
+      the solve, and its two ends, are ignored; repeated times count once.
+    - `apply`: a function `(t, y, args)` that returns the state, like `y`, with which the solve
+      continues: a dose, for example. None if only the field is discontinuous.
     """
 
     times: ArrayLike | Sequence[float]
@@ -95,64 +100,64 @@ class Jumps(eqx.Module):
 
 
 class CompiledEvent(eqx.Module):
-    """An event as the engine has it: functions with every array they use as a leaf."""
+    """An event with closure-converted functions."""
 
     condition: ClosedFunction
     apply: ClosedFunction | None
-    sign: int = eqx.field(static=True)  # of the crossings that count; zero for both
+    sign: int = eqx.field(static=True)  # crossings that count: 1 upwards, -1 downwards, 0 both
     terminal: bool = eqx.field(static=True)
     logical: bool = eqx.field(static=True)
 
     @property
     def truncates_step(self) -> bool:
-        """Whether the step ends where it is met."""
+        """True if the step ends at the event."""
         return self.terminal or self.apply is not None
 
 
 def check_events(events: Any) -> tuple[Event, ...]:
-    """One event, several or None as a tuple. **Raises:** `EventError` for anything else."""
+    """Make one event, several or None a tuple of events. **Raises:** `EventError` otherwise."""
     if events is None:
         return ()
-    given = tuple(events) if isinstance(events, list | tuple) else (events,)
-    for event in given:
+    checked = tuple(events) if isinstance(events, list | tuple) else (events,)
+    for event in checked:
         if not isinstance(event, Event | AtRest):
             raise EventError(
                 f"events= takes jo.Event(...), jo.AtRest() or several of them, got {event!r}"
             )
-    return given
+    return checked
 
 
-def close_events(
+def trace_events(
     events: Sequence[Event | AtRest], field: Callable, y0: PyTree, args: PyTree, packing: Packing
 ) -> tuple[CompiledEvent, ...]:
-    """The events, traced. **Raises:** `EventError` where they do not fit the state."""
+    """Closure-convert the events. **Raises:** `EventError` if they do not fit the state."""
 
-    def plain(event: Event | AtRest) -> Event:
-        return event if isinstance(event, Event) else _resting(event, field, packing)
+    def as_event(event: Event | AtRest) -> Event:
+        return event if isinstance(event, Event) else _at_rest_event(event, field, packing)
 
-    return tuple(_close_event(plain(event), y0, args, packing) for event in events)
+    return tuple(_trace_event(as_event(event), y0, args, packing) for event in events)
 
 
-def _resting(rest: AtRest, field: Callable, packing: Packing) -> Event:
-    """The event that the flow of `field` comes to rest."""
+def _at_rest_event(rest: AtRest, field: Callable, packing: Packing) -> Event:
+    """Make the `Event` that occurs when the solution of `field` comes to rest."""
     tolerance = Tolerance(jnp.asarray(rest.rtol), jnp.asarray(rest.atol), rms_norm)
 
-    def resting(t: Array, y: PyTree, args: PyTree) -> Array:
-        parts = (field.stiff, field.other) if isinstance(field, Split) else (field,)
-        slope = sum(packing.pack(part(t, y, args)) for part in parts)
+    def at_rest(t: Array, y: PyTree, args: PyTree) -> Array:
+        fields = (field.stiff, field.other) if isinstance(field, Split) else (field,)
+        slope = sum(packing.pack(f(t, y, args)) for f in fields)
         return tolerance.ratio(jnp.asarray(slope), packing.pack(y)) < 1
 
-    return Event(resting, terminal=True)
+    return Event(at_rest, terminal=True)
 
 
-def _close_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
+def _trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
 
     def condition(t: Array, y: PyTree, args: PyTree) -> Array:
         return jnp.asarray(event.condition(t, y, args))
 
     try:
-        closed, shape = close(condition, t, y0, args)
+        closed, shape = closure_convert(condition, t, y0, args)
     except (TypeError, ValueError) as error:
         raise EventError(f"calling condition(t, y, args) of jo.Event failed: {error}") from error
     logical = shape.dtype == jnp.bool_
@@ -161,22 +166,22 @@ def _close_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> Co
             "condition(t, y, args) of jo.Event must return one real number or one boolean, but "
             f"returned {shape.dtype}{list(shape.shape)}"
         )
-    after = close_apply("jo.Event", event.apply, y0, args, packing)
-    sign = DIRECTIONS[event.direction] or logical  # a boolean is met where it becomes true
-    return CompiledEvent(closed, after, int(sign), event.terminal, logical)
+    apply = trace_apply("jo.Event", event.apply, y0, args, packing)
+    sign = DIRECTIONS[event.direction] or logical  # the default of a boolean: where it becomes true
+    return CompiledEvent(closed, apply, int(sign), event.terminal, logical)
 
 
-def close_apply(
+def trace_apply(
     what: str, apply: Apply | None, y0: PyTree, args: PyTree, packing: Packing
 ) -> ClosedFunction | None:
-    """What is applied, traced. **Raises:** `EventError` where it does not return a state."""
+    """Closure-convert a state map. **Raises:** `EventError` if it does not return a state."""
     if apply is None:
         return None
     if not callable(apply):
         raise EventError(f"apply of {what} must be a function (t, y, args), got {apply!r}")
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
-        closed, output = close(apply, t, y0, args)
+        closed, output = closure_convert(apply, t, y0, args)
     except (TypeError, ValueError) as error:
         raise EventError(f"calling apply(t, y, args) of {what} failed: {error}") from error
     check_like(f"apply(t, y, args) of {what}", output, y0, EventError)
@@ -184,7 +189,7 @@ def close_apply(
 
 
 def packed_apply(apply: ClosedFunction, t: Array, y: Array, args: Any, packing: Packing) -> Array:
-    """What is applied to a packed state."""
+    """Apply a state map to a packed state."""
     after = apply(t.astype(packing.real_dtype), packing.unpack(y), args)
     return packing.pack(after).astype(y.dtype)
 
@@ -192,14 +197,14 @@ def packed_apply(apply: ClosedFunction, t: Array, y: Array, args: Any, packing: 
 def conditions_of(
     events: tuple[CompiledEvent, ...], args: Any, packing: Packing
 ) -> list[Callable[[Array, Array], Array]]:
-    """The conditions on packed states: a real number, one and minus one for true and false."""
+    """Make the conditions functions on packed states; true and false become 1 and -1."""
 
-    def of(event: CompiledEvent) -> Callable[[Array, Array], Array]:
-        def value(t: Array, y: Array) -> Array:
-            found = event.condition(t.astype(packing.real_dtype), packing.unpack(y), args)
-            number = jnp.where(found, 1.0, -1.0) if event.logical else jnp.asarray(found)
+    def on_packed_state(event: CompiledEvent) -> Callable[[Array, Array], Array]:
+        def condition(t: Array, y: Array) -> Array:
+            value = event.condition(t.astype(packing.real_dtype), packing.unpack(y), args)
+            number = jnp.where(value, 1.0, -1.0) if event.logical else jnp.asarray(value)
             return number.astype(t.dtype)
 
-        return value
+        return condition
 
-    return [of(event) for event in events]
+    return [on_packed_state(event) for event in events]

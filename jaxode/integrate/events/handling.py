@@ -1,6 +1,6 @@
-"""After each step: its events found in order and written down, and what they ended begun anew.
+"""Event handling after each step: find events in order, log them, restart truncated steps.
 
-Written for one trajectory or for lanes of many, whose axis comes last: `EventBatching` says which.
+An `EventBatching` makes it work for one trajectory, or for many in lanes, whose axis comes last.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,11 @@ from .detection import EventHandler, EventOccurrence, EventState
 
 
 class EventLog(NamedTuple):
-    """What was met, in order: times, states before the jump, events, accepted steps before it.
+    """The log of events in order, with rows for `max_events` of them.
 
-    `count` may pass the number of rows: what finds no row is not written.
+    - `ts`, `ys`: times, and states before the event. `index`: the event's place in `events=`.
+    - `steps`: the number of accepted steps before it.
+    - `count`: the number of events; those beyond the last row are not logged.
     """
 
     ts: Array
@@ -29,7 +31,7 @@ class EventLog(NamedTuple):
 
 
 def empty_log(count: tuple[int, ...], rows: int, y: Array, dtype: Any) -> EventLog:
-    """A log without entries, of `count` trajectories with states like `y`."""
+    """Make an empty log; `count` is `()` or the number of trajectories, `y` an example state."""
     shape = (*count, rows)
     none = jnp.full(shape, -1, jnp.int32)
     ys = jnp.full((*shape, *y.shape), missing_value(y.dtype))
@@ -37,116 +39,135 @@ def empty_log(count: tuple[int, ...], rows: int, y: Array, dtype: Any) -> EventL
 
 
 class EventBatching(NamedTuple):
-    """The events and jumps of one trajectory or of many in lanes.
+    """Event handling over trajectories: one, or many in lanes.
 
-    - `each(function, *args)`: calls `function(watch, *args)` for each trajectory.
-    - `write(log, met, count, found, step)`: the log with what was `met`, after `count` events.
-    - `events`: whether there are any; `jumps`: the same.
+    - `map_trajectories(function, *args)`: calls `function(event_handler, *args)` for each.
+    - `write_log(log, occurred, count, event, step)`: writes the events that `occurred` after
+      `count` earlier ones.
+    - `has_events`, `has_jumps`: True if there are any.
     """
 
-    each: Callable[..., Any]
-    write: Callable[[Any, Array, Array, EventOccurrence, StepRecord], Any]
-    events: bool
-    jumps: bool
+    map_trajectories: Callable[..., Any]
+    write_log: Callable[[Any, Array, Array, EventOccurrence, StepRecord], Any]
+    has_events: bool
+    has_jumps: bool
 
 
 def handle_events(
-    watching: EventBatching, after: IntegratorState, step: StepRecord, log: Any, t1: Array
+    batching: EventBatching, after: IntegratorState, step: StepRecord, log: Any, t1: Array
 ) -> tuple[IntegratorState, StepRecord, Any]:
-    """The trajectory after a step with what it met, the step up to there, and the log."""
+    """Handle the events and jumps of a step.
+
+    Returns the integrator state after them, the step up to the first event that truncates it, and
+    the log. `t1` is the last time of the solve.
+    """
     bare = step._replace(solver_state=(), residuals=(), before=None)
-    found = EventOccurrence(
+    event = EventOccurrence(
         step.t1, step.y1, jnp.full_like(step.index, -1), jnp.zeros_like(step.accept)
     )
     size = jnp.zeros_like(after.event_state.signs)
-    if watching.events:
-        end = _find_events(watching, bare, after.event_state, log, found)
+    if batching.has_events:
+        end = _find_events(batching, bare, after.event_state, log, event)
         signs = lax.stop_gradient(end.signs)
         after = after._replace(event_state=after.event_state._replace(signs=signs, count=end.count))
-        log, found, size = end.log, end.found, end.size
-    landed = jnp.zeros_like(step.accept)
-    if watching.jumps:
-        stop = after.event_state.stop
-        landed = step.accept & (found.t == stop) & (stop != t1)
-    again = found.cut | landed
+        log, event, size = end.log, end.event, end.size
+    at_discontinuity = jnp.zeros_like(step.accept)
+    if batching.has_jumps:
+        stop_time = after.event_state.stop_time
+        at_discontinuity = step.accept & (event.t == stop_time) & (stop_time != t1)
+    restarts = event.truncates_step | at_discontinuity
 
     def restart(s: IntegratorState) -> IntegratorState:
-        t1s = jnp.broadcast_to(t1, step.t.shape)
-        return select(
-            again,
-            watching.each(EventHandler.restart_after_event, s, bare, found, size, landed, t1s),
-            s,
-        )
+        inputs = s, bare, event, size, at_discontinuity, jnp.broadcast_to(t1, step.t.shape)
+        restarted = batching.map_trajectories(EventHandler.restart_after_event, *inputs)
+        return select(restarts, restarted, s)
 
-    after = cond_as_loop(jnp.any(again), restart, after)
-    if watching.events:
-        after = after._replace(status=watching.each(EventHandler.status, after))
-    return after, step._replace(t1=found.t, y1=found.y), log
+    after = cond_as_loop(jnp.any(restarts), restart, after)
+    if batching.has_events:
+        status = batching.map_trajectories(EventHandler.event_status, after)
+        after = after._replace(status=status)
+    return after, step._replace(t1=event.t, y1=event.y), log
 
 
 class _EventSearch(NamedTuple):
-    """The search for events in a step: at the fraction `theta` of it, if it is still `going`."""
+    """The state of the search for events in a step, which continues after its fraction `theta`.
 
-    going: Array
+    `event` is the event that truncates the step, if one was found.
+    """
+
+    unfinished: Array
     theta: Array
     signs: Array
     size: Array
     count: Array
     log: Any
-    found: EventOccurrence
+    event: EventOccurrence
 
 
 def _find_events(
-    watching: EventBatching,
+    batching: EventBatching,
     step: StepRecord,
-    sights: EventState,
+    event_state: EventState,
     log: Any,
-    nothing: EventOccurrence,
+    no_event: EventOccurrence,
 ) -> _EventSearch:
-    """All events of an accepted step up to the first that cuts it."""
-    each = watching.each
+    """Find and log all events of an accepted step up to the first that truncates it."""
+    map_trajectories = batching.map_trajectories
 
-    def one(s: _EventSearch) -> _EventSearch:
-        seen = each(EventHandler.brackets, step, s.signs, s.theta, s.size)
-        met = s.going & jnp.any(seen.crossed, axis=0)
+    def find_next(s: _EventSearch) -> _EventSearch:
+        brackets = map_trajectories(EventHandler.brackets, step, s.signs, s.theta, s.size)
+        occurred = s.unfinished & jnp.any(brackets.crossed, axis=0)
 
-        def meet(after: _EventSearch) -> _EventSearch:
-            crossing, now = each(EventHandler.first, step, s.signs, seen)
-            cut = met & now.cut
+        def log_event(after: _EventSearch) -> _EventSearch:
+            crossing, event = map_trajectories(EventHandler.first_event, step, s.signs, brackets)
+            truncated = occurred & event.truncates_step
             return _EventSearch(
-                going=met & ~cut,
-                theta=select(met, crossing.theta, after.theta),
-                signs=select(met, crossing.signs, after.signs),
+                unfinished=occurred & ~truncated,
+                theta=select(occurred, crossing.theta, after.theta),
+                signs=select(occurred, crossing.signs, after.signs),
                 size=after.size,
-                count=after.count + met,
-                log=watching.write(after.log, met, after.count, now, step),
-                found=select(cut, now, after.found),
+                count=after.count + occurred,
+                log=batching.write_log(after.log, occurred, after.count, event, step),
+                event=select(truncated, event, after.event),
             )
 
-        signs = select(s.going, seen.signs, s.signs)
-        after = s._replace(going=jnp.zeros_like(met), signs=signs, size=seen.size)
-        return cond_as_loop(jnp.any(met), meet, after)
+        signs = select(s.unfinished, brackets.signs, s.signs)
+        finished = s._replace(unfinished=jnp.zeros_like(occurred), signs=signs, size=brackets.size)
+        return cond_as_loop(jnp.any(occurred), log_event, finished)
 
-    theta, size = jnp.zeros_like(step.t), jnp.zeros_like(sights.signs)
-    start = _EventSearch(step.accept, theta, sights.signs, size, sights.count, log, nothing)
-    return lax.while_loop(lambda s: jnp.any(s.going), one, start)
+    start = _EventSearch(
+        unfinished=step.accept,
+        theta=jnp.zeros_like(step.t),
+        signs=event_state.signs,
+        size=jnp.zeros_like(event_state.signs),
+        count=event_state.count,
+        log=log,
+        event=no_event,
+    )
+    return lax.while_loop(lambda s: jnp.any(s.unfinished), find_next, start)
 
 
-def single_trajectory(watch: EventHandler) -> EventBatching:
-    """Of one trajectory."""
+def single_trajectory(event_handler: EventHandler) -> EventBatching:
+    """Make the event handling of one trajectory."""
+    max_events = event_handler.max_events
 
-    def write(
-        log: EventLog, met: Array, count: Array, found: EventOccurrence, step: StepRecord
+    def write_log(
+        log: EventLog, occurred: Array, count: Array, event: EventOccurrence, step: StepRecord
     ) -> EventLog:
-        row, fits = jnp.minimum(count, watch.rows - 1), met & (count < watch.rows)
+        row, fits = jnp.minimum(count, max_events - 1), occurred & (count < max_events)
 
         def put(buffer: Array, value: Array) -> Array:
             return put_row(buffer, jnp.where(fits, value, buffer[row]), row)
 
-        values = found.t, found.y, found.which, step.index
+        values = event.t, event.y, event.index, step.index
         return EventLog(*map(put, log[:-1], values))
 
-    def each(function: Callable, *args: Any) -> Any:
-        return function(watch, *args)
+    def call(function: Callable, *args: Any) -> Any:
+        return function(event_handler, *args)
 
-    return EventBatching(each, write, bool(watch.events), watch.jumps is not None)
+    return EventBatching(
+        map_trajectories=call,
+        write_log=write_log,
+        has_events=bool(event_handler.events),
+        has_jumps=event_handler.jumps is not None,
+    )

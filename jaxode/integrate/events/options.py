@@ -1,4 +1,4 @@
-"""The options `events`, `jumps` and `max_events`, checked together."""
+"""Validation of the options `events`, `jumps` and `max_events`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ from .event import AtRest, Event, Jumps, check_events
 
 
 class EventOptions(eqx.Module):
-    """What a solve watches for; `jumps` is a vector, or has a row for each trajectory."""
+    """The validated options of events; `jumps` is a vector, or has a row per trajectory."""
 
     events: tuple[Event | AtRest, ...]
     jumps: jax.Array | None
@@ -25,12 +25,12 @@ class EventOptions(eqx.Module):
 
     @property
     def any(self) -> bool:
-        """Whether there is anything to watch for."""
+        """True if there are events or jumps."""
         return bool(self.events) or self.jumps is not None
 
     @property
     def terminal(self) -> bool:
-        """Whether an event can end the solve."""
+        """True if an event can end the solve."""
         return any(isinstance(event, AtRest) or event.terminal for event in self.events)
 
 
@@ -42,31 +42,32 @@ def find_event_options(
     packing: Packing,
     count: int | None = None,
 ) -> EventOptions:
-    """The options, checked; `count` is the number of trajectories of a batch.
+    """Validate the options of events; `count` is the number of trajectories of a batch.
 
-    **Raises:** `EventError` for what is no event; `TimesError` for jumps that are no finite times;
-    `OptionError` for a `max_events` that is no positive integer, and for prescribed steps.
+    **Raises:** `EventError` for an object that is no event; `TimesError` for jumps that are no
+    finite times; `OptionError` for a `max_events` that is no positive integer, and for events or
+    jumps under prescribed steps.
     """
     times, apply = (jumps.times, jumps.apply) if isinstance(jumps, Jumps) else (jumps, None)
     if isinstance(jumps, Jumps) and times is None:
         raise TimesError("times of jo.Jumps must be times, got None")
     checked = _check_jumps(times, packing, count)
-    found = EventOptions(
+    options = EventOptions(
         check_events(events), checked, apply, check_count("max_events", max_events)
     )
-    if found.any and isinstance(controller, Grid):
+    if options.any and isinstance(controller, Grid):
         raise OptionError(
             "jo.Grid prescribes every step, and events= and jumps= end steps where they are: use "
             "dt=, or a solver that chooses its steps"
         )
-    return found
+    return options
 
 
 def _check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:
     if jumps is None:
         return None
     try:
-        # numpy, where it will do: under jit jnp would make tracers of values that are known here
+        # NumPy for known values: jnp would make them tracers under jit.
         array = jnp.asarray(jumps) if is_traced(jumps) else np.asarray(jumps)
     except (TypeError, ValueError) as error:
         raise TimesError(f"jumps must be times, got {jumps!r}") from error

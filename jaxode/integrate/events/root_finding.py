@@ -1,6 +1,6 @@
-"""Where numbers change their signs inside a step: bracketed, and found to rounding.
+"""Root finding for the conditions of events in one step: brackets, then roots to rounding.
 
-All is for one trajectory, several numbers each: vectors have an entry for each of them.
+Everything here is for one trajectory with several conditions: vectors have an entry for each.
 """
 
 from collections.abc import Callable
@@ -9,23 +9,23 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
-# All numbers at one fraction of the step.
+# All conditions at one fraction `theta` of the step.
 Values = Callable[[Array], Array]
 
-# Points of a step at which signs are looked at: two crossings between them go unseen.
-_LOOKS = 4
-_MOST = 100
-# A number that is this many roundings of what it is elsewhere in the step tells no sign.
+# Points of a step at which signs are sampled: two crossings between neighbours are not detected.
+_NUM_SAMPLES = 4
+_MAX_ITERATIONS = 100
+# A value below this many roundings of the condition's size in the step has no reliable sign.
 ROUNDINGS = 64.0
 
 
 class RootBrackets(NamedTuple):
-    """The first crossing of each number after a point of a step.
+    """A bracket of the first zero crossing of each condition after a point of a step.
 
-    - `crossed`: whether there is one that counts, between the fractions `left` and `right`.
-    - `at_left`, `at_right`: the number there, at the left with the sign that it has behind it.
-    - `signs`: those at the end of the step, NaN if one on the way was. `size`: how large the number
-      is in this step.
+    - `crossed`: True if there is one that counts, between the fractions `left` and `right`.
+    - `at_left`, `at_right`: the values there; that at the left has the sign just after it.
+    - `signs`: the signs at the end of the step, NaN if a sample was NaN.
+    - `size`: the largest absolute value of each condition in this step.
     """
 
     crossed: Array
@@ -38,102 +38,111 @@ class RootBrackets(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """The first of all: where, as a fraction of the step; of which number; all signs behind it."""
+    """The first crossing of all: its fraction of the step, its condition, the signs after it."""
 
     theta: Array
-    which: Array
+    index: Array
     signs: Array
 
 
 def bracket_roots(
     values: Values, counted: list[int], signs: Array, start: Array, size: Array
 ) -> RootBrackets:
-    """The crossings of zero in `(start, 1]`.
+    """Bracket the first zero crossing of each condition in `(start, 1]`.
 
-    `signs` are those just behind `start`, zero where unknown; `counted` says which crossings count:
-    upwards 1, downwards -1, both 0. `size` is how large the numbers are known to be in this step.
+    `signs` are those just after `start`, zero where unknown. `counted` tells which crossings count:
+    upwards 1, downwards -1, both 0. `size` is a known lower bound of the `size` in the result.
     """
-    points = [start + (1 - start) * ((i + 1) / _LOOKS) for i in range(_LOOKS)]
-    looks = [values(point) for point in points]
-    for look in looks:
-        size = jnp.maximum(size, jnp.abs(look))
-    wanted, known = jnp.asarray(counted, signs.dtype), ~jnp.isnan(signs)
+    points = [start + (1 - start) * ((i + 1) / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)]
+    samples = [values(point) for point in points]
+    for sample in samples:
+        size = jnp.maximum(size, jnp.abs(sample))
+    counted_sign, finite = jnp.asarray(counted, signs.dtype), ~jnp.isnan(signs)
     tiny = jnp.finfo(signs.dtype).tiny
-    # At the start the number may be zero: told so, the search would find the start.
-    now, before, at = signs, start, signs * jnp.maximum(jnp.abs(looks[0]), tiny)
+    # A condition may be zero at the start; with that value the search would find the start itself.
+    current, previous, value = signs, start, signs * jnp.maximum(jnp.abs(samples[0]), tiny)
     crossed, left, right = jnp.zeros_like(signs, bool), jnp.zeros_like(signs), jnp.ones_like(signs)
-    at_left, at_right = at, at
-    for point, look in zip(points, looks, strict=True):
-        seen = _sign(look, size, now)
-        changed = (seen * now <= 0) & (now != 0) & ((wanted == 0) | (wanted == -now))
+    at_left, at_right = value, value
+    for point, sample in zip(points, samples, strict=True):
+        sign = _sign(sample, size, current)
+        changed = (sign * current <= 0) & (current != 0)
+        changed = changed & ((counted_sign == 0) | (counted_sign == -current))
         new = changed & ~crossed & (start < 1)
-        left, right = jnp.where(new, before, left), jnp.where(new, point, right)
-        at_left, at_right = jnp.where(new, at, at_left), jnp.where(new, look, at_right)
-        crossed, known = crossed | new, known & ~jnp.isnan(look)
-        now, before = jnp.where(seen == 0, jnp.where(changed, -now, now), seen), point
-        at = now * jnp.maximum(jnp.abs(look), tiny)
-    signs = jnp.where(known, now, jnp.nan)
+        left, right = jnp.where(new, previous, left), jnp.where(new, point, right)
+        at_left, at_right = jnp.where(new, value, at_left), jnp.where(new, sample, at_right)
+        crossed, finite = crossed | new, finite & ~jnp.isnan(sample)
+        current = jnp.where(sign == 0, jnp.where(changed, -current, current), sign)
+        previous = point
+        value = current * jnp.maximum(jnp.abs(sample), tiny)
+    signs = jnp.where(finite, current, jnp.nan)
     return RootBrackets(crossed, left, right, at_left, at_right, signs, size)
 
 
 def _sign(value: Array, size: Array, before: Array) -> Array:
-    """The sign of a number, that from `before` where it is no more than rounding."""
+    """The sign of a condition; the sign `before` if the value is within rounding of zero."""
     noise = (value != 0) & (jnp.abs(value) <= ROUNDINGS * jnp.finfo(before.dtype).eps * size)
     return jnp.where(noise, before, jnp.sign(value).astype(before.dtype))
 
 
 def first_crossing(
-    values: Values, each: Values, cuts: list[bool], signs: Array, found: RootBrackets
+    values: Values,
+    values_at_own_theta: Values,
+    truncates_step: list[bool],
+    signs: Array,
+    brackets: RootBrackets,
 ) -> Crossing:
-    """The first of the crossings that were `found`; of those at one place one that cuts comes last.
+    """Find the first bracketed crossing; of simultaneous ones, those that truncate come last.
 
-    `each` has the numbers at a place of their own. A number whose crossing is yet to come keeps
-    the sign that it had before that: of the rest those from the start were `signs`.
+    `values_at_own_theta` evaluates each condition at its own entry of a vector of fractions.
+    `signs` are those at the start of the search. Conditions with later crossings keep their sign.
     """
-    sides = jnp.where(found.crossed, jnp.sign(found.at_left), signs)
-    roots = jnp.where(found.crossed, find_roots(each, found), 2)
+    signs_before = jnp.where(brackets.crossed, jnp.sign(brackets.at_left), signs)
+    roots = jnp.where(brackets.crossed, find_roots(values_at_own_theta, brackets), 2)
     first = jnp.min(roots)
-    alike = roots <= first + 4 * jnp.finfo(roots.dtype).eps
-    which = jnp.argmin(jnp.where(alike, jnp.asarray(cuts, jnp.int32), 2)).astype(jnp.int32)
-    own = jnp.arange(len(cuts)) == which
-    theta = jnp.sum(jnp.where(own, roots, 0))
-    there = _sign(values(theta), found.size, sides)
-    others = jnp.where(found.crossed | (there == 0), sides, there)
-    return Crossing(theta, which, jnp.where(own, -sides, others))
+    simultaneous = roots <= first + 4 * jnp.finfo(roots.dtype).eps
+    rank = jnp.where(simultaneous, jnp.asarray(truncates_step, jnp.int32), 2)
+    index = jnp.argmin(rank).astype(jnp.int32)
+    is_first = jnp.arange(len(truncates_step)) == index
+    theta = jnp.sum(jnp.where(is_first, roots, 0))
+    sign = _sign(values(theta), brackets.size, signs_before)
+    others = jnp.where(brackets.crossed | (sign == 0), signs_before, sign)
+    return Crossing(theta, index, jnp.where(is_first, -signs_before, others))
 
 
-def find_roots(each: Values, found: RootBrackets) -> Array:
-    """Of each bracket a point where the number is zero to rounding, or else the first behind which
-    it has left the sign that it has at the left.
+def find_roots(values_at_own_theta: Values, brackets: RootBrackets) -> Array:
+    """Find a root in each bracket by Chandrupatla's method.
+
+    Returns a point where the condition is zero to rounding, or else the first one after which its
+    sign differs from that at the left.
 
     Source: T. R. Chandrupatla, A new hybrid quadratic/bisection algorithm for finding the zero of a
     nonlinear function without using derivatives, Advances in Engineering Software 28 (1997).
     """
-    left, right, low, high, _, size = found[1:]
+    left, right, low, high, _, size = brackets[1:]
     eps = jnp.finfo(left.dtype).eps
     zero = 4 * eps * size
 
-    def going(state: tuple) -> Array:
-        turn, *_, done = state
-        return (turn < _MOST) & jnp.any(~done)
+    def unfinished(state: tuple) -> Array:
+        count, *_, done = state
+        return (count < _MAX_ITERATIONS) & jnp.any(~done)
 
-    def turn(state: tuple) -> tuple:
+    def iterate(state: tuple) -> tuple:
         n, a, b, _, fa, fb, _, t, done = state
         x = a + t * (b - a)
-        fx = each(x)
+        fx = values_at_own_theta(x)
         same = jnp.sign(fx) == jnp.sign(fa)
         c1, fc1 = jnp.where(same, a, b), jnp.where(same, fa, fb)
         b1, fb1 = jnp.where(same, b, a), jnp.where(same, fb, fa)
         a1, fa1 = x, fx
         limit = 2 * eps * jnp.maximum(jnp.abs(a1), eps) / jnp.abs(b1 - c1)
-        over = (limit > 0.5) | (jnp.abs(fa1) <= zero) | (jnp.abs(b1 - a1) <= 2 * eps)
+        converged = (limit > 0.5) | (jnp.abs(fa1) <= zero) | (jnp.abs(b1 - a1) <= 2 * eps)
         new = (a1, b1, c1, fa1, fb1, fc1, _next(a1, b1, c1, fa1, fb1, fc1, limit))
-        kept = [jnp.where(done, o, v) for o, v in zip(state[1:-1], new, strict=True)]
-        return (n + 1, *kept, done | over)
+        updated = [jnp.where(done, o, v) for o, v in zip(state[1:-1], new, strict=True)]
+        return (n + 1, *updated, done | converged)
 
     secant = jnp.clip(high / (high - low), 0.0, 1.0)
-    start = (jnp.int32(0), right, left, left, high, low, low, secant, ~found.crossed)
-    _, a, b, _, fa, fb, *_ = lax.while_loop(going, turn, start)
+    start = (jnp.int32(0), right, left, left, high, low, low, secant, ~brackets.crossed)
+    _, a, b, _, fa, fb, *_ = lax.while_loop(unfinished, iterate, start)
     past_a, past_b = jnp.sign(fa) != jnp.sign(low), jnp.sign(fb) != jnp.sign(low)
     least, most = jnp.minimum(a, b), jnp.maximum(a, b)
     past = jnp.where(past_a & past_b, least, jnp.where(past_a, a, jnp.where(past_b, b, most)))
@@ -141,7 +150,7 @@ def find_roots(each: Values, found: RootBrackets) -> Array:
 
 
 def _next(a: Array, b: Array, c: Array, fa: Array, fb: Array, fc: Array, limit: Array) -> Array:
-    """Where to look next between `a` and `b`: by inverse quadratic interpolation, or halfway."""
+    """The next fraction between `a` and `b`: by inverse quadratic interpolation, else bisection."""
     xi, phi = (a - b) / (c - b), (fa - fb) / (fc - fb)
     smooth = (phi**2 < xi) & ((1 - phi) ** 2 < 1 - xi)
     guess = fa / (fb - fa) * fc / (fb - fc)

@@ -21,8 +21,9 @@ from ...batch.queue import LaneProgram, LaneTile
 from ...integrate.ensemble import Ensemble, method_in_lanes
 from ...integrate.ivp import direction_of, packed_field
 from ...integrate.save import StepRecord, put_row
-from ...integrate.step import Field, IntegratorState, Method, attempt_step, initialise
+from ...integrate.step import IntegratorState, Method, attempt_step, initialise
 from ...integrate.xla_loops import fused
+from ...problem.field import Field
 from ...problem.status import Status
 from ...solvers.step_size import Tolerance
 from ..batch_cotangents import without
@@ -214,7 +215,7 @@ class AdjointSolve(eqx.Module):
         """A step of the solve, in the lanes whose segments are not full."""
         going = ~self.segments.full(lanes.segment, -lanes.direction) & ~self.over(lanes)
         if self.tile is None:
-            problem, plan = self.ensemble.one(lanes.rows)
+            problem, plan = self.ensemble.problem_of(lanes.rows)
             field, method = packed_field(problem, plan), plan.method
         else:
             field = BatchRun(self.ensemble, self.tile).field(lanes.rows)
@@ -286,7 +287,7 @@ class AdjointSolve(eqx.Module):
 
     def adjoint(self, rows: PyTree) -> Adjoint:
         """The adjoint equation of a trajectory."""
-        problem, plan = self.ensemble.one(rows)
+        problem, plan = self.ensemble.problem_of(rows)
         problem = dataclasses.replace(problem, y0=self.ys[0, 0])  # for its shape alone
         within = self.flags if self.backwards.kind == "backsolve" else False
         moving = eqx.filter(rows, within)[0]
@@ -350,7 +351,7 @@ class AdjointSolve(eqx.Module):
 
         def slope(own: PyTree, shared: PyTree, rows: PyTree, t: Array, y: Array) -> Array:
             rows = (eqx.combine(own, rows[0]), rows[1]) if jax.tree.leaves(own) else rows
-            return packed_field(*eqx.combine(shared, self.ensemble.one(rows)))(t, y)
+            return packed_field(*eqx.combine(shared, self.ensemble.problem_of(rows)))(t, y)
 
         integrand = Integrand(
             states, slope, self.per_trajectory(lanes.rows), self.shared, self.backwards.solver.order

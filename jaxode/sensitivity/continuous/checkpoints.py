@@ -34,12 +34,14 @@ class SavedStates(NamedTuple):
     y: Array
     solver_state: Any
     h: Array
-    memory: Any
+    controller_state: Any
 
     @classmethod
     def of(cls, moving: IntegratorState) -> "SavedStates":
         """What is kept of a trajectory."""
-        return cls(moving.t, moving.t_low, moving.y, moving.solver_state, moving.h, moving.memory)
+        return cls(
+            moving.t, moving.t_low, moving.y, moving.solver_state, moving.h, moving.controller_state
+        )
 
 
 class Rows(NamedTuple):
@@ -204,7 +206,7 @@ def forward_shapes(ensemble: Ensemble) -> IntegratorState:
     """The shapes of a trajectory of the solve."""
 
     def start(own: PyTree) -> IntegratorState:
-        problem, plan = ensemble.one(jax.tree.map(lambda x: x[0], own))
+        problem, plan = ensemble.problem_of(jax.tree.map(lambda x: x[0], own))
         field, ts = packed_field(problem, plan), problem.ts
         return initialise(plan.method, field, problem.y0, ts[0], ts[-1])
 

@@ -102,7 +102,7 @@ def _at_saved_times(ensemble: Ensemble, lanes: bool, function: Callable, *arrays
         return jax.vmap(one)(*rows) if lanes else lax.map(lambda row: one(*row), rows)
 
     def trajectory(rows: PyTree, *arrays: Any) -> Any:
-        field = packed_field(*ensemble.one(without(rows, y0=None, ts=None)))
+        field = packed_field(*ensemble.problem_of(without(rows, y0=None, ts=None)))
         return over(lambda t, *at: function(field, t, *at), ensemble.ts(rows), *arrays)
 
     return over(trajectory, ensemble.per_trajectory, *arrays)

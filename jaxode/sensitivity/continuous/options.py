@@ -9,7 +9,7 @@ from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig, refuse_events
 from ...kernels.dispatch import KernelPolicy
 from ...problem.errors import OptionError, ToleranceError, unknown_name
-from ...problem.validation import check_positive, find
+from ...problem.validation import check_positive, find_option
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
 from .backward_solver import Backwards, backwards
@@ -85,7 +85,7 @@ class Continuous(eqx.Module):
         check_positive("atol of jo.Continuous", atol, ToleranceError)
         self.method = method.lower()
         if solver is not None:
-            solver = find("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
+            solver = find_option("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
         self.solver = solver  # pyright: ignore[reportAttributeAccessIssue]
         self.rtol, self.atol, self.seminorm = rtol, atol, seminorm
 

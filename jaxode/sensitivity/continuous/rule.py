@@ -8,7 +8,7 @@ import jax
 from jaxtyping import PyTree
 
 from ...integrate.ensemble import Ensemble
-from ...integrate.forward import Result, run
+from ...integrate.forward import Result, solve_forward
 from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
 from ...integrate.step import initialise
 from ..ad_direction import forwards_after
@@ -19,17 +19,17 @@ from .rule_batch import pull_back
 
 def solve_alone(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
     """Run `problem`; its gradient is the adjoint equation's."""
-    if problem.read is None:
+    if problem.save_fn is None:
         return _continuous(problem, config, backwards)
     # Values that a function reads off the states are differentiated outside the solve.
-    states = _continuous(dataclasses.replace(problem, read=None), config, backwards)
+    states = _continuous(dataclasses.replace(problem, save_fn=None), config, backwards)
     read = step_reader(problem, config).fn
     return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
 
 
 @eqx.filter_custom_vjp
 def _continuous(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
-    return run(problem, config)[0]
+    return solve_forward(problem, config)[0]
 
 
 @_continuous.def_fwd
@@ -45,7 +45,7 @@ def _forward(
         )
         segments = Segments.of(config.method.max_steps, config.method.solver.num_dense)
         keeping = Keeping(segments, like)
-    result, kept = run(problem, config, keeping)
+    result, kept = solve_forward(problem, config, keeping)
     known = result.ys, result.status, kept, result.stats.num_accepted
     return result, (jax.tree.map(lambda x: x[None], known), perturbed)
 

@@ -31,13 +31,13 @@ def solve_in_lanes(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> 
 
 def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
     """The result of a `solve` for states, and what is read off them: differentiated outside."""
-    if ensemble.shared[0].read is None:
+    if ensemble.shared[0].save_fn is None:
         return solve(ensemble)
     own, shared = ensemble.per_trajectory, ensemble.shared
-    states = solve(Ensemble(without(own, read=None), without(shared, read=None)))
+    states = solve(Ensemble(without(own, save_fn=None), without(shared, save_fn=None)))
 
     def read(rows: PyTree, ys: Array) -> PyTree:
-        problem, plan = ensemble.one(rows)
+        problem, plan = ensemble.problem_of(rows)
         return jax.vmap(step_reader(problem, plan).fn)(problem.ts, ys)
 
     return states._replace(ys=jax.vmap(read)(own, states.ys))

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from ...integrate.forward import Result
 from ...integrate.ivp import direction_of, step_reader
 from ...integrate.save import put_row
-from ...integrate.xla_loops import host_controls_loops, size_of
+from ...integrate.xla_loops import host_controls_loops, num_elements
 from ...problem.status import Status
 from ..batch_cotangents import nan_unless
 from ..cse import cse
@@ -235,7 +235,7 @@ class DiscreteBackward(eqx.Module):
     ) -> tuple[BackwardState, tuple[Array, Array, Any, Any]]:
         """The same for the times that the step passed, the last first."""
         times, direction = self.part.problem.ts, direction_of(self.part.problem.ts)
-        moving = None if self.part.problem.read is None else self.part.moving
+        moving = None if self.part.problem.save_fn is None else self.part.moving
 
         def passed(saves_left: Array) -> Array:
             # The first step has written the repeats of the first time too, all but the first row.
@@ -270,7 +270,7 @@ class DiscreteBackward(eqx.Module):
             SavePointCotangents(back.saves_left, start, back.ts),
         )
         rows = times.shape[0]
-        size = size_of(self.ct_ys, rows) + size_of(moving)
+        size = num_elements(self.ct_ys, rows) + num_elements(moving)
         unread, (ct_moving, ct_parts, ct_clock), ts = taking.all(start, rows - 1, size)
         back = back._replace(saves_left=unread, ts=ts)
         if ct_moving is not None:
@@ -330,7 +330,7 @@ class DiscreteBackward(eqx.Module):
         """Whether the last step was drawn out to the last time; else an event ended the solve."""
         if self.met is None or self.met.log is None:
             return True
-        return ~jnp.any(self.part.problem.ends[self.met.log.index])
+        return ~jnp.any(self.part.problem.terminal_events[self.met.log.index])
 
     @property
     def t0(self) -> Array:

@@ -187,7 +187,7 @@ class BatchDiscreteBackward(eqx.Module):
         lanes, (ct_y, ct_y1, ct_dense, ct_clock) = back.lanes, cts
         cut = self.met.cut(lanes.events, row, active)
         landed = active & False
-        if self.lanes.ensemble.jumps:
+        if self.lanes.ensemble.has_jumps:
             landed = self.met.aimed(row, rows, active)[0] & ~cut
         # What was saved of a step's end is where an event cut it.
         cut = cut & (self.lanes.ensemble.config.save == "steps")
@@ -226,7 +226,7 @@ class BatchDiscreteBackward(eqx.Module):
             t1=lanes.t1 + jnp.where(to_last, ct_h, 0) + at_end,
             fresh=lanes.fresh & ~active,
         )
-        if not self.lanes.ensemble.jumps:
+        if not self.lanes.ensemble.has_jumps:
             return back._replace(lanes=lanes)
         shared, own = self.met.of_stops(jnp.where(to_jump, ct_h, 0), rows, row.t)
         shared, own = jax.tree.map(jnp.add, (back.shared, lanes.per_trajectory), (shared, own))
@@ -265,7 +265,7 @@ class BatchDiscreteBackward(eqx.Module):
         rows = jax.tree.map(
             lambda x: x[jnp.argmax(self.lanes.good)], self.lanes.ensemble.per_trajectory
         )
-        return self.lanes.ensemble.one(rows), (
+        return self.lanes.ensemble.problem_of(rows), (
             dataclasses.replace(rows[0], y0=None, ts=None),
             rows[1],
         )
@@ -279,7 +279,7 @@ class BatchDiscreteBackward(eqx.Module):
         def begin(shared: PyTree, moving: PyTree, y: Array, t: Array) -> Any:
             def one(moving: PyTree, rows: PyTree, y: Array, t: Array) -> Any:
                 ensemble, rows = self.lanes.with_moving(shared, moving, rows)
-                problem, plan = ensemble.one(rows)
+                problem, plan = ensemble.problem_of(rows)
                 carry = plan.method.stepper.init(packed_field(problem, plan), t, y)
                 value = step_reader(problem, plan).fn(t, y) if plan.save == "ts" else ()
                 return carry, value
@@ -309,6 +309,6 @@ class BatchDiscreteBackward(eqx.Module):
         """The field on lanes, as steps from `t` see it."""
         ensemble, moved = self.lanes.with_moving(shared, own, rows)
         field = BatchRun(ensemble, self.lanes.tile).field(moved)
-        if not self.lanes.ensemble.jumps:
+        if not self.lanes.ensemble.has_jumps:
             return field
         return one_sided_field(field, t, self.met.stops(shared, own, rows, t))

@@ -93,7 +93,7 @@ class KernelDiscreteBackward(eqx.Module):
             own = without(eqx.combine(own, self.ensemble.per_trajectory), y0=y0)
             ensemble = Ensemble(own, eqx.combine(shared, self.ensemble.shared))
             values = self.asked(first_values(ensemble)) if self.values else []
-            return values, jax.vmap(lambda rows: self.solver_state(*ensemble.one(rows)))(own)
+            return values, jax.vmap(lambda rows: self.solver_state(*ensemble.problem_of(rows)))(own)
 
         start, ys = self.ensemble.per_trajectory[0].y0, self.cotangents.ys
         _, pull = jax.vjp(made, self.per_trajectory, self.shared, start)

@@ -36,7 +36,7 @@ def of_event(
     watch, (t, h), (y, y1, dense) = event_handler_of(problem, config), clock, parts
     step = StepRecord(t, h, t + h, jnp.sign(h), y, y1, dense, (), row.steps, jnp.asarray(True))
     theta = lax.stop_gradient((row.ts - t) / h)
-    found = watch.found(theta, row.index, step)
+    found = watch.event_at(theta, row.index, step)
     landed = ends_on(row.ts, jnp.zeros_like(h), next_discontinuity_of(problem, t))
     after = watch.apply_jump(found.t, watch.apply_event(found), landed)
     return (found.t, found.y), _begun(problem, config, found.t, after, True)

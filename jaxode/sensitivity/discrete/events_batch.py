@@ -49,7 +49,7 @@ class BatchEventVJP(eqx.Module):
         """Whether the last steps of these trajectories were drawn out to the last time."""
         if self.log is None:
             return True
-        return ~jnp.any(self.problem.ends[self.log.index[number]], axis=-1)
+        return ~jnp.any(self.problem.terminal_events[self.log.index[number]], axis=-1)
 
     def with_times(self, rows: PyTree, number: Array) -> PyTree:
         """The lanes' own parts of the problem, with first and last times where they have such."""
@@ -64,7 +64,7 @@ class BatchEventVJP(eqx.Module):
 
         def one(own: PyTree, rows: PyTree, t: Array) -> Array:
             ensemble, rows = self.lanes.with_moving(shared, own, rows)
-            return next_discontinuity_of(ensemble.one(rows)[0], t)
+            return next_discontinuity_of(ensemble.problem_of(rows)[0], t)
 
         return jax.vmap(one, in_axes=-1)(own, rows, t)
 
@@ -112,7 +112,7 @@ class BatchEventVJP(eqx.Module):
         if not self.lanes.with_times:
             zeros = zeros._replace(clock=None)
         found = ct, zeros
-        if self.lanes.ensemble.jumps:
+        if self.lanes.ensemble.has_jumps:
             found = self.over_jumps(landed, found, rows, parts[1], row.t)
         if self.log is None:
             return saves_left, found[0], found[1]
@@ -132,7 +132,7 @@ class BatchEventVJP(eqx.Module):
         def behind(shared: PyTree, own: PyTree, y1: Array) -> PostEventState:
             def one(own: PyTree, rows: PyTree, y1: Array, t: Array) -> PostEventState:
                 ensemble, rows = self.lanes.with_moving(shared, own, rows)
-                return of_jump(*ensemble.one(rows), y1, t, self.lanes.with_times)
+                return of_jump(*ensemble.problem_of(rows), y1, t, self.lanes.with_times)
 
             return jax.vmap(one, in_axes=-1, out_axes=-1)(own, rows, y1, t)
 
@@ -189,7 +189,7 @@ class BatchEventVJP(eqx.Module):
         def behind(shared: PyTree, own: PyTree, parts: Parts, clock: Clock) -> Any:
             def one(own: PyTree, rows: PyTree, at: EventLog, parts: Parts, clock: Clock) -> Any:
                 ensemble, rows = self.lanes.with_moving(shared, own, rows)
-                return of_event(*ensemble.one(rows), parts, clock, at)
+                return of_event(*ensemble.problem_of(rows), parts, clock, at)
 
             return jax.vmap(one, in_axes=-1, out_axes=-1)(own, rows, at, parts, clock)
 

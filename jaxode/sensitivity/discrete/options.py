@@ -14,7 +14,7 @@ from ...integrate.ivp import IVP, SolveConfig, packed_field
 from ...kernels.dispatch import KernelPolicy
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
-from ...problem.validation import is_count, plain
+from ...problem.validation import is_count, python_int
 from .checkpoints import CheckpointRecorder
 from .rule import solve_discrete
 from .rule_batch import solve_batch_discrete
@@ -41,7 +41,7 @@ class Discrete(eqx.Module):
     """
 
     memory: int | Literal["steps", "stages"] | None = eqx.field(
-        static=True, default=None, converter=plain
+        static=True, default=None, converter=python_int
     )
 
     def __check_init__(self) -> None:

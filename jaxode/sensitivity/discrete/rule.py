@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from ...integrate.forward import Result, run
+from ...integrate.forward import Result, solve_forward
 from ...integrate.ivp import IVP, SolveConfig
 from ..ad_direction import forwards_after
 from .backward import DiscreteBackward
@@ -26,7 +26,7 @@ def solve_discrete(
     stages: bool = False,
 ) -> Result:
     """Run `problem`; its gradient replays the steps that `tracing` records, and their `stages`."""
-    return run(problem, config)[0]
+    return solve_forward(problem, config)[0]
 
 
 @solve_discrete.def_fwd
@@ -42,7 +42,7 @@ def _forward(
     if stages and isinstance(tracing, CheckpointRecorder):
         part = StepVJP.of(perturbed, problem, config)
         step, tracing = keeping(part), with_stages(tracing, part)
-    result, trace = run(problem, config, tracing, step)
+    result, trace = solve_forward(problem, config, tracing, step)
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
     return result, (trace, result.status, result.stats.num_accepted, result.log, perturbed)
 

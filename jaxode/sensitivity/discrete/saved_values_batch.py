@@ -13,7 +13,7 @@ from ...integrate.ensemble import values_in_lanes
 from ...integrate.forward import Result
 from ...integrate.ivp import direction_of
 from ...integrate.save import StepRecord
-from ...integrate.xla_loops import host_controls_loops, size_of
+from ...integrate.xla_loops import host_controls_loops, num_elements
 from .backward_lanes import BatchBackwardState, LaneCotangents, LaneExchange
 from .saved_values import SavePointAccumulator, SavePointCotangents
 
@@ -106,10 +106,10 @@ class BatchSavedValues(eqx.Module):
             SavePointCotangents(back.lanes.saves_left, totals, back.times),
         )
         count = self.lanes.ensemble.count
-        size = size_of(self.cotangents.ys, count * self.times) + size_of(
+        size = num_elements(self.cotangents.ys, count * self.times) + num_elements(
             self.lanes.per_trajectory, count
         )
-        size = size * self.lanes.tile.width + size_of(self.lanes.shared)
+        size = size * self.lanes.tile.width + num_elements(self.lanes.shared)
         unread, (shared, own, parts, clock), times = taking.all(start, self.times - 1, size)
         lanes = back.lanes._replace(saves_left=unread, per_trajectory=own)
         back = back._replace(lanes=lanes, shared=shared, times=times)

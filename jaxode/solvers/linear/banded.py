@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field, WithJacobian
-from ...problem.validation import check_count, plain
+from ...problem.validation import check_count, python_int
 from .base import Direct, Linearised, Solve, pushed_forward
 from .dense import inverse_of, product
 
@@ -32,8 +32,8 @@ class Banded(Direct):
     **Raises:** `OptionError` for negative numbers or a band wider than the matrix.
     """
 
-    lower: int = eqx.field(static=True, converter=plain)
-    upper: int = eqx.field(static=True, converter=plain)
+    lower: int = eqx.field(static=True, converter=python_int)
+    upper: int = eqx.field(static=True, converter=python_int)
 
     def __check_init__(self) -> None:
         check_count("lower of Banded", self.lower, least=0)

@@ -1,0 +1,175 @@
+"""Preparation of a solve, common to all drivers: validation, packing, closure conversion."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+from jax import Array
+from jaxtyping import PyTree
+
+from ..integrate.events.event import trace_apply, trace_events
+from ..integrate.events.options import EventOptions, find_event_options
+from ..integrate.ivp import IVP, SolveConfig, without_gradient
+from ..integrate.progress import batch_progress, solve_progress
+from ..integrate.step import Method
+from ..problem.closure import closure_convert
+from ..problem.field import VectorField, trace_field
+from ..problem.state import Packing, arrays_of_args, check_state, is_traced
+from ..problem.times import check_times
+from ..problem.tolerances import check_not_both_zero, check_tolerance
+from ..solvers.implicit.consistent_initial import Algebraic
+from .options import (
+    Sensitivity,
+    check_save,
+    check_split,
+    find_algebraic,
+    find_method,
+    find_sensitivity,
+    solver_for,
+    trace_jacobian,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The options that the drivers have in common, as the user gives them; see `solve`."""
+
+    solver: Any
+    rtol: Any
+    atol: Any
+    dt: Any = None
+    controller: Any = None
+    save: Any = "ts"
+    sensitivity: Any = "discrete"
+    events: Any = None
+    jumps: Any = None
+    max_events: Any = 64
+    max_steps: Any = 4096
+    progress: Any = None
+
+
+class Inputs(NamedTuple):
+    """Validated state, times, arguments and tolerances of one trajectory or of a batch.
+
+    Arrays that differ between trajectories have a first axis of them. `known_ts` are the times as
+    the user gives them, if their values are known and all trajectories share them; else None.
+    `count` is the number of trajectories of a batch, or None.
+    """
+
+    y0: PyTree
+    ts: Array
+    args: PyTree
+    rtol: Array
+    atol: Array
+    packing: Packing
+    known_ts: Any = None
+    count: int | None = None
+
+
+class Prepared(eqx.Module):
+    """A validated problem with its numerical method, ready to be traced; `ts` as in `Inputs`."""
+
+    y0: PyTree
+    ts: Array
+    args: PyTree
+    method: Method
+    save: str | Callable
+    sensitivity: Sensitivity
+    algebraic: Algebraic | None
+    events: EventOptions
+    packing: Packing = eqx.field(static=True)
+
+
+def check_tolerances(options: Options, y0: PyTree, packing: Packing) -> tuple[Array, Array]:
+    """Validate both tolerances of a solve from `y0`. **Raises:** `ToleranceError`."""
+    check_not_both_zero(options.rtol, options.atol)
+    rtol = check_tolerance("rtol", options.rtol, packing, y0)
+    return rtol, check_tolerance("atol", options.atol, packing, y0)
+
+
+def trajectory_inputs(y0: PyTree, ts: Any, args: PyTree, options: Options) -> Inputs:
+    """Validate the inputs of one trajectory.
+
+    **Raises:** `StateError`, `TimesError`, `ToleranceError`.
+    """
+    y0 = check_state(y0)
+    packing = Packing.of(y0)
+    known_ts = None if is_traced(ts) else ts
+    times = check_times(ts, packing.time_dtype)
+    return Inputs(y0, times, args, *check_tolerances(options, y0, packing), packing, known_ts)
+
+
+def prepare(f: VectorField, inputs: Inputs, options: Options) -> Prepared:
+    """Validate the options, and find the numerical method for the inputs.
+
+    **Raises:** `OptionError` for invalid or incompatible options, `StateError` if the solver does
+    not support such a state, `EventError` and `TimesError` for invalid events and jumps.
+    """
+    single, packing = inputs.count is None, inputs.packing
+    progress = (solve_progress if single else batch_progress)(options.progress)
+    sensitivity = find_sensitivity(options.sensitivity)
+    method = find_method(
+        solver_for(sensitivity, options.solver),
+        options.controller,
+        inputs.rtol,
+        inputs.atol,
+        options.dt,
+        options.max_steps,
+        inputs.known_ts,
+        packing,
+        progress,
+    )
+    events = find_event_options(
+        options.events, options.jumps, options.max_events, method.controller, packing, inputs.count
+    )
+    check_split(f, method.solver)
+    return Prepared(
+        y0=inputs.y0,
+        ts=inputs.ts,
+        args=arrays_of_args(inputs.args),
+        method=method,
+        save=check_save(options.save),
+        sensitivity=sensitivity,
+        algebraic=find_algebraic(method.solver),
+        events=events,
+        packing=packing,
+    )
+
+
+def trace_problem(
+    f: VectorField,
+    prepared: Prepared,
+    y0: PyTree,
+    args: PyTree,
+    pack: Callable[[PyTree], Array],
+) -> tuple[IVP, SolveConfig]:
+    """Closure-convert the field, its Jacobian, save function and events.
+
+    `y0`, `args`: those of one trajectory, or their shapes. `pack`: packs `prepared.y0`, of a batch
+    along its first axis.
+
+    **Raises:** `FieldError` and `EventError` if they do not fit the state.
+    """
+    packing, save, save_fn, events = prepared.packing, prepared.save, None, prepared.events
+    if callable(save):
+        save_fn, _ = closure_convert(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
+        save = "ts"
+    elif save == "ts" and prepared.ts.shape[-1] == 2 and not events.terminal:
+        save = "ends"
+    field = trace_field(f, y0, args, packing)
+    method = dataclasses.replace(without_gradient(prepared.method), restarts=events.any)
+    problem = IVP(
+        field=field,
+        save_fn=save_fn,
+        jac=trace_jacobian(prepared.method.solver, y0, args, packing),
+        events=trace_events(events.events, field, y0, args, packing),
+        jumps=events.jumps,
+        jump_map=trace_apply("jo.Jumps", events.apply, y0, args, packing),
+        y0=pack(prepared.y0),
+        ts=prepared.ts,
+        args=prepared.args,
+    )
+    config = SolveConfig(method, save, packing, prepared.algebraic, events.max_events)  # pyright: ignore[reportArgumentType]
+    return problem, config
