@@ -4,8 +4,6 @@ Without them JAX says of the wrong direction that it does not work for a `while_
 `custom_vjp` function: true, and no help to whoever called `solve`.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -41,16 +39,6 @@ def backwards_only(tree: PyTree, message: str) -> PyTree:
     What is differentiated backwards may be differentiated forwards after that.
     """
     return _through(_backwards, tree, message)
-
-
-def forwards_after(rule: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """A rule of a `custom_vjp`, its results marked: they are differentiated forwards alone."""
-
-    @functools.wraps(rule)
-    def marked(*args: Any) -> PyTree:
-        return forwards_only(rule(*args), TWICE)
-
-    return marked
 
 
 def _through(mark: Primitive, tree: PyTree, message: str) -> PyTree:

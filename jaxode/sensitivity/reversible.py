@@ -71,7 +71,7 @@ class Reversible(eqx.Module):
             config = _with_rate(config, _rate(problem.ts, problem.y0.dtype))
         method = config.method
         tracing = TimeRecorder(method.max_steps, known=not method.controller.adaptive)
-        return solve_discrete(problem, config, tracing)
+        return solve_discrete(problem, config, tracing, False)
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; its gradient is the same in lanes."""
@@ -84,7 +84,7 @@ class Reversible(eqx.Module):
             else:
                 own_plan = _with_rate(own_plan, rate)
             ensemble = Ensemble((own, own_plan), (shared, shared_plan))
-        return solve_batch_discrete(ensemble, tile, False)
+        return solve_batch_discrete(ensemble, tile, False, None)
 
     def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """**Raises:** `NoKernelError`: there is none."""

@@ -11,29 +11,12 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result, run
 from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
 from ...integrate.step import initialise
-from ..ad_direction import forwards_after
+from ..vjp_rule import with_vjp
 from .backward_solver import Backwards
 from .checkpoints import Keeping, Segments
 from .rule_batch import pull_back
 
 
-def solve_alone(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
-    """Run `problem`; its gradient is the adjoint equation's."""
-    if problem.read is None:
-        return _continuous(problem, config, backwards)
-    # Values that a function reads off the states are differentiated outside the solve.
-    states = _continuous(dataclasses.replace(problem, read=None), config, backwards)
-    read = step_reader(problem, config).fn
-    return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
-
-
-@eqx.filter_custom_vjp
-def _continuous(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
-    return run(problem, config)[0]
-
-
-@_continuous.def_fwd
-@forwards_after
 def _forward(
     perturbed: PyTree, problem: IVP, config: SolveConfig, backwards: Backwards
 ) -> tuple[Result, Any]:
@@ -47,20 +30,17 @@ def _forward(
         keeping = Keeping(segments, like)
     result, kept = run(problem, config, keeping)
     known = result.ys, result.status, kept, result.stats.num_accepted
-    return result, (jax.tree.map(lambda x: x[None], known), perturbed)
+    return result, jax.tree.map(lambda x: x[None], known)
 
 
-@_continuous.def_bwd
-@forwards_after
 def _backward(
-    residuals: Any,
+    perturbed: PyTree,
+    known: Any,
     cotangents: Result,
-    _: PyTree,
     problem: IVP,
     config: SolveConfig,
     backwards: Backwards,
 ) -> PyTree:
-    known, perturbed = residuals
     # A batch of one. What is its own has a part in its equation; what is shared, by quadrature.
     within = perturbed if backwards.kind == "backsolve" else jax.tree.map(lambda _: False, problem)
     within = dataclasses.replace(within, y0=True, ts=False)
@@ -73,4 +53,19 @@ def _backward(
     ct_of_one = jax.tree.map(lambda x: x[None], cotangents)
     ct = pull_back(ensemble, None, backwards, flags, known, ct_of_one)
     own = jax.tree.map(lambda x: x[0], ct.per_trajectory[0])
-    return eqx.filter(eqx.combine(own, ct.shared[0]), perturbed)
+    return eqx.combine(own, ct.shared[0])
+
+
+@with_vjp(_forward, _backward)
+def _solve_states(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
+    return run(problem, config)[0]
+
+
+def solve_alone(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
+    """Run `problem`; its gradient is the adjoint equation's."""
+    if problem.read is None:
+        return _solve_states(problem, config, backwards)
+    # Values that a function reads off the states are differentiated outside the solve.
+    states = _solve_states(dataclasses.replace(problem, read=None), config, backwards)
+    read = step_reader(problem, config).fn
+    return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))

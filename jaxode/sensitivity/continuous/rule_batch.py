@@ -16,17 +16,12 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import step_reader
 from ...problem.status import Status
-from ..ad_direction import forwards_after
 from ..batch_cotangents import cotangent, has_cotangent, replace_failed, without
+from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import Backwards
 from .checkpoints import SavedStates, Segments, forward_shapes
 from .cotangent_jumps import CotangentJumps
-
-
-def solve_in_lanes(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
-    """Run all of `ensemble`; its gradient is the adjoint equations'."""
-    return reading_after(ensemble, lambda states: _continuous(states, tile, backwards))
 
 
 def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
@@ -43,11 +38,6 @@ def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Re
     return states._replace(ys=jax.vmap(read)(own, states.ys))
 
 
-@eqx.filter_custom_vjp
-def _continuous(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
-    return _run(ensemble, tile, None)[0]
-
-
 def _run(
     ensemble: Ensemble, tile: LaneTile, segments: Segments | None
 ) -> tuple[Result, SavedStates | None]:
@@ -58,33 +48,6 @@ def _run(
         keep = segments.write_lanes(tile, ensemble.count)
     ended = tiles.run(run.work(keep), tile, (run.open(), kept))
     return run.close(ended), ended.record[1]
-
-
-@_continuous.def_fwd
-@forwards_after
-def _forward(
-    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backwards: Backwards
-) -> tuple[Result, Any]:
-    method = ensemble.config.method
-    segments = None
-    if not backwards.with_y:
-        segments = Segments.of(method.max_steps, method.solver.num_dense)
-    result, kept = _run(ensemble, tile, segments)
-    return result, (result.ys, result.status, kept, result.stats.num_accepted, perturbed)
-
-
-@_continuous.def_bwd
-@forwards_after
-def _backward(
-    residuals: Any,
-    cotangents: Result,
-    _: PyTree,
-    ensemble: Ensemble,
-    tile: LaneTile,
-    backwards: Backwards,
-) -> PyTree:
-    *known, perturbed = residuals
-    return pull_back(ensemble, tile, backwards, perturbed, tuple(known), cotangents)
 
 
 def pull_back(
@@ -138,3 +101,35 @@ def pull_back(
 def _beside(mask: Array, x: Array) -> Array:
     """`mask` of trajectories with axes for the rest of `x`."""
     return mask.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
+def _forward(
+    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backwards: Backwards
+) -> tuple[Result, Any]:
+    method = ensemble.config.method
+    segments = None
+    if not backwards.with_y:
+        segments = Segments.of(method.max_steps, method.solver.num_dense)
+    result, kept = _run(ensemble, tile, segments)
+    return result, (result.ys, result.status, kept, result.stats.num_accepted)
+
+
+def _backward(
+    perturbed: PyTree,
+    residuals: Any,
+    cotangents: Result,
+    ensemble: Ensemble,
+    tile: LaneTile,
+    backwards: Backwards,
+) -> PyTree:
+    return pull_back(ensemble, tile, backwards, perturbed, residuals, cotangents)
+
+
+@with_vjp(_forward, _backward)
+def _solve_states(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
+    return _run(ensemble, tile, None)[0]
+
+
+def solve_in_lanes(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
+    """Run all of `ensemble`; its gradient is the adjoint equations'."""
+    return reading_after(ensemble, lambda states: _solve_states(states, tile, backwards))

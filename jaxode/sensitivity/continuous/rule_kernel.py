@@ -17,77 +17,13 @@ from ...kernels.forward import KernelRun
 from ...kernels.lowering.block_arrays import kept_whole
 from ...kernels.lowering.interpreter import in_lanes
 from ...kernels.lowering.unsupported import NoKernelError
-from ..ad_direction import forwards_after
+from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import Backwards
 from .rule_batch import pull_back, reading_after
 
 # Saved times that the way back in a kernel keeps in registers, with the states at them.
 MOST_TIMES = 16
-
-
-def solve_in_kernel(
-    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
-) -> Result:
-    """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
-
-    **Raises:** `NoKernelError` where there is none.
-    """
-    size = ensemble.per_trajectory[0].y0[0].size
-    number = ensemble.all_times.shape[-1]
-    if not backwards.with_y:
-        raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
-    if number > MOST_TIMES:
-        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
-    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
-        raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
-    check_solver(backwards.solver, 2 * size)
-    return reading_after(ensemble, lambda states: _continuous(states, tile, backwards, engine))
-
-
-@eqx.filter_custom_vjp
-def _continuous(
-    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
-) -> Result:
-    return KernelRun(ensemble, engine.lanes).run()[0]
-
-
-@_continuous.def_fwd
-@forwards_after
-def _forward(
-    perturbed: PyTree,
-    ensemble: Ensemble,
-    tile: LaneTile,
-    backwards: Backwards,
-    engine: KernelPolicy,
-) -> tuple[Result, Any]:
-    result = KernelRun(ensemble, engine.lanes).run()[0]
-    return result, (result.ys, result.status, result.stats.num_accepted, perturbed)
-
-
-@_continuous.def_bwd
-@forwards_after
-def _backward(
-    residuals: Any,
-    cotangents: Result,
-    _: PyTree,
-    ensemble: Ensemble,
-    tile: LaneTile,
-    backwards: Backwards,
-    engine: KernelPolicy,
-) -> PyTree:
-    ys, status, counts, perturbed = residuals
-    known = ys, status, None, counts
-
-    def pulled(walked: Any) -> PyTree:
-        return pull_back(ensemble, tile, backwards, perturbed, known, cotangents, walked)
-
-    try:
-        return pulled(lambda walk: walked_in_kernel(walk, engine.lanes))
-    except NoKernelError as reason:
-        if engine.kernel is True:
-            raise kernel_refusal(reason) from None
-        return pulled(AdjointSolve.run)
 
 
 def walked_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
@@ -110,3 +46,63 @@ def walked_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
     ends, total = eqx.filter_eval_shape(one, first, shared)
     return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)
+
+
+def _forward(
+    perturbed: PyTree,
+    ensemble: Ensemble,
+    tile: LaneTile,
+    backwards: Backwards,
+    engine: KernelPolicy,
+) -> tuple[Result, Any]:
+    result = KernelRun(ensemble, engine.lanes).run()[0]
+    return result, (result.ys, result.status, result.stats.num_accepted)
+
+
+def _backward(
+    perturbed: PyTree,
+    residuals: Any,
+    cotangents: Result,
+    ensemble: Ensemble,
+    tile: LaneTile,
+    backwards: Backwards,
+    engine: KernelPolicy,
+) -> PyTree:
+    ys, status, counts = residuals
+    known = ys, status, None, counts
+
+    def pulled(walked: Any) -> PyTree:
+        return pull_back(ensemble, tile, backwards, perturbed, known, cotangents, walked)
+
+    try:
+        return pulled(lambda walk: walked_in_kernel(walk, engine.lanes))
+    except NoKernelError as reason:
+        if engine.kernel is True:
+            raise kernel_refusal(reason) from None
+        return pulled(AdjointSolve.run)
+
+
+@with_vjp(_forward, _backward)
+def _solve_states(
+    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
+) -> Result:
+    return KernelRun(ensemble, engine.lanes).run()[0]
+
+
+def solve_in_kernel(
+    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
+) -> Result:
+    """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
+
+    **Raises:** `NoKernelError` where there is none.
+    """
+    size = ensemble.per_trajectory[0].y0[0].size
+    number = ensemble.all_times.shape[-1]
+    if not backwards.with_y:
+        raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
+    if number > MOST_TIMES:
+        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
+    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
+        raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
+    check_solver(backwards.solver, 2 * size)
+    return reading_after(ensemble, lambda states: _solve_states(states, tile, backwards, engine))

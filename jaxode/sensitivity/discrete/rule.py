@@ -3,14 +3,13 @@
 import dataclasses
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ...integrate.forward import Result, run
 from ...integrate.ivp import IVP, SolveConfig
-from ..ad_direction import forwards_after
+from ..vjp_rule import with_vjp
 from .backward import DiscreteBackward
 from .checkpoints import CheckpointRecorder, TimeRecorder
 from .events import EventVJP
@@ -18,52 +17,47 @@ from .stage_residuals import keeping, kept_of_step
 from .step_vjp import StepVJP
 
 
-@eqx.filter_custom_vjp
-def solve_discrete(
-    problem: IVP,
-    config: SolveConfig,
-    tracing: CheckpointRecorder | TimeRecorder,
-    stages: bool = False,
-) -> Result:
-    """Run `problem`; its gradient replays the steps that `tracing` records, and their `stages`."""
-    return run(problem, config)[0]
-
-
-@solve_discrete.def_fwd
-@forwards_after
 def _forward(
     perturbed: PyTree,
     problem: IVP,
     config: SolveConfig,
     tracing: CheckpointRecorder | TimeRecorder,
-    stages: bool = False,
+    stages: bool,
 ) -> tuple[Result, Any]:
     step = None
     if stages and isinstance(tracing, CheckpointRecorder):
         part = StepVJP.of(perturbed, problem, config)
         step, tracing = keeping(part), with_stages(tracing, part)
     result, trace = run(problem, config, tracing, step)
-    # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
-    return result, (trace, result.status, result.stats.num_accepted, result.log, perturbed)
+    return result, (trace, result.status, result.stats.num_accepted, result.log)
 
 
-@solve_discrete.def_bwd
-@forwards_after
 def _backward(
+    perturbed: PyTree,
     residuals: Any,
     cotangents: Result,
-    _: PyTree,
     problem: IVP,
     config: SolveConfig,
     tracing: CheckpointRecorder | TimeRecorder,
-    stages: bool = False,
+    stages: bool,
 ) -> PyTree:
-    trace, status, num_accepted, log, perturbed = residuals
+    trace, status, num_accepted, log = residuals
     part, walks = StepVJP.of(perturbed, problem, config), isinstance(tracing, TimeRecorder)
     met = EventVJP(part, log, cotangents) if problem.has_events else None
     replay = DiscreteBackward(part, trace, cotangents, met, walks)
     end = replay.steps(replay.start(status), num_accepted)
-    return eqx.filter(replay.finish(end, num_accepted), perturbed)
+    return replay.finish(end, num_accepted)
+
+
+@with_vjp(_forward, _backward)
+def solve_discrete(
+    problem: IVP,
+    config: SolveConfig,
+    tracing: CheckpointRecorder | TimeRecorder,
+    stages: bool,
+) -> Result:
+    """Run `problem`; its gradient replays the steps that `tracing` records, and their `stages`."""
+    return run(problem, config)[0]
 
 
 def with_stages(tracing: CheckpointRecorder, part: StepVJP) -> CheckpointRecorder:

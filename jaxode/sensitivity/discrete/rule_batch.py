@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 from jaxtyping import PyTree
 
 from ...batch import queue as tiles
@@ -12,54 +11,12 @@ from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...problem.status import Status
-from ..ad_direction import forwards_after
+from ..vjp_rule import with_vjp
 from .backward_batch import BatchDiscreteBackward
 
 
-@eqx.filter_custom_vjp
-def solve_batch_discrete(
-    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None = None
-) -> Result:
-    """Run all of `ensemble`; its gradient replays the steps.
-
-    `states`: whether it finds their states stored, or by steps back; `memory`: how many, as
-    `Discrete` has it.
-    """
-    run = BatchRun(ensemble, tile)
-    return run.close(tiles.run(run.work(), tile, (run.open(), None)))
-
-
-@solve_batch_discrete.def_fwd
-@forwards_after
-def _forward(
-    perturbed: PyTree,
-    ensemble: Ensemble,
-    tile: LaneTile,
-    states: bool,
-    memory: int | str | None = None,
-) -> tuple[Result, Any]:
-    result, residuals = logged(ensemble, tile, states, memory)
-    # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
-    return result, (residuals, perturbed)
-
-
-@solve_batch_discrete.def_bwd
-@forwards_after
-def _backward(
-    residuals: Any,
-    cotangents: Result,
-    _: PyTree,
-    ensemble: Ensemble,
-    tile: LaneTile,
-    states: bool,
-    memory: int | str | None = None,
-) -> PyTree:
-    known, perturbed = residuals
-    return pulled_back(perturbed, known, cotangents, ensemble, tile)
-
-
 def logged(
-    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None = None
+    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None
 ) -> tuple[Result, Any]:
     """The forward run, and what is kept of it."""
     result, log = BatchCheckpointer.of(ensemble, tile, states, memory).run()
@@ -74,3 +31,31 @@ def pulled_back(
     residuals = log, status == Status.SUCCESS, events
     replay = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
     return replay.finish(replay.log(log), num_accepted, perturbed)
+
+
+def _forward(perturbed: PyTree, *args: Any) -> tuple[Result, Any]:
+    return logged(*args)
+
+
+def _backward(
+    perturbed: PyTree,
+    residuals: Any,
+    cotangents: Result,
+    ensemble: Ensemble,
+    tile: LaneTile,
+    *_: Any,
+) -> PyTree:
+    return pulled_back(perturbed, residuals, cotangents, ensemble, tile)
+
+
+@with_vjp(_forward, _backward)
+def solve_batch_discrete(
+    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None
+) -> Result:
+    """Run all of `ensemble`; its gradient replays the steps.
+
+    `states`: whether it finds their states stored, or by steps back; `memory`: how many, as
+    `Discrete` has it.
+    """
+    run = BatchRun(ensemble, tile)
+    return run.close(tiles.run(run.work(), tile, (run.open(), None)))

@@ -16,7 +16,7 @@ from ...kernels.forward import KernelRun, KernelTrace
 from ...kernels.lowering import platform
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.status import Status
-from ..ad_direction import forwards_after
+from ..vjp_rule import with_vjp
 from .backward_kernel import KernelDiscreteBackward
 from .rule_batch import logged, pulled_back
 
@@ -25,19 +25,6 @@ from .rule_batch import logged, pulled_back
 LOG_BYTES = 2**32
 
 
-@eqx.filter_custom_vjp
-def solve_kernel_discrete(ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
-    """Run all of `ensemble` in one kernel; its gradient replays the steps in another.
-
-    `tile`: for the loop over tiles, which has the gradients that no kernel has.
-
-    **Raises:** `NoKernelError` where there is none.
-    """
-    return KernelRun(ensemble, engine.lanes).run()[0]
-
-
-@solve_kernel_discrete.def_fwd
-@forwards_after
 def _forward(
     perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy
 ) -> tuple[Result, Any]:
@@ -46,31 +33,40 @@ def _forward(
         result, log = _logged(ensemble, engine)
         residuals = log, result.status, result.stats.num_accepted
         _check_kernel(perturbed, ensemble, engine, result, residuals)
-        return result, (residuals, perturbed, True)
+        return result, (residuals, True)
     except NoKernelError as reason:
         if engine.kernel is True:
             raise kernel_refusal(reason) from None
-        result, residuals = logged(ensemble, tile, True)
-        return result, (residuals, perturbed, False)
+        result, residuals = logged(ensemble, tile, True, None)
+        return result, (residuals, False)
 
 
-@solve_kernel_discrete.def_bwd
-@forwards_after
 def _backward(
+    perturbed: PyTree,
     residuals: Any,
     cotangents: Result,
-    _: PyTree,
     ensemble: Ensemble,
     tile: LaneTile,
     engine: KernelPolicy,
 ) -> PyTree:
-    known, perturbed, in_kernel = residuals
+    known, in_kernel = residuals
     if not in_kernel:
         return pulled_back(perturbed, known, cotangents, ensemble, tile)
     try:
         return _pulled(perturbed, ensemble, engine, cotangents, known)
     except NoKernelError as reason:
         raise kernel_refusal(reason) from None
+
+
+@with_vjp(_forward, _backward)
+def solve_kernel_discrete(ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
+    """Run all of `ensemble` in one kernel; its gradient replays the steps in another.
+
+    `tile`: for the loop over tiles, which has the gradients that no kernel has.
+
+    **Raises:** `NoKernelError` where there is none.
+    """
+    return KernelRun(ensemble, engine.lanes).run()[0]
 
 
 def _logged(ensemble: Ensemble, engine: KernelPolicy) -> tuple[Result, KernelTrace | None]:
