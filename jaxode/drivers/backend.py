@@ -19,7 +19,7 @@ def run_batch(sensitivity: Any, ensemble: Ensemble, tile: LaneTile, engine: Kern
         return sensitivity.solve_batch(ensemble, tile)
     try:
         check_kernel(ensemble, engine.kernel is True)
-        return with_engine(sensitivity.in_kernel(ensemble, tile, engine), "kernel")
+        return with_engine(sensitivity.solve_kernel(ensemble, tile, engine), "kernel")
     except NoKernelError as reason:
         if engine.kernel is True:
             raise kernel_refusal(reason) from None

@@ -16,7 +16,7 @@ from ..problem.field import Split
 from ..problem.state import Packing, is_traced
 from ..problem.validation import check_count, check_positive
 from ..problem.validation import find as _find
-from ..sensitivity.ad_direction import BACKWARD, backwards_only
+from ..sensitivity.base import Sensitivity
 from ..sensitivity.continuous.options import Continuous
 from ..sensitivity.discrete.options import Discrete
 from ..sensitivity.forward_mode import Forward
@@ -26,7 +26,6 @@ from ..solvers.implicit.consistent_initial import Algebraic, algebraic_part
 from ..solvers.registry import SOLVERS
 from ..solvers.step_size import NORMS, PID, Controller, Fixed, Grid, Tolerance
 
-Sensitivity = Discrete | Continuous | Forward | Reversible
 SENSITIVITIES: dict[str, type[Sensitivity]] = {
     "discrete": Discrete,
     "autograd": Discrete,
@@ -52,13 +51,12 @@ def solver_for(sensitivity: Sensitivity, solver: Any) -> Solver:
 
     **Raises:** `OptionError` as `find_solver`, and where they cannot be undone.
     """
-    solver = find_solver(solver)
-    return sensitivity.solver(solver) if isinstance(sensitivity, Reversible) else solver
+    return sensitivity.prepare_solver(find_solver(solver))
 
 
 def advice_of(sensitivity: Sensitivity) -> str:
     """What its users should know of a solve that ran out of steps."""
-    return sensitivity.ADVICE if isinstance(sensitivity, Reversible) else ""
+    return sensitivity.advice
 
 
 def check_split(f: Any, solver: Solver) -> None:
@@ -78,9 +76,7 @@ def find_sensitivity(sensitivity: Any) -> Sensitivity:
 
 def one_direction(tree: Any, sensitivity: Sensitivity) -> Any:
     """What a solve is differentiated by, marked: forwards **raises** where that is not meant."""
-    if isinstance(sensitivity, Forward):
-        return tree
-    return backwards_only(tree, BACKWARD.format(f"sensitivity=jo.{type(sensitivity).__name__}()"))
+    return sensitivity.restrict_direction(tree)
 
 
 def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Controller:

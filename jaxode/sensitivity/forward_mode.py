@@ -2,10 +2,10 @@
 
 from typing import TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import PyTree
 
 from ..batch import queue as tiles
 from ..batch.forward import BatchRun
@@ -13,15 +13,14 @@ from ..batch.queue import LaneTile
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result, run
 from ..integrate.ivp import IVP, SolveConfig
-from ..kernels.dispatch import KernelPolicy
-from ..kernels.lowering.unsupported import NoKernelError
 from .ad_direction import FORWARD, forwards_only
+from .base import Sensitivity
 from .batch_cotangents import nan_unless
 
 Tree = TypeVar("Tree")
 
 
-class Forward(eqx.Module):
+class Forward(Sensitivity):
     """Exact tangents of the computed solution, step sizes held fixed: `jax.jvp`, `jax.jacfwd`.
 
     One pass, without anything kept of it: the cheapest where few numbers are differentiated by,
@@ -41,9 +40,9 @@ class Forward(eqx.Module):
         run = BatchRun(ensemble, tile)
         return _finished(run.close(tiles.run(run.work(), tile, (run.open(), None))))
 
-    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
-        """**Raises:** `NoKernelError`: there is none."""
-        raise NoKernelError("jo.Forward() has none, jo.Discrete() has")
+    def restrict_direction(self, inputs: PyTree) -> PyTree:
+        """The inputs of a solve as they are: its result is marked instead."""
+        return inputs
 
 
 def _finished(result: Result) -> Result:

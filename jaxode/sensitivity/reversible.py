@@ -9,12 +9,11 @@ from jax import Array, lax
 from ..batch.queue import LaneTile
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
-from ..integrate.ivp import IVP, SolveConfig, refuse_events
-from ..kernels.dispatch import KernelPolicy
-from ..kernels.lowering.unsupported import NoKernelError
+from ..integrate.ivp import IVP, SolveConfig
 from ..problem.errors import OptionError
 from ..solvers.base import Solver
 from ..solvers.explicit.reversible import ReversibleRK
+from .base import Sensitivity
 from .discrete.checkpoints import TimeRecorder
 from .discrete.rule import solve_discrete
 from .discrete.rule_batch import solve_batch_discrete
@@ -23,7 +22,7 @@ from .discrete.rule_batch import solve_batch_discrete
 _SHARE = 3 / 8
 
 
-class Reversible(eqx.Module):
+class Reversible(Sensitivity):
     r"""The exact gradient of the computed solution, step sizes held fixed, without stored states.
 
     The backward pass finds the state of each step by the solver's step back, and pulls the
@@ -46,13 +45,14 @@ class Reversible(eqx.Module):
     """
 
     coupling: float | None = eqx.field(static=True, default=None)
-    ADVICE: ClassVar[str] = (
+    takes_events: ClassVar[bool] = False
+    advice: ClassVar[str] = (
         'With sensitivity="reversible" it may also be that solutions approach each other by more '
         "digits than can be undone, and steps shrink to keep them: then use "
         'sensitivity="discrete", or another coupling of jo.Reversible'
     )
 
-    def solver(self, solver: Solver) -> Solver:
+    def prepare_solver(self, solver: Solver) -> Solver:
         """`solver`, or its reversible version. **Raises:** `OptionError` where there is none."""
         if solver.reversible:
             return solver
@@ -66,8 +66,8 @@ class Reversible(eqx.Module):
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Run `problem`; its gradient is the replay, each step from where the step back leads."""
-        refuse_events(problem.has_events, "jo.Reversible()")
-        if _by_span(config.method.solver):
+        self.check_events(problem.has_events)
+        if config.method.solver.needs_rate:
             config = _with_rate(config, _rate(problem.ts, problem.y0.dtype))
         method = config.method
         tracing = TimeRecorder(method.max_steps, known=not method.controller.adaptive)
@@ -75,8 +75,8 @@ class Reversible(eqx.Module):
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; its gradient is the same in lanes."""
-        refuse_events(ensemble.has_events, "jo.Reversible()")
-        if _by_span(ensemble.config.method.solver):
+        self.check_events(ensemble.has_events)
+        if ensemble.config.method.solver.needs_rate:
             (own, own_plan), (shared, shared_plan) = ensemble.per_trajectory, ensemble.shared
             rate = _rate(ensemble.all_times, own.y0.dtype)
             if own.ts is None:
@@ -85,15 +85,6 @@ class Reversible(eqx.Module):
                 own_plan = _with_rate(own_plan, rate)
             ensemble = Ensemble((own, own_plan), (shared, shared_plan))
         return solve_batch_discrete(ensemble, tile, False, None)
-
-    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
-        """**Raises:** `NoKernelError`: there is none."""
-        raise NoKernelError("jo.Reversible() has none, jo.Discrete() has")
-
-
-def _by_span(solver: Solver) -> bool:
-    """Whether the rate of its coupling is chosen here."""
-    return isinstance(solver, ReversibleRK) and solver.coupling is None and solver.rate is None
 
 
 def _rate(ts: Array, dtype: Any) -> Array:

@@ -14,7 +14,7 @@ from ...solvers.explicit.tsit5 import Tsit5
 from ...solvers.implicit.base import Implicit
 from ...solvers.implicit.consistent_initial import Algebraic
 from ...solvers.implicit.rodas5p import Rodas5P
-from ...solvers.linear import Dense, Direct, doubled
+from ...solvers.linear import Dense, doubled
 from ...solvers.step_size import Controller, Grid, Tolerance
 
 # How far off the state may come back, as the norm of all of it: this many times the tolerance, but
@@ -182,7 +182,7 @@ def _linear(solver: Solver, kind: str, config: SolveConfig) -> Solver:
     if not isinstance(solver, Implicit):
         return solver
     linear = solver.linear_solver
-    if kind == "backsolve" and isinstance(linear, Direct) and not isinstance(linear, Dense):
+    if kind == "backsolve" and linear.has_pattern:
         raise OptionError(
             f'jo.Continuous("backsolve") has parameters in its state, which {linear!r} of '
             f"{type(solver).__name__} has no pattern for: use "

@@ -1,17 +1,20 @@
 """The continuous adjoint: a second ODE, integrated backwards from the last time."""
 
+from typing import ClassVar
+
 import equinox as eqx
 from jaxtyping import ArrayLike
 
 from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ...integrate.ivp import IVP, SolveConfig, refuse_events
+from ...integrate.ivp import IVP, SolveConfig
 from ...kernels.dispatch import KernelPolicy
 from ...problem.errors import OptionError, ToleranceError, unknown_name
 from ...problem.validation import check_positive, find
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
+from ..base import Sensitivity
 from .backward_solver import Backwards, backwards
 from .rule import solve_alone
 from .rule_batch import solve_in_lanes
@@ -20,7 +23,7 @@ from .rule_kernel import solve_in_kernel
 METHODS = ("quadrature", "backsolve", "interpolate")
 
 
-class Continuous(eqx.Module):
+class Continuous(Sensitivity):
     r"""The continuous adjoint, integrated backwards after the solve.
 
     With $a = \partial L / \partial y$ it solves $\dot a = -a\, \partial f / \partial y$ from the
@@ -68,6 +71,7 @@ class Continuous(eqx.Module):
     rtol: ArrayLike | None
     atol: ArrayLike | None
     seminorm: bool = eqx.field(static=True)
+    takes_events: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -95,7 +99,7 @@ class Continuous(eqx.Module):
         **Raises:** `OptionError` for `save="steps"` and `save="dense"`, and where solver, steps,
         mass matrix and linear algebra do not go together.
         """
-        refuse_events(problem.has_events, "jo.Continuous()")
+        self.check_events(problem.has_events)
         return solve_alone(problem, config, self.backwards(config))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
@@ -103,10 +107,10 @@ class Continuous(eqx.Module):
 
         **Raises:** `OptionError` as `solve`.
         """
-        refuse_events(ensemble.has_events, "jo.Continuous()")
+        self.check_events(ensemble.has_events)
         return solve_in_lanes(ensemble, tile, self.backwards(ensemble.config))
 
-    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
+    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
         return solve_in_kernel(ensemble, tile, self.backwards(ensemble.config), engine)
 

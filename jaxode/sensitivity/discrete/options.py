@@ -15,13 +15,14 @@ from ...kernels.dispatch import KernelPolicy
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
 from ...problem.validation import is_count, plain
+from ..base import Sensitivity
 from .checkpoints import CheckpointRecorder
 from .rule import solve_discrete
 from .rule_batch import solve_batch_discrete
 from .rule_kernel import solve_kernel_discrete
 
 
-class Discrete(eqx.Module):
+class Discrete(Sensitivity):
     """The exact gradient of the computed solution, step sizes held fixed.
 
     The forward pass keeps every accepted `(t, h)`, and states, from which the backward pass runs
@@ -65,7 +66,7 @@ class Discrete(eqx.Module):
             )
         return solve_batch_discrete(ensemble, tile, True, self.memory)
 
-    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
+    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
         if self.memory is not None:
             raise NoKernelError("Discrete(memory=...) is for the loop over tiles")
