@@ -14,7 +14,7 @@ from ..kernels.dispatch import KernelPolicy
 from ..kernels.lowering.unsupported import NoKernelError
 from ..problem.errors import OptionError
 from ..solvers.base import Solver
-from .ad_direction import BACKWARD, backwards_only
+from .ad_direction import BACKWARD, reverse_mode_first
 
 
 class Sensitivity(eqx.Module):
@@ -64,4 +64,4 @@ class Sensitivity(eqx.Module):
 
         The error is a `DifferentiationError`, and says which mode to use.
         """
-        return backwards_only(inputs, BACKWARD.format(f"sensitivity=jo.{type(self).__name__}()"))
+        return reverse_mode_first(inputs, BACKWARD.format(f"sensitivity=jo.{type(self).__name__}()"))

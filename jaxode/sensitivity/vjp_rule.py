@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 import equinox as eqx
 from jaxtyping import PyTree
 
-from .ad_direction import TWICE, forwards_only
+from .ad_direction import TWICE, forward_mode_only
 
 Args = ParamSpec("Args")
 Output = TypeVar("Output")
@@ -34,12 +34,12 @@ def with_vjp(
         def forward_rule(perturbed: PyTree, *args: Any) -> tuple[Any, Any]:
             value, residuals = forward(perturbed, *args)
             # As residuals, these Python booleans stay static through a jitted gradient.
-            return forwards_only((value, (residuals, perturbed)), TWICE)
+            return forward_mode_only((value, (residuals, perturbed)), TWICE)
 
         def backward_rule(residuals: Any, cotangents: Any, _: PyTree, *args: Any) -> PyTree:
             residuals, perturbed = residuals
             found = backward(perturbed, residuals, cotangents, *args)
-            return forwards_only(eqx.filter(found, perturbed), TWICE)
+            return forward_mode_only(eqx.filter(found, perturbed), TWICE)
 
         rule.def_fwd(forward_rule)
         rule.def_bwd(backward_rule)

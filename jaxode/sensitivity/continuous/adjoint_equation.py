@@ -15,12 +15,12 @@ from ...integrate.step import Method
 from ...problem.state import Packing
 from ...solvers.implicit.consistent_initial import Algebraic
 from ...solvers.step_size import Tolerance
-from .backward_solver import Backwards
+from .backward_solver import BackwardConfig
 
-Read = Callable[[Array], Array]
+StateFunction = Callable[[Array], Array]
 
 
-class Augmented(NamedTuple):
+class AugmentedState(NamedTuple):
     """The state of the adjoint equation; None what is no part of it."""
 
     y: Any
@@ -28,7 +28,7 @@ class Augmented(NamedTuple):
     g: PyTree
 
 
-class Adjoint(eqx.Module):
+class AdjointEquation(eqx.Module):
     r"""The adjoint equation of one problem; `moving` holds the parameters that `g` is for.
 
     Of $M \dot y = f$ it is $M^T \dot a = -f_y^T a$, $\dot g = -a^T f_\theta$, where $M^T a$ is the
@@ -38,15 +38,15 @@ class Adjoint(eqx.Module):
     moving: PyTree
     still: IVP
     config: SolveConfig
-    backwards: Backwards
+    backward: BackwardConfig
 
     def slope(self, moving: PyTree, t: Array, y: Array) -> Array:
         """The field of the problem, with `moving` in the place of its own arrays."""
         return packed_field(eqx.combine(moving, self.still), self.config)(t, y)
 
-    def packed(self, read: Read | None) -> Callable[[Array, Array], Array]:
+    def packed(self, read: StateFunction | None) -> Callable[[Array, Array], Array]:
         """The right-hand side on packed states; `read` is the state where it is no part of them."""
-        packing, back = self.packing, self.backwards
+        packing, back = self.packing, self.backward
 
         def field(t: Array, flat: Array) -> Array:
             t = t.astype(self.config.packing.time_dtype)
@@ -56,7 +56,7 @@ class Adjoint(eqx.Module):
             dg, da = pull(-state.a)
             if back.divided and back.mass is not None:
                 dy, da = back.mass.over(dy), back.mass.under(da)
-            slope = Augmented(dy if read is None else None, da, dg)
+            slope = AugmentedState(dy if read is None else None, da, dg)
             return packing.pack(slope).astype(packing.dtype)
 
         return field
@@ -65,15 +65,15 @@ class Adjoint(eqx.Module):
     def packing(self) -> Packing:
         """How a state of the equation is one array."""
         y = self.still.y0
-        return Packing.of(Augmented(y if self.backwards.with_y else None, y, self.moving))
+        return Packing.of(AugmentedState(y if self.backward.with_y else None, y, self.moving))
 
     def start(self, y: Array, a: Array, g: PyTree) -> Array:
         """A state of the equation, packed."""
-        return self.packing.pack(Augmented(y if self.backwards.with_y else None, a, g))
+        return self.packing.pack(AugmentedState(y if self.backward.with_y else None, a, g))
 
     def method(self) -> Method:
         """How the equation is stepped."""
-        back, plan = self.backwards, self.config
+        back, plan = self.backward, self.config
         solver, packing = back.solver, self.packing
         if back.mass is not None and not back.divided:
             number = packing.size - self.still.y0.size * (1 + back.with_y)
@@ -82,7 +82,7 @@ class Adjoint(eqx.Module):
 
     def tolerance(self) -> Tolerance:
         """That of the state, for the state and its adjoint; for each parameter if they count."""
-        back, y0, like = self.backwards, self.still.y0, self.packing
+        back, y0, like = self.backward, self.still.y0, self.packing
         known = back.tolerance(self.config)
         if len(like.shapes) == 1:
             return known
@@ -106,19 +106,19 @@ class Adjoint(eqx.Module):
 
     def strayed(self, y: Array, known: Array) -> Array:
         """Whether a state that was integrated backwards is not the one it should be."""
-        return self.backwards.strayed(y, known, self.config)
+        return self.backward.strayed(y, known, self.config)
 
     def consistent(self, t: Array, y: Array, a: Array) -> Array:
         """`a` moved until the algebraic equations of the adjoint hold, where there are any."""
-        mass = self.backwards.mass
+        mass = self.backward.mass
         if mass is None or mass.algebraic is None:
             return a
-        move = algebraic_move(lambda y: self.slope(self.moving, t, y), mass.algebraic, y)
+        move = algebraic_correction(lambda y: self.slope(self.moving, t, y), mass.algebraic, y)
         _, pull = jax.vjp(lambda y: self.slope(self.moving, t, y), y)
         return a + move(pull(a)[0])
 
 
-def algebraic_move(
+def algebraic_correction(
     slope: Callable[[Array], Array], algebraic: Algebraic, y: Array
 ) -> Callable[[Array], Array]:
     r"""`c` to the $v$ in the null space of $M^T$ with $U^T (c + f_y^T v) = 0$.

@@ -25,11 +25,17 @@ from ...integrate.step import Field, IntegratorState, Method, attempt_step, init
 from ...integrate.xla_loops import fused
 from ...problem.status import Status
 from ...solvers.step_size import Tolerance
-from ..batch_cotangents import without
-from .adjoint_equation import Adjoint, Augmented, Read
-from .backward_solver import Backwards
-from .checkpoints import Rows, SavedStates, Segments, forward_shapes, read_state
-from .quadrature import Integrand, integral_in_lanes, integral_of_one
+from ..batch_cotangents import replace_in_problem
+from .adjoint_equation import AdjointEquation, AugmentedState, StateFunction
+from .backward_solver import BackwardConfig
+from .checkpoints import (
+    SavedStates,
+    SegmentSchedule,
+    SegmentSteps,
+    integrator_shapes,
+    interpolate_segment,
+)
+from .quadrature import Integrand, integrate_step, integrate_steps_in_lanes
 
 
 class AdjointLane(NamedTuple):
@@ -61,7 +67,7 @@ class AdjointSolve(eqx.Module):
 
     ensemble: Ensemble
     tile: LaneTile | None
-    backwards: Backwards
+    backward: BackwardConfig
     flags: PyTree
     shared: PyTree
     ys: Array
@@ -93,7 +99,7 @@ class AdjointSolve(eqx.Module):
         """A step of every lane, and what it adds to the shared integral."""
         total, buffers = record
         lanes = self.jump(lanes)
-        if self.backwards.with_y:
+        if self.backward.with_y:
             lanes, total = self.step(numbers, lanes, total, buffers, ~self.over(lanes))
             return lanes, (total, buffers)
         lanes, buffers = self.remake(lanes, buffers)
@@ -119,7 +125,7 @@ class AdjointSolve(eqx.Module):
             longer = jnp.maximum(moving.h, before.h)
             moving = moving._replace(h=jnp.where(steps.accept, longer, moving.h))
         accept = steps.accept & active & (numbers < self.ensemble.count)
-        if not self.backwards.with_y:
+        if not self.backward.with_y:
             moving = jax.tree.map(lambda a, b: jnp.where(active, a, b), moving, before)
         if looks:
             own, shared = self.integral(accept, lanes, buffers, steps)
@@ -135,7 +141,7 @@ class AdjointSolve(eqx.Module):
             lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False),
             self.ensemble.per_trajectory,
         )
-        ts, rows = self.ensemble.ts(rows), without(rows, y0=None, ts=None)
+        ts, rows = self.ensemble.ts(rows), replace_in_problem(rows, y0=None, ts=None)
         adjoint, y = self.adjoint(rows), self.ys[number, -1]
         a = adjoint.consistent(ts[-1], y, self.jumps[number, -1])
         start = adjoint.start(y, a, jax.tree.map(jnp.zeros_like, adjoint.moving))
@@ -171,7 +177,7 @@ class AdjointSolve(eqx.Module):
         adjoint = self.adjoint(lane.rows)
         state = adjoint.packing.unpack(lane.moving.y)
         strayed = lane.strayed | self.off(adjoint, state, self.ys[lane.number, 0])
-        g = state.g if self.backwards.kind == "backsolve" else lane.g
+        g = state.g if self.backward.kind == "backsolve" else lane.g
         return state.a, g, self.arrived(lane) & ~strayed
 
     def jump(self, lanes: AdjointLane) -> AdjointLane:
@@ -202,15 +208,15 @@ class AdjointSolve(eqx.Module):
 
         return lax.while_loop(lambda lanes: jnp.any(due(lanes)), again, lanes)
 
-    def off(self, adjoint: Adjoint, state: Augmented, known: Array) -> Array:
+    def off(self, adjoint: AdjointEquation, state: AugmentedState, known: Array) -> Array:
         """Whether the state did not come back to where it was."""
-        if not self.backwards.with_y:
+        if not self.backward.with_y:
             return jnp.zeros((), bool)
         return adjoint.strayed(state.y, known)
 
     # The steps of the solve, made again.
 
-    def remake(self, lanes: AdjointLane, buffers: Rows) -> tuple[AdjointLane, Rows]:
+    def remake(self, lanes: AdjointLane, buffers: SegmentSteps) -> tuple[AdjointLane, SegmentSteps]:
         """A step of the solve, in the lanes whose segments are not full."""
         going = ~self.segments.full(lanes.segment, -lanes.direction) & ~self.over(lanes)
         if self.tile is None:
@@ -251,25 +257,25 @@ class AdjointSolve(eqx.Module):
         return jnp.where(d * target <= d * start, target, start)
 
     @property
-    def segments(self) -> Segments:
+    def segments(self) -> SegmentSchedule:
         """How the steps of the solve are made again."""
         method = self.ensemble.config.method
-        return Segments.of(method.max_steps, method.solver.num_dense)
+        return SegmentSchedule.of(method.max_steps, method.solver.num_dense)
 
     @property
     def forward(self) -> IntegratorState:
         """The shapes of a trajectory of the solve."""
-        return forward_shapes(self.ensemble)
+        return integrator_shapes(self.ensemble)
 
     def buffers(self) -> Any:
-        """Rows for the steps of a segment, of the trajectory or of each lane."""
+        """SegmentSteps for the steps of a segment, of the trajectory or of each lane."""
         if self.kept is None:
             return ()
         width = () if self.tile is None else (self.tile.width,)
         dense = self.ensemble.config.method.solver.num_dense
         return self.segments.buffers(self.forward, dense, *width)
 
-    def put(self, buffers: Rows, mask: Array, row: Array, values: Rows) -> Rows:
+    def put(self, buffers: SegmentSteps, mask: Array, row: Array, values: SegmentSteps) -> SegmentSteps:
         """Write `values` as a row of the lanes of `mask`."""
         if self.tile is None:  # what is not accepted is overwritten, or beyond what is filled
             return jax.tree.map(lambda b, v: put_row(b, v, row), buffers, values)
@@ -280,30 +286,30 @@ class AdjointSolve(eqx.Module):
 
     def per_trajectory(self, rows: PyTree) -> PyTree:
         """What is a trajectory's own and differentiated, but has no part in its equation."""
-        if self.backwards.kind == "backsolve":
+        if self.backward.kind == "backsolve":
             return ()
         return eqx.filter(rows, self.flags)[0]
 
-    def adjoint(self, rows: PyTree) -> Adjoint:
+    def adjoint(self, rows: PyTree) -> AdjointEquation:
         """The adjoint equation of a trajectory."""
         problem, plan = self.ensemble.one(rows)
         problem = dataclasses.replace(problem, y0=self.ys[0, 0])  # for its shape alone
-        within = self.flags if self.backwards.kind == "backsolve" else False
+        within = self.flags if self.backward.kind == "backsolve" else False
         moving = eqx.filter(rows, within)[0]
         still = eqx.filter(problem, jax.tree.map(_is_none, moving, is_leaf=_is_none))
-        return Adjoint(moving, still, plan, self.backwards)
+        return AdjointEquation(moving, still, plan, self.backward)
 
-    def still(self, y: Array) -> Read | None:
+    def still(self, y: Array) -> StateFunction | None:
         """How the state is read where it is known to be `y`."""
-        return None if self.backwards.with_y else lambda t: y
+        return None if self.backward.with_y else lambda t: y
 
-    def read(self, lane: AdjointLane, rows: Any) -> Read | None:
+    def read(self, lane: AdjointLane, rows: Any) -> StateFunction | None:
         """How the state is read in a segment; None where the equation has it."""
-        if self.backwards.with_y:
+        if self.backward.with_y:
             return None
         interpolate = self.ensemble.config.method.solver.interpolate
         filled, direction = lane.segment.filled, -lane.direction
-        return lambda t: read_state(rows, filled, direction, t, interpolate)
+        return lambda t: interpolate_segment(rows, filled, direction, t, interpolate)
 
     def field(self, lanes: AdjointLane, buffers: Any) -> Field:
         """The adjoint equation of every lane."""
@@ -331,15 +337,15 @@ class AdjointSolve(eqx.Module):
     ) -> tuple[PyTree, PyTree]:
         """What the accepted steps add to the integrals of what is own, and what is shared."""
         first = jax.tree.map(lambda x: x[0], self.ensemble.per_trajectory)
-        calm = without(first, y0=None, ts=None), self.ensemble.ts(first)[0], self.ys[0, 0]
+        calm = replace_in_problem(first, y0=None, ts=None), self.ensemble.ts(first)[0], self.ys[0, 0]
 
         def states(theta: Array) -> tuple[Array, Array, Array]:
             """Times, states and adjoints at a share of the steps."""
-            solver, t = self.backwards.solver, steps.t + theta * steps.h
+            solver, t = self.backward.solver, steps.t + theta * steps.h
             flat = solver.interpolate(theta, steps.y, steps.h, steps.dense)
             unpack = self.adjoint(calm[0]).packing.unpack
             state = self.each(unpack)(flat)
-            if self.backwards.with_y:
+            if self.backward.with_y:
                 return t, state.y, state.a
             return t, self.in_lanes(reading, lanes, buffers)(t, state.a), state.a
 
@@ -353,11 +359,11 @@ class AdjointSolve(eqx.Module):
             return packed_field(*eqx.combine(shared, self.ensemble.one(rows)))(t, y)
 
         integrand = Integrand(
-            states, slope, self.per_trajectory(lanes.rows), self.shared, self.backwards.solver.order
+            states, slope, self.per_trajectory(lanes.rows), self.shared, self.backward.solver.order
         )
         if self.tile is None:
-            return integral_of_one(integrand, lanes.rows, accept, steps.h)
-        return integral_in_lanes(integrand, lanes.rows, accept, steps.h, calm)
+            return integrate_step(integrand, lanes.rows, accept, steps.h)
+        return integrate_steps_in_lanes(integrand, lanes.rows, accept, steps.h, calm)
 
     def each(self, function: Callable) -> Callable:
         """A function of one trajectory, of every lane."""

@@ -25,7 +25,7 @@ from ...solvers.step_size import Controller, Grid, Tolerance
 _MOST, _SHARE, _LOOSE, _MOST_OF_NORM = 1e4, 0.5, 30.0, 1e6
 
 
-class Mass(eqx.Module):
+class MassMatrix(eqx.Module):
     """A mass matrix `(n, n)`, its (pseudo-)inverse, and the algebraic equations that it leaves."""
 
     matrix: Array
@@ -33,7 +33,7 @@ class Mass(eqx.Module):
     algebraic: Algebraic | None
 
     @classmethod
-    def of(cls, config: SolveConfig) -> "Mass | None":
+    def of(cls, config: SolveConfig) -> "MassMatrix | None":
         """That of the solve, if it has one."""
         mass = getattr(config.method.solver, "mass", None)
         if mass is None:
@@ -64,7 +64,7 @@ class Mass(eqx.Module):
         return whole
 
 
-class Backwards(eqx.Module):
+class BackwardConfig(eqx.Module):
     """How the adjoint equation is solved.
 
     - `kind`: what its state is, as `Continuous` names it. `seminorm`: of error norms.
@@ -80,7 +80,7 @@ class Backwards(eqx.Module):
     rtol: Array | None
     atol: Array | None
     dt: Array | None
-    mass: Mass | None
+    mass: MassMatrix | None
     divided: bool = eqx.field(static=True)
 
     @property
@@ -109,20 +109,20 @@ class Backwards(eqx.Module):
         return far
 
 
-def backwards(
+def configure_backward(
     kind: str,
     seminorm: bool,
     solver: Solver | None,
     tolerances: tuple[Any, Any],
     config: SolveConfig,
-) -> Backwards:
+) -> BackwardConfig:
     """How to solve the adjoint equation of a solve by `config`.
 
     **Raises:** `OptionError` where it cannot be.
     """
     rtol, atol = (None if x is None else jnp.asarray(x) for x in tolerances)
     chosen, controller = _stepped(solver, config, rtol is not None or atol is not None)
-    mass = Mass.of(config)
+    mass = MassMatrix.of(config)
     divided = mass is not None and not chosen.takes_mass
     if divided and config.algebraic is not None:
         raise OptionError(
@@ -138,7 +138,7 @@ def backwards(
     same = solver is None and chosen is config.method.solver
     dt = config.method.dt if same and controller.adaptive else None
     chosen = _linear(chosen, kind, config)
-    return Backwards(kind, seminorm, chosen, controller, rtol, atol, dt, mass, divided)
+    return BackwardConfig(kind, seminorm, chosen, controller, rtol, atol, dt, mass, divided)
 
 
 def _stepped(

@@ -42,7 +42,7 @@ class SavedStates(NamedTuple):
         return cls(moving.t, moving.t_low, moving.y, moving.solver_state, moving.h, moving.memory)
 
 
-class Rows(NamedTuple):
+class SegmentSteps(NamedTuple):
     """The steps of a segment, made again: what dense output reads of each."""
 
     t: Array
@@ -64,14 +64,14 @@ class Segment(NamedTuple):
     moving: IntegratorState
 
 
-class Segments(eqx.Module):
+class SegmentSchedule(eqx.Module):
     """How trajectories are kept, and their segments made again. `length`: steps of a segment."""
 
     length: int = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, max_steps: int, dense: int) -> "Segments":
+    def of(cls, max_steps: int, dense: int) -> "SegmentSchedule":
         """With segments such that these and what is kept take about as much memory."""
         length = 8
         while length * length * (1 + dense) < max_steps:
@@ -107,13 +107,13 @@ class Segments(eqx.Module):
 
         return write
 
-    def buffers(self, like: IntegratorState, dense: int, *width: int) -> Rows:
+    def buffers(self, like: IntegratorState, dense: int, *width: int) -> SegmentSteps:
         """Rows for the steps of a segment, of one trajectory or of each of `width` lanes."""
         shape, y = (*width, self.length + _SPARE), like.y
         parts = [(y.shape, y.dtype)] * (1 + dense)
         states = [jnp.zeros((*shape, *s), d) for s, d in parts]
         times = jnp.zeros(shape, like.t.dtype)
-        return Rows(times, times, states[0], tuple(states[1:]))
+        return SegmentSteps(times, times, states[0], tuple(states[1:]))
 
     def begin(
         self, kept: SavedStates, like: IntegratorState, end: Array, t1: Array, *number: Array
@@ -145,18 +145,18 @@ class Segments(eqx.Module):
         segment: Segment,
         direction: Array,
         going: Array,
-        put: Callable[[Rows, Array, Array, Rows], Rows],
-        buffers: Rows,
-    ) -> tuple[Segment, Rows]:
+        put: Callable[[SegmentSteps, Array, Array, SegmentSteps], SegmentSteps],
+        buffers: SegmentSteps,
+    ) -> tuple[Segment, SegmentSteps]:
         """A step of the solve where a segment is not full, if it is anywhere."""
 
-        def go() -> tuple[IntegratorState, Rows, Array]:
+        def go() -> tuple[IntegratorState, SegmentSteps, Array]:
             after, step = attempt_step(
                 method, field, segment.moving, direction, segment.t1, lambda _: True
             )
-            return after, Rows(step.t, step.h, step.y, step.dense), step.accept
+            return after, SegmentSteps(step.t, step.h, step.y, step.dense), step.accept
 
-        def stay() -> tuple[IntegratorState, Rows, Array]:
+        def stay() -> tuple[IntegratorState, SegmentSteps, Array]:
             return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(go))
 
         after, row, accept = lax.cond(jnp.any(going), go, stay)
@@ -166,8 +166,8 @@ class Segments(eqx.Module):
         return segment._replace(moving=moving, filled=filled), buffers
 
 
-def read_state(
-    rows: Rows, filled: Array, direction: Array, t: Array, interpolate: Callable[..., Array]
+def interpolate_segment(
+    rows: SegmentSteps, filled: Array, direction: Array, t: Array, interpolate: Callable[..., Array]
 ) -> Array:
     """The state at `t` in the steps of a segment, of one trajectory."""
     known = jnp.arange(rows.t.shape[0]) < filled
@@ -181,10 +181,10 @@ def read_state(
     return interpolate((t - start) / jnp.where(h == 0, 1, h), y, h, dense)
 
 
-class Keeping(NamedTuple):
+class SegmentRecorder(NamedTuple):
     """The recorder of a single solve, as `forward.run` has it; `like` is its trajectory."""
 
-    segments: Segments
+    segments: SegmentSchedule
     like: IntegratorState
 
     def open(self, t0: Array, y0: Array, carry: Any) -> SavedStates:
@@ -200,7 +200,7 @@ class Keeping(NamedTuple):
         return kept
 
 
-def forward_shapes(ensemble: Ensemble) -> IntegratorState:
+def integrator_shapes(ensemble: Ensemble) -> IntegratorState:
     """The shapes of a trajectory of the solve."""
 
     def start(own: PyTree) -> IntegratorState:

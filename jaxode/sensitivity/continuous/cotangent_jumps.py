@@ -20,9 +20,9 @@ from jaxtyping import PyTree
 
 from ...integrate.ensemble import Ensemble
 from ...integrate.ivp import packed_field
-from ..batch_cotangents import without
-from .adjoint_equation import algebraic_move
-from .backward_solver import Mass
+from ..batch_cotangents import replace_in_problem
+from .adjoint_equation import algebraic_correction
+from .backward_solver import MassMatrix
 
 
 class CotangentJumps(eqx.Module):
@@ -32,7 +32,7 @@ class CotangentJumps(eqx.Module):
     """
 
     ensemble: Ensemble
-    mass: Mass | None
+    mass: MassMatrix | None
     ys: Array
     a: Array
     kicks: Array | None
@@ -40,7 +40,7 @@ class CotangentJumps(eqx.Module):
 
     @classmethod
     def of(
-        cls, ensemble: Ensemble, mass: Mass | None, ys: Array, ct_ys: Array, lanes: bool
+        cls, ensemble: Ensemble, mass: MassMatrix | None, ys: Array, ct_ys: Array, lanes: bool
     ) -> "CotangentJumps":
         """The jumps that the cotangents of the saved states make."""
         if mass is None:
@@ -52,7 +52,7 @@ class CotangentJumps(eqx.Module):
 
         def one(field: Callable, t: Array, y: Array, c: Array) -> tuple[Array, Array]:
             _, pull = jax.vjp(lambda y: field(t, y), y)
-            kick = algebraic_move(lambda y: field(t, y), algebraic, y)(c)
+            kick = algebraic_correction(lambda y: field(t, y), algebraic, y)(c)
             return mass.under(c + pull(kick)[0]), kick
 
         a, kicks = _at_saved_times(ensemble, lanes, one, ys, ct_ys)
@@ -102,7 +102,7 @@ def _at_saved_times(ensemble: Ensemble, lanes: bool, function: Callable, *arrays
         return jax.vmap(one)(*rows) if lanes else lax.map(lambda row: one(*row), rows)
 
     def trajectory(rows: PyTree, *arrays: Any) -> Any:
-        field = packed_field(*ensemble.one(without(rows, y0=None, ts=None)))
+        field = packed_field(*ensemble.one(replace_in_problem(rows, y0=None, ts=None)))
         return over(lambda t, *at: function(field, t, *at), ensemble.ts(rows), *arrays)
 
     return over(trajectory, ensemble.per_trajectory, *arrays)

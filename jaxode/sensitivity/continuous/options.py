@@ -15,10 +15,10 @@ from ...problem.validation import check_positive, find
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
 from ..base import Sensitivity
-from .backward_solver import Backwards, backwards
-from .rule import solve_alone
-from .rule_batch import solve_in_lanes
-from .rule_kernel import solve_in_kernel
+from .backward_solver import BackwardConfig, configure_backward
+from .rule import solve_continuous
+from .rule_batch import solve_batch_continuous
+from .rule_kernel import solve_kernel_continuous
 
 METHODS = ("quadrature", "backsolve", "interpolate")
 
@@ -100,7 +100,7 @@ class Continuous(Sensitivity):
         mass matrix and linear algebra do not go together.
         """
         self.check_events(problem.has_events)
-        return solve_alone(problem, config, self.backwards(config))
+        return solve_continuous(problem, config, self.backward(config))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; its gradient is the adjoint equations', in lanes.
@@ -108,13 +108,13 @@ class Continuous(Sensitivity):
         **Raises:** `OptionError` as `solve`.
         """
         self.check_events(ensemble.has_events)
-        return solve_in_lanes(ensemble, tile, self.backwards(ensemble.config))
+        return solve_batch_continuous(ensemble, tile, self.backward(ensemble.config))
 
-    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
+    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
         """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
-        return solve_in_kernel(ensemble, tile, self.backwards(ensemble.config), engine)
+        return solve_kernel_continuous(ensemble, tile, self.backward(ensemble.config), policy)
 
-    def backwards(self, config: SolveConfig) -> Backwards:
+    def backward(self, config: SolveConfig) -> BackwardConfig:
         """How the adjoint equation of such a solve is solved."""
         if config.save not in ("ends", "ts"):
             raise OptionError(
@@ -122,4 +122,4 @@ class Continuous(Sensitivity):
                 ' use save="ts" or sensitivity="discrete"'
             )
         tolerances = self.rtol, self.atol
-        return backwards(self.method, self.seminorm, self.solver, tolerances, config)
+        return configure_backward(self.method, self.seminorm, self.solver, tolerances, config)

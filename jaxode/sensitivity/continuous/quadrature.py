@@ -33,16 +33,16 @@ class Integrand(NamedTuple):
     @property
     def nodes(self) -> tuple[np.ndarray, np.ndarray]:
         """Shares of a step, and their weights: exact to the order of the solver."""
-        nodes, weights = np.polynomial.legendre.leggauss(nodes_of(self.order))
+        nodes, weights = np.polynomial.legendre.leggauss(num_nodes(self.order))
         return 0.5 * (1 + nodes), 0.5 * weights
 
 
-def nodes_of(order: int) -> int:
+def num_nodes(order: int) -> int:
     """How often the field is evaluated for the integral of an accepted step."""
     return order // 2 + 1
 
 
-def integral_of_one(
+def integrate_step(
     integrand: Integrand, rows: PyTree, accept: Array, h: Array
 ) -> tuple[PyTree, PyTree]:
     """That of one trajectory's step, node after node; none where it was rejected."""
@@ -59,7 +59,7 @@ def integral_of_one(
     return lax.fori_loop(0, count, one, jax.tree.map(jnp.zeros_like, moving))
 
 
-def integral_in_lanes(
+def integrate_steps_in_lanes(
     integrand: Integrand, rows: PyTree, accept: Array, h: Array, calm: tuple[PyTree, Array, Array]
 ) -> tuple[PyTree, PyTree]:
     """That of all lanes, all nodes side by side; what is shared is summed over them.

@@ -16,20 +16,20 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import step_reader
 from ...problem.status import Status
-from ..batch_cotangents import cotangent, has_cotangent, replace_failed, without
+from ..batch_cotangents import assemble_cotangent, has_cotangent, replace_failed, replace_in_problem
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
-from .backward_solver import Backwards
-from .checkpoints import SavedStates, Segments, forward_shapes
+from .backward_solver import BackwardConfig
+from .checkpoints import SavedStates, SegmentSchedule, integrator_shapes
 from .cotangent_jumps import CotangentJumps
 
 
-def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
+def read_outside(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
     """The result of a `solve` for states, and what is read off them: differentiated outside."""
     if ensemble.shared[0].read is None:
         return solve(ensemble)
     own, shared = ensemble.per_trajectory, ensemble.shared
-    states = solve(Ensemble(without(own, read=None), without(shared, read=None)))
+    states = solve(Ensemble(replace_in_problem(own, read=None), replace_in_problem(shared, read=None)))
 
     def read(rows: PyTree, ys: Array) -> PyTree:
         problem, plan = ensemble.one(rows)
@@ -39,21 +39,21 @@ def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Re
 
 
 def _run(
-    ensemble: Ensemble, tile: LaneTile, segments: Segments | None
+    ensemble: Ensemble, tile: LaneTile, segments: SegmentSchedule | None
 ) -> tuple[Result, SavedStates | None]:
     """The forward run, and what is kept of it."""
     run, kept, keep = BatchRun(ensemble, tile), None, None
     if segments is not None:
-        kept = segments.blank(forward_shapes(ensemble), ensemble.count)
+        kept = segments.blank(integrator_shapes(ensemble), ensemble.count)
         keep = segments.write_lanes(tile, ensemble.count)
     ended = tiles.run(run.work(keep), tile, (run.open(), kept))
     return run.close(ended), ended.record[1]
 
 
-def pull_back(
+def continuous_cotangent(
     ensemble: Ensemble,
     tile: LaneTile | None,
-    backwards: Backwards,
+    backward: BackwardConfig,
     perturbed: Ensemble,
     known: tuple[Array, Array, Any, Array],
     cotangents: Result,
@@ -78,10 +78,10 @@ def pull_back(
             lambda x: jnp.where(_beside(good, x), x, x[first]), (ys, kept, counts)
         )
         calm = replace_failed(ensemble, good)
-    flags = without(perturbed.per_trajectory, y0=False, ts=False)
-    shared = eqx.filter(calm.shared, without(perturbed.shared, ts=False))
-    jumps = CotangentJumps.of(calm, backwards.mass, ys, ct_ys, tile is not None)
-    walk = AdjointSolve(calm, tile, backwards, flags, shared, ys, jumps.a, kept, counts)
+    flags = replace_in_problem(perturbed.per_trajectory, y0=False, ts=False)
+    shared = eqx.filter(calm.shared, replace_in_problem(perturbed.shared, ts=False))
+    jumps = CotangentJumps.of(calm, backward.mass, ys, ct_ys, tile is not None)
+    walk = AdjointSolve(calm, tile, backward, flags, shared, ys, jumps.a, kept, counts)
     (a, own, ended), total = walked(walk)
     if jumps.kicks is not None:
         more = jumps.parameters(eqx.filter(calm.per_trajectory, flags)[0], shared)
@@ -92,7 +92,7 @@ def pull_back(
     # What all share is unknown where a trajectory that failed, on either way, has a cotangent.
     lost = jnp.any(has_cotangent(cotangents) & ~good)
     y0 = jumps.start(a) + ct_ys[:, 0]
-    ct = cotangent(
+    ct = assemble_cotangent(
         ensemble, (own, eqx.filter(ensemble.per_trajectory[1], False)), total, y0, ts, good, lost
     )
     return eqx.filter(ct, perturbed)
@@ -104,12 +104,12 @@ def _beside(mask: Array, x: Array) -> Array:
 
 
 def _forward(
-    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backwards: Backwards
+    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig
 ) -> tuple[Result, Any]:
     method = ensemble.config.method
     segments = None
-    if not backwards.with_y:
-        segments = Segments.of(method.max_steps, method.solver.num_dense)
+    if not backward.with_y:
+        segments = SegmentSchedule.of(method.max_steps, method.solver.num_dense)
     result, kept = _run(ensemble, tile, segments)
     return result, (result.ys, result.status, kept, result.stats.num_accepted)
 
@@ -120,16 +120,16 @@ def _backward(
     cotangents: Result,
     ensemble: Ensemble,
     tile: LaneTile,
-    backwards: Backwards,
+    backward: BackwardConfig,
 ) -> PyTree:
-    return pull_back(ensemble, tile, backwards, perturbed, residuals, cotangents)
+    return continuous_cotangent(ensemble, tile, backward, perturbed, residuals, cotangents)
 
 
 @with_vjp(_forward, _backward)
-def _solve_states(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
+def _solve_states(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
     return _run(ensemble, tile, None)[0]
 
 
-def solve_in_lanes(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
+def solve_batch_continuous(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
     """Run all of `ensemble`; its gradient is the adjoint equations'."""
-    return reading_after(ensemble, lambda states: _solve_states(states, tile, backwards))
+    return read_outside(ensemble, lambda states: _solve_states(states, tile, backward))

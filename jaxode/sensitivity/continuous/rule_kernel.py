@@ -19,18 +19,18 @@ from ...kernels.lowering.interpreter import in_lanes
 from ...kernels.lowering.unsupported import NoKernelError
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
-from .backward_solver import Backwards
-from .rule_batch import pull_back, reading_after
+from .backward_solver import BackwardConfig
+from .rule_batch import continuous_cotangent, read_outside
 
 # Saved times that the way back in a kernel keeps in registers, with the states at them.
 MOST_TIMES = 16
 
 
-def walked_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
+def adjoints_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
     """What `walk.run` returns, each trajectory's way back in one lane of a kernel."""
     count = walk.ensemble.count
     own = walk.ensemble.per_trajectory, walk.ys, walk.jumps, walk.counts
-    shared = walk.ensemble.shared, walk.shared, walk.backwards
+    shared = walk.ensemble.shared, walk.shared, walk.backward
 
     def one(own: Any, shared: Any) -> Any:
         rows, ys, jumps, counts = jax.tree.map(lambda x: x[None], own)
@@ -52,10 +52,10 @@ def _forward(
     perturbed: PyTree,
     ensemble: Ensemble,
     tile: LaneTile,
-    backwards: Backwards,
-    engine: KernelPolicy,
+    backward: BackwardConfig,
+    policy: KernelPolicy,
 ) -> tuple[Result, Any]:
-    result = KernelRun(ensemble, engine.lanes).run()[0]
+    result = KernelRun(ensemble, policy.lanes).run()[0]
     return result, (result.ys, result.status, result.stats.num_accepted)
 
 
@@ -65,32 +65,32 @@ def _backward(
     cotangents: Result,
     ensemble: Ensemble,
     tile: LaneTile,
-    backwards: Backwards,
-    engine: KernelPolicy,
+    backward: BackwardConfig,
+    policy: KernelPolicy,
 ) -> PyTree:
     ys, status, counts = residuals
     known = ys, status, None, counts
 
     def pulled(walked: Any) -> PyTree:
-        return pull_back(ensemble, tile, backwards, perturbed, known, cotangents, walked)
+        return continuous_cotangent(ensemble, tile, backward, perturbed, known, cotangents, walked)
 
     try:
-        return pulled(lambda walk: walked_in_kernel(walk, engine.lanes))
+        return pulled(lambda walk: adjoints_in_kernel(walk, policy.lanes))
     except NoKernelError as reason:
-        if engine.kernel is True:
+        if policy.kernel is True:
             raise kernel_refusal(reason) from None
         return pulled(AdjointSolve.run)
 
 
 @with_vjp(_forward, _backward)
 def _solve_states(
-    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
+    ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig, policy: KernelPolicy
 ) -> Result:
-    return KernelRun(ensemble, engine.lanes).run()[0]
+    return KernelRun(ensemble, policy.lanes).run()[0]
 
 
-def solve_in_kernel(
-    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
+def solve_kernel_continuous(
+    ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig, policy: KernelPolicy
 ) -> Result:
     """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
 
@@ -98,11 +98,11 @@ def solve_in_kernel(
     """
     size = ensemble.per_trajectory[0].y0[0].size
     number = ensemble.all_times.shape[-1]
-    if not backwards.with_y:
+    if not backward.with_y:
         raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
     if number > MOST_TIMES:
         raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
     if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
         raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
-    check_solver(backwards.solver, 2 * size)
-    return reading_after(ensemble, lambda states: _solve_states(states, tile, backwards, engine))
+    check_solver(backward.solver, 2 * size)
+    return read_outside(ensemble, lambda states: _solve_states(states, tile, backward, policy))

@@ -66,25 +66,25 @@ class Discrete(Sensitivity):
             )
         return solve_batch_discrete(ensemble, tile, True, self.memory)
 
-    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
+    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
         """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
         if self.memory is not None:
             raise NoKernelError("Discrete(memory=...) is for the loop over tiles")
-        return solve_kernel_discrete(ensemble, tile, engine)
+        return solve_kernel_discrete(ensemble, tile, policy)
 
     def tracing(self, problem: IVP, config: SolveConfig) -> CheckpointRecorder:
         """What is kept of the steps."""
         max_steps = config.method.max_steps
         if self.memory is None:
-            rows = rows_that_fit(kept_states(problem, config), max_steps)
-            return CheckpointRecorder(max_steps, rows, keeps_carry(config, rows))
+            rows = checkpoint_rows(checkpoint_shapes(problem, config), max_steps)
+            return CheckpointRecorder(max_steps, rows, stores_solver_state(config, rows))
         rows = min(self.memory, max_steps) if isinstance(self.memory, int) else max_steps
         return CheckpointRecorder(
             max_steps, rows, not config.method.solver.stateless or rows == max_steps
         )
 
 
-def kept_states(problem: IVP, config: SolveConfig) -> PyTree:
+def checkpoint_shapes(problem: IVP, config: SolveConfig) -> PyTree:
     """Arrays like those that have to be kept of a step to run it again."""
     if config.method.solver.stateless:
         return problem.y0
@@ -92,13 +92,13 @@ def kept_states(problem: IVP, config: SolveConfig) -> PyTree:
     return problem.y0, jax.eval_shape(lambda: init(field, problem.ts[0], problem.y0))
 
 
-def rows_that_fit(state: PyTree, max_steps: int) -> int:
+def checkpoint_rows(state: PyTree, max_steps: int) -> int:
     """How many states a trace keeps: four megabytes of them, at least the root of the steps."""
     size = max(sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(state)), 1)
     return min(max_steps, max(_root(max_steps), 2**22 // size))
 
 
-def keeps_carry(config: SolveConfig, rows: int) -> bool:
+def stores_solver_state(config: SolveConfig, rows: int) -> bool:
     """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
     max_steps = config.method.max_steps
     return not config.method.solver.stateless or rows > _root(max_steps) or rows == max_steps

@@ -15,7 +15,7 @@ from ..vjp_rule import with_vjp
 from .backward_batch import BatchDiscreteBackward
 
 
-def logged(
+def run_with_trace(
     ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None
 ) -> tuple[Result, Any]:
     """The forward run, and what is kept of it."""
@@ -23,7 +23,7 @@ def logged(
     return result, (log, result.status, result.stats.num_accepted, result.log)
 
 
-def pulled_back(
+def discrete_cotangent(
     perturbed: PyTree, kept: Any, cotangents: Result, ensemble: Ensemble, tile: LaneTile
 ) -> PyTree:
     """The cotangent of the ensemble, from those of its result and what was kept of the run."""
@@ -34,7 +34,7 @@ def pulled_back(
 
 
 def _forward(perturbed: PyTree, *args: Any) -> tuple[Result, Any]:
-    return logged(*args)
+    return run_with_trace(*args)
 
 
 def _backward(
@@ -45,7 +45,7 @@ def _backward(
     tile: LaneTile,
     *_: Any,
 ) -> PyTree:
-    return pulled_back(perturbed, residuals, cotangents, ensemble, tile)
+    return discrete_cotangent(perturbed, residuals, cotangents, ensemble, tile)
 
 
 @with_vjp(_forward, _backward)

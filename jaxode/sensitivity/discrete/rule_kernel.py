@@ -18,7 +18,7 @@ from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.status import Status
 from ..vjp_rule import with_vjp
 from .backward_kernel import KernelDiscreteBackward
-from .rule_batch import logged, pulled_back
+from .rule_batch import discrete_cotangent, run_with_trace
 
 # Bytes that the log of all steps may take. Where it would take more, the backward pass makes the
 # log of some trajectories after the other, and undoes their steps.
@@ -26,18 +26,18 @@ LOG_BYTES = 2**32
 
 
 def _forward(
-    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy
+    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy
 ) -> tuple[Result, Any]:
     try:
         _check_options(perturbed)
-        result, log = _logged(ensemble, engine)
+        result, log = _logged(ensemble, policy)
         residuals = log, result.status, result.stats.num_accepted
-        _check_kernel(perturbed, ensemble, engine, result, residuals)
+        _check_kernel(perturbed, ensemble, policy, result, residuals)
         return result, (residuals, True)
     except NoKernelError as reason:
-        if engine.kernel is True:
+        if policy.kernel is True:
             raise kernel_refusal(reason) from None
-        result, residuals = logged(ensemble, tile, True, None)
+        result, residuals = run_with_trace(ensemble, tile, True, None)
         return result, (residuals, False)
 
 
@@ -47,41 +47,41 @@ def _backward(
     cotangents: Result,
     ensemble: Ensemble,
     tile: LaneTile,
-    engine: KernelPolicy,
+    policy: KernelPolicy,
 ) -> PyTree:
     known, in_kernel = residuals
     if not in_kernel:
-        return pulled_back(perturbed, known, cotangents, ensemble, tile)
+        return discrete_cotangent(perturbed, known, cotangents, ensemble, tile)
     try:
-        return _pulled(perturbed, ensemble, engine, cotangents, known)
+        return _pulled(perturbed, ensemble, policy, cotangents, known)
     except NoKernelError as reason:
         raise kernel_refusal(reason) from None
 
 
 @with_vjp(_forward, _backward)
-def solve_kernel_discrete(ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
+def solve_kernel_discrete(ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
     """Run all of `ensemble` in one kernel; its gradient replays the steps in another.
 
     `tile`: for the loop over tiles, which has the gradients that no kernel has.
 
     **Raises:** `NoKernelError` where there is none.
     """
-    return KernelRun(ensemble, engine.lanes).run()[0]
+    return KernelRun(ensemble, policy.lanes).run()[0]
 
 
-def _logged(ensemble: Ensemble, engine: KernelPolicy) -> tuple[Result, KernelTrace | None]:
+def _logged(ensemble: Ensemble, policy: KernelPolicy) -> tuple[Result, KernelTrace | None]:
     """The forward run, with its log if that fits."""
-    if _at_once(ensemble, engine) < ensemble.count:
-        return KernelRun(ensemble, engine.lanes).run()[0], None
-    return KernelRun(ensemble, engine.lanes, ensemble.config.method.max_steps).run()
+    if _at_once(ensemble, policy) < ensemble.count:
+        return KernelRun(ensemble, policy.lanes).run()[0], None
+    return KernelRun(ensemble, policy.lanes, ensemble.config.method.max_steps).run()
 
 
-def _at_once(ensemble: Ensemble, engine: KernelPolicy) -> int:
+def _at_once(ensemble: Ensemble, policy: KernelPolicy) -> int:
     """Of how many trajectories the log fits."""
     start, t = ensemble.per_trajectory[0].y0[0], ensemble.all_times.dtype
     row = start.size * start.dtype.itemsize + 2 * t.itemsize
-    blocks = LOG_BYTES // (row * ensemble.config.method.max_steps * engine.lanes)
-    return max(blocks, 1) * engine.lanes
+    blocks = LOG_BYTES // (row * ensemble.config.method.max_steps * policy.lanes)
+    return max(blocks, 1) * policy.lanes
 
 
 def _check_options(perturbed: PyTree) -> None:
@@ -93,31 +93,31 @@ def _check_options(perturbed: PyTree) -> None:
 
 
 def _check_kernel(
-    perturbed: PyTree, ensemble: Ensemble, engine: KernelPolicy, result: Result, residuals: Any
+    perturbed: PyTree, ensemble: Ensemble, policy: KernelPolicy, result: Result, residuals: Any
 ) -> None:
     """**Raises:** `NoKernelError` if there is a kernel for the run but none for its gradient."""
-    if engine.kernel == "auto":
+    if policy.kernel == "auto":
         like = eqx.filter(result, eqx.is_inexact_array)
         like = Result(None, like.ys, like.y1, None, None, None)  # pyright: ignore[reportArgumentType]
-        eqx.filter_eval_shape(_pulled, perturbed, ensemble, engine, like, residuals)
+        eqx.filter_eval_shape(_pulled, perturbed, ensemble, policy, like, residuals)
 
 
 def _pulled(
-    perturbed: PyTree, ensemble: Ensemble, engine: KernelPolicy, cotangents: Result, residuals: Any
+    perturbed: PyTree, ensemble: Ensemble, policy: KernelPolicy, cotangents: Result, residuals: Any
 ) -> PyTree:
     """The cotangent of the ensemble."""
     log, status, num_accepted = residuals
     if log is not None:
-        replay = KernelDiscreteBackward.of(perturbed, ensemble, cotangents, engine.lanes)
+        replay = KernelDiscreteBackward.of(perturbed, ensemble, cotangents, policy.lanes)
         return replay.run(log, status == Status.SUCCESS, num_accepted, perturbed)
-    return _in_parts(perturbed, ensemble, engine, cotangents)
+    return _in_parts(perturbed, ensemble, policy, cotangents)
 
 
 def _in_parts(
-    perturbed: PyTree, ensemble: Ensemble, engine: KernelPolicy, cotangents: Result
+    perturbed: PyTree, ensemble: Ensemble, policy: KernelPolicy, cotangents: Result
 ) -> PyTree:
     """The same, of as many trajectories at once as their log fits."""
-    count, size = ensemble.count, _at_once(ensemble, engine)
+    count, size = ensemble.count, _at_once(ensemble, policy)
     parts = -(-count // size)
     values = cotangents.ys, cotangents.y1
 
@@ -138,10 +138,10 @@ def _in_parts(
             lambda ct: jnp.where(real.reshape((-1,) + (1,) * (ct.ndim - 1)), ct, 0), (ys, y1)
         )
         here = Ensemble(own, ensemble.shared)
-        result, log = KernelRun(here, engine.lanes, here.config.method.max_steps).run()
+        result, log = KernelRun(here, policy.lanes, here.config.method.max_steps).run()
         known = log, result.status, result.stats.num_accepted
         ct = Result(None, ys, y1, None, None, None)  # pyright: ignore[reportArgumentType]
-        found = _pulled(perturbed, here, engine, ct, known)
+        found = _pulled(perturbed, here, policy, ct, known)
         return jax.tree.map(jnp.add, shared, found.shared), found.per_trajectory
 
     start = jax.tree.map(jnp.zeros_like, eqx.filter(ensemble.shared, perturbed.shared))
