@@ -64,4 +64,6 @@ class Sensitivity(eqx.Module):
 
         The error is a `DifferentiationError`, and says which mode to use.
         """
-        return reverse_mode_first(inputs, BACKWARD.format(f"sensitivity=jo.{type(self).__name__}()"))
+        return reverse_mode_first(
+            inputs, BACKWARD.format(f"sensitivity=jo.{type(self).__name__}()")
+        )

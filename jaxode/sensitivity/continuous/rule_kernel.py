@@ -1,4 +1,4 @@
-"""The gradient rule of a batch in a kernel, by adjoint equations in another."""
+"""The derivative rule of a batch in one kernel, by adjoint equations in another."""
 
 from typing import Any
 
@@ -20,31 +20,34 @@ from ...kernels.lowering.unsupported import NoKernelError
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
-from .rule_batch import continuous_cotangent, read_outside
+from .rule_batch import continuous_cotangent, save_outside
 
-# Saved times that the way back in a kernel keeps in registers, with the states at them.
-MOST_TIMES = 16
+# The most saved times: a kernel keeps them, and the states at them, in registers.
+MAX_SAVE_TIMES = 16
 
 
-def adjoints_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
-    """What `walk.run` returns, each trajectory's way back in one lane of a kernel."""
-    count = walk.ensemble.count
-    own = walk.ensemble.per_trajectory, walk.ys, walk.jumps, walk.counts
-    shared = walk.ensemble.shared, walk.shared, walk.backward
+def run_adjoints_in_kernel(adjoints: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
+    """Return the results of `adjoints.run()`, each trajectory in one lane of a kernel."""
+    count = adjoints.ensemble.count
+    own = adjoints.ensemble.per_trajectory, adjoints.ys, adjoints.jumps, adjoints.num_accepted
+    shared = adjoints.ensemble.shared, adjoints.shared, adjoints.backward
 
-    def one(own: Any, shared: Any) -> Any:
-        rows, ys, jumps, counts = jax.tree.map(lambda x: x[None], own)
-        rest, moving, backwards = shared
-        parts = None, backwards, walk.flags, moving, ys, jumps, None, counts
-        results, total = AdjointSolve(Ensemble(rows, rest), *parts).run()
-        a, g, ended = jax.tree.map(lambda x: x[0], results)
-        return (a, g, ended.astype(jnp.int32)), total  # no kernel writes booleans everywhere
+    def solve_adjoint(own: Any, shared: Any) -> Any:
+        rows, ys, jumps, num_accepted = jax.tree.map(lambda x: x[None], own)
+        shared_problem, diff, backward = shared
+        ensemble = Ensemble(rows, shared_problem)
+        perturbed = adjoints.perturbed
+        results, total = AdjointSolve(
+            ensemble, None, backward, perturbed, diff, ys, jumps, None, num_accepted
+        ).run()
+        a, g, returned = jax.tree.map(lambda x: x[0], results)
+        return (a, g, returned.astype(jnp.int32)), total  # not every backend stores booleans
 
     def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
-        return in_lanes(one, lanes)(own, shared)
+        return in_lanes(solve_adjoint, lanes)(own, shared)
 
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
-    ends, total = eqx.filter_eval_shape(one, first, shared)
+    row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
+    ends, total = eqx.filter_eval_shape(solve_adjoint, row, shared)
     return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)
 
 
@@ -56,7 +59,7 @@ def _forward(
     policy: KernelPolicy,
 ) -> tuple[Result, Any]:
     result = KernelRun(ensemble, policy.lanes).run()[0]
-    return result, (result.ys, result.status, result.stats.num_accepted)
+    return result, (result.ys, result.status, None, result.stats.num_accepted)
 
 
 def _backward(
@@ -68,18 +71,17 @@ def _backward(
     backward: BackwardConfig,
     policy: KernelPolicy,
 ) -> PyTree:
-    ys, status, counts = residuals
-    known = ys, status, None, counts
-
-    def pulled(walked: Any) -> PyTree:
-        return continuous_cotangent(ensemble, tile, backward, perturbed, known, cotangents, walked)
+    def cotangent(run_adjoints: Any) -> PyTree:
+        return continuous_cotangent(
+            ensemble, tile, backward, perturbed, residuals, cotangents, run_adjoints
+        )
 
     try:
-        return pulled(lambda walk: adjoints_in_kernel(walk, policy.lanes))
+        return cotangent(lambda adjoints: run_adjoints_in_kernel(adjoints, policy.lanes))
     except NoKernelError as reason:
         if policy.kernel is True:
             raise kernel_refusal(reason) from None
-        return pulled(AdjointSolve.run)
+        return cotangent(AdjointSolve.run)
 
 
 @with_vjp(_forward, _backward)
@@ -92,17 +94,19 @@ def _solve_states(
 def solve_kernel_continuous(
     ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig, policy: KernelPolicy
 ) -> Result:
-    """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
+    """Solve all problems of an ensemble in a kernel, differentiable by their adjoint equations.
 
-    **Raises:** `NoKernelError` where there is none.
+    `tile`: for the loop over tiles, which runs the backward solve where no kernel can.
+
+    **Raises:** `NoKernelError` where there is no kernel.
     """
     size = ensemble.per_trajectory[0].y0[0].size
     number = ensemble.all_times.shape[-1]
     if not backward.with_y:
         raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
-    if number > MOST_TIMES:
-        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
+    if number > MAX_SAVE_TIMES:
+        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MAX_SAVE_TIMES})")
     if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
         raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
     check_solver(backward.solver, 2 * size)
-    return read_outside(ensemble, lambda states: _solve_states(states, tile, backward, policy))
+    return save_outside(ensemble, lambda states: _solve_states(states, tile, backward, policy))

@@ -65,7 +65,8 @@ class BatchDiscreteBackward(eqx.Module):
         ]
         with_times = any(map(bool, moving)) or events is not None
         own = eqx.filter(
-            ensemble.per_trajectory, replace_in_problem(perturbed.per_trajectory, y0=False, ts=False)
+            ensemble.per_trajectory,
+            replace_in_problem(perturbed.per_trajectory, y0=False, ts=False),
         )
         shared = eqx.filter(ensemble.shared, replace_in_problem(perturbed.shared, ts=False))
         end = (

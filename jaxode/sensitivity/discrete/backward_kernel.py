@@ -50,7 +50,8 @@ class KernelDiscreteBackward(eqx.Module):
     ) -> "KernelDiscreteBackward":
         """The pass for these cotangents."""
         own = eqx.filter(
-            ensemble.per_trajectory, replace_in_problem(perturbed.per_trajectory, y0=False, ts=False)
+            ensemble.per_trajectory,
+            replace_in_problem(perturbed.per_trajectory, y0=False, ts=False),
         )
         shared = eqx.filter(ensemble.shared, replace_in_problem(perturbed.shared, ts=False))
         return cls(ensemble, own, shared, cotangents, lanes, kept_carry(ensemble))
