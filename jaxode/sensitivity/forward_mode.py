@@ -5,9 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ..batch import queue as tiles
-from ..batch.forward import BatchRun
 from ..batch.queue import LaneTile
+from ..batch.run import run_in_lanes
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result, run
 from ..integrate.ivp import IVP, SolveConfig
@@ -39,8 +38,7 @@ class Forward(Sensitivity):
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; JAX differentiates the loop."""
-        batch = BatchRun(ensemble, tile)
-        return _with_tangents(batch.close(tiles.run(batch.work(), tile, (batch.open(), None))))
+        return _with_tangents(run_in_lanes(ensemble, tile)[0])
 
     def restrict_direction(self, inputs: PyTree) -> PyTree:
         """Return the inputs of a solve unmarked: the result is marked instead."""

@@ -246,8 +246,7 @@ class AdjointSolve(EnsembleAdjoint):
     @property
     def segments(self) -> SegmentSchedule:
         """The division of the forward solve into segments."""
-        method = self.ensemble.config.method
-        return SegmentSchedule.of(method.max_steps, method.solver.num_dense)
+        return SegmentSchedule.of(self.ensemble.config.method)
 
     @property
     def forward_shapes(self) -> IntegratorState:

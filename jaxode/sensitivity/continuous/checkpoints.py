@@ -72,10 +72,10 @@ class SegmentSchedule(eqx.Module):
     max_steps: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, max_steps: int, num_dense: int) -> "SegmentSchedule":
+    def of(cls, method: Method) -> "SegmentSchedule":
         """Choose the length so that checkpoints and one segment take about the same memory."""
-        length = 8
-        while length * length * (1 + num_dense) < max_steps:
+        length, max_steps = 8, method.max_steps
+        while length * length * (1 + method.solver.num_dense) < max_steps:
             length *= 2
         return cls(min(length, max_steps), max_steps)
 

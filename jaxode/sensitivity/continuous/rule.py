@@ -26,8 +26,7 @@ def _forward(
         like = jax.eval_shape(
             lambda y: initialise(config.method, field, y, ts[0], ts[-1]), problem.y0
         )
-        segments = SegmentSchedule.of(config.method.max_steps, config.method.solver.num_dense)
-        recorder = SegmentRecorder(segments, like)
+        recorder = SegmentRecorder(SegmentSchedule.of(config.method), like)
     result, saved = run(problem, config, recorder)
     residuals = result.ys, result.status, saved, result.stats.num_accepted
     return result, jax.tree.map(lambda x: x[None], residuals)

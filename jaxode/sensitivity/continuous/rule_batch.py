@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ...batch import queue as tiles
-from ...batch.forward import BatchRun
 from ...batch.queue import LaneTile
+from ...batch.run import run_in_lanes
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import step_reader
@@ -26,7 +25,7 @@ from ..batch_cotangents import (
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
-from .checkpoints import SavedStates, SegmentSchedule, integrator_shapes
+from .checkpoints import SegmentSchedule, integrator_shapes
 from .cotangent_jumps import CotangentJumps
 
 
@@ -98,26 +97,15 @@ def continuous_cotangent(
     return eqx.filter(ct, perturbed)
 
 
-def _run(
-    ensemble: Ensemble, tile: LaneTile, segments: SegmentSchedule | None
-) -> tuple[Result, SavedStates | None]:
-    """Run the forward solve, and store checkpoints if it is divided into `segments`."""
-    batch, saved, write = BatchRun(ensemble, tile), None, None
-    if segments is not None:
-        saved = segments.empty(integrator_shapes(ensemble), ensemble.count)
-        write = segments.write_in_lanes(tile, ensemble.count)
-    ended = tiles.run(batch.work(write), tile, (batch.open(), saved))
-    return batch.close(ended), ended.record[1]
-
-
 def _forward(
     perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig
 ) -> tuple[Result, Any]:
-    method = ensemble.config.method
-    segments = None
+    write, saved = None, None
     if not backward.with_y:
-        segments = SegmentSchedule.of(method.max_steps, method.solver.num_dense)
-    result, saved = _run(ensemble, tile, segments)
+        segments = SegmentSchedule.of(ensemble.config.method)
+        write = segments.write_in_lanes(tile, ensemble.count)
+        saved = segments.empty(integrator_shapes(ensemble), ensemble.count)
+    result, saved = run_in_lanes(ensemble, tile, write, saved)
     return result, (result.ys, result.status, saved, result.stats.num_accepted)
 
 
@@ -134,7 +122,7 @@ def _backward(
 
 @with_vjp(_forward, _backward)
 def _solve_states(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
-    return _run(ensemble, tile, None)[0]
+    return run_in_lanes(ensemble, tile)[0]
 
 
 def solve_batch_continuous(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:

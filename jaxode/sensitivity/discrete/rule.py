@@ -1,4 +1,4 @@
-"""The gradient rule of one solve by replay."""
+"""The derivative rule of one solve by the discrete adjoint."""
 
 import dataclasses
 from typing import Any
@@ -21,14 +21,14 @@ def _forward(
     perturbed: PyTree,
     problem: IVP,
     config: SolveConfig,
-    tracing: CheckpointRecorder | TimeRecorder,
+    recorder: CheckpointRecorder | TimeRecorder,
     stages: bool,
 ) -> tuple[Result, Any]:
     step = None
-    if stages and isinstance(tracing, CheckpointRecorder):
+    if stages and isinstance(recorder, CheckpointRecorder):
         part = StepVJP.of(perturbed, problem, config)
-        step, tracing = keeping(part), with_stages(tracing, part)
-    result, trace = run(problem, config, tracing, step)
+        step, recorder = keeping(part), with_stages(recorder, part)
+    result, trace = run(problem, config, recorder, step)
     return result, (trace, result.status, result.stats.num_accepted, result.log)
 
 
@@ -38,11 +38,11 @@ def _backward(
     cotangents: Result,
     problem: IVP,
     config: SolveConfig,
-    tracing: CheckpointRecorder | TimeRecorder,
+    recorder: CheckpointRecorder | TimeRecorder,
     stages: bool,
 ) -> PyTree:
     trace, status, num_accepted, log = residuals
-    part, walks = StepVJP.of(perturbed, problem, config), isinstance(tracing, TimeRecorder)
+    part, walks = StepVJP.of(perturbed, problem, config), isinstance(recorder, TimeRecorder)
     met = EventVJP(part, log, cotangents) if problem.has_events else None
     replay = DiscreteBackward(part, trace, cotangents, met, walks)
     end = replay.steps(replay.start(status), num_accepted)
@@ -53,15 +53,18 @@ def _backward(
 def solve_discrete(
     problem: IVP,
     config: SolveConfig,
-    tracing: CheckpointRecorder | TimeRecorder,
+    recorder: CheckpointRecorder | TimeRecorder,
     stages: bool,
 ) -> Result:
-    """Run `problem`; its gradient replays the steps that `tracing` records, and their `stages`."""
+    """Solve one problem; the backward pass recomputes the steps that `recorder` records.
+
+    `stages`: it reads their stages from memory instead, if those are what `recorder` is for.
+    """
     return run(problem, config)[0]
 
 
-def with_stages(tracing: CheckpointRecorder, part: StepVJP) -> CheckpointRecorder:
-    """`tracing`, with places for what is kept of the stages."""
+def with_stages(recorder: CheckpointRecorder, part: StepVJP) -> CheckpointRecorder:
+    """Return the recorder with buffers for what the backward pass reads of the stages."""
     problem, method = part.problem, part.config.method
     t, y = problem.ts[0], problem.y0
     carry = jax.eval_shape(lambda: method.stepper.init(part.field(t), t, y))
@@ -70,4 +73,4 @@ def with_stages(tracing: CheckpointRecorder, part: StepVJP) -> CheckpointRecorde
     if problem.events:
         inside = True
     shapes = kept_of_step(part, (y, carry, t, t, inside), method.max_steps)
-    return dataclasses.replace(tracing, residuals=shapes)
+    return dataclasses.replace(recorder, residuals=shapes)
