@@ -53,14 +53,14 @@ class Sensitivity(eqx.Module):
             )
 
     def prepare_solver(self, solver: Solver) -> Solver:
-        """The version of `solver` whose steps can be differentiated this way.
+        """Return the version of `solver` whose steps can be differentiated this way.
 
         **Raises:** `OptionError` where there is none.
         """
         return solver
 
     def restrict_direction(self, inputs: PyTree) -> PyTree:
-        """The inputs of a solve, marked so that a derivative in the wrong mode **raises**.
+        """Mark the inputs of a solve so that a derivative in the wrong mode **raises**.
 
         The error is a `DifferentiationError`, and says which mode to use.
         """

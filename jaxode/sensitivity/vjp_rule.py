@@ -16,12 +16,12 @@ Output = TypeVar("Output")
 def with_vjp(
     forward: Callable[..., tuple[Any, Any]], backward: Callable[..., PyTree]
 ) -> Callable[[Callable[Args, Output]], Callable[Args, Output]]:
-    """A decorator that gives a function this derivative by its first argument; others get none.
+    """Return a decorator that gives a function this derivative by its first argument alone.
 
     - `forward(perturbed, *args)`: the function's value, and the residuals of the backward pass.
       `perturbed` has the structure of the first argument; True marks a leaf to differentiate by.
     - `backward(perturbed, residuals, cotangents, *args)`: the cotangent of the first argument; a
-      leaf that is not perturbed may have any. `cotangents` are those of the value, None for each
+      leaf that is not perturbed may have any value. `cotangents` are those of the value, None for each
       leaf without one.
 
     The derivative may be differentiated again in forward mode alone: reverse mode **raises** a
@@ -38,8 +38,8 @@ def with_vjp(
 
         def backward_rule(residuals: Any, cotangents: Any, _: PyTree, *args: Any) -> PyTree:
             residuals, perturbed = residuals
-            found = backward(perturbed, residuals, cotangents, *args)
-            return forward_mode_only(eqx.filter(found, perturbed), TWICE)
+            cotangent = backward(perturbed, residuals, cotangents, *args)
+            return forward_mode_only(eqx.filter(cotangent, perturbed), TWICE)
 
         rule.def_fwd(forward_rule)
         rule.def_bwd(backward_rule)

@@ -40,8 +40,8 @@ def _backward(
     config: SolveConfig,
     backward: BackwardConfig,
 ) -> PyTree:
-    # The problem is a batch of one: the parameters of its own are integrated with its equation,
-    # the shared ones by quadrature.
+    # The problem is a batch of one: the parameters in `per_trajectory` are integrated with its equation,
+    # those in `shared` by quadrature.
     own = perturbed if backward.kind == "backsolve" else jax.tree.map(lambda _: False, problem)
     own = dataclasses.replace(own, y0=True, ts=False)
     per_trajectory, shared = eqx.partition(problem, own)
