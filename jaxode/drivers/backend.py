@@ -19,7 +19,7 @@ def run_batch(sensitivity: Any, ensemble: Ensemble, tile: LaneTile, policy: Kern
         return sensitivity.solve_batch(ensemble, tile)
     try:
         check_kernel(ensemble, policy.kernel is True)
-        return with_engine(sensitivity.in_kernel(ensemble, tile, policy), "kernel")
+        return with_engine(sensitivity.solve_kernel(ensemble, tile, policy), "kernel")
     except NoKernelError as reason:
         if policy.kernel is True:
             raise kernel_refusal(reason) from None

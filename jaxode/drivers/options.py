@@ -15,7 +15,7 @@ from ..problem.errors import FieldError, OptionError, unknown_name
 from ..problem.field import Split
 from ..problem.state import Packing, is_traced
 from ..problem.validation import check_count, check_positive, find_option
-from ..sensitivity.ad_direction import BACKWARD, backwards_only
+from ..sensitivity.base import Sensitivity
 from ..sensitivity.continuous.options import Continuous
 from ..sensitivity.discrete.options import Discrete
 from ..sensitivity.forward_mode import Forward
@@ -25,7 +25,6 @@ from ..solvers.implicit.consistent_initial import Algebraic, algebraic_part
 from ..solvers.registry import SOLVERS
 from ..solvers.step_size import NORMS, PID, Controller, Fixed, Grid, Tolerance
 
-Sensitivity = Discrete | Continuous | Forward | Reversible
 SENSITIVITIES: dict[str, type[Sensitivity]] = {
     "discrete": Discrete,
     "autograd": Discrete,
@@ -51,13 +50,12 @@ def solver_for(sensitivity: Sensitivity, solver: Any) -> Solver:
 
     **Raises:** `OptionError` as `find_solver`, and if the solver cannot be made reversible.
     """
-    solver = find_solver(solver)
-    return sensitivity.solver(solver) if isinstance(sensitivity, Reversible) else solver
+    return sensitivity.prepare_solver(find_solver(solver))
 
 
 def failure_advice(sensitivity: Sensitivity) -> str:
     """The further cause, if any, that this sensitivity adds for a solve that ran out of steps."""
-    return sensitivity.ADVICE if isinstance(sensitivity, Reversible) else ""
+    return sensitivity.advice
 
 
 def check_split(f: Any, solver: Solver) -> None:
@@ -77,9 +75,7 @@ def find_sensitivity(sensitivity: Any) -> Sensitivity:
 
 def restrict_ad_direction(tree: Any, sensitivity: Sensitivity) -> Any:
     """Mark the inputs of a solve, so that forward mode raises unless `sensitivity` supports it."""
-    if isinstance(sensitivity, Forward):
-        return tree
-    return backwards_only(tree, BACKWARD.format(f"sensitivity=jo.{type(sensitivity).__name__}()"))
+    return sensitivity.restrict_direction(tree)
 
 
 def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Controller:

@@ -11,7 +11,6 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ..problem.closure import ClosedFunction
-from ..problem.errors import OptionError
 from ..problem.field import Split, pack_field
 from ..problem.state import Packing
 from ..solvers.implicit.consistent_initial import Algebraic, consistent
@@ -139,15 +138,6 @@ def field_of_step(problem: IVP, config: SolveConfig, t: Array) -> Callable[..., 
         if problem.jumps is None
         else one_sided_field(field, t, next_discontinuity_of(problem, t))
     )
-
-
-def refuse_events(has_events: bool, sensitivity: str) -> None:
-    """Reject events and jumps, for a `sensitivity` without them. **Raises:** `OptionError`."""
-    if has_events:
-        raise OptionError(
-            f"sensitivity={sensitivity} does not differentiate through events and jumps: use "
-            'sensitivity="discrete" or "forward"'
-        )
 
 
 def direction_of(ts: Array) -> Array:

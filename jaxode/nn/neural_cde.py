@@ -16,8 +16,6 @@ from ..problem.errors import DataError, FieldError, OptionError, TimesError, unk
 from ..problem.field import call_field
 from ..problem.state import is_traced
 from ..problem.validation import check_count
-from ..sensitivity.discrete.options import Discrete
-from ..sensitivity.forward_mode import Forward
 from ..solvers.step_size import Grid
 from .batched_solve import solve_samples
 from .controls import CONTROLS, Control
@@ -265,7 +263,7 @@ class NeuralCDE(eqx.Module):
         """
         settings = self.settings
         unsupported = isinstance(settings.controller, Grid)
-        unsupported |= not isinstance(settings.sensitivity, Discrete | Forward)
+        unsupported |= not settings.sensitivity.takes_events
         if self.control in SMOOTH or unsupported:
             return {}
         jump_options = {"jumps": paths.knots[:, 1:-1]}

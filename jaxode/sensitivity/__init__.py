@@ -1,1 +1,1 @@
-"""Derivative rules of solves."""
+"""Derivatives of solves: discrete and continuous adjoints, reversible solvers, forward mode."""

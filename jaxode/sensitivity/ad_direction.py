@@ -1,11 +1,9 @@
-"""Marks on arrays that JAX may differentiate in one direction alone, with errors of their own.
+"""Primitives that mark arrays as differentiable in one mode only, with errors of their own.
 
-Without them JAX says of the wrong direction that it does not work for a `while_loop`, or for a
-`custom_vjp` function: true, and no help to whoever called `solve`.
+Without them, JAX reports of the wrong mode that a `while_loop` or a `custom_vjp` function does not
+support it, which does not tell a user of `solve` what to do.
 """
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -30,87 +28,87 @@ BACKWARD = (
 )
 
 
-def forwards_only(tree: PyTree, message: str) -> PyTree:
-    """The same; differentiating it backwards **raises** a `DifferentiationError`."""
-    return _through(_forwards, tree, message)
+def forward_mode_only(tree: PyTree, message: str) -> PyTree:
+    """Mark arrays whose reverse-mode derivative **raises** a `DifferentiationError`."""
+    return _mark(_forward_only, tree, message)
 
 
-def backwards_only(tree: PyTree, message: str) -> PyTree:
-    """The same; differentiating it forwards first **raises** a `DifferentiationError`.
+def reverse_mode_first(tree: PyTree, message: str) -> PyTree:
+    """Mark arrays whose forward-mode derivative **raises** a `DifferentiationError`.
 
-    What is differentiated backwards may be differentiated forwards after that.
+    Forward mode over reverse mode, as in `jax.hessian`, is possible.
     """
-    return _through(_backwards, tree, message)
+    return _mark(_reverse_first, tree, message)
 
 
-def forwards_after(rule: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """A rule of a `custom_vjp`, its results marked: they are differentiated forwards alone."""
-
-    @functools.wraps(rule)
-    def marked(*args: Any) -> PyTree:
-        return forwards_only(rule(*args), TWICE)
-
-    return marked
-
-
-def _through(mark: Primitive, tree: PyTree, message: str) -> PyTree:
+def _mark(primitive: Primitive, tree: PyTree, message: str) -> PyTree:
+    """Apply an identity primitive to all floating-point and complex arrays at once."""
     arrays, rest = eqx.partition(tree, eqx.is_inexact_array)
     leaves, treedef = jax.tree.flatten(arrays)
     if not leaves:
         return tree
-    return eqx.combine(jax.tree.unflatten(treedef, mark.bind(*leaves, message=message)), rest)
+    marked = primitive.bind(*leaves, message=message)
+    return eqx.combine(jax.tree.unflatten(treedef, marked), rest)
 
 
-def _mark(name: str) -> Primitive:
-    """An operation that hands on its arrays as they are."""
-    mark = Primitive(name)
-    mark.multiple_results = True
-    mark.def_impl(lambda *arrays, message: list(arrays))
-    mark.def_abstract_eval(lambda *avals, message: list(avals))
-    mlir.register_lowering(mark, lambda ctx, *values, message: list(values))
+def _identity_primitive(name: str) -> Primitive:
+    """A primitive that returns its arrays unchanged; its derivatives are defined below."""
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_impl(lambda *arrays, message: list(arrays))
+    primitive.def_abstract_eval(lambda *avals, message: list(avals))
+    mlir.register_lowering(primitive, lambda ctx, *values, message: list(values))
 
-    def mapped(arrays: Any, axes: Any, *, message: str) -> tuple[Any, Any]:
-        return mark.bind(*arrays, message=message), axes
+    def batch_rule(arrays: Any, axes: Any, *, message: str) -> tuple[Any, Any]:
+        return primitive.bind(*arrays, message=message), axes
 
-    batching.primitive_batchers[mark] = mapped
-    return mark
-
-
-def _bound(mark: Primitive, tangents: Any, message: str) -> list[Any]:
-    """The tangents behind the mark; those that are known to be zero stay so."""
-    known = [x for x in tangents if type(x) is not ad.Zero]
-    marked = iter(mark.bind(*known, message=message) if known else ())
-    return [x if type(x) is ad.Zero else next(marked) for x in tangents]
+    batching.primitive_batchers[primitive] = batch_rule
+    return primitive
 
 
-_forwards, _backwards, _pulled = map(
-    _mark, ("solved_forwards", "solved_backwards", "pulled_backwards")
+# The tangents of arrays marked `_reverse_first` are marked `_reverse_tangent`: they may be
+# transposed, but not evaluated.
+_forward_only, _reverse_first, _reverse_tangent = map(
+    _identity_primitive, ("solved_forwards", "solved_backwards", "pulled_backwards")
 )
 
 
-def _pushed_forwards(arrays: Any, tangents: Any, *, message: str) -> tuple[Any, Any]:
-    return _forwards.bind(*arrays, message=message), _bound(_forwards, tangents, message)
+def _mark_tangents(primitive: Primitive, tangents: Any, message: str) -> list[Any]:
+    """Apply an identity primitive to tangents; symbolic zeros stay as they are."""
+    nonzero = [x for x in tangents if type(x) is not ad.Zero]
+    marked = iter(primitive.bind(*nonzero, message=message) if nonzero else ())
+    return [x if type(x) is ad.Zero else next(marked) for x in tangents]
 
 
-def _pushed_backwards(arrays: Any, tangents: Any, *, message: str) -> tuple[Any, Any]:
-    # The arrays lose their mark: the derivative that comes first is the one that counts.
-    return list(arrays), _bound(_pulled, tangents, message)
+def _jvp_forward_only(arrays: Any, tangents: Any, *, message: str) -> tuple[Any, Any]:
+    return (
+        _forward_only.bind(*arrays, message=message),
+        _mark_tangents(_forward_only, tangents, message),
+    )
 
 
-def _pushed_again(arrays: Any, tangents: Any, *, message: str) -> tuple[Any, Any]:
-    return _pulled.bind(*arrays, message=message), _bound(_pulled, tangents, message)
+def _jvp_reverse_first(arrays: Any, tangents: Any, *, message: str) -> tuple[Any, Any]:
+    # The arrays lose their mark: the innermost derivative decides the mode.
+    return list(arrays), _mark_tangents(_reverse_tangent, tangents, message)
 
 
-def _refused(*_: Any, message: str) -> Any:
+def _jvp_reverse_tangent(arrays: Any, tangents: Any, *, message: str) -> tuple[Any, Any]:
+    return (
+        _reverse_tangent.bind(*arrays, message=message),
+        _mark_tangents(_reverse_tangent, tangents, message),
+    )
+
+
+def _raise_wrong_mode(*_: Any, message: str) -> Any:
     raise DifferentiationError(message)
 
 
-# Tangents that a backward derivative pulls back are never computed, nor mapped.
-_pulled.def_impl(_refused)
-mlir.register_lowering(_pulled, _refused)
-batching.primitive_batchers[_pulled] = _refused
-ad.primitive_jvps[_forwards] = _pushed_forwards
-ad.primitive_jvps[_backwards] = _pushed_backwards
-ad.primitive_jvps[_pulled] = _pushed_again
-ad.primitive_transposes[_forwards] = _refused
-ad.primitive_transposes[_pulled] = lambda cotangents, *_, message: list(cotangents)
+# Reverse mode only transposes tangents; forward mode evaluates or batches them.
+_reverse_tangent.def_impl(_raise_wrong_mode)
+mlir.register_lowering(_reverse_tangent, _raise_wrong_mode)
+batching.primitive_batchers[_reverse_tangent] = _raise_wrong_mode
+ad.primitive_jvps[_forward_only] = _jvp_forward_only
+ad.primitive_jvps[_reverse_first] = _jvp_reverse_first
+ad.primitive_jvps[_reverse_tangent] = _jvp_reverse_tangent
+ad.primitive_transposes[_forward_only] = _raise_wrong_mode
+ad.primitive_transposes[_reverse_tangent] = lambda cotangents, *_, message: list(cotangents)

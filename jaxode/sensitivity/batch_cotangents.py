@@ -1,4 +1,4 @@
-"""What the gradients of batches share: failed trajectories, and where cotangents go."""
+"""Cotangents of batches: failed trajectories, and the parts of an ensemble they belong to."""
 
 import dataclasses
 from typing import Any
@@ -10,72 +10,79 @@ from jax import Array
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
 
-Pair = tuple[Any, Any]
+# A problem and the configuration of its solve, or cotangents of them.
+ProblemPair = tuple[Any, Any]
 
 
-def replace_failed(ensemble: Ensemble, good: Array) -> Ensemble:
-    """The ensemble with a trajectory that went well in the place of those that failed.
+def replace_failed(ensemble: Ensemble, succeeded: Array) -> Ensemble:
+    """Replace each failed trajectory of `ensemble` by the first successful one.
 
-    The cotangents of what failed are zero, but zero times NaN is NaN, in every sum over lanes.
+    The cotangents of a failed trajectory are zero, but zero times NaN is NaN in a sum over lanes.
     """
-    first = jnp.argmax(good)
+    first = jnp.argmax(succeeded)
 
     def fill(x: Array) -> Array:
-        return jnp.where(good.reshape((-1,) + (1,) * (x.ndim - 1)), x, x[first])
+        return jnp.where(per_row(succeeded, x), x, x[first])
 
     return Ensemble(jax.tree.map(fill, ensemble.per_trajectory), ensemble.shared)
 
 
-def shared_cotangent_invalid(cotangents: Result, good: Array) -> Array:
-    """Whether a trajectory that failed has a cotangent: what all share is then unknown."""
-    return jnp.any(has_cotangent(cotangents) & ~good)
+def per_row(mask: Array, x: Array) -> Array:
+    """Reshape `mask`, one value for each row of `x`, so that it broadcasts with `x`."""
+    return mask.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
+def shared_cotangent_invalid(cotangents: Result, succeeded: Array) -> Array:
+    """Return whether a failed trajectory has a cotangent, so that shared ones are unknown."""
+    return jnp.any(has_cotangent(cotangents) & ~succeeded)
 
 
 def has_cotangent(cotangents: Result) -> Array | bool:
-    """Which trajectories have a cotangent other than zero."""
-    found = False
+    """Return which trajectories have a cotangent other than zero, shape `(trajectories,)`."""
+    nonzero = False
     parts = cotangents.ys, cotangents.y1, cotangents.dense, cotangents.log
     for ct in jax.tree.leaves(parts):
-        found = found | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
-    return found
+        nonzero = nonzero | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
+    return nonzero
 
 
-def nan_unless(known: Array, x: Array) -> Array:
-    """`x`, but NaN where it is not `known`: and so are its derivatives."""
-    return x * jnp.where(known, 1, jnp.nan).astype(jnp.finfo(x.dtype).dtype)
+def nan_unless(valid: Array, x: Array) -> Array:
+    """Return `x` where it is `valid`, else NaN; its derivatives likewise."""
+    return x * jnp.where(valid, 1, jnp.nan).astype(jnp.finfo(x.dtype).dtype)
 
 
-def without(parts: Pair, **fields: Any) -> Pair:
-    """A pair of problem and plan with other fields in the problem."""
-    return dataclasses.replace(parts[0], **fields), parts[1]
+def replace_in_problem(pair: ProblemPair, **fields: Any) -> ProblemPair:
+    """Replace fields of the problem in a pair of problem and configuration."""
+    return dataclasses.replace(pair[0], **fields), pair[1]
 
 
-def cotangent(
+def assemble_cotangent(
     ensemble: Ensemble,
-    own: Pair,
-    shared: Pair,
+    per_trajectory: ProblemPair,
+    shared: ProblemPair,
     y0: Array,
     ts: Array | None,
-    good: Array,
-    lost: Array,
+    succeeded: Array,
+    shared_invalid: Array,
 ) -> Ensemble:
-    """The parts in the places of the ensemble that they are for.
+    """Assemble the cotangent of an ensemble from those of its parts.
 
-    `ts` are cotangents of each trajectory's times. NaN stands in the own parts of what failed, and
-    in the shared ones if they are `lost`.
+    `ts` are cotangents of each trajectory's times, shape `(trajectories, times)`, or None. The
+    parts of failed trajectories are NaN, and so are the shared ones if they are invalid.
     """
 
-    def of_each(x: Array) -> Array:
-        return nan_unless(good.reshape((-1,) + (1,) * (x.ndim - 1)), x)
+    def nan_where_failed(x: Array) -> Array:
+        return nan_unless(per_row(succeeded, x), x)
 
-    def of_all(x: Array) -> Array:
-        return nan_unless(~lost, x)
+    def nan_where_invalid(x: Array) -> Array:
+        return nan_unless(~shared_invalid, x)
 
-    own = without(jax.tree.map(of_each, own), y0=of_each(y0))
-    shared = jax.tree.map(of_all, shared)
+    per_trajectory = jax.tree.map(nan_where_failed, per_trajectory)
+    per_trajectory = replace_in_problem(per_trajectory, y0=nan_where_failed(y0))
+    shared = jax.tree.map(nan_where_invalid, shared)
     if ts is None:
-        return Ensemble(own, shared)
+        return Ensemble(per_trajectory, shared)
     if ensemble.per_trajectory[0].ts is not None:
-        return Ensemble(without(own, ts=of_each(ts)), shared)
-    total = jnp.sum(jnp.where(good[:, None], ts, 0), axis=0)
-    return Ensemble(own, without(shared, ts=of_all(total)))
+        return Ensemble(replace_in_problem(per_trajectory, ts=nan_where_failed(ts)), shared)
+    total = jnp.sum(jnp.where(succeeded[:, None], ts, 0), axis=0)
+    return Ensemble(per_trajectory, replace_in_problem(shared, ts=nan_where_invalid(total)))

@@ -1,4 +1,4 @@
-"""How XLA is kept from taking a solve apart, and from computing the same thing twice."""
+"""Common subexpression elimination (CSE) for the steps of backward passes on a CPU."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -10,8 +10,8 @@ from jax.extend.core import ClosedJaxpr, DebugInfo, DropVar, Jaxpr, JaxprEqn, Li
 State = TypeVar("State")
 
 
-# What costs more to compute again than to keep.
-_COSTLY = {
+# Primitives that cost more to compute again than their results cost to store.
+_EXPENSIVE = {
     *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "cos", "cosh", "digamma"),
     *("erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "lgamma", "log", "log1p", "logistic"),
     *("pow", "sin", "sinh", "tan", "tanh"),
@@ -19,50 +19,52 @@ _COSTLY = {
 
 
 def cse(function: Callable[[State], State]) -> Callable[[State], State]:
-    """`function`, with nothing in it computed twice; for the step of a backward pass.
+    """Rewrite the step of a backward pass so that XLA on a CPU computes no value twice.
 
-    XLA on a CPU computes a sine again in each term of a derivative that it enters, which doubles
-    the time to compile and to run: so what is costly stands behind a barrier. And what is computed
-    from the same values by the same operation, is computed once.
+    XLA fuses a sine into each term of a derivative that reads it and computes it there again, which
+    doubles the time to compile and to run. So an optimization barrier follows each expensive
+    primitive, and equations with the same primitive, parameters and inputs are merged.
     """
 
     def rewritten(state: State) -> State:
         if jax.default_backend() != "cpu":
             return function(state)
         program, shapes = jax.make_jaxpr(function, return_shape=True)(state)
-        outputs = _run(program, jax.tree.leaves(state), {})
+        outputs = _evaluate_jaxpr(program, jax.tree.leaves(state), {})
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return rewritten
 
 
-def _run(closed: ClosedJaxpr, inputs: Sequence[Any], seen: dict[Any, Any]) -> list[Any]:
-    """The outputs of a program; `seen` holds what has been computed already."""
-    program = closed.jaxpr
-    known = dict(zip(program.constvars, closed.consts, strict=True))
-    known.update(zip(program.invars, inputs, strict=True))
+def _evaluate_jaxpr(
+    closed: ClosedJaxpr, inputs: Sequence[Any], computed: dict[Any, Any]
+) -> list[Any]:
+    """Evaluate a jaxpr; `computed` maps the key of an equation to its outputs and inputs."""
+    jaxpr = closed.jaxpr
+    environment = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    environment.update(zip(jaxpr.invars, inputs, strict=True))
 
     def read(x: Any) -> Any:
-        return x.val if isinstance(x, Literal) else known[x]
+        return x.val if isinstance(x, Literal) else environment[x]
 
-    for equation in program.eqns:
+    for equation in jaxpr.eqns:
         values, name = [read(x) for x in equation.invars], equation.primitive.name
         if name in ("jit", "pjit"):
-            found = _run(equation.params["jaxpr"], values, seen)
+            outputs = _evaluate_jaxpr(equation.params["jaxpr"], values, computed)
         else:
-            key = _key(equation, values)
-            found, _ = seen.get(key, (None, None))
-            if found is None:
-                found = _evaluate(equation, values)
-                found = lax.optimization_barrier(found) if name in _COSTLY else found
+            key = _equation_key(equation, values)
+            outputs, _ = computed.get(key, (None, None))
+            if outputs is None:
+                outputs = _evaluate_equation(equation, values)
+                outputs = lax.optimization_barrier(outputs) if name in _EXPENSIVE else outputs
                 if key is not None:
-                    seen[key] = found, values  # the values live on, so their ids stay theirs
-        known.update(zip(equation.outvars, found, strict=True))
-    return [read(x) for x in program.outvars]
+                    computed[key] = outputs, values  # a reference keeps the ids of values unique
+        environment.update(zip(equation.outvars, outputs, strict=True))
+    return [read(x) for x in jaxpr.outvars]
 
 
-def _key(equation: JaxprEqn, values: list[Any]) -> Any:
-    """What tells an operation on these values from others; None where nothing does."""
+def _equation_key(equation: JaxprEqn, values: list[Any]) -> Any:
+    """Return a key that is equal for equations with equal outputs; None for one not to merge."""
     literal = [isinstance(x, Literal) for x in equation.invars]
     inputs = [
         (str(x.aval), repr(value)) if flag else id(value)
@@ -76,18 +78,18 @@ def _key(equation: JaxprEqn, values: list[Any]) -> Any:
     return None if equation.effects else key
 
 
-def _evaluate(equation: JaxprEqn, values: list[Any]) -> list[Any]:
-    """The values of one equation."""
+def _evaluate_equation(equation: JaxprEqn, values: list[Any]) -> list[Any]:
+    """Evaluate one equation of a jaxpr."""
     if "call" not in equation.primitive.name:
-        found = equation.primitive.bind(*values, **equation.params)
-        return list(found) if equation.primitive.multiple_results else [found]
-    # A call binds by rules of its own, which a program of it alone follows.
-    given = {
+        outputs = equation.primitive.bind(*values, **equation.params)
+        return list(outputs) if equation.primitive.multiple_results else [outputs]
+    # The parameters of a call are no arguments of its `bind`: evaluate a jaxpr of it alone.
+    inputs = {
         x: v for x, v in zip(equation.invars, values, strict=True) if not isinstance(x, Literal)
     }
-    kept = [x for x in equation.outvars if not isinstance(x, DropVar)]
-    names = ("",) * len(given), ("",) * len(kept)
-    told = DebugInfo("call", equation.primitive.name, *names)
-    alone = Jaxpr([], list(given), kept, [equation], equation.effects, told)
-    outputs = iter(jaxpr_as_fun(ClosedJaxpr(alone, []))(*given.values()))
+    outvars = [x for x in equation.outvars if not isinstance(x, DropVar)]
+    names = ("",) * len(inputs), ("",) * len(outvars)
+    debug_info = DebugInfo("call", equation.primitive.name, *names)
+    jaxpr = Jaxpr([], list(inputs), outvars, [equation], equation.effects, debug_info)
+    outputs = iter(jaxpr_as_fun(ClosedJaxpr(jaxpr, []))(*inputs.values()))
     return [None if isinstance(x, DropVar) else next(outputs) for x in equation.outvars]

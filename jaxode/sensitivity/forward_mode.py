@@ -1,58 +1,58 @@
-"""Forward mode: tangents that travel through the loop beside the state."""
+"""Forward-mode sensitivity: JAX carries tangents through the loop of the solve."""
 
-from typing import TypeVar
-
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import PyTree
 
-from ..batch import queue as tiles
-from ..batch.forward import BatchRun
 from ..batch.queue import LaneTile
+from ..batch.run import run_in_lanes
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result, solve_forward
 from ..integrate.ivp import IVP, SolveConfig
-from ..kernels.dispatch import KernelPolicy
-from ..kernels.lowering.unsupported import NoKernelError
-from .ad_direction import FORWARD, forwards_only
+from .ad_direction import FORWARD, forward_mode_only
+from .base import Sensitivity
 from .batch_cotangents import nan_unless
 
-Tree = TypeVar("Tree")
 
-
-class Forward(eqx.Module):
+class Forward(Sensitivity):
     """Exact tangents of the computed solution, step sizes held fixed: `jax.jvp`, `jax.jacfwd`.
 
-    One pass, without anything kept of it: the cheapest where few numbers are differentiated by,
-    and many come out. It nests: `jax.jacfwd` of `jax.jacfwd` is a Hessian. Works with every solver
-    and every `save`. Where a solve fails, the tangents of what was not reached are NaN.
+    Tangents are integrated together with the state in one pass, and nothing is stored: the
+    cheapest where the derivative is by few numbers and has many components. It nests: `jax.jacfwd`
+    of `jax.jacfwd` is a Hessian. Works with every solver, every `save`, events and jumps. Where a
+    solve fails, the tangents of values that it did not reach are NaN.
 
-    **Raises:** `DifferentiationError` if it is differentiated backwards, by `jax.grad` for
-    example; `jo.Discrete()` is for that.
+    It has no arguments.
+
+    **Raises:** `DifferentiationError` where it is differentiated in reverse mode, by `jax.grad`
+    for example; `jo.Discrete()` is for that.
+
+    Source: Hairer, Nørsett, Wanner, Solving Ordinary Differential Equations I (1993), I.14
+    (variational equations), discretised by differentiating the steps.
     """
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
-        """Run `problem`; JAX differentiates the run."""
-        return _finished(solve_forward(problem, config)[0])
+        """Solve one problem; JAX differentiates the loop."""
+        return _with_tangents(solve_forward(problem, config)[0])
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
-        """Run all of `ensemble`; JAX differentiates the run."""
-        run = BatchRun(ensemble, tile)
-        return _finished(run.close(tiles.run(run.work(), tile, (run.open(), None))))
+        """Solve all problems of `ensemble` in lanes; JAX differentiates the loop."""
+        return _with_tangents(run_in_lanes(ensemble, tile)[0])
 
-    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
-        """**Raises:** `NoKernelError`: there is none."""
-        raise NoKernelError("jo.Forward() has none, jo.Discrete() has")
-
-
-def _finished(result: Result) -> Result:
-    ys, y1 = jax.tree.map(_unknown, (result.ys, result.y1))
-    return forwards_only(result._replace(ys=ys, y1=y1), FORWARD)
+    def restrict_direction(self, inputs: PyTree) -> PyTree:
+        """Return the inputs of a solve unmarked: the result is marked instead."""
+        return inputs
 
 
-def _unknown(x: Array) -> Array:
-    """The same, but the tangents of NaN are NaN: as it was written, it is a constant."""
+def _with_tangents(result: Result) -> Result:
+    """Mark a result as differentiable in forward mode only, with NaN tangents of NaN values."""
+    ys, y1 = jax.tree.map(_nan_tangents, (result.ys, result.y1))
+    return forward_mode_only(result._replace(ys=ys, y1=y1), FORWARD)
+
+
+def _nan_tangents(x: Array) -> Array:
+    """Give NaN in `x` tangents that are NaN: what the loop wrote there is a constant."""
     if not jnp.issubdtype(x.dtype, jnp.inexact):
         return x
     return nan_unless(~jnp.isnan(x), x)

@@ -88,6 +88,11 @@ class Solver(eqx.Module):
     def num_dense(self) -> int:
         """How many arrays `interpolate` reads."""
 
+    @property
+    def needs_rate(self) -> bool:
+        """Its coupling lacks a rate, which `jo.Reversible` chooses by the span of times."""
+        return False
+
     def check(self, packing: Packing) -> None:
         """Refuse a state that it cannot step. **Raises:** `StateError`."""
         return

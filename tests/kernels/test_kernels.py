@@ -128,9 +128,9 @@ def blowing_up(t, y, rate):
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_gradients_of_what_is_shared_are_summed(monkeypatch, parts):
-    """`parts`: whether the log of all trajectories fits, or of one block after the other."""
+    """`parts`: whether the trace of all trajectories fits, or of one block after the other."""
     if parts > 1:
-        monkeypatch.setattr(rule_kernel, "LOG_BYTES", 8 * 300 * 5 * 8)
+        monkeypatch.setattr(rule_kernel, "TRACE_BYTES", 8 * 300 * 5 * 8)
     y0 = Y0 + jnp.arange(N)[:, None] / 10
     weights = jax.random.normal(jax.random.key(0), (3, 3))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.sensitivity.discrete.options import rows_that_fit
+from jaxode.sensitivity.discrete.options import checkpoint_rows
 from tests.support.differences import assert_close, central, weighted
 
 MODES = ["discrete", "adjoint"]
@@ -220,8 +220,8 @@ def test_a_repeat_of_the_first_time_moves_by_the_slope(mode):
 def test_thinned_states_give_the_gradient_of_kept_ones(name, ts):
     """Many copies of a small system keep few states, and each copy has the small one's gradient."""
     copies, max_steps, steps = 5_000, 4096, 150
-    assert rows_that_fit(jnp.zeros((2, copies)), max_steps) < steps
-    assert rows_that_fit(jnp.zeros(2), max_steps) == max_steps
+    assert checkpoint_rows(jnp.zeros((2, copies)), max_steps) < steps
+    assert checkpoint_rows(jnp.zeros(2), max_steps) == max_steps
     options = {"solver": name, "controller": jo.Fixed(1 / (steps + 0.5)), "max_steps": max_steps}
 
     def value(y0, args, ts):

@@ -30,7 +30,7 @@ STEPS = {"controller": jo.Fixed(0.17), "max_steps": 12}
 
 
 def reversible(name, coupling=0.999):
-    return jo.Reversible(coupling).solver(SOLVERS[name]())
+    return jo.Reversible(coupling).prepare_solver(SOLVERS[name]())
 
 
 @pytest.mark.parametrize("name", [*EXPLICIT, *REVERSIBLE])
@@ -281,7 +281,7 @@ def test_solvers_that_cannot_be_undone_are_refused_by_name(name):
     [
         (lambda: jo.ReversibleRK(jo.Rodas5P()), "needs an explicit Runge-Kutta solver"),  # pyright: ignore[reportArgumentType]
         (lambda: jo.ReversibleRK(jo.Tsit5(), 1.2), r"coupling must lie in \(0, 1\]"),
-        (lambda: jo.Reversible(0.0).solver(jo.Tsit5()), r"coupling must lie in \(0, 1\]"),
+        (lambda: jo.Reversible(0.0).prepare_solver(jo.Tsit5()), r"coupling must lie in \(0, 1\]"),
         (lambda: jo.ReversibleRK(jo.Tsit5(), 0.9, 1.0), "a coupling or a rate"),
         (lambda: jo.ReversibleRK(jo.Tsit5(), None, -1.0), "rate of .* positive number, got -1.0"),
         (

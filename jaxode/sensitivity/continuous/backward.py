@@ -1,15 +1,13 @@
-"""The way back along adjoint equations: one walk for all methods, one trajectory or lanes of many.
+"""The backward pass along the adjoint equations, of one trajectory or of many in lanes.
 
-A trajectory goes from its last time to its first. At a saved time its adjoint takes up that value's
-cotangent. Where the state is no part of the equation, a turn also makes steps of the solve again,
-a segment at a time, between which the state is read.
+Each trajectory is integrated from its last time to its first. At a saved time its adjoint jumps by
+the cotangent of the state saved there. Where the state is no part of the adjoint equation, an
+iteration also recomputes steps of the forward solve, a segment at a time, whose dense output gives
+the state.
 """
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
@@ -17,373 +15,257 @@ from jaxtyping import PyTree
 
 from ...batch import queue as tiles
 from ...batch.forward import BatchRun
-from ...batch.queue import LaneProgram, LaneTile
-from ...integrate.ensemble import Ensemble, method_in_lanes
+from ...batch.queue import LaneProgram
+from ...integrate.ensemble import method_in_lanes
 from ...integrate.ivp import direction_of, packed_field
-from ...integrate.save import StepRecord, put_row
-from ...integrate.step import IntegratorState, Method, attempt_step, initialise
+from ...integrate.save import put_row
+from ...integrate.step import IntegratorState, attempt_step, initialise
 from ...integrate.xla_loops import fused
-from ...problem.field import Field
 from ...problem.status import Status
-from ...solvers.step_size import Tolerance
-from ..batch_cotangents import without
-from .adjoint_equation import Adjoint, Augmented, Read
-from .backward_solver import Backwards
-from .checkpoints import Rows, SavedStates, Segments, forward_shapes, read_state
-from .quadrature import Integrand, integral_in_lanes, integral_of_one
+from ..batch_cotangents import replace_in_problem
+from .adjoint_equation import AdjointEquation, AugmentedState
+from .checkpoints import SavedStates, SegmentSchedule, SegmentSteps, integrator_shapes
+from .ensemble_adjoint import AdjointLane, EnsembleAdjoint
 
 
-class AdjointLane(NamedTuple):
-    """A trajectory on its way back, from its saved time `place` to the one before it, `target`.
+class AdjointSolve(EnsembleAdjoint):
+    """The backward solve of all adjoint equations.
 
-    `g`: the integral for its own parameters, where that is no part of the equation. `strayed`:
-    the state did not come back to where it was. `segment`: of the solve, where it is made again.
+    - `jumps`: of the adjoint at the saved times, shape `(trajectories, times, ...)`.
+    - `saved`: checkpoints of the forward solve, where it is recomputed; `num_accepted`: its
+      accepted steps, shape `(trajectories,)`.
     """
 
-    rows: PyTree
-    number: Array
-    place: Array
-    target: Array
-    direction: Array
-    moving: IntegratorState
-    g: PyTree
-    strayed: Array
-    segment: Any
-
-
-class AdjointSolve(eqx.Module):
-    """All adjoint equations, in the lanes of `tile`; None for one trajectory, which has no lanes.
-
-    - `flags` says what is differentiated of a trajectory's own problem, `shared` is that of all.
-    - `ys`, `jumps`: the states at the saved times, and what they add to the adjoint, shape
-      `(trajectories, times, ...)`.
-    - `kept`, `counts`: trajectories as they were kept, and their accepted steps.
-    """
-
-    ensemble: Ensemble
-    tile: LaneTile | None
-    backwards: Backwards
-    flags: PyTree
-    shared: PyTree
-    ys: Array
     jumps: Array
-    kept: SavedStates | None
-    counts: Array
+    saved: SavedStates | None
+    num_accepted: Array
 
     def run(self) -> tuple[tuple[Array, PyTree, Array], PyTree]:
-        """Each first adjoint, own integral, and whether it came to its end; the shared integral."""
-        record = jax.tree.map(jnp.zeros_like, self.shared), self.buffers()
+        """Integrate every adjoint equation.
+
+        Returns the adjoints at the first times, the integrals for each trajectory's own parameters
+        and whether each succeeded; and the integral for the shared parameters.
+        """
+        record = jax.tree.map(jnp.zeros_like, self.shared), self.step_buffers()
         if self.tile is not None:
-            # Blank lanes are over as they are: their target is where they stand.
+            # A lane of zeros is finished: its target is its time.
             count, idle = self.ensemble.count, lambda lanes: lanes
-            work = LaneProgram(count, idle, self.load, self.over, self.result, self.turn)
-            results, (total, _), _ = tiles.run(work, self.tile, record)
+            program = LaneProgram(count, idle, self.load, self.finished, self.result, self.iterate)
+            results, (total, _), _ = tiles.run(program, self.tile, record)
             return results, total
         zero = jnp.zeros((), jnp.int32)
         blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(self.load, zero))
 
-        def whole(state: tuple[AdjointLane, Any]) -> tuple[AdjointLane, Any]:
+        def solve(state: tuple[AdjointLane, Any]) -> tuple[AdjointLane, Any]:
             lane, record = state
-            start = self.load(lane.number), record
-            return lax.while_loop(lambda s: ~self.over(s[0]), lambda s: self.turn(zero, *s), start)
+            return lax.while_loop(
+                lambda s: ~self.finished(s[0]),
+                lambda s: self.iterate(zero, *s),
+                (self.load(lane.number), record),
+            )
 
-        lane, (total, _) = fused(whole, (blank, record))
+        lane, (total, _) = fused(solve, (blank, record))
         return jax.tree.map(lambda x: x[None], self.result(lane)), total
 
-    def turn(self, numbers: Array, lanes: AdjointLane, record: Any) -> tuple[AdjointLane, Any]:
-        """A step of every lane, and what it adds to the shared integral."""
+    def iterate(self, numbers: Array, lanes: AdjointLane, record: Any) -> tuple[AdjointLane, Any]:
+        """Make one step of every lane, and add its share to the integral for shared parameters."""
         total, buffers = record
         lanes = self.jump(lanes)
-        if self.backwards.with_y:
-            lanes, total = self.step(numbers, lanes, total, buffers, ~self.over(lanes))
+        if self.backward.with_y:
+            lanes, total = self.step(numbers, lanes, total, buffers, ~self.finished(lanes))
             return lanes, (total, buffers)
-        lanes, buffers = self.remake(lanes, buffers)
-        full = self.segments.full(lanes.segment, -lanes.direction)
-        active = full & ~self.over(lanes)
+        lanes, buffers = self.recompute(lanes, buffers)
+        complete = self.segments.complete(lanes.segment, -lanes.direction)
+        active = complete & ~self.finished(lanes)
         lanes, total = lax.cond(
             jnp.any(active),
             lambda: self.step(numbers, lanes, total, buffers, active),
             lambda: (lanes, total),
         )
-        return self.switch(lanes), (total, buffers)
+        return self.next_segment(lanes), (total, buffers)
 
     def step(
         self, numbers: Array, lanes: AdjointLane, total: PyTree, buffers: Any, active: Array
     ) -> tuple[AdjointLane, PyTree]:
-        """A step of the lanes that are `active`."""
-        field, method, before = self.field(lanes, buffers), self.method(lanes.rows), lanes.moving
-        looks = True if jax.tree.leaves((self.shared, lanes.g)) else None
-        moving, steps = attempt_step(
-            method, field, before, lanes.direction, self.aim(lanes), lambda _: looks
+        """Make a step of the adjoint equations of the lanes that are `active`."""
+        field, method, before = (
+            self.field(lanes, buffers),
+            self.method(lanes.rows),
+            lanes.integrator,
         )
-        if method.controller.adaptive:  # a step cut at its target says nothing of the next one's
-            longer = jnp.maximum(moving.h, before.h)
-            moving = moving._replace(h=jnp.where(steps.accept, longer, moving.h))
+        needs_dense = True if jax.tree.leaves((self.shared, lanes.g)) else None
+        integrator, steps = attempt_step(
+            method, field, before, lanes.direction, self.step_end(lanes), lambda _: needs_dense
+        )
+        if method.controller.adaptive:  # a step cut at its target does not limit the next one
+            longer = jnp.maximum(integrator.h, before.h)
+            integrator = integrator._replace(h=jnp.where(steps.accept, longer, integrator.h))
         accept = steps.accept & active & (numbers < self.ensemble.count)
-        if not self.backwards.with_y:
-            moving = jax.tree.map(lambda a, b: jnp.where(active, a, b), moving, before)
-        if looks:
+        if not self.backward.with_y:
+            integrator = jax.tree.map(lambda a, b: jnp.where(active, a, b), integrator, before)
+        if needs_dense:
             own, shared = self.integral(accept, lanes, buffers, steps)
             total = jax.tree.map(jnp.add, total, shared)
             lanes = lanes._replace(g=jax.tree.map(jnp.add, lanes.g, own))
-        return lanes._replace(moving=moving), total
+        return lanes._replace(integrator=integrator), total
 
-    # Where a lane begins, turns and ends.
+    # How a lane starts, jumps and ends.
 
     def load(self, number: Array) -> AdjointLane:
-        """A trajectory's adjoint equation at its last time."""
+        """Initialise the adjoint equation of a trajectory at its last time."""
         rows = jax.tree.map(
             lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False),
             self.ensemble.per_trajectory,
         )
-        ts, rows = self.ensemble.ts(rows), without(rows, y0=None, ts=None)
-        adjoint, y = self.adjoint(rows), self.ys[number, -1]
-        a = adjoint.consistent(ts[-1], y, self.jumps[number, -1])
-        start = adjoint.start(y, a, jax.tree.map(jnp.zeros_like, adjoint.moving))
-        field = adjoint.packed(self.still(y))
-        moving = initialise(adjoint.method(), field, start, ts[-1], ts[0])
+        ts, rows = self.ensemble.ts(rows), replace_in_problem(rows, y0=None, ts=None)
+        equation, y = self.equation(rows), self.ys[number, -1]
+        a = equation.make_consistent(ts[-1], y, self.jumps[number, -1])
+        start = equation.pack(y, a, jax.tree.map(jnp.zeros_like, equation.diff))
+        field = equation.field(self.constant_state(y))
+        integrator = initialise(equation.method(), field, start, ts[-1], ts[0])
         segment = ()
-        if self.kept is not None:
-            end = self.counts[number]
-            segment = self.segments.begin(self.kept, self.forward, end, ts[-1], number)
-        g = jax.tree.map(jnp.zeros_like, self.per_trajectory(rows))
-        place, direction = jnp.int32(ts.shape[0] - 1), direction_of(ts[::-1])
-        no = jnp.zeros((), bool)
-        return AdjointLane(rows, number, place, ts[-2], direction, moving, g, no, segment)
+        if self.saved is not None:
+            end = self.num_accepted[number]
+            segment = self.segments.begin(self.saved, self.forward_shapes, end, ts[-1], number)
+        g = jax.tree.map(jnp.zeros_like, self.own_parameters(rows))
+        index, direction = jnp.int32(ts.shape[0] - 1), direction_of(ts[::-1])
+        false = jnp.zeros((), bool)
+        return AdjointLane(rows, number, index, ts[-2], direction, integrator, g, false, segment)
 
     def arrived(self, lanes: AdjointLane) -> Array:
-        """Which lanes stand at their targets."""
-        return lanes.direction * (lanes.target - lanes.moving.t) <= 0
+        """Return which lanes have reached their targets."""
+        return lanes.direction * (lanes.target - lanes.integrator.t) <= 0
 
-    def over(self, lanes: AdjointLane) -> Array:
-        """Which lanes have come to their first time, or failed."""
-        most = self.ensemble.config.method.max_steps
-        failed = (lanes.moving.status != Status.SUCCESS) | (lanes.moving.num_steps >= most)
-        if self.kept is not None:
-            failed = failed | self.segments.broken(lanes.segment, -lanes.direction)
+    def finished(self, lanes: AdjointLane) -> Array:
+        """Return which lanes have reached their first time, or failed."""
+        max_steps = self.ensemble.config.method.max_steps
+        s = lanes.integrator
+        failed = (s.status != Status.SUCCESS) | (s.num_steps >= max_steps)
+        if self.saved is not None:
+            failed = failed | self.segments.failed(lanes.segment, -lanes.direction)
         arrived = self.arrived(lanes)
-        return (arrived & (lanes.place <= 1)) | (failed & ~arrived) | lanes.strayed
+        return (arrived & (lanes.save_index <= 1)) | (failed & ~arrived) | lanes.diverged
 
     def result(self, lane: AdjointLane) -> tuple[Array, PyTree, Array]:
-        """The adjoint at the first time, the own integral, and whether they are what they should.
+        """Return the adjoint at the first time, the own integral, and whether the lane succeeded.
 
-        The adjoint of a solve with a mass matrix is `M^T a`.
+        With a mass matrix `M` the cotangent of the state is `M^T a`, for the adjoint `a`.
         """
-        adjoint = self.adjoint(lane.rows)
-        state = adjoint.packing.unpack(lane.moving.y)
-        strayed = lane.strayed | self.off(adjoint, state, self.ys[lane.number, 0])
-        g = state.g if self.backwards.kind == "backsolve" else lane.g
-        return state.a, g, self.arrived(lane) & ~strayed
+        equation = self.equation(lane.rows)
+        state = equation.packing.unpack(lane.integrator.y)
+        diverged = lane.diverged | self.diverged(equation, state, self.ys[lane.number, 0])
+        g = state.g if self.backward.kind == "backsolve" else lane.g
+        return state.a, g, self.arrived(lane) & ~diverged
 
     def jump(self, lanes: AdjointLane) -> AdjointLane:
-        """Where a lane stands at a saved time, add its cotangent and aim at the time before it."""
+        """Apply the jump at a saved time to the lanes there, and set the time before as target."""
         if self.ensemble.all_times.shape[-1] == 2:
             return lanes
 
         def due(lanes: AdjointLane) -> Array:
-            return self.arrived(lanes) & (lanes.place > 1) & ~lanes.strayed
+            return self.arrived(lanes) & (lanes.save_index > 1) & ~lanes.diverged
 
-        def one(lane: AdjointLane) -> AdjointLane:
-            place, moving = lane.place - 1, lane.moving
-            adjoint = self.adjoint(lane.rows)
-            state = adjoint.packing.unpack(moving.y)
-            y, t = self.ys[lane.number, place], self.time(lane.number, place)
-            a = adjoint.consistent(t, y, state.a + self.jumps[lane.number, place])
-            start = adjoint.start(y, a, state.g)
-            carry = adjoint.method().stepper.init(adjoint.packed(self.still(y)), t, start)
-            low, none = jnp.zeros_like(t), jnp.zeros_like(moving.num_steps)
-            moving = moving._replace(t=t, t_low=low, y=start, solver_state=carry, num_steps=none)
-            target = self.time(lane.number, place - 1)
-            strayed = lane.strayed | self.off(adjoint, state, y)
-            return lane._replace(place=place, target=target, moving=moving, strayed=strayed)
+        def jump_lane(lane: AdjointLane) -> AdjointLane:
+            index, integrator = lane.save_index - 1, lane.integrator
+            equation = self.equation(lane.rows)
+            state = equation.packing.unpack(integrator.y)
+            y, t = self.ys[lane.number, index], self.save_time(lane.number, index)
+            a = equation.make_consistent(t, y, state.a + self.jumps[lane.number, index])
+            start = equation.pack(y, a, state.g)
+            field = equation.field(self.constant_state(y))
+            solver_state = equation.method().stepper.init(field, t, start)
+            low, zero = jnp.zeros_like(t), jnp.zeros_like(integrator.num_steps)
+            integrator = integrator._replace(
+                t=t, t_low=low, y=start, solver_state=solver_state, num_steps=zero
+            )
+            target = self.save_time(lane.number, index - 1)
+            diverged = lane.diverged | self.diverged(equation, state, y)
+            return lane._replace(
+                save_index=index, target=target, integrator=integrator, diverged=diverged
+            )
 
-        def again(lanes: AdjointLane) -> AdjointLane:
+        def jump_due(lanes: AdjointLane) -> AdjointLane:
             mask = due(lanes)
-            return jax.tree.map(lambda a, b: jnp.where(mask, a, b), self.each(one)(lanes), lanes)
+            jumped = self.map_lanes(jump_lane)(lanes)
+            return jax.tree.map(lambda a, b: jnp.where(mask, a, b), jumped, lanes)
 
-        return lax.while_loop(lambda lanes: jnp.any(due(lanes)), again, lanes)
+        # A lane jumps more than once where saved times coincide.
+        return lax.while_loop(lambda lanes: jnp.any(due(lanes)), jump_due, lanes)
 
-    def off(self, adjoint: Adjoint, state: Augmented, known: Array) -> Array:
-        """Whether the state did not come back to where it was."""
-        if not self.backwards.with_y:
+    def diverged(self, equation: AdjointEquation, state: AugmentedState, y: Array) -> Array:
+        """Return whether the state, integrated backwards, is too far from `y`."""
+        if not self.backward.with_y:
             return jnp.zeros((), bool)
-        return adjoint.strayed(state.y, known)
+        return equation.diverged(state.y, y)
 
-    # The steps of the solve, made again.
+    # How the steps of the forward solve are recomputed.
 
-    def remake(self, lanes: AdjointLane, buffers: Rows) -> tuple[AdjointLane, Rows]:
-        """A step of the solve, in the lanes whose segments are not full."""
-        going = ~self.segments.full(lanes.segment, -lanes.direction) & ~self.over(lanes)
+    def recompute(
+        self, lanes: AdjointLane, buffers: SegmentSteps
+    ) -> tuple[AdjointLane, SegmentSteps]:
+        """Recompute a step of the forward solve in the lanes whose segments are incomplete."""
+        active = ~self.segments.complete(lanes.segment, -lanes.direction) & ~self.finished(lanes)
         if self.tile is None:
-            problem, plan = self.ensemble.problem_of(lanes.rows)
-            field, method = packed_field(problem, plan), plan.method
+            problem, config = self.ensemble.problem_of(lanes.rows)
+            field, method = packed_field(problem, config), config.method
         else:
             field = BatchRun(self.ensemble, self.tile).field(lanes.rows)
             method = method_in_lanes(self.ensemble, lanes.rows)
         segment, buffers = self.segments.advance(
-            method, field, lanes.segment, -lanes.direction, going, self.put, buffers
+            method, field, lanes.segment, -lanes.direction, active, self.write_row, buffers
         )
         return lanes._replace(segment=segment), buffers
 
-    def switch(self, lanes: AdjointLane) -> AdjointLane:
-        """Where a lane stands at the start of its segment, go on to the one before it."""
+    def next_segment(self, lanes: AdjointLane) -> AdjointLane:
+        """Begin the previous segment in the lanes that have reached the start of theirs."""
         segment = lanes.segment
-        here = lanes.direction * (segment.t0 - lanes.moving.t) <= 0
-        due = here & (segment.first > 0) & self.segments.full(segment, -lanes.direction)
+        reached = lanes.direction * (segment.t0 - lanes.integrator.t) <= 0
+        due = reached & (segment.first > 0) & self.segments.complete(segment, -lanes.direction)
 
-        def one(lane: AdjointLane) -> Any:
-            assert self.kept is not None
+        def previous(lane: AdjointLane) -> Any:
+            assert self.saved is not None
             end, t1 = lane.segment.first, lane.segment.t0
-            return self.segments.begin(self.kept, self.forward, end, t1, lane.number)
+            return self.segments.begin(self.saved, self.forward_shapes, end, t1, lane.number)
 
-        def go() -> AdjointLane:
-            before = self.each(one)(lanes)
-            chosen = jax.tree.map(lambda a, b: jnp.where(due, a, b), before, segment)
-            none = jnp.where(due, 0, lanes.moving.num_steps)
-            return lanes._replace(segment=chosen, moving=lanes.moving._replace(num_steps=none))
+        def switch() -> AdjointLane:
+            begun = self.map_lanes(previous)(lanes)
+            chosen = jax.tree.map(lambda a, b: jnp.where(due, a, b), begun, segment)
+            num_steps = jnp.where(due, 0, lanes.integrator.num_steps)
+            integrator = lanes.integrator._replace(num_steps=num_steps)
+            return lanes._replace(segment=chosen, integrator=integrator)
 
-        return lax.cond(jnp.any(due), go, lambda: lanes)
+        return lax.cond(jnp.any(due), switch, lambda: lanes)
 
-    def aim(self, lanes: AdjointLane) -> Array:
-        """The time that the lanes go to, no further than their segments."""
-        if self.kept is None:
+    def step_end(self, lanes: AdjointLane) -> Array:
+        """Return the times that steps must not pass: targets, and starts of segments."""
+        if self.saved is None:
             return lanes.target
         d, target, start = lanes.direction, lanes.target, lanes.segment.t0
         return jnp.where(d * target <= d * start, target, start)
 
     @property
-    def segments(self) -> Segments:
-        """How the steps of the solve are made again."""
-        method = self.ensemble.config.method
-        return Segments.of(method.max_steps, method.solver.num_dense)
+    def segments(self) -> SegmentSchedule:
+        """The division of the forward solve into segments."""
+        return SegmentSchedule.of(self.ensemble.config.method)
 
     @property
-    def forward(self) -> IntegratorState:
-        """The shapes of a trajectory of the solve."""
-        return forward_shapes(self.ensemble)
+    def forward_shapes(self) -> IntegratorState:
+        """The shapes of an integrator's state in the forward solve."""
+        return integrator_shapes(self.ensemble)
 
-    def buffers(self) -> Any:
-        """Rows for the steps of a segment, of the trajectory or of each lane."""
-        if self.kept is None:
+    def step_buffers(self) -> Any:
+        """Return buffers for the steps of a segment, of the trajectory or of each lane."""
+        if self.saved is None:
             return ()
         width = () if self.tile is None else (self.tile.width,)
-        dense = self.ensemble.config.method.solver.num_dense
-        return self.segments.buffers(self.forward, dense, *width)
+        num_dense = self.ensemble.config.method.solver.num_dense
+        return self.segments.step_buffers(self.forward_shapes, num_dense, *width)
 
-    def put(self, buffers: Rows, mask: Array, row: Array, values: Rows) -> Rows:
-        """Write `values` as a row of the lanes of `mask`."""
-        if self.tile is None:  # what is not accepted is overwritten, or beyond what is filled
+    def write_row(
+        self, buffers: SegmentSteps, mask: Array, row: Array, values: SegmentSteps
+    ) -> SegmentSteps:
+        """Write `values` as a row of the lanes in `mask`."""
+        if self.tile is None:  # a rejected step is overwritten, or lies beyond the last row read
             return jax.tree.map(lambda b, v: put_row(b, v, row), buffers, values)
         lanes = jnp.arange(self.tile.width, dtype=jnp.int32)
         return self.tile.put(buffers, mask, (lanes, row), values)
-
-    # The equations.
-
-    def per_trajectory(self, rows: PyTree) -> PyTree:
-        """What is a trajectory's own and differentiated, but has no part in its equation."""
-        if self.backwards.kind == "backsolve":
-            return ()
-        return eqx.filter(rows, self.flags)[0]
-
-    def adjoint(self, rows: PyTree) -> Adjoint:
-        """The adjoint equation of a trajectory."""
-        problem, plan = self.ensemble.problem_of(rows)
-        problem = dataclasses.replace(problem, y0=self.ys[0, 0])  # for its shape alone
-        within = self.flags if self.backwards.kind == "backsolve" else False
-        moving = eqx.filter(rows, within)[0]
-        still = eqx.filter(problem, jax.tree.map(_is_none, moving, is_leaf=_is_none))
-        return Adjoint(moving, still, plan, self.backwards)
-
-    def still(self, y: Array) -> Read | None:
-        """How the state is read where it is known to be `y`."""
-        return None if self.backwards.with_y else lambda t: y
-
-    def read(self, lane: AdjointLane, rows: Any) -> Read | None:
-        """How the state is read in a segment; None where the equation has it."""
-        if self.backwards.with_y:
-            return None
-        interpolate = self.ensemble.config.method.solver.interpolate
-        filled, direction = lane.segment.filled, -lane.direction
-        return lambda t: read_state(rows, filled, direction, t, interpolate)
-
-    def field(self, lanes: AdjointLane, buffers: Any) -> Field:
-        """The adjoint equation of every lane."""
-        return self.in_lanes(
-            lambda lane, rows: self.adjoint(lane.rows).packed(self.read(lane, rows)), lanes, buffers
-        )
-
-    def in_lanes(
-        self, field: Callable[[AdjointLane, Any], Field], lanes: AdjointLane, buffers: Any
-    ) -> Field:
-        """The field of every lane, as one on lanes."""
-        segment = lanes.segment if self.kept is None else lanes.segment._replace(moving=None)
-        lanes = lanes._replace(moving=None, segment=segment)  # pyright: ignore[reportArgumentType]
-        once = lax.optimization_barrier
-        if self.tile is None:
-            one = field(lanes, buffers)
-            return lambda t, y: one(t, once(y))
-        many = jax.vmap(
-            lambda lane, rows, t, y: field(lane, rows)(t, y), in_axes=(-1, 0, -1, -1), out_axes=-1
-        )
-        return lambda t, y: many(lanes, buffers, t, once(y))
-
-    def integral(
-        self, accept: Array, lanes: AdjointLane, buffers: Any, steps: StepRecord
-    ) -> tuple[PyTree, PyTree]:
-        """What the accepted steps add to the integrals of what is own, and what is shared."""
-        first = jax.tree.map(lambda x: x[0], self.ensemble.per_trajectory)
-        calm = without(first, y0=None, ts=None), self.ensemble.ts(first)[0], self.ys[0, 0]
-
-        def states(theta: Array) -> tuple[Array, Array, Array]:
-            """Times, states and adjoints at a share of the steps."""
-            solver, t = self.backwards.solver, steps.t + theta * steps.h
-            flat = solver.interpolate(theta, steps.y, steps.h, steps.dense)
-            unpack = self.adjoint(calm[0]).packing.unpack
-            state = self.each(unpack)(flat)
-            if self.backwards.with_y:
-                return t, state.y, state.a
-            return t, self.in_lanes(reading, lanes, buffers)(t, state.a), state.a
-
-        def reading(lane: AdjointLane, rows: Any) -> Field:
-            read = self.read(lane, rows)
-            assert read is not None
-            return lambda t, _: read(t)
-
-        def slope(own: PyTree, shared: PyTree, rows: PyTree, t: Array, y: Array) -> Array:
-            rows = (eqx.combine(own, rows[0]), rows[1]) if jax.tree.leaves(own) else rows
-            return packed_field(*eqx.combine(shared, self.ensemble.problem_of(rows)))(t, y)
-
-        integrand = Integrand(
-            states, slope, self.per_trajectory(lanes.rows), self.shared, self.backwards.solver.order
-        )
-        if self.tile is None:
-            return integral_of_one(integrand, lanes.rows, accept, steps.h)
-        return integral_in_lanes(integrand, lanes.rows, accept, steps.h, calm)
-
-    def each(self, function: Callable) -> Callable:
-        """A function of one trajectory, of every lane."""
-        return function if self.tile is None else self.tile.map(function)
-
-    def method(self, rows: PyTree) -> Method:
-        """The method of the adjoint equations, its tolerances laid out for lanes."""
-        if self.tile is None:
-            return self.adjoint(rows).method()
-
-        def one(rows: PyTree, _: Array) -> tuple[Array, Array]:
-            tolerance = self.adjoint(rows).tolerance()
-            return tolerance.rtol, tolerance.atol
-
-        lanes = jnp.arange(self.tile.width)
-        rtol, atol = jax.vmap(one, in_axes=-1, out_axes=-1)(rows, lanes)
-        method = self.adjoint(self.tile.lane(rows, jnp.int32(0))).method()
-        tolerance = Tolerance(rtol, atol, method.tolerance.norm, True)
-        return dataclasses.replace(method, tolerance=tolerance)
-
-    def time(self, number: Array, place: Array) -> Array:
-        """A saved time of a trajectory."""
-        ts = self.ensemble.all_times
-        return ts[place] if ts.ndim == 1 else ts[number, place]
-
-
-def _is_none(x: Any) -> bool:
-    return x is None

@@ -1,4 +1,4 @@
-"""How the adjoint equation is solved: its solver, steps, tolerances and mass matrix."""
+"""The configuration of the backward solve: solver, step sizes, tolerances and mass matrix."""
 
 import dataclasses
 from typing import Any
@@ -14,27 +14,28 @@ from ...solvers.explicit.tsit5 import Tsit5
 from ...solvers.implicit.base import Implicit
 from ...solvers.implicit.consistent_initial import Algebraic
 from ...solvers.implicit.rodas5p import Rodas5P
-from ...solvers.linear import Dense, Direct, doubled
+from ...solvers.linear import Dense, doubled
 from ...solvers.step_size import Controller, Grid, Tolerance
 
-# How far off the state may come back, as the norm of all of it: this many times the tolerance, but
-# no more than half, or thirty times the tolerance where that is loose. And in the error norm,
-# which sees small components too, this many times the tolerance. Networks of 2 and 16 components,
-# weights up to three times those of an initialisation, came back off by 10 times the tolerance in
-# the median; one that has learnt to part two spirals, by more than a thousand for some samples.
-_MOST, _SHARE, _LOOSE, _MOST_OF_NORM = 1e4, 0.5, 30.0, 1e6
+# Bounds of the difference between a state integrated backwards and the forward solution. Its norm
+# may be this many times the tolerance, but at most this share of the state's, or so many times the
+# tolerance where that is loose; its error norm, which weighs small components too, this many times
+# the tolerance. Measured: networks of 2 and 16 components, weights up to three times those of an
+# initialisation, differed by 10 times the tolerance in the median; one trained to separate two
+# spirals by more than a thousand times for some samples.
+_MAX_RATIO, _MAX_SHARE, _LOOSE_RATIO, _MAX_ERROR_NORM = 1e4, 0.5, 30.0, 1e6
 
 
-class Mass(eqx.Module):
-    """A mass matrix `(n, n)`, its (pseudo-)inverse, and the algebraic equations that it leaves."""
+class MassMatrix(eqx.Module):
+    """A mass matrix $M$ `(n, n)`, its (pseudo-)inverse, and its algebraic equations if singular."""
 
     matrix: Array
     inverse: Array
     algebraic: Algebraic | None
 
     @classmethod
-    def of(cls, config: SolveConfig) -> "Mass | None":
-        """That of the solve, if it has one."""
+    def of(cls, config: SolveConfig) -> "MassMatrix | None":
+        """Return the mass matrix of the forward solve, None if it has none."""
         mass = getattr(config.method.solver, "mass", None)
         if mass is None:
             return None
@@ -43,34 +44,35 @@ class Mass(eqx.Module):
         inverse = jnp.linalg.pinv(matrix) if singular else jnp.linalg.inv(matrix)
         return cls(matrix, inverse, config.algebraic)
 
-    def over(self, slope: Array) -> Array:
-        """`M^-1 f`."""
-        return (self.inverse @ slope.reshape(-1)).reshape(slope.shape)
+    def solve(self, x: Array) -> Array:
+        """Return $M^{-1} x$, in the shape of `x`."""
+        return (self.inverse @ x.reshape(-1)).reshape(x.shape)
 
-    def under(self, a: Array) -> Array:
-        """`M^-T a`."""
-        return (self.inverse.T @ a.reshape(-1)).reshape(a.shape)
+    def solve_transposed(self, x: Array) -> Array:
+        """Return $M^{-T} x$, in the shape of `x`."""
+        return (self.inverse.T @ x.reshape(-1)).reshape(x.shape)
 
-    def times(self, a: Array) -> Array:
-        """`M^T a`."""
-        return (self.matrix.T @ a.reshape(-1)).reshape(a.shape)
+    def multiply_transposed(self, x: Array) -> Array:
+        """Return $M^T x$, in the shape of `x`."""
+        return (self.matrix.T @ x.reshape(-1)).reshape(x.shape)
 
-    def of_all(self, with_y: bool, number: int) -> Array:
-        """The mass matrix of state, adjoint and `number` parameters."""
+    def augmented(self, with_y: bool, num_parameters: int) -> Array:
+        """Return the mass matrix of the state (`with_y`), its adjoint and the parameters."""
         n, blocks = self.matrix.shape[0], [self.matrix] * with_y + [self.matrix.T]
-        whole = jnp.eye(len(blocks) * n + number, dtype=self.matrix.dtype)
+        matrix = jnp.eye(len(blocks) * n + num_parameters, dtype=self.matrix.dtype)
         for i, block in enumerate(blocks):
-            whole = whole.at[i * n : (i + 1) * n, i * n : (i + 1) * n].set(block)
-        return whole
+            matrix = matrix.at[i * n : (i + 1) * n, i * n : (i + 1) * n].set(block)
+        return matrix
 
 
-class Backwards(eqx.Module):
-    """How the adjoint equation is solved.
+class BackwardConfig(eqx.Module):
+    """How the adjoint equation is solved backwards in time.
 
-    - `kind`: what its state is, as `Continuous` names it. `seminorm`: of error norms.
-    - `solver`: with the linear algebra for the equation, and the mass matrix of the state alone.
-    - `rtol`, `atol`: None for those of the forward solve. `dt`: of the first step.
-    - `divided`: the equation is divided by the mass matrix, for the solver takes none.
+    - `kind`: the method of `jo.Continuous`. `seminorm`: its error norm leaves parameters out.
+    - `solver`: with linear algebra for the adjoint equation, without mass matrix and `jac`.
+    - `rtol`, `atol`: None for those of the forward solve. `dt`: the first step's size.
+    - `mass`: the mass matrix of the state. `divided`: the equation is multiplied by its inverse,
+      because the solver takes no mass matrix.
     """
 
     kind: str = eqx.field(static=True)
@@ -80,49 +82,52 @@ class Backwards(eqx.Module):
     rtol: Array | None
     atol: Array | None
     dt: Array | None
-    mass: Mass | None
+    mass: MassMatrix | None
     divided: bool = eqx.field(static=True)
 
     @property
     def with_y(self) -> bool:
-        """Whether the state is integrated backwards too."""
+        """The state is integrated backwards together with its adjoint."""
         return self.kind != "interpolate"
 
     def tolerance(self, config: SolveConfig) -> Tolerance:
-        """The tolerance of the state."""
-        known = config.method.tolerance
-        rtol = known.rtol if self.rtol is None else self.rtol
-        atol = known.atol if self.atol is None else self.atol
-        return Tolerance(rtol, atol, known.norm)
+        """Return the tolerance of the state in the backward solve."""
+        forward = config.method.tolerance
+        rtol = forward.rtol if self.rtol is None else self.rtol
+        atol = forward.atol if self.atol is None else self.atol
+        return Tolerance(rtol, atol, forward.norm)
 
-    def strayed(self, y: Array, known: Array, config: SolveConfig) -> Array:
-        """Whether `y`, come back to where the state was `known`, is far from it."""
-        tolerance, gap = self.tolerance(config), y - known
-        limit = jnp.asarray(_SHARE)
+    def diverged(self, y: Array, y_forward: Array, config: SolveConfig) -> Array:
+        """Return whether `y`, integrated backwards, is too far from the forward solution."""
+        tolerance, gap = self.tolerance(config), y - y_forward
+        limit = jnp.asarray(_MAX_SHARE)
         if self.controller.adaptive:
             rtol = jnp.max(tolerance.rtol)
-            limit = jnp.minimum(_MOST * rtol, jnp.maximum(limit, _LOOSE * rtol))
-        size = limit * tolerance.norm(known) + _MOST * jnp.max(tolerance.atol)
+            limit = jnp.minimum(_MAX_RATIO * rtol, jnp.maximum(limit, _LOOSE_RATIO * rtol))
+        size = limit * tolerance.norm(y_forward) + _MAX_RATIO * jnp.max(tolerance.atol)
         far = ~(tolerance.norm(gap) <= size)
         if self.controller.adaptive:
-            far = far | ~(tolerance.ratio(gap, known) <= _MOST_OF_NORM)
+            far = far | ~(tolerance.ratio(gap, y_forward) <= _MAX_ERROR_NORM)
         return far
 
 
-def backwards(
+def configure_backward(
     kind: str,
     seminorm: bool,
     solver: Solver | None,
     tolerances: tuple[Any, Any],
     config: SolveConfig,
-) -> Backwards:
-    """How to solve the adjoint equation of a solve by `config`.
+) -> BackwardConfig:
+    """Choose how to solve the adjoint equation of a solve by `config`.
 
-    **Raises:** `OptionError` where it cannot be.
+    `solver` and `tolerances` (relative, absolute) are those of `jo.Continuous`, None by default.
+
+    **Raises:** `OptionError` where the options do not go together.
     """
     rtol, atol = (None if x is None else jnp.asarray(x) for x in tolerances)
-    chosen, controller = _stepped(solver, config, rtol is not None or atol is not None)
-    mass = Mass.of(config)
+    has_tolerance = rtol is not None or atol is not None
+    chosen, controller = _choose_solver(solver, config, has_tolerance)
+    mass = MassMatrix.of(config)
     divided = mass is not None and not chosen.takes_mass
     if divided and config.algebraic is not None:
         raise OptionError(
@@ -137,14 +142,17 @@ def backwards(
     chosen.check(config.packing)
     same = solver is None and chosen is config.method.solver
     dt = config.method.dt if same and controller.adaptive else None
-    chosen = _linear(chosen, kind, config)
-    return Backwards(kind, seminorm, chosen, controller, rtol, atol, dt, mass, divided)
+    chosen = _with_adjoint_linear_solver(chosen, kind, config)
+    return BackwardConfig(kind, seminorm, chosen, controller, rtol, atol, dt, mass, divided)
 
 
-def _stepped(
-    given: Solver | None, config: SolveConfig, toleranced: bool
+def _choose_solver(
+    given: Solver | None, config: SolveConfig, has_tolerance: bool
 ) -> tuple[Solver, Controller]:
-    """The solver, and what chooses its steps."""
+    """Choose the solver and step size controller of the backward solve.
+
+    Steps of a `jo.Grid`, and fixed steps where a tolerance is given, become adaptive ones.
+    """
     forward, controller = config.method.solver, config.method.controller
     solver, name = given or forward, type(given).__name__
     if given is not None and given.partitioned:
@@ -155,17 +163,15 @@ def _stepped(
     if solver.partitioned:
         return Tsit5(), Tsit5().controller()
     adaptive = solver.error_exponent is not None
-    wanted = controller.adaptive or isinstance(controller, Grid) or toleranced
-    if given is None and not wanted:
-        return solver, controller
-    if given is None and adaptive and controller.adaptive:
+    must_adapt = controller.adaptive or isinstance(controller, Grid) or has_tolerance
+    if given is None and (not must_adapt or (adaptive and controller.adaptive)):
         return solver, controller
     if adaptive:
         return solver, solver.controller()
     if given is None:
-        other = Rodas5P(linear_solver=_linear_of(solver)) if solver.implicit else Tsit5()
+        other = Rodas5P(linear_solver=_linear_solver_of(solver)) if solver.implicit else Tsit5()
         return other, other.controller()
-    if controller.adaptive or isinstance(controller, Grid) or toleranced:
+    if must_adapt:
         raise OptionError(
             f"{name} takes fixed steps, but the adjoint equation would have to choose its own: "
             'give jo.Continuous an adaptive solver, such as "tsit5", or the solve jo.Fixed(dt)'
@@ -173,21 +179,21 @@ def _stepped(
     return solver, controller
 
 
-def _linear_of(solver: Solver) -> Any:
+def _linear_solver_of(solver: Solver) -> Any:
     return getattr(solver, "linear_solver", Dense())
 
 
-def _linear(solver: Solver, kind: str, config: SolveConfig) -> Solver:
-    """The solver, its linear algebra for the adjoint equation and not for the state."""
+def _with_adjoint_linear_solver(solver: Solver, kind: str, config: SolveConfig) -> Solver:
+    """Return the solver with linear algebra for the adjoint equation instead of the state's."""
     if not isinstance(solver, Implicit):
         return solver
     linear = solver.linear_solver
-    if kind == "backsolve" and isinstance(linear, Direct) and not isinstance(linear, Dense):
+    if kind == "backsolve" and linear.has_pattern:
         raise OptionError(
             f'jo.Continuous("backsolve") has parameters in its state, which {linear!r} of '
             f"{type(solver).__name__} has no pattern for: use "
             'method="quadrature" or "interpolate", or a solver= with jo.Dense() or jo.Krylov()'
         )
     size = config.packing.size
-    found = linear.transposed() if kind == "interpolate" else doubled(linear, size)
-    return dataclasses.replace(solver, linear_solver=found, mass=None, jac=None)
+    linear = linear.transposed() if kind == "interpolate" else doubled(linear, size)
+    return dataclasses.replace(solver, linear_solver=linear, mass=None, jac=None)

@@ -1,8 +1,8 @@
-"""The forward solve, read backwards: trajectories kept at some steps, and made again from there.
+"""Segments of the forward solve, recomputed from checkpoints in the backward pass.
 
-The forward pass keeps where each trajectory was every so many accepted steps, and the backward pass
-makes the steps of one such segment at a time again, with their dense output. What is kept and one
-segment together grow with the root of the most steps there can be.
+The forward pass stores the integrator's state before every so many accepted steps. The backward
+pass recomputes the steps of one such segment at a time, with their dense output. The checkpoints
+and the steps of one segment together grow with the square root of `max_steps`.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from ...integrate.save import StepRecord, put_row
 from ...integrate.step import IntegratorState, Method, attempt_step, initialise
 from ...problem.status import Status
 
-# Rows of a segment beyond its steps: made again, they may be cut otherwise by rounding.
+# Rows of a segment beyond its length: rounding may make recomputed steps more than the solve's.
 _SPARE = 4
 
 
 class SavedStates(NamedTuple):
-    """A trajectory before one of its steps, as far as the steps after it depend on that."""
+    """The part of an integrator's state that its next steps depend on."""
 
     t: Array
     t_low: Array
@@ -37,15 +37,13 @@ class SavedStates(NamedTuple):
     controller_state: Any
 
     @classmethod
-    def of(cls, moving: IntegratorState) -> "SavedStates":
-        """What is kept of a trajectory."""
-        return cls(
-            moving.t, moving.t_low, moving.y, moving.solver_state, moving.h, moving.controller_state
-        )
+    def of(cls, s: IntegratorState) -> "SavedStates":
+        """Return that part of the state `s`."""
+        return cls(s.t, s.t_low, s.y, s.solver_state, s.h, s.controller_state)
 
 
-class Rows(NamedTuple):
-    """The steps of a segment, made again: what dense output reads of each."""
+class SegmentSteps(NamedTuple):
+    """The recomputed steps of a segment, a row each, as dense output reads them."""
 
     t: Array
     h: Array
@@ -54,91 +52,100 @@ class Rows(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A segment of a trajectory, from its step `first` on, which is made again up to `moving`.
+    """A segment of a forward solve, which is recomputed up to the state `integrator`.
 
-    `t0`, `t1`: its span. `filled`: how many steps of it there are.
+    `first`: the number of accepted steps before it. `t0`, `t1`: its times. `num_steps`: how many
+    of its steps are recomputed.
     """
 
     first: Array
     t0: Array
     t1: Array
-    filled: Array
-    moving: IntegratorState
+    num_steps: Array
+    integrator: IntegratorState
 
 
-class Segments(eqx.Module):
-    """How trajectories are kept, and their segments made again. `length`: steps of a segment."""
+class SegmentSchedule(eqx.Module):
+    """How a solve of at most `max_steps` steps is divided into segments of `length` steps."""
 
     length: int = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, max_steps: int, dense: int) -> "Segments":
-        """With segments such that these and what is kept take about as much memory."""
-        length = 8
-        while length * length * (1 + dense) < max_steps:
+    def of(cls, method: Method) -> "SegmentSchedule":
+        """Choose the length so that checkpoints and one segment take about the same memory."""
+        length, max_steps = 8, method.max_steps
+        while length * length * (1 + method.solver.num_dense) < max_steps:
             length *= 2
         return cls(min(length, max_steps), max_steps)
 
     @property
-    def rows(self) -> int:
-        """The most segments."""
+    def num_segments(self) -> int:
+        """The largest number of segments."""
         return -(-self.max_steps // self.length)
 
-    def blank(self, like: IntegratorState, *count: int) -> SavedStates:
-        """Zeros for what is kept, of one trajectory or of `count`; a last row takes what is not."""
-        return jax.tree.map(
-            lambda x: jnp.zeros((*count, self.rows + 1, *x.shape), x.dtype), SavedStates.of(like)
-        )
+    def empty(self, like: IntegratorState, *count: int) -> SavedStates:
+        """Return zeros for the checkpoints of one trajectory, or of `count` trajectories.
 
-    def write(self, kept: SavedStates, step: StepRecord) -> SavedStates:
-        """Keep the start of a step, if it is a segment's first."""
-        row = jnp.where(step.index % self.length == 0, step.index // self.length, self.rows)
-        return jax.tree.map(lambda b, v: put_row(b, v, row), kept, SavedStates.of(step.before))
+        A last row takes the states that are not stored.
+        """
+        rows = (*count, self.num_segments + 1)
+        return jax.tree.map(lambda x: jnp.zeros((*rows, *x.shape), x.dtype), SavedStates.of(like))
 
-    def write_lanes(
+    def write(self, saved: SavedStates, step: StepRecord) -> SavedStates:
+        """Store the state before a step of one trajectory, if a segment begins with it."""
+        row = jnp.where(step.index % self.length == 0, step.index // self.length, self.num_segments)
+        return jax.tree.map(lambda b, v: put_row(b, v, row), saved, SavedStates.of(step.before))
+
+    def write_in_lanes(
         self, tile: LaneTile, count: int
     ) -> Callable[[SavedStates, Iteration], SavedStates]:
-        """The same for the lanes of a turn, of `count` trajectories."""
+        """Return the function that stores states of an iteration's lanes, of `count` trajectories.
 
-        def write(kept: SavedStates, turn: Iteration) -> SavedStates:
-            index = turn.steps.index
-            due = (index % self.length == 0) & (turn.numbers < count)
-            row = jnp.minimum(index // self.length, self.rows)
-            return tile.put(kept, due, (turn.numbers, row), SavedStates.of(turn.lanes.moving))
+        A lane's state is stored if a segment begins with its step.
+        """
+
+        def write(saved: SavedStates, iteration: Iteration) -> SavedStates:
+            index = iteration.steps.index
+            due = (index % self.length == 0) & (iteration.numbers < count)
+            row = jnp.minimum(index // self.length, self.num_segments)
+            states = SavedStates.of(iteration.lanes.moving)
+            return tile.put(saved, due, (iteration.numbers, row), states)
 
         return write
 
-    def buffers(self, like: IntegratorState, dense: int, *width: int) -> Rows:
-        """Rows for the steps of a segment, of one trajectory or of each of `width` lanes."""
+    def step_buffers(self, like: IntegratorState, num_dense: int, *width: int) -> SegmentSteps:
+        """Return zeros for a segment's steps, of one trajectory or of each of `width` lanes."""
         shape, y = (*width, self.length + _SPARE), like.y
-        parts = [(y.shape, y.dtype)] * (1 + dense)
+        parts = [(y.shape, y.dtype)] * (1 + num_dense)
         states = [jnp.zeros((*shape, *s), d) for s, d in parts]
         times = jnp.zeros(shape, like.t.dtype)
-        return Rows(times, times, states[0], tuple(states[1:]))
+        return SegmentSteps(times, times, states[0], tuple(states[1:]))
 
     def begin(
-        self, kept: SavedStates, like: IntegratorState, end: Array, t1: Array, *number: Array
+        self, saved: SavedStates, like: IntegratorState, end: Array, t1: Array, *number: Array
     ) -> Segment:
-        """The last segment of the steps before `end`, none of its steps made yet.
+        """Return the last segment of the first `end` accepted steps, with no step recomputed.
 
-        It ends at `t1`. `like` has zeros for the counts of a trajectory.
+        It ends at `t1`. `number`: the trajectory's index if there are many. `like`: the shapes of
+        an integrator's state.
         """
         row = jnp.maximum(end - 1, 0) // self.length
-        at: SavedStates = jax.tree.map(lambda x: x[(*number, row)], kept)
+        start: SavedStates = jax.tree.map(lambda x: x[(*number, row)], saved)
         first = row * self.length
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-        moving = zeros._replace(**at._asdict(), num_accepted=first)
-        return Segment(first, at.t, t1, jnp.zeros_like(first), moving)
+        integrator = zeros._replace(**start._asdict(), num_accepted=first)
+        return Segment(first, start.t, t1, jnp.zeros_like(first), integrator)
 
-    def full(self, segment: Segment, direction: Array) -> Array:
-        """Whether all steps of a segment are made; `direction` is that of the solve."""
-        return direction * (segment.t1 - segment.moving.t) <= 0
+    def complete(self, segment: Segment, direction: Array) -> Array:
+        """Return whether all steps of a segment are recomputed, in the solve's `direction`."""
+        return direction * (segment.t1 - segment.integrator.t) <= 0
 
-    def broken(self, segment: Segment, direction: Array) -> Array:
-        """Whether they cannot be."""
-        lost = (segment.moving.status != Status.SUCCESS) | (segment.filled >= self.length + _SPARE)
-        return lost & ~self.full(segment, direction)
+    def failed(self, segment: Segment, direction: Array) -> Array:
+        """Return whether the steps of a segment cannot be recomputed."""
+        failed = segment.integrator.status != Status.SUCCESS
+        failed = failed | (segment.num_steps >= self.length + _SPARE)
+        return failed & ~self.complete(segment, direction)
 
     def advance(
         self,
@@ -146,68 +153,72 @@ class Segments(eqx.Module):
         field: Callable[..., Array],
         segment: Segment,
         direction: Array,
-        going: Array,
-        put: Callable[[Rows, Array, Array, Rows], Rows],
-        buffers: Rows,
-    ) -> tuple[Segment, Rows]:
-        """A step of the solve where a segment is not full, if it is anywhere."""
+        active: Array,
+        write_row: Callable[[SegmentSteps, Array, Array, SegmentSteps], SegmentSteps],
+        buffers: SegmentSteps,
+    ) -> tuple[Segment, SegmentSteps]:
+        """Recompute a step of the segments that are `active`."""
 
-        def go() -> tuple[IntegratorState, Rows, Array]:
+        def attempt() -> tuple[IntegratorState, SegmentSteps, Array]:
             after, step = attempt_step(
-                method, field, segment.moving, direction, segment.t1, lambda _: True
+                method, field, segment.integrator, direction, segment.t1, lambda _: True
             )
-            return after, Rows(step.t, step.h, step.y, step.dense), step.accept
+            return after, SegmentSteps(step.t, step.h, step.y, step.dense), step.accept
 
-        def stay() -> tuple[IntegratorState, Rows, Array]:
-            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(go))
+        def no_step() -> tuple[IntegratorState, SegmentSteps, Array]:
+            return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(attempt))
 
-        after, row, accept = lax.cond(jnp.any(going), go, stay)
-        buffers = put(buffers, going, segment.filled, row)
-        moving = jax.tree.map(lambda a, b: jnp.where(going, a, b), after, segment.moving)
-        filled = segment.filled + (going & accept)
-        return segment._replace(moving=moving, filled=filled), buffers
+        after, row, accept = lax.cond(jnp.any(active), attempt, no_step)
+        buffers = write_row(buffers, active, segment.num_steps, row)
+        integrator = jax.tree.map(lambda a, b: jnp.where(active, a, b), after, segment.integrator)
+        num_steps = segment.num_steps + (active & accept)
+        return segment._replace(integrator=integrator, num_steps=num_steps), buffers
 
 
-def read_state(
-    rows: Rows, filled: Array, direction: Array, t: Array, interpolate: Callable[..., Array]
+def interpolate_segment(
+    steps: SegmentSteps,
+    num_steps: Array,
+    direction: Array,
+    t: Array,
+    interpolate: Callable[..., Array],
 ) -> Array:
-    """The state at `t` in the steps of a segment, of one trajectory."""
-    known = jnp.arange(rows.t.shape[0]) < filled
-    passed = known & (direction * (t - rows.t) >= 0)
-    place = jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0)
+    """Evaluate the dense output of one trajectory's segment at `t`."""
+    present = jnp.arange(steps.t.shape[0]) < num_steps
+    passed = present & (direction * (t - steps.t) >= 0)
+    index = jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0)
 
     def take(x: Array) -> Array:
-        return lax.dynamic_index_in_dim(x, place, keepdims=False)
+        return lax.dynamic_index_in_dim(x, index, keepdims=False)
 
-    start, h, y, dense = jax.tree.map(take, rows)
+    start, h, y, dense = jax.tree.map(take, steps)
     return interpolate((t - start) / jnp.where(h == 0, 1, h), y, h, dense)
 
 
-class Keeping(NamedTuple):
-    """The recorder of a single solve, as `forward.run` has it; `like` is its trajectory."""
+class SegmentRecorder(NamedTuple):
+    """A recorder that stores the checkpoints of a single solve; `like` has its state's shapes."""
 
-    segments: Segments
+    segments: SegmentSchedule
     like: IntegratorState
 
     def open(self, t0: Array, y0: Array, carry: Any) -> SavedStates:
-        """Nothing kept."""
-        return self.segments.blank(self.like)
+        """Return checkpoints of zeros."""
+        return self.segments.empty(self.like)
 
-    def write(self, kept: SavedStates, step: StepRecord) -> SavedStates:
-        """Keep the start of a step, if it is a segment's first."""
-        return self.segments.write(kept, step)
+    def write(self, saved: SavedStates, step: StepRecord) -> SavedStates:
+        """Store the state before a step, if a segment begins with it."""
+        return self.segments.write(saved, step)
 
-    def close(self, kept: SavedStates, y1: Array, carry: Any) -> SavedStates:
-        """What is kept, as it is."""
-        return kept
+    def close(self, saved: SavedStates, y1: Array, carry: Any) -> SavedStates:
+        """Return the checkpoints."""
+        return saved
 
 
-def forward_shapes(ensemble: Ensemble) -> IntegratorState:
-    """The shapes of a trajectory of the solve."""
+def integrator_shapes(ensemble: Ensemble) -> IntegratorState:
+    """Return the shapes of an integrator's state for one trajectory of the forward solve."""
 
-    def start(own: PyTree) -> IntegratorState:
-        problem, plan = ensemble.problem_of(jax.tree.map(lambda x: x[0], own))
-        field, ts = packed_field(problem, plan), problem.ts
-        return initialise(plan.method, field, problem.y0, ts[0], ts[-1])
+    def initial_state(per_trajectory: PyTree) -> IntegratorState:
+        problem, config = ensemble.problem_of(jax.tree.map(lambda x: x[0], per_trajectory))
+        field, ts = packed_field(problem, config), problem.ts
+        return initialise(config.method, field, problem.y0, ts[0], ts[-1])
 
-    return jax.eval_shape(start, ensemble.per_trajectory)
+    return jax.eval_shape(initial_state, ensemble.per_trajectory)

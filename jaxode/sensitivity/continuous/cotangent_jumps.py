@@ -1,9 +1,9 @@
-r"""What the adjoint takes up at saved times, and what becomes of it there.
+r"""Jumps of the adjoint at saved times, by the cotangents of the states saved there.
 
-The cotangent $c$ of a state at a saved time moves the adjoint of $M \dot y = f$ by $M^{-T} c$.
-Where $M$ is singular, a part of $c$ is that of algebraic unknowns, which depend on the parameters
-at that time alone: a kick $v$ in the null space of $M^T$, of no length in time, whose gradient is
-$v^T f_\theta$. Then $M^T \Delta a = c + f_y^T v$ has a solution.
+The cotangent $c$ of a state at a saved time changes the adjoint of $M \dot y = f$ by $M^{-T} c$.
+If $M$ is singular, a part of $c$ belongs to algebraic unknowns, which depend on the parameters at
+that time alone: an impulse $v$ in the null space of $M^T$ whose gradient is $v^T f_\theta$. With it
+$M^T \Delta a = c + f_y^T v$ has a solution.
 
 Source: Cao, Li, Petzold, Serban, Adjoint sensitivity analysis for differential-algebraic equations,
 SIAM J. Sci. Comput. 24 (2003).
@@ -20,89 +20,97 @@ from jaxtyping import PyTree
 
 from ...integrate.ensemble import Ensemble
 from ...integrate.ivp import packed_field
-from ..batch_cotangents import without
-from .adjoint_equation import algebraic_move
-from .backward_solver import Mass
+from ..batch_cotangents import replace_in_problem
+from .adjoint_equation import algebraic_correction
+from .backward_solver import MassMatrix
 
 
 class CotangentJumps(eqx.Module):
-    """The jumps of all trajectories, shape `(trajectories, times, ...)`; `kicks` None without any.
+    """The jumps of the adjoints of all trajectories at all saved times.
 
-    `lanes`: whether trajectories, and times, are to be taken at once.
+    - `ys`: states at the saved times; `a`: jumps of the adjoint; `impulses`: those of algebraic
+      unknowns, None without any. Shapes `(trajectories, times, ...)`.
+    - `vectorised`: trajectories and times are mapped by `vmap`, else by a loop.
     """
 
     ensemble: Ensemble
-    mass: Mass | None
+    mass: MassMatrix | None
     ys: Array
     a: Array
-    kicks: Array | None
-    lanes: bool = eqx.field(static=True)
+    impulses: Array | None
+    vectorised: bool = eqx.field(static=True)
 
     @classmethod
     def of(
-        cls, ensemble: Ensemble, mass: Mass | None, ys: Array, ct_ys: Array, lanes: bool
+        cls, ensemble: Ensemble, mass: MassMatrix | None, ys: Array, ct_ys: Array, vectorised: bool
     ) -> "CotangentJumps":
-        """The jumps that the cotangents of the saved states make."""
+        """Return the jumps that follow from the cotangents `ct_ys` of the saved states."""
         if mass is None:
-            return cls(ensemble, mass, ys, ct_ys, None, lanes)
+            return cls(ensemble, mass, ys, ct_ys, None, vectorised)
         algebraic = mass.algebraic
         if algebraic is None:
-            a = jax.vmap(jax.vmap(mass.under))(ct_ys)
-            return cls(ensemble, mass, ys, a, None, lanes)
+            a = jax.vmap(jax.vmap(mass.solve_transposed))(ct_ys)
+            return cls(ensemble, mass, ys, a, None, vectorised)
 
-        def one(field: Callable, t: Array, y: Array, c: Array) -> tuple[Array, Array]:
+        def jump_and_impulse(field: Callable, t: Array, y: Array, c: Array) -> tuple[Array, Array]:
             _, pull = jax.vjp(lambda y: field(t, y), y)
-            kick = algebraic_move(lambda y: field(t, y), algebraic, y)(c)
-            return mass.under(c + pull(kick)[0]), kick
+            impulse = algebraic_correction(lambda y: field(t, y), algebraic, y)(c)
+            return mass.solve_transposed(c + pull(impulse)[0]), impulse
 
-        a, kicks = _at_saved_times(ensemble, lanes, one, ys, ct_ys)
-        return cls(ensemble, mass, ys, a, kicks, lanes)
+        a, impulses = _map_saved_times(ensemble, vectorised, jump_and_impulse, ys, ct_ys)
+        return cls(ensemble, mass, ys, a, impulses, vectorised)
 
-    def start(self, a: Array) -> Array:
-        """Cotangents of the first states, from the adjoints there."""
-        return a if self.mass is None else jax.vmap(self.mass.times)(a)
+    def state_cotangents(self, a: Array) -> Array:
+        """Return the cotangents of the initial states, from the adjoints `a` there."""
+        return a if self.mass is None else jax.vmap(self.mass.multiply_transposed)(a)
 
-    def times(self, a: Array) -> Array:
-        """Cotangents of each trajectory's times; `a` are the adjoints at the first ones."""
+    def time_cotangents(self, a: Array) -> Array:
+        """Return the cotangents of each trajectory's times, from the adjoints `a` at the first."""
 
-        def moved(field: Callable, t: Array, y: Array, a: Array, jump_map: Any) -> Array:
+        def time_cotangent(
+            field: Callable, t: Array, y: Array, jump: Array, impulse: Array | None
+        ) -> Array:
             slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
-            total = jnp.sum(a * slope)
-            if jump_map is not None:
-                total = total + jnp.sum(jump_map * slope_t)
+            total = jnp.sum(jump * slope)
+            if impulse is not None:
+                total = total + jnp.sum(impulse * slope_t)
             return total.real.astype(t.dtype)
 
-        parts = self.a.at[:, 0].set(-a)
-        kicks = None if self.kicks is None else self.kicks.at[:, 0].set(0)
-        return _at_saved_times(self.ensemble, self.lanes, moved, self.ys, parts, kicks)
+        jumps = self.a.at[:, 0].set(-a)
+        impulses = None if self.impulses is None else self.impulses.at[:, 0].set(0)
+        return _map_saved_times(
+            self.ensemble, self.vectorised, time_cotangent, self.ys, jumps, impulses
+        )
 
-    def parameters(self, own: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
-        """What the kicks add to the cotangents of parameters, each trajectory's own and shared."""
-        if self.kicks is None:
+    def parameter_cotangents(self, own: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
+        """Return what the impulses add to the cotangents of parameters, each own and shared."""
+        if self.impulses is None:
             return jax.tree.map(jnp.zeros_like, (own, shared))
 
         def slopes(own: PyTree, shared: PyTree) -> Array:
+            problem, config = self.ensemble.per_trajectory
             ensemble = Ensemble(
-                (
-                    eqx.combine(own, self.ensemble.per_trajectory[0]),
-                    self.ensemble.per_trajectory[1],
-                ),
-                eqx.combine(shared, self.ensemble.shared),
+                (eqx.combine(own, problem), config), eqx.combine(shared, self.ensemble.shared)
             )
-            return _at_saved_times(ensemble, self.lanes, lambda field, t, y: field(t, y), self.ys)
+            return _map_saved_times(
+                ensemble, self.vectorised, lambda field, t, y: field(t, y), self.ys
+            )
 
         _, pull = jax.vjp(slopes, own, shared)
-        return pull(self.kicks.at[:, 0].set(0))
+        return pull(self.impulses.at[:, 0].set(0))
 
 
-def _at_saved_times(ensemble: Ensemble, lanes: bool, function: Callable, *arrays: Any) -> Any:
-    """`function(field, t, *rows)` at all saved times of all trajectories, `arrays` its rows."""
+def _map_saved_times(ensemble: Ensemble, vectorised: bool, function: Callable, *arrays: Any) -> Any:
+    """Apply `function(field, t, *rows)` at every saved time of every trajectory.
 
-    def over(one: Callable, *rows: Any) -> Any:
-        return jax.vmap(one)(*rows) if lanes else lax.map(lambda row: one(*row), rows)
+    `arrays` have shape `(trajectories, times, ...)`, and `rows` are their parts.
+    """
+
+    def map_rows(function: Callable, *rows: Any) -> Any:
+        return jax.vmap(function)(*rows) if vectorised else lax.map(lambda r: function(*r), rows)
 
     def trajectory(rows: PyTree, *arrays: Any) -> Any:
-        field = packed_field(*ensemble.problem_of(without(rows, y0=None, ts=None)))
-        return over(lambda t, *at: function(field, t, *at), ensemble.ts(rows), *arrays)
+        field = packed_field(*ensemble.problem_of(replace_in_problem(rows, y0=None, ts=None)))
+        return map_rows(lambda t, *at: function(field, t, *at), ensemble.ts(rows), *arrays)
 
-    return over(trajectory, ensemble.per_trajectory, *arrays)
+    return map_rows(trajectory, ensemble.per_trajectory, *arrays)

@@ -1,4 +1,6 @@
-"""The continuous adjoint: a second ODE, integrated backwards from the last time."""
+"""The options of the continuous adjoint, `jo.Continuous`."""
+
+from typing import ClassVar
 
 import equinox as eqx
 from jaxtyping import ArrayLike
@@ -6,60 +8,66 @@ from jaxtyping import ArrayLike
 from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ...integrate.ivp import IVP, SolveConfig, refuse_events
+from ...integrate.ivp import IVP, SolveConfig
 from ...kernels.dispatch import KernelPolicy
 from ...problem.errors import OptionError, ToleranceError, unknown_name
 from ...problem.validation import check_positive, find_option
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
-from .backward_solver import Backwards, backwards
-from .rule import solve_alone
-from .rule_batch import solve_in_lanes
-from .rule_kernel import solve_in_kernel
+from ..base import Sensitivity
+from .backward_solver import BackwardConfig, configure_backward
+from .rule import solve_continuous
+from .rule_batch import solve_batch_continuous
+from .rule_kernel import solve_kernel_continuous
 
 METHODS = ("quadrature", "backsolve", "interpolate")
 
 
-class Continuous(eqx.Module):
-    r"""The continuous adjoint, integrated backwards after the solve.
+class Continuous(Sensitivity):
+    r"""The continuous adjoint: the adjoint equation, integrated backwards after the solve.
 
     With $a = \partial L / \partial y$ it solves $\dot a = -a\, \partial f / \partial y$ from the
-    last time to the first, $a$ jumping at each saved time, and integrates $\dot g = -a\, \partial f
-    / \partial \theta$. The gradient is that of the differential equation, not of the computed
-    solution: its error falls with the tolerances. Works with values at `ts` and the state at the
-    end, and with every solver.
+    last time to the first, where $a$ jumps at each saved time, and integrates $\dot g = -a\,
+    \partial f / \partial \theta$. The gradient is that of the differential equation, not of the
+    computed solution: its error falls with the tolerances. Works with values at `ts` and the state
+    at the end, and with every solver.
 
     **Arguments:**
 
-    - `method`: what is integrated backwards beside $a$.
-      "quadrature": the state too; $g$ is added up by Gauss quadrature on the dense output of the
-      accepted steps, so that the equation has twice the size of the state, whatever the number of
-      parameters. "backsolve": state and $g$, as one equation; in a batch, what all share is summed
-      by quadrature even so. Of both, memory does not grow with the number of steps. "interpolate":
-      $a$ alone. The forward solve keeps its state now and then, from where its steps are made again
-      a segment at a time; the state is read off their dense output. Memory grows with the root of
-      `max_steps`, and the work by that of the forward solve.
-    - `solver`: for the way back, a name or an object; by default that of the solve. Instead of
-      solvers of two halves, and of fixed steps along a `jo.Grid`, it is "tsit5", or "rodas5p" for
-      an implicit one. Its `linear_solver` is for the Jacobian of the field, as in the solve; the
-      mass matrix is taken over.
-    - `rtol`, `atol`: for the way back, positive numbers; by default those of the solve.
-    - `seminorm`: leave $g$ out of the error norm: its error feeds back into nothing. Only
-      "backsolve" has it there: then the largest of the norms of state, $a$ and every array of $g$.
+    - `method`: what is integrated backwards together with $a$, by name.
+      "quadrature": the state; $g$ is found by Gauss quadrature on the dense output of the accepted
+      steps, so the equation has twice the size of the state, whatever the number of parameters.
+      "backsolve": the state and $g$, as one equation; in a batch, parameters that all trajectories
+      share are integrated by quadrature even so. The memory of both does not grow with the number
+      of steps. "interpolate": nothing; the forward solve stores some of its states, from which its
+      steps are recomputed a segment at a time, and their dense output gives the state. The memory
+      grows with the square root of `max_steps`, and the work by that of the forward solve.
+    - `solver`: the solver of the backward solve, a name or an object; by default that of the
+      forward solve, or "tsit5" ("rodas5p" for an implicit one) instead of partitioned solvers, and
+      instead of solvers without an error estimate where the forward solve steps along a `jo.Grid`
+      or a tolerance is given. Its `linear_solver` describes the Jacobian of the field, as in the
+      forward solve; the mass matrix is that of the forward solve.
+    - `rtol`, `atol`: tolerances of the backward solve, positive numbers; by default those of the
+      forward solve.
+    - `seminorm`: a boolean; leave $g$ out of the error norm, because nothing depends on its error.
+      It matters for "backsolve" alone, whose error norm is the largest of the norms of the state,
+      of $a$ and, without the seminorm, of every array of $g$.
 
-    Fields that contract strongly forwards blow up backwards, and a state that is integrated
-    backwards then goes astray. "interpolate" has no such trouble: it is the one for stiff problems.
-    The other two compare the state that comes back to a saved time, or to the first, with what it
-    was. If its norm is off by more than 10,000 times the tolerance or more than half (with `rtol`
-    above 0.016, 30 times that), or in the error norm by a million times the tolerance, the gradient
-    is NaN; of fixed steps, if it is off by more than half. NaN it is too if the way back fails.
+    If solutions converge strongly forwards in time, they diverge backwards, and so does a state
+    that is integrated backwards. "interpolate" does not integrate it: use it for stiff problems.
+    The other two compare the state at each saved time, and at the first, with the forward solution.
+    The gradient is NaN where the norm of the difference exceeds 10,000 times the tolerance or half
+    the state's (30 times the tolerance if `rtol` is above 0.016), or the error norm a million times
+    the tolerance; with fixed steps, where it exceeds half the state's. It is NaN too where the
+    backward solve fails.
 
-    **Raises:** `OptionError` for an unknown method or solver, `ToleranceError` for a bad tolerance.
+    **Raises:** `OptionError` for an unknown method or solver, for a `seminorm` that is no boolean,
+    and for events and jumps; `ToleranceError` for a tolerance that is not positive.
 
     Source: Chen et al., Neural ordinary differential equations (2018), arXiv 1806.07366, appendix
-    B; the norm: Kidger et al., "Hey, that's not an ODE" (2020), arXiv 2009.09457; quadrature and
-    interpolation: GaussAdjoint and InterpolatingAdjoint of SciMLSensitivity.jl, Rackauckas et al.
-    (2020), arXiv 2001.04385; mass matrices: Cao, Li, Petzold, Serban, SIAM J. Sci. Comput. 24
+    B; the seminorm: Kidger et al., "Hey, that's not an ODE" (2020), arXiv 2009.09457; quadrature
+    and interpolation: GaussAdjoint and InterpolatingAdjoint of SciMLSensitivity.jl, Rackauckas et
+    al. (2020), arXiv 2001.04385; mass matrices: Cao, Li, Petzold, Serban, SIAM J. Sci. Comput. 24
     (2003).
     """
 
@@ -68,6 +76,7 @@ class Continuous(eqx.Module):
     rtol: ArrayLike | None
     atol: ArrayLike | None
     seminorm: bool = eqx.field(static=True)
+    takes_events: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -90,32 +99,36 @@ class Continuous(eqx.Module):
         self.rtol, self.atol, self.seminorm = rtol, atol, seminorm
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
-        """Run `problem`; its gradient is the adjoint equation's.
+        """Solve one problem, differentiable by its adjoint equation.
 
         **Raises:** `OptionError` for `save="steps"` and `save="dense"`, and where solver, steps,
         mass matrix and linear algebra do not go together.
         """
-        refuse_events(problem.has_events, "jo.Continuous()")
-        return solve_alone(problem, config, self.backwards(config))
+        self.check_events(problem.has_events)
+        return solve_continuous(problem, config, self.backward_config(config))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
-        """Run all of `ensemble`; its gradient is the adjoint equations', in lanes.
+        """Solve all problems of `ensemble` in lanes, differentiable by their adjoint equations.
 
-        **Raises:** `OptionError` as `solve`.
+        **Raises:** `OptionError` as `solve` does.
         """
-        refuse_events(ensemble.has_events, "jo.Continuous()")
-        return solve_in_lanes(ensemble, tile, self.backwards(ensemble.config))
+        self.check_events(ensemble.has_events)
+        return solve_batch_continuous(ensemble, tile, self.backward_config(ensemble.config))
 
-    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
-        """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
-        return solve_in_kernel(ensemble, tile, self.backwards(ensemble.config), engine)
+    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
+        """Solve all problems of `ensemble` in one kernel, and their adjoint equations in another.
 
-    def backwards(self, config: SolveConfig) -> Backwards:
-        """How the adjoint equation of such a solve is solved."""
+        **Raises:** `NoKernelError` where there is no kernel; `OptionError` as `solve` does.
+        """
+        backward = self.backward_config(ensemble.config)
+        return solve_kernel_continuous(ensemble, tile, backward, policy)
+
+    def backward_config(self, config: SolveConfig) -> BackwardConfig:
+        """Return the configuration of the backward solve that belongs to a forward solve."""
         if config.save not in ("ends", "ts"):
             raise OptionError(
-                f'sensitivity="adjoint" gives gradients of values at ts, not of save="{config.save}";'
-                ' use save="ts" or sensitivity="discrete"'
+                'sensitivity="adjoint" gives gradients of values at ts, not of '
+                f'save="{config.save}"; use save="ts" or sensitivity="discrete"'
             )
         tolerances = self.rtol, self.atol
-        return backwards(self.method, self.seminorm, self.solver, tolerances, config)
+        return configure_backward(self.method, self.seminorm, self.solver, tolerances, config)

@@ -1,7 +1,7 @@
-r"""The parameters' part of the adjoint, $\int a^T f_\theta\, dt$, by Gauss quadrature along steps.
+r"""The integral $\int a^T f_\theta\, dt$ of the parameters' cotangent, by Gauss quadrature.
 
-It feeds back into nothing, so it need not be part of the equation that is solved: each accepted
-step adds its part, at nodes inside where the dense output of state and adjoint is read.
+Nothing in the adjoint equation depends on this integral, so it need not be part of it: each
+accepted step adds the integral over it, with the dense output of state and adjoint at the nodes.
 
 Source: the GaussAdjoint of Rackauckas et al., SciMLSensitivity.jl.
 """
@@ -17,79 +17,85 @@ from jaxtyping import PyTree
 
 
 class Integrand(NamedTuple):
-    """What is integrated over the steps of a turn.
+    """The integrand over one step of one trajectory, or of each lane.
 
-    - `states(theta)`: times, states and adjoints at a share of the steps.
-    - `slope(own, shared, rows, t, y)`: the field of one trajectory; `per_trajectory` and `shared` are what is
-      differentiated of it. `order`: of the solver.
+    - `states(theta)`: times, states and adjoints at `theta` in [0, 1] of the steps.
+    - `rhs(own, shared, rows, t, y)`: the vector field of one trajectory.
+    - `per_trajectory`, `shared`: the parameters to differentiate by, `own` and `shared` of `rhs`.
+    - `order`: of the solver.
     """
 
     states: Callable[[Array], tuple[Array, Array, Array]]
-    slope: Callable[..., Array]
+    rhs: Callable[..., Array]
     per_trajectory: PyTree
     shared: PyTree
     order: int
 
     @property
     def nodes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Shares of a step, and their weights: exact to the order of the solver."""
-        nodes, weights = np.polynomial.legendre.leggauss(nodes_of(self.order))
+        """Nodes in [0, 1] and their weights, exact for polynomials up to the solver's order."""
+        nodes, weights = np.polynomial.legendre.leggauss(num_nodes(self.order))
         return 0.5 * (1 + nodes), 0.5 * weights
 
 
-def nodes_of(order: int) -> int:
-    """How often the field is evaluated for the integral of an accepted step."""
+def num_nodes(order: int) -> int:
+    """Return the number of Gauss nodes, each an evaluation of the field, per accepted step."""
     return order // 2 + 1
 
 
-def integral_of_one(
+def integrate_step(
     integrand: Integrand, rows: PyTree, accept: Array, h: Array
 ) -> tuple[PyTree, PyTree]:
-    """That of one trajectory's step, node after node; none where it was rejected."""
+    """Integrate over one trajectory's step, node by node; zero where the step is rejected."""
     nodes, weights = (jnp.asarray(x, h.dtype) for x in integrand.nodes)
-    moving = integrand.per_trajectory, integrand.shared
+    parameters = integrand.per_trajectory, integrand.shared
 
-    def one(i: Array, total: PyTree) -> PyTree:
+    def add_node(i: Array, total: PyTree) -> PyTree:
         t, y, a = integrand.states(nodes[i])
-        _, pull = jax.vjp(lambda own, shared: integrand.slope(own, shared, rows, t, y), *moving)
+        _, pull = jax.vjp(lambda own, shared: integrand.rhs(own, shared, rows, t, y), *parameters)
         size = (weights[i] * h).astype(jnp.finfo(a.dtype).dtype)
         return jax.tree.map(jnp.add, total, pull(-size * a))
 
     count = jnp.where(accept, len(nodes), 0)
-    return lax.fori_loop(0, count, one, jax.tree.map(jnp.zeros_like, moving))
+    return lax.fori_loop(0, count, add_node, jax.tree.map(jnp.zeros_like, parameters))
 
 
-def integral_in_lanes(
-    integrand: Integrand, rows: PyTree, accept: Array, h: Array, calm: tuple[PyTree, Array, Array]
+def integrate_steps_in_lanes(
+    integrand: Integrand,
+    rows: PyTree,
+    accept: Array,
+    h: Array,
+    placeholder: tuple[PyTree, Array, Array],
 ) -> tuple[PyTree, PyTree]:
-    """That of all lanes, all nodes side by side; what is shared is summed over them.
+    """Integrate over the steps of all lanes, all nodes at once; shared parts are summed over lanes.
 
-    The lanes that are not accepted stand at `calm`, rows with a time and a state that are harmless.
+    Lanes whose step is not accepted evaluate the field at `placeholder`, the rows, time and state
+    of a trajectory where it is finite.
     """
     nodes, weights = integrand.nodes
     t, y, a = zip(*(integrand.states(jnp.full_like(h, node)) for node in nodes), strict=True)
 
-    def side_by_side(x: list[Array] | tuple[Array, ...]) -> Array:
+    def join_nodes(x: list[Array] | tuple[Array, ...]) -> Array:
         return jnp.concatenate(x, axis=-1)
 
-    def repeated(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: side_by_side([x] * len(nodes)), tree)
+    def repeat_for_nodes(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: join_nodes([x] * len(nodes)), tree)
 
-    accept, rows = repeated((accept, rows))
-    zero = jnp.zeros_like(calm[2])
+    accept, rows = repeat_for_nodes((accept, rows))
+    zero = jnp.zeros_like(placeholder[2])
     rows, t, y, a = jax.tree.map(
-        lambda at, b: jnp.where(accept, at, b[..., None]),
-        (rows, *map(side_by_side, (t, y, a))),
-        (*calm, zero),
+        lambda x, b: jnp.where(accept, x, b[..., None]),
+        (rows, *map(join_nodes, (t, y, a))),
+        (*placeholder, zero),
     )
-    size = side_by_side([weight * h for weight in weights])
+    size = join_nodes([weight * h for weight in weights])
     size = jnp.where(accept, size, 0).astype(jnp.finfo(a.dtype).dtype)
 
     def slopes(own: PyTree, shared: PyTree) -> Array:
-        many = jax.vmap(integrand.slope, in_axes=(-1, None, -1, -1, -1), out_axes=-1)
-        return many(own, shared, rows, t, lax.optimization_barrier(y))
+        in_lanes = jax.vmap(integrand.rhs, in_axes=(-1, None, -1, -1, -1), out_axes=-1)
+        return in_lanes(own, shared, rows, t, lax.optimization_barrier(y))
 
-    _, pull = jax.vjp(slopes, repeated(integrand.per_trajectory), integrand.shared)
+    _, pull = jax.vjp(slopes, repeat_for_nodes(integrand.per_trajectory), integrand.shared)
     own, shared = pull(-size * a)
     width = h.shape[0]
     own = jax.tree.map(lambda x: jnp.sum(x.reshape(*x.shape[:-1], -1, width), axis=-2), own)

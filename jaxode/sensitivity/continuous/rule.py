@@ -1,4 +1,4 @@
-"""The gradient rule of one solve by its adjoint equation."""
+"""The derivative rule of one solve by its adjoint equation."""
 
 import dataclasses
 from typing import Any
@@ -11,66 +11,61 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result, solve_forward
 from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
 from ...integrate.step import initialise
-from ..ad_direction import forwards_after
-from .backward_solver import Backwards
-from .checkpoints import Keeping, Segments
-from .rule_batch import pull_back
+from ..vjp_rule import with_vjp
+from .backward_solver import BackwardConfig
+from .checkpoints import SegmentRecorder, SegmentSchedule
+from .rule_batch import continuous_cotangent
 
 
-def solve_alone(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
-    """Run `problem`; its gradient is the adjoint equation's."""
-    if problem.save_fn is None:
-        return _continuous(problem, config, backwards)
-    # Values that a function reads off the states are differentiated outside the solve.
-    states = _continuous(dataclasses.replace(problem, save_fn=None), config, backwards)
-    read = step_reader(problem, config).fn
-    return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))
-
-
-@eqx.filter_custom_vjp
-def _continuous(problem: IVP, config: SolveConfig, backwards: Backwards) -> Result:
-    return solve_forward(problem, config)[0]
-
-
-@_continuous.def_fwd
-@forwards_after
 def _forward(
-    perturbed: PyTree, problem: IVP, config: SolveConfig, backwards: Backwards
+    perturbed: PyTree, problem: IVP, config: SolveConfig, backward: BackwardConfig
 ) -> tuple[Result, Any]:
-    keeping = None
-    if not backwards.with_y:
+    recorder = None
+    if not backward.with_y:
         field, ts = packed_field(problem, config), problem.ts
         like = jax.eval_shape(
             lambda y: initialise(config.method, field, y, ts[0], ts[-1]), problem.y0
         )
-        segments = Segments.of(config.method.max_steps, config.method.solver.num_dense)
-        keeping = Keeping(segments, like)
-    result, kept = solve_forward(problem, config, keeping)
-    known = result.ys, result.status, kept, result.stats.num_accepted
-    return result, (jax.tree.map(lambda x: x[None], known), perturbed)
+        recorder = SegmentRecorder(SegmentSchedule.of(config.method), like)
+    result, saved = solve_forward(problem, config, recorder)
+    residuals = result.ys, result.status, saved, result.stats.num_accepted
+    return result, jax.tree.map(lambda x: x[None], residuals)
 
 
-@_continuous.def_bwd
-@forwards_after
 def _backward(
+    perturbed: PyTree,
     residuals: Any,
     cotangents: Result,
-    _: PyTree,
     problem: IVP,
     config: SolveConfig,
-    backwards: Backwards,
+    backward: BackwardConfig,
 ) -> PyTree:
-    known, perturbed = residuals
-    # A batch of one. What is its own has a part in its equation; what is shared, by quadrature.
-    within = perturbed if backwards.kind == "backsolve" else jax.tree.map(lambda _: False, problem)
-    within = dataclasses.replace(within, y0=True, ts=False)
-    one, rest = eqx.partition(problem, within)
-    one = jax.tree.map(lambda x: x[None], one)
-    ensemble = Ensemble((one, eqx.filter(config, False)), (rest, config))
-    mine = jax.tree.map(lambda p, own: p and own, perturbed, within)
-    theirs = jax.tree.map(lambda p, own: p and not own, perturbed, within)
-    flags: Any = Ensemble((mine, False), (theirs, False))  # pyright: ignore[reportArgumentType]
-    ct_of_one = jax.tree.map(lambda x: x[None], cotangents)
-    ct = pull_back(ensemble, None, backwards, flags, known, ct_of_one)
-    own = jax.tree.map(lambda x: x[0], ct.per_trajectory[0])
-    return eqx.filter(eqx.combine(own, ct.shared[0]), perturbed)
+    # The problem is a batch of one: the parameters in `per_trajectory` are integrated with its equation,
+    # those in `shared` by quadrature.
+    own = perturbed if backward.kind == "backsolve" else jax.tree.map(lambda _: False, problem)
+    own = dataclasses.replace(own, y0=True, ts=False)
+    per_trajectory, shared = eqx.partition(problem, own)
+    per_trajectory = jax.tree.map(lambda x: x[None], per_trajectory)
+    ensemble = Ensemble((per_trajectory, eqx.filter(config, False)), (shared, config))
+    perturbed_own = jax.tree.map(lambda p, is_own: p and is_own, perturbed, own)
+    perturbed_shared = jax.tree.map(lambda p, is_own: p and not is_own, perturbed, own)
+    flags: Any = Ensemble((perturbed_own, False), (perturbed_shared, False))  # pyright: ignore[reportArgumentType]
+    ct_result = jax.tree.map(lambda x: x[None], cotangents)
+    ct = continuous_cotangent(ensemble, None, backward, flags, residuals, ct_result)
+    ct_own = jax.tree.map(lambda x: x[0], ct.per_trajectory[0])
+    return eqx.combine(ct_own, ct.shared[0])
+
+
+@with_vjp(_forward, _backward)
+def _solve_states(problem: IVP, config: SolveConfig, backward: BackwardConfig) -> Result:
+    return solve_forward(problem, config)[0]
+
+
+def solve_continuous(problem: IVP, config: SolveConfig, backward: BackwardConfig) -> Result:
+    """Solve one problem, differentiable by its adjoint equation."""
+    if problem.save_fn is None:
+        return _solve_states(problem, config, backward)
+    # JAX differentiates the function of the states that is saved, outside this rule.
+    states = _solve_states(dataclasses.replace(problem, save_fn=None), config, backward)
+    read = step_reader(problem, config).fn
+    return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))

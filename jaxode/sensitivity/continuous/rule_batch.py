@@ -1,4 +1,4 @@
-"""The gradient rule of a batch by its adjoint equations; a solve is a batch of one."""
+"""The derivative rule of a batch by its adjoint equations; one solve is a batch of one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,132 +9,122 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ...batch import queue as tiles
-from ...batch.forward import BatchRun
 from ...batch.queue import LaneTile
+from ...batch.run import run_in_lanes
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import step_reader
 from ...problem.status import Status
-from ..ad_direction import forwards_after
-from ..batch_cotangents import cotangent, has_cotangent, replace_failed, without
+from ..batch_cotangents import (
+    assemble_cotangent,
+    per_row,
+    replace_failed,
+    replace_in_problem,
+    shared_cotangent_invalid,
+)
+from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
-from .backward_solver import Backwards
-from .checkpoints import SavedStates, Segments, forward_shapes
+from .backward_solver import BackwardConfig
+from .checkpoints import SegmentSchedule, integrator_shapes
 from .cotangent_jumps import CotangentJumps
 
 
-def solve_in_lanes(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
-    """Run all of `ensemble`; its gradient is the adjoint equations'."""
-    return reading_after(ensemble, lambda states: _continuous(states, tile, backwards))
+def save_outside(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
+    """Run a `solve` that saves states, and apply the function of `save=` to them afterwards.
 
-
-def reading_after(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
-    """The result of a `solve` for states, and what is read off them: differentiated outside."""
+    JAX then differentiates that function, outside the derivative rule of `solve`.
+    """
     if ensemble.shared[0].save_fn is None:
         return solve(ensemble)
     own, shared = ensemble.per_trajectory, ensemble.shared
-    states = solve(Ensemble(without(own, save_fn=None), without(shared, save_fn=None)))
+    states = solve(
+        Ensemble(replace_in_problem(own, save_fn=None), replace_in_problem(shared, save_fn=None))
+    )
 
     def read(rows: PyTree, ys: Array) -> PyTree:
-        problem, plan = ensemble.problem_of(rows)
-        return jax.vmap(step_reader(problem, plan).fn)(problem.ts, ys)
+        problem, config = ensemble.problem_of(rows)
+        return jax.vmap(step_reader(problem, config).fn)(problem.ts, ys)
 
     return states._replace(ys=jax.vmap(read)(own, states.ys))
 
 
-@eqx.filter_custom_vjp
-def _continuous(ensemble: Ensemble, tile: LaneTile, backwards: Backwards) -> Result:
-    return _run(ensemble, tile, None)[0]
-
-
-def _run(
-    ensemble: Ensemble, tile: LaneTile, segments: Segments | None
-) -> tuple[Result, SavedStates | None]:
-    """The forward run, and what is kept of it."""
-    run, kept, keep = BatchRun(ensemble, tile), None, None
-    if segments is not None:
-        kept = segments.blank(forward_shapes(ensemble), ensemble.count)
-        keep = segments.write_lanes(tile, ensemble.count)
-    ended = tiles.run(run.work(keep), tile, (run.open(), kept))
-    return run.close(ended), ended.record[1]
-
-
-@_continuous.def_fwd
-@forwards_after
-def _forward(
-    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backwards: Backwards
-) -> tuple[Result, Any]:
-    method = ensemble.config.method
-    segments = None
-    if not backwards.with_y:
-        segments = Segments.of(method.max_steps, method.solver.num_dense)
-    result, kept = _run(ensemble, tile, segments)
-    return result, (result.ys, result.status, kept, result.stats.num_accepted, perturbed)
-
-
-@_continuous.def_bwd
-@forwards_after
-def _backward(
-    residuals: Any,
-    cotangents: Result,
-    _: PyTree,
-    ensemble: Ensemble,
-    tile: LaneTile,
-    backwards: Backwards,
-) -> PyTree:
-    *known, perturbed = residuals
-    return pull_back(ensemble, tile, backwards, perturbed, tuple(known), cotangents)
-
-
-def pull_back(
+def continuous_cotangent(
     ensemble: Ensemble,
     tile: LaneTile | None,
-    backwards: Backwards,
+    backward: BackwardConfig,
     perturbed: Ensemble,
-    known: tuple[Array, Array, Any, Array],
+    residuals: tuple[Array, Array, Any, Array],
     cotangents: Result,
-    walked: Callable[[AdjointSolve], Any] = AdjointSolve.run,
+    run_adjoints: Callable[[AdjointSolve], Any] = AdjointSolve.run,
 ) -> PyTree:
-    """The cotangent of the ensemble.
+    """Return the cotangent of an ensemble from those of its result, by its adjoint equations.
 
-    `known` of the forward run: the states at the saved times, the status, what was kept, and the
-    number of accepted steps. No `tile`: one trajectory, without lanes. `walked`: runs the walk.
+    `residuals` of the forward run: the states at the saved times, the status, the checkpoints and
+    the number of accepted steps. Without a `tile` there is one trajectory. `run_adjoints` runs the
+    backward solve.
     """
-    ys, status, kept, counts = known
-    good = status == Status.SUCCESS
+    ys, status, saved, num_accepted = residuals
+    succeeded = status == Status.SUCCESS
     ct_ys = jnp.zeros_like(ys) if cotangents.ys is None else cotangents.ys
     if cotangents.y1 is not None:
         ct_ys = ct_ys.at[:, -1].add(cotangents.y1)
-    calm = ensemble
+    finite = ensemble
     if tile is not None:
-        # Zero times NaN is NaN in every sum over lanes: what failed is replaced.
-        ct_ys = jnp.where(_beside(good, ys), ct_ys, 0)
-        first = jnp.argmax(good)
-        ys, kept, counts = jax.tree.map(
-            lambda x: jnp.where(_beside(good, x), x, x[first]), (ys, kept, counts)
+        # Zero times NaN is NaN in a sum over lanes, so failed trajectories are replaced.
+        ct_ys = jnp.where(per_row(succeeded, ys), ct_ys, 0)
+        first = jnp.argmax(succeeded)
+        ys, saved, num_accepted = jax.tree.map(
+            lambda x: jnp.where(per_row(succeeded, x), x, x[first]), (ys, saved, num_accepted)
         )
-        calm = replace_failed(ensemble, good)
-    flags = without(perturbed.per_trajectory, y0=False, ts=False)
-    shared = eqx.filter(calm.shared, without(perturbed.shared, ts=False))
-    jumps = CotangentJumps.of(calm, backwards.mass, ys, ct_ys, tile is not None)
-    walk = AdjointSolve(calm, tile, backwards, flags, shared, ys, jumps.a, kept, counts)
-    (a, own, ended), total = walked(walk)
-    if jumps.kicks is not None:
-        more = jumps.parameters(eqx.filter(calm.per_trajectory, flags)[0], shared)
-        own, total = jax.tree.map(jnp.add, (own, total), more)
+        finite = replace_failed(ensemble, succeeded)
+    flags = replace_in_problem(perturbed.per_trajectory, y0=False, ts=False)
+    shared = eqx.filter(finite.shared, replace_in_problem(perturbed.shared, ts=False))
+    jumps = CotangentJumps.of(finite, backward.mass, ys, ct_ys, tile is not None)
+    adjoints = AdjointSolve(finite, tile, backward, flags, shared, ys, jumps.a, saved, num_accepted)
+    (a, own, returned), total = run_adjoints(adjoints)
+    if jumps.impulses is not None:
+        own_parameters = eqx.filter(finite.per_trajectory, flags)[0]
+        own, total = jax.tree.map(
+            jnp.add, (own, total), jumps.parameter_cotangents(own_parameters, shared)
+        )
     with_times = bool(perturbed.per_trajectory[0].ts) or bool(perturbed.shared[0].ts)
-    ts = jumps.times(a) if with_times else None
-    good = good & ended
-    # What all share is unknown where a trajectory that failed, on either way, has a cotangent.
-    lost = jnp.any(has_cotangent(cotangents) & ~good)
-    y0 = jumps.start(a) + ct_ys[:, 0]
-    ct = cotangent(
-        ensemble, (own, eqx.filter(ensemble.per_trajectory[1], False)), total, y0, ts, good, lost
-    )
+    ts = jumps.time_cotangents(a) if with_times else None
+    succeeded = succeeded & returned
+    shared_invalid = shared_cotangent_invalid(cotangents, succeeded)
+    y0 = jumps.state_cotangents(a) + ct_ys[:, 0]
+    own = own, eqx.filter(ensemble.per_trajectory[1], False)
+    ct = assemble_cotangent(ensemble, own, total, y0, ts, succeeded, shared_invalid)
     return eqx.filter(ct, perturbed)
 
 
-def _beside(mask: Array, x: Array) -> Array:
-    """`mask` of trajectories with axes for the rest of `x`."""
-    return mask.reshape((-1,) + (1,) * (x.ndim - 1))
+def _forward(
+    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig
+) -> tuple[Result, Any]:
+    write, saved = None, None
+    if not backward.with_y:
+        segments = SegmentSchedule.of(ensemble.config.method)
+        write = segments.write_in_lanes(tile, ensemble.count)
+        saved = segments.empty(integrator_shapes(ensemble), ensemble.count)
+    result, saved = run_in_lanes(ensemble, tile, write, saved)
+    return result, (result.ys, result.status, saved, result.stats.num_accepted)
+
+
+def _backward(
+    perturbed: PyTree,
+    residuals: Any,
+    cotangents: Result,
+    ensemble: Ensemble,
+    tile: LaneTile,
+    backward: BackwardConfig,
+) -> PyTree:
+    return continuous_cotangent(ensemble, tile, backward, perturbed, residuals, cotangents)
+
+
+@with_vjp(_forward, _backward)
+def _solve_states(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
+    return run_in_lanes(ensemble, tile)[0]
+
+
+def solve_batch_continuous(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
+    """Solve all problems of an ensemble in lanes, differentiable by their adjoint equations."""
+    return save_outside(ensemble, lambda states: _solve_states(states, tile, backward))

@@ -1,4 +1,4 @@
-"""The gradient rule of a batch in a kernel, by adjoint equations in another."""
+"""The derivative rule of a batch in one kernel, by adjoint equations in another."""
 
 from typing import Any
 
@@ -17,96 +17,96 @@ from ...kernels.forward import KernelRun
 from ...kernels.lowering.block_arrays import kept_whole
 from ...kernels.lowering.interpreter import in_lanes
 from ...kernels.lowering.unsupported import NoKernelError
-from ..ad_direction import forwards_after
+from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
-from .backward_solver import Backwards
-from .rule_batch import pull_back, reading_after
+from .backward_solver import BackwardConfig
+from .rule_batch import continuous_cotangent, save_outside
 
-# Saved times that the way back in a kernel keeps in registers, with the states at them.
-MOST_TIMES = 16
-
-
-def solve_in_kernel(
-    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
-) -> Result:
-    """Run all of `ensemble` in one kernel; its gradient is the adjoint equations', in another.
-
-    **Raises:** `NoKernelError` where there is none.
-    """
-    size = ensemble.per_trajectory[0].y0[0].size
-    number = ensemble.all_times.shape[-1]
-    if not backwards.with_y:
-        raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
-    if number > MOST_TIMES:
-        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
-    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
-        raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
-    check_solver(backwards.solver, 2 * size)
-    return reading_after(ensemble, lambda states: _continuous(states, tile, backwards, engine))
+# The most saved times: a kernel keeps them, and the states at them, in registers.
+MAX_SAVE_TIMES = 16
 
 
-@eqx.filter_custom_vjp
-def _continuous(
-    ensemble: Ensemble, tile: LaneTile, backwards: Backwards, engine: KernelPolicy
-) -> Result:
-    return KernelRun(ensemble, engine.lanes).run()[0]
+def run_adjoints_in_kernel(adjoints: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
+    """Return the results of `adjoints.run()`, each trajectory in one lane of a kernel."""
+    count = adjoints.ensemble.count
+    own = adjoints.ensemble.per_trajectory, adjoints.ys, adjoints.jumps, adjoints.num_accepted
+    shared = adjoints.ensemble.shared, adjoints.shared, adjoints.backward
+
+    def solve_adjoint(own: Any, shared: Any) -> Any:
+        rows, ys, jumps, num_accepted = jax.tree.map(lambda x: x[None], own)
+        shared_problem, diff, backward = shared
+        ensemble = Ensemble(rows, shared_problem)
+        perturbed = adjoints.perturbed
+        results, total = AdjointSolve(
+            ensemble, None, backward, perturbed, diff, ys, jumps, None, num_accepted
+        ).run()
+        a, g, returned = jax.tree.map(lambda x: x[0], results)
+        return (a, g, returned.astype(jnp.int32)), total  # not every backend stores booleans
+
+    def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
+        return in_lanes(solve_adjoint, lanes)(own, shared)
+
+    row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
+    ends, total = eqx.filter_eval_shape(solve_adjoint, row, shared)
+    return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)
 
 
-@_continuous.def_fwd
-@forwards_after
 def _forward(
     perturbed: PyTree,
     ensemble: Ensemble,
     tile: LaneTile,
-    backwards: Backwards,
-    engine: KernelPolicy,
+    backward: BackwardConfig,
+    policy: KernelPolicy,
 ) -> tuple[Result, Any]:
-    result = KernelRun(ensemble, engine.lanes).run()[0]
-    return result, (result.ys, result.status, result.stats.num_accepted, perturbed)
+    result = KernelRun(ensemble, policy.lanes).run()[0]
+    return result, (result.ys, result.status, None, result.stats.num_accepted)
 
 
-@_continuous.def_bwd
-@forwards_after
 def _backward(
+    perturbed: PyTree,
     residuals: Any,
     cotangents: Result,
-    _: PyTree,
     ensemble: Ensemble,
     tile: LaneTile,
-    backwards: Backwards,
-    engine: KernelPolicy,
+    backward: BackwardConfig,
+    policy: KernelPolicy,
 ) -> PyTree:
-    ys, status, counts, perturbed = residuals
-    known = ys, status, None, counts
-
-    def pulled(walked: Any) -> PyTree:
-        return pull_back(ensemble, tile, backwards, perturbed, known, cotangents, walked)
+    def cotangent(run_adjoints: Any) -> PyTree:
+        return continuous_cotangent(
+            ensemble, tile, backward, perturbed, residuals, cotangents, run_adjoints
+        )
 
     try:
-        return pulled(lambda walk: walked_in_kernel(walk, engine.lanes))
+        return cotangent(lambda adjoints: run_adjoints_in_kernel(adjoints, policy.lanes))
     except NoKernelError as reason:
-        if engine.kernel is True:
+        if policy.kernel is True:
             raise kernel_refusal(reason) from None
-        return pulled(AdjointSolve.run)
+        return cotangent(AdjointSolve.run)
 
 
-def walked_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
-    """What `walk.run` returns, each trajectory's way back in one lane of a kernel."""
-    count = walk.ensemble.count
-    own = walk.ensemble.per_trajectory, walk.ys, walk.jumps, walk.counts
-    shared = walk.ensemble.shared, walk.shared, walk.backwards
+@with_vjp(_forward, _backward)
+def _solve_states(
+    ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig, policy: KernelPolicy
+) -> Result:
+    return KernelRun(ensemble, policy.lanes).run()[0]
 
-    def one(own: Any, shared: Any) -> Any:
-        rows, ys, jumps, counts = jax.tree.map(lambda x: x[None], own)
-        rest, moving, backwards = shared
-        parts = None, backwards, walk.flags, moving, ys, jumps, None, counts
-        results, total = AdjointSolve(Ensemble(rows, rest), *parts).run()
-        a, g, ended = jax.tree.map(lambda x: x[0], results)
-        return (a, g, ended.astype(jnp.int32)), total  # no kernel writes booleans everywhere
 
-    def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
-        return in_lanes(one, lanes)(own, shared)
+def solve_kernel_continuous(
+    ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig, policy: KernelPolicy
+) -> Result:
+    """Solve all problems of an ensemble in a kernel, differentiable by their adjoint equations.
 
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
-    ends, total = eqx.filter_eval_shape(one, first, shared)
-    return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)
+    `tile`: for the loop over tiles, which runs the backward solve where no kernel can.
+
+    **Raises:** `NoKernelError` where there is no kernel.
+    """
+    size = ensemble.per_trajectory[0].y0[0].size
+    number = ensemble.all_times.shape[-1]
+    if not backward.with_y:
+        raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
+    if number > MAX_SAVE_TIMES:
+        raise NoKernelError(f"the adjoint jumps at {number} times (at most {MAX_SAVE_TIMES})")
+    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
+        raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
+    check_solver(backward.solver, 2 * size)
+    return save_outside(ensemble, lambda states: _solve_states(states, tile, backward, policy))

@@ -25,7 +25,12 @@ from ...integrate.ivp import packed_field, step_reader
 from ...integrate.save import StepRecord
 from ...integrate.step import select
 from ...integrate.xla_loops import fused
-from ..batch_cotangents import cotangent, replace_failed, shared_cotangent_invalid, without
+from ..batch_cotangents import (
+    assemble_cotangent,
+    replace_failed,
+    replace_in_problem,
+    shared_cotangent_invalid,
+)
 from ..cse import cse
 from .backward_lanes import BatchBackwardState, LaneCotangents, LaneExchange
 from .event_vjp import Parts, PostEventState
@@ -60,9 +65,10 @@ class BatchDiscreteBackward(eqx.Module):
         ]
         with_times = any(map(bool, moving)) or events is not None
         own = eqx.filter(
-            ensemble.per_trajectory, without(perturbed.per_trajectory, y0=False, ts=False)
+            ensemble.per_trajectory,
+            replace_in_problem(perturbed.per_trajectory, y0=False, ts=False),
         )
-        shared = eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
+        shared = eqx.filter(ensemble.shared, replace_in_problem(perturbed.shared, ts=False))
         end = (
             jnp.zeros_like(ensemble.per_trajectory[0].y0)
             if cotangents.y1 is None
@@ -302,7 +308,7 @@ class BatchDiscreteBackward(eqx.Module):
             home = jax.vmap(roundtrip_ok)(ended.place[0], own[0].y0, self.lanes.places[0])
             good = good & home
         lost = shared_cotangent_invalid(self.saved.cotangents, good)
-        ct = cotangent(self.lanes.ensemble, moving, shared, y0, ts, good, lost)
+        ct = assemble_cotangent(self.lanes.ensemble, moving, shared, y0, ts, good, lost)
         return eqx.filter(ct, perturbed)
 
     def field(self, shared: PyTree, own: PyTree, rows: PyTree, t: Array) -> Callable[..., Array]:

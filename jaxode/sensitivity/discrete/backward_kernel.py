@@ -20,7 +20,7 @@ from ...kernels.lowering.interpreter import in_lanes
 from ...kernels.lowering.lane_loops import loop
 from ...kernels.lowering.lane_scalars import Cell, LaneScalars, is_cells, zeros
 from ...solvers.explicit.stage_loop import LoopedField
-from ..batch_cotangents import cotangent, shared_cotangent_invalid, without
+from ..batch_cotangents import assemble_cotangent, replace_in_problem, shared_cotangent_invalid
 
 
 class Way(NamedTuple):
@@ -50,9 +50,10 @@ class KernelDiscreteBackward(eqx.Module):
     ) -> "KernelDiscreteBackward":
         """The pass for these cotangents."""
         own = eqx.filter(
-            ensemble.per_trajectory, without(perturbed.per_trajectory, y0=False, ts=False)
+            ensemble.per_trajectory,
+            replace_in_problem(perturbed.per_trajectory, y0=False, ts=False),
         )
-        shared = eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
+        shared = eqx.filter(ensemble.shared, replace_in_problem(perturbed.shared, ts=False))
         return cls(ensemble, own, shared, cotangents, lanes, kept_carry(ensemble))
 
     @property
@@ -74,7 +75,7 @@ class KernelDiscreteBackward(eqx.Module):
         more_own, more_shared, first = self.first(unread, carry, good)
         own, shared = jax.tree.map(jnp.add, (own, shared), (more_own, more_shared))
         lost = shared_cotangent_invalid(self.cotangents, good)
-        ct = cotangent(self.ensemble, own, shared, y + first, None, good, lost)
+        ct = assemble_cotangent(self.ensemble, own, shared, y + first, None, good, lost)
         return eqx.filter(ct, perturbed)
 
     def first(
@@ -90,7 +91,7 @@ class KernelDiscreteBackward(eqx.Module):
             return jnp.sum(jnp.where(here.reshape(here.shape + (1,) * (ct.ndim - 2)), ct, 0), 1)
 
         def made(own: PyTree, shared: PyTree, y0: Array) -> Any:
-            own = without(eqx.combine(own, self.ensemble.per_trajectory), y0=y0)
+            own = replace_in_problem(eqx.combine(own, self.ensemble.per_trajectory), y0=y0)
             ensemble = Ensemble(own, eqx.combine(shared, self.ensemble.shared))
             values = self.asked(first_values(ensemble)) if self.values else []
             return values, jax.vmap(lambda rows: self.solver_state(*ensemble.problem_of(rows)))(own)

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from ...batch.queue import LaneTile, first_true
 from ...integrate.ensemble import Ensemble
 from ...integrate.xla_loops import host_controls_loops
-from ..batch_cotangents import without
+from ..batch_cotangents import replace_in_problem
 
 
 class LaneCotangents(NamedTuple):
@@ -99,7 +99,9 @@ class LaneExchange(eqx.Module):
         def take(x: Array) -> Array:
             return lax.dynamic_index_in_dim(x, number, keepdims=False)
 
-        rows = jax.tree.map(take, without(self.ensemble.per_trajectory, y0=None, ts=None))
+        rows = jax.tree.map(
+            take, replace_in_problem(self.ensemble.per_trajectory, y0=None, ts=None)
+        )
         ts = self.ensemble.all_times
         zero = jnp.zeros((), ts.dtype) if self.with_times else ()
         return LaneCotangents(

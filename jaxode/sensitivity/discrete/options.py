@@ -1,4 +1,4 @@
-"""The discrete adjoint: record the accepted steps, replay each backwards with one vjp."""
+"""The options of the discrete adjoint, `jo.Discrete`."""
 
 from typing import Literal
 
@@ -15,28 +15,33 @@ from ...kernels.dispatch import KernelPolicy
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
 from ...problem.validation import is_count, python_int
+from ..base import Sensitivity
 from .checkpoints import CheckpointRecorder
 from .rule import solve_discrete
 from .rule_batch import solve_batch_discrete
 from .rule_kernel import solve_kernel_discrete
 
 
-class Discrete(eqx.Module):
-    """The exact gradient of the computed solution, step sizes held fixed.
+class Discrete(Sensitivity):
+    """The discrete adjoint: the exact gradient of the computed solution, step sizes held fixed.
 
-    The forward pass keeps every accepted `(t, h)`, and states, from which the backward pass runs
-    the steps again. Works with every `save`.
+    The forward pass records the `(t, h)` of every accepted step and some of the states, from which
+    the backward pass recomputes the steps, and pulls cotangents back through each. Works with every
+    solver, every `save`, events and jumps.
 
-    - `memory`: what is kept besides. None: the state before each step while those are small, else
-      four megabytes of them, at least the root of `max_steps`. A number of states, thinned as the
-      solve goes: memory that does not grow with the steps. "steps": the state before every one of
-      `max_steps` steps. "stages": all that the backward pass reads, so that it computes nothing
-      again; buffers for `max_steps` steps, so give a tight one. For a batch a number counts
-      snapshots of all lanes, and "stages" is refused.
+    **Arguments:**
+
+    - `memory`: what the forward pass stores in addition. None: the state before each step, or, of
+      large states, as many as four megabytes hold, but at least the square root of `max_steps`. A
+      positive integer: that many states, fewer steps apart at first and more as the solve goes on,
+      so that memory does not grow with the number of steps. "steps": the state before each of
+      `max_steps` steps. "stages": all values that the backward pass reads, so that it recomputes
+      nothing; it allocates buffers for `max_steps` steps, so give a tight bound. In a batch an
+      integer counts snapshots of all lanes, and "stages" is not available.
 
     **Raises:** `OptionError` for another `memory`; `OutOfMemoryError` where the stages do not fit.
 
-    Source: Zhuang et al., Adaptive checkpoint adjoint (2020), arXiv 2006.02493; the thinning:
+    Source: Zhuang et al., Adaptive checkpoint adjoint (2020), arXiv 2006.02493; the states stored:
     Stumm, Walther, New algorithms for optimal online checkpointing, SIAM J. Sci. Comput. 32 (2010).
     """
 
@@ -51,13 +56,15 @@ class Discrete(eqx.Module):
             )
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
-        """Run `problem`; its gradient is the replay."""
-        return solve_discrete(
-            problem, config, self.tracing(problem, config), self.memory == "stages"
-        )
+        """Solve one problem; the backward pass recomputes its steps."""
+        recorder = self.recorder(problem, config)
+        return solve_discrete(problem, config, recorder, self.memory == "stages")
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
-        """Run all of `ensemble`; its gradient is the replay, in lanes."""
+        """Solve all problems of `ensemble` in lanes; the backward pass recomputes their steps.
+
+        **Raises:** `OptionError` for `memory="stages"`.
+        """
         if self.memory == "stages":
             raise OptionError(
                 'Discrete(memory="stages") keeps the stages of single solves; for a batch use '
@@ -65,43 +72,51 @@ class Discrete(eqx.Module):
             )
         return solve_batch_discrete(ensemble, tile, True, self.memory)
 
-    def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
-        """The same in one kernel. **Raises:** `NoKernelError` where there is none."""
+    def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
+        """Solve all problems of `ensemble` in one kernel; another is the backward pass.
+
+        **Raises:** `NoKernelError` where there is no kernel.
+        """
         if self.memory is not None:
             raise NoKernelError("Discrete(memory=...) is for the loop over tiles")
-        return solve_kernel_discrete(ensemble, tile, engine)
+        return solve_kernel_discrete(ensemble, tile, policy)
 
-    def tracing(self, problem: IVP, config: SolveConfig) -> CheckpointRecorder:
-        """What is kept of the steps."""
+    def recorder(self, problem: IVP, config: SolveConfig) -> CheckpointRecorder:
+        """Return the recorder of the forward pass."""
         max_steps = config.method.max_steps
         if self.memory is None:
-            rows = rows_that_fit(kept_states(problem, config), max_steps)
-            return CheckpointRecorder(max_steps, rows, keeps_carry(config, rows))
+            rows = checkpoint_rows(checkpoint_shapes(problem, config), max_steps)
+            return CheckpointRecorder(max_steps, rows, stores_solver_state(config, rows))
         rows = min(self.memory, max_steps) if isinstance(self.memory, int) else max_steps
         return CheckpointRecorder(
             max_steps, rows, not config.method.solver.stateless or rows == max_steps
         )
 
 
-def kept_states(problem: IVP, config: SolveConfig) -> PyTree:
-    """Arrays like those that have to be kept of a step to run it again."""
+def checkpoint_shapes(problem: IVP, config: SolveConfig) -> PyTree:
+    """Return the shapes of what a step is recomputed from: the state, and the solver's if any."""
     if config.method.solver.stateless:
         return problem.y0
     init, field = config.method.stepper.init, packed_field(problem, config)
     return problem.y0, jax.eval_shape(lambda: init(field, problem.ts[0], problem.y0))
 
 
-def rows_that_fit(state: PyTree, max_steps: int) -> int:
-    """How many states a trace keeps: four megabytes of them, at least the root of the steps."""
+def checkpoint_rows(state: PyTree, max_steps: int) -> int:
+    """Return how many states to store by default: four megabytes, at least the root of the steps.
+
+    `state`: arrays, or their shapes.
+    """
     size = max(sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(state)), 1)
-    return min(max_steps, max(_root(max_steps), 2**22 // size))
+    return min(max_steps, max(_rounded_root(max_steps), 2**22 // size))
 
 
-def keeps_carry(config: SolveConfig, rows: int) -> bool:
-    """Whether a trace holds the solver's carry, or the backward pass makes it afresh."""
+def stores_solver_state(config: SolveConfig, rows: int) -> bool:
+    """Return whether a trace of `rows` states has solver states, else they are reinitialised."""
     max_steps = config.method.max_steps
-    return not config.method.solver.stateless or rows > _root(max_steps) or rows == max_steps
+    many_rows = rows > _rounded_root(max_steps) or rows == max_steps
+    return not config.method.solver.stateless or many_rows
 
 
-def _root(max_steps: int) -> int:
+def _rounded_root(max_steps: int) -> int:
+    """Return the square root of `max_steps`, to within a factor of two, as a power of two."""
     return 1 << (max_steps - 1).bit_length() // 2

@@ -1,76 +1,58 @@
-"""The gradient rule of a batch by replay."""
+"""The derivative rule of a batch by the discrete adjoint."""
 
 from typing import Any
 
-import equinox as eqx
 from jaxtyping import PyTree
 
-from ...batch import queue as tiles
 from ...batch.checkpoints import BatchCheckpointer
-from ...batch.forward import BatchRun
 from ...batch.queue import LaneTile
+from ...batch.run import run_in_lanes
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...problem.status import Status
-from ..ad_direction import forwards_after
+from ..vjp_rule import with_vjp
 from .backward_batch import BatchDiscreteBackward
 
 
-@eqx.filter_custom_vjp
-def solve_batch_discrete(
-    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None = None
-) -> Result:
-    """Run all of `ensemble`; its gradient replays the steps.
-
-    `states`: whether it finds their states stored, or by steps back; `memory`: how many, as
-    `Discrete` has it.
-    """
-    run = BatchRun(ensemble, tile)
-    return run.close(tiles.run(run.work(), tile, (run.open(), None)))
-
-
-@solve_batch_discrete.def_fwd
-@forwards_after
-def _forward(
-    perturbed: PyTree,
-    ensemble: Ensemble,
-    tile: LaneTile,
-    states: bool,
-    memory: int | str | None = None,
+def run_with_trace(
+    ensemble: Ensemble, tile: LaneTile, stores_states: bool, memory: int | str | None
 ) -> tuple[Result, Any]:
-    result, residuals = logged(ensemble, tile, states, memory)
-    # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
-    return result, (residuals, perturbed)
+    """Run the forward solve in lanes, and return its result and the residuals."""
+    result, trace = BatchCheckpointer.of(ensemble, tile, stores_states, memory).run()
+    return result, (trace, result.status, result.stats.num_accepted, result.log)
 
 
-@solve_batch_discrete.def_bwd
-@forwards_after
+def discrete_cotangent(
+    perturbed: PyTree, residuals: Any, cotangents: Result, ensemble: Ensemble, tile: LaneTile
+) -> PyTree:
+    """Return the cotangent of an ensemble from those of its result, by recomputing its steps."""
+    trace, status, num_accepted, events = residuals
+    residuals = trace, status == Status.SUCCESS, events
+    replay = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
+    return replay.finish(replay.log(trace), num_accepted, perturbed)
+
+
+def _forward(perturbed: PyTree, *args: Any) -> tuple[Result, Any]:
+    return run_with_trace(*args)
+
+
 def _backward(
+    perturbed: PyTree,
     residuals: Any,
     cotangents: Result,
-    _: PyTree,
     ensemble: Ensemble,
     tile: LaneTile,
-    states: bool,
-    memory: int | str | None = None,
+    *_: Any,
 ) -> PyTree:
-    known, perturbed = residuals
-    return pulled_back(perturbed, known, cotangents, ensemble, tile)
+    return discrete_cotangent(perturbed, residuals, cotangents, ensemble, tile)
 
 
-def logged(
-    ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None = None
-) -> tuple[Result, Any]:
-    """The forward run, and what is kept of it."""
-    result, log = BatchCheckpointer.of(ensemble, tile, states, memory).run()
-    return result, (log, result.status, result.stats.num_accepted, result.log)
+@with_vjp(_forward, _backward)
+def solve_batch_discrete(
+    ensemble: Ensemble, tile: LaneTile, stores_states: bool, memory: int | str | None
+) -> Result:
+    """Solve all problems of an ensemble in lanes; the backward pass recomputes their steps.
 
-
-def pulled_back(
-    perturbed: PyTree, kept: Any, cotangents: Result, ensemble: Ensemble, tile: LaneTile
-) -> PyTree:
-    """The cotangent of the ensemble, from those of its result and what was kept of the run."""
-    log, status, num_accepted, events = kept
-    residuals = log, status == Status.SUCCESS, events
-    replay = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
-    return replay.finish(replay.log(log), num_accepted, perturbed)
+    `stores_states`: it finds states in memory, else by steps back. `memory`: that of `Discrete`.
+    """
+    return run_in_lanes(ensemble, tile)[0]

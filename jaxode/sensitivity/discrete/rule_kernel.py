@@ -1,4 +1,4 @@
-"""The gradient rule of a batch in a kernel, by replay."""
+"""The derivative rule of a batch in one kernel, by the discrete adjoint in another."""
 
 from typing import Any
 
@@ -16,139 +16,143 @@ from ...kernels.forward import KernelRun, KernelTrace
 from ...kernels.lowering import platform
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.status import Status
-from ..ad_direction import forwards_after
+from ..batch_cotangents import per_row
+from ..vjp_rule import with_vjp
 from .backward_kernel import KernelDiscreteBackward
-from .rule_batch import logged, pulled_back
+from .rule_batch import discrete_cotangent, run_with_trace
 
-# Bytes that the log of all steps may take. Where it would take more, the backward pass makes the
-# log of some trajectories after the other, and undoes their steps.
-LOG_BYTES = 2**32
-
-
-@eqx.filter_custom_vjp
-def solve_kernel_discrete(ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
-    """Run all of `ensemble` in one kernel; its gradient replays the steps in another.
-
-    `tile`: for the loop over tiles, which has the gradients that no kernel has.
-
-    **Raises:** `NoKernelError` where there is none.
-    """
-    return KernelRun(ensemble, engine.lanes).run()[0]
+# The most bytes of the trace of all steps. Where it would take more, the backward pass solves one
+# part of the trajectories after the other again, each with the trace of its steps.
+TRACE_BYTES = 2**32
 
 
-@solve_kernel_discrete.def_fwd
-@forwards_after
 def _forward(
-    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy
+    perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy
 ) -> tuple[Result, Any]:
     try:
-        _check_options(perturbed)
-        result, log = _logged(ensemble, engine)
-        residuals = log, result.status, result.stats.num_accepted
-        _check_kernel(perturbed, ensemble, engine, result, residuals)
-        return result, (residuals, perturbed, True)
+        _check_perturbed(perturbed)
+        result, trace = _run_kernel(ensemble, policy)
+        residuals = trace, result.status, result.stats.num_accepted
+        _check_backward_kernel(perturbed, ensemble, policy, result, residuals)
+        return result, (residuals, True)
     except NoKernelError as reason:
-        if engine.kernel is True:
+        if policy.kernel is True:
             raise kernel_refusal(reason) from None
-        result, residuals = logged(ensemble, tile, True)
-        return result, (residuals, perturbed, False)
+        result, residuals = run_with_trace(ensemble, tile, True, None)
+        return result, (residuals, False)
 
 
-@solve_kernel_discrete.def_bwd
-@forwards_after
 def _backward(
+    perturbed: PyTree,
     residuals: Any,
     cotangents: Result,
-    _: PyTree,
     ensemble: Ensemble,
     tile: LaneTile,
-    engine: KernelPolicy,
+    policy: KernelPolicy,
 ) -> PyTree:
-    known, perturbed, in_kernel = residuals
+    residuals, in_kernel = residuals
     if not in_kernel:
-        return pulled_back(perturbed, known, cotangents, ensemble, tile)
+        return discrete_cotangent(perturbed, residuals, cotangents, ensemble, tile)
     try:
-        return _pulled(perturbed, ensemble, engine, cotangents, known)
+        return _kernel_cotangent(perturbed, ensemble, policy, cotangents, residuals)
     except NoKernelError as reason:
         raise kernel_refusal(reason) from None
 
 
-def _logged(ensemble: Ensemble, engine: KernelPolicy) -> tuple[Result, KernelTrace | None]:
-    """The forward run, with its log if that fits."""
-    if _at_once(ensemble, engine) < ensemble.count:
-        return KernelRun(ensemble, engine.lanes).run()[0], None
-    return KernelRun(ensemble, engine.lanes, ensemble.config.method.max_steps).run()
+@with_vjp(_forward, _backward)
+def solve_kernel_discrete(ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
+    """Solve all problems of an ensemble in one kernel; the backward pass recomputes their steps.
+
+    `tile`: for the loop over tiles, which has the derivatives that no kernel has.
+
+    **Raises:** `NoKernelError` where there is no kernel.
+    """
+    return KernelRun(ensemble, policy.lanes).run()[0]
 
 
-def _at_once(ensemble: Ensemble, engine: KernelPolicy) -> int:
-    """Of how many trajectories the log fits."""
+def _run_kernel(ensemble: Ensemble, policy: KernelPolicy) -> tuple[Result, KernelTrace | None]:
+    """Run the forward solve, with the trace of its steps if that fits in memory."""
+    if _trajectories_that_fit(ensemble, policy) < ensemble.count:
+        return KernelRun(ensemble, policy.lanes).run()[0], None
+    return KernelRun(ensemble, policy.lanes, ensemble.config.method.max_steps).run()
+
+
+def _trajectories_that_fit(ensemble: Ensemble, policy: KernelPolicy) -> int:
+    """Return how many trajectories' traces fit in memory, a multiple of the lanes of a block."""
     start, t = ensemble.per_trajectory[0].y0[0], ensemble.all_times.dtype
     row = start.size * start.dtype.itemsize + 2 * t.itemsize
-    blocks = LOG_BYTES // (row * ensemble.config.method.max_steps * engine.lanes)
-    return max(blocks, 1) * engine.lanes
+    blocks = TRACE_BYTES // (row * ensemble.config.method.max_steps * policy.lanes)
+    return max(blocks, 1) * policy.lanes
 
 
-def _check_options(perturbed: PyTree) -> None:
-    """**Raises:** `NoKernelError` for gradients that no kernel has."""
+def _check_perturbed(perturbed: PyTree) -> None:
+    """**Raises:** `NoKernelError` for derivatives that no kernel has."""
     if perturbed.per_trajectory[0].ts or perturbed.shared[0].ts:
         raise NoKernelError("gradients by ts are not taken there")
     if platform.platform() == "tpu":
         raise NoKernelError("a TPU writes at no index per lane, as a log of steps needs")
 
 
-def _check_kernel(
-    perturbed: PyTree, ensemble: Ensemble, engine: KernelPolicy, result: Result, residuals: Any
+def _check_backward_kernel(
+    perturbed: PyTree, ensemble: Ensemble, policy: KernelPolicy, result: Result, residuals: Any
 ) -> None:
-    """**Raises:** `NoKernelError` if there is a kernel for the run but none for its gradient."""
-    if engine.kernel == "auto":
+    """**Raises:** `NoKernelError` if the forward solve has a kernel but its derivative has none."""
+    if policy.kernel == "auto":
         like = eqx.filter(result, eqx.is_inexact_array)
-        like = Result(None, like.ys, like.y1, None, None, None)  # pyright: ignore[reportArgumentType]
-        eqx.filter_eval_shape(_pulled, perturbed, ensemble, engine, like, residuals)
+        cotangents = _cotangents_of_values(like.ys, like.y1)
+        eqx.filter_eval_shape(_kernel_cotangent, perturbed, ensemble, policy, cotangents, residuals)
 
 
-def _pulled(
-    perturbed: PyTree, ensemble: Ensemble, engine: KernelPolicy, cotangents: Result, residuals: Any
+def _kernel_cotangent(
+    perturbed: PyTree, ensemble: Ensemble, policy: KernelPolicy, cotangents: Result, residuals: Any
 ) -> PyTree:
-    """The cotangent of the ensemble."""
-    log, status, num_accepted = residuals
-    if log is not None:
-        replay = KernelDiscreteBackward.of(perturbed, ensemble, cotangents, engine.lanes)
-        return replay.run(log, status == Status.SUCCESS, num_accepted, perturbed)
-    return _in_parts(perturbed, ensemble, engine, cotangents)
+    """Return the cotangent of an ensemble from those of its result, computed in a kernel."""
+    trace, status, num_accepted = residuals
+    if trace is not None:
+        replay = KernelDiscreteBackward.of(perturbed, ensemble, cotangents, policy.lanes)
+        return replay.run(trace, status == Status.SUCCESS, num_accepted, perturbed)
+    return _cotangent_in_parts(perturbed, ensemble, policy, cotangents)
 
 
-def _in_parts(
-    perturbed: PyTree, ensemble: Ensemble, engine: KernelPolicy, cotangents: Result
+def _cotangent_in_parts(
+    perturbed: PyTree, ensemble: Ensemble, policy: KernelPolicy, cotangents: Result
 ) -> PyTree:
-    """The same, of as many trajectories at once as their log fits."""
-    count, size = ensemble.count, _at_once(ensemble, engine)
-    parts = -(-count // size)
+    """Return the cotangent of an ensemble whose trace does not fit in memory.
+
+    It is divided into parts of as many trajectories as fit, each of which is solved again.
+    """
+    count, size = ensemble.count, _trajectories_that_fit(ensemble, policy)
+    num_parts = -(-count // size)
     values = cotangents.ys, cotangents.y1
 
     def split(x: Array) -> Array:
-        filled = jnp.pad(x, [(0, parts * size - count)] + [(0, 0)] * (x.ndim - 1), mode="edge")
-        return filled.reshape(parts, size, *x.shape[1:])
+        padding = [(0, num_parts * size - count)] + [(0, 0)] * (x.ndim - 1)
+        return jnp.pad(x, padding, mode="edge").reshape(num_parts, size, *x.shape[1:])
 
-    def whole(x: Array) -> Array:
-        return x.reshape(parts * size, *x.shape[2:])[:count]
+    def join(x: Array) -> Array:
+        return x.reshape(num_parts * size, *x.shape[2:])[:count]
 
     arrays, rest = eqx.partition((ensemble.per_trajectory, values), eqx.is_array)
 
-    def one(shared: Any, part: tuple[Any, Array]) -> tuple[Any, Any]:
-        own, (ys, y1) = eqx.combine(part[0], rest)
-        # What fills up the last part has no cotangents.
-        real = part[1] * size + jnp.arange(size) < count
-        ys, y1 = jax.tree.map(
-            lambda ct: jnp.where(real.reshape((-1,) + (1,) * (ct.ndim - 1)), ct, 0), (ys, y1)
-        )
-        here = Ensemble(own, ensemble.shared)
-        result, log = KernelRun(here, engine.lanes, here.config.method.max_steps).run()
-        known = log, result.status, result.stats.num_accepted
-        ct = Result(None, ys, y1, None, None, None)  # pyright: ignore[reportArgumentType]
-        found = _pulled(perturbed, here, engine, ct, known)
-        return jax.tree.map(jnp.add, shared, found.shared), found.per_trajectory
+    def add_part(total: Any, part: tuple[Any, Array]) -> tuple[Any, Any]:
+        own, values = eqx.combine(part[0], rest)
+        # The copies that pad the last part have no cotangents.
+        present = part[1] * size + jnp.arange(size) < count
+        ys, y1 = jax.tree.map(lambda ct: jnp.where(per_row(present, ct), ct, 0), values)
+        part_ensemble = Ensemble(own, ensemble.shared)
+        max_steps = part_ensemble.config.method.max_steps
+        result, trace = KernelRun(part_ensemble, policy.lanes, max_steps).run()
+        residuals = trace, result.status, result.stats.num_accepted
+        ct_result = _cotangents_of_values(ys, y1)
+        ct = _kernel_cotangent(perturbed, part_ensemble, policy, ct_result, residuals)
+        return jax.tree.map(jnp.add, total, ct.shared), ct.per_trajectory
 
-    start = jax.tree.map(jnp.zeros_like, eqx.filter(ensemble.shared, perturbed.shared))
-    given = jax.tree.map(split, arrays), jnp.arange(parts, dtype=jnp.int32)
-    shared, own = lax.scan(one, start, given)
-    return Ensemble(jax.tree.map(whole, own), shared)
+    zeros = jax.tree.map(jnp.zeros_like, eqx.filter(ensemble.shared, perturbed.shared))
+    parts = jax.tree.map(split, arrays), jnp.arange(num_parts, dtype=jnp.int32)
+    shared, own = lax.scan(add_part, zeros, parts)
+    return Ensemble(jax.tree.map(join, own), shared)
+
+
+def _cotangents_of_values(ys: PyTree, y1: Array) -> Result:
+    """Return cotangents of a result that has them of its saved values and final states alone."""
+    return Result(None, ys, y1, None, None, None)  # pyright: ignore[reportArgumentType]

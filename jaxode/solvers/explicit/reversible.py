@@ -80,6 +80,10 @@ class ReversibleRK(Solver):
     def num_dense(self) -> int:
         return self.base.num_dense + 1
 
+    @property
+    def needs_rate(self) -> bool:
+        return self.coupling is None and self.rate is None
+
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return y
 

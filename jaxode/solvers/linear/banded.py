@@ -7,7 +7,7 @@ Source: Hockney, Jesshope, Parallel Computers 2 (1988), 5.4.3; Golub, Van Loan, 
 (2013), 4.5.4.
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -34,6 +34,7 @@ class Banded(Direct):
 
     lower: int = eqx.field(static=True, converter=python_int)
     upper: int = eqx.field(static=True, converter=python_int)
+    has_pattern: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         check_count("lower of Banded", self.lower, least=0)

@@ -32,6 +32,7 @@ class Linearised(NamedTuple):
 class LinearSolver(eqx.Module):
     """How Jacobians are made and the systems of implicit steps solved."""
 
+    has_pattern: ClassVar[bool] = False  # is for Jacobians of one size and sparsity pattern
     iterative: ClassVar[bool] = False  # a system can be left unsolved though it is not singular
 
     @abc.abstractmethod

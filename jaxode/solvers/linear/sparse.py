@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -66,6 +66,7 @@ class Sparse(Direct):
     """
 
     layout: Layout = eqx.field(static=True)
+    has_pattern: ClassVar[bool] = True
 
     def __init__(self, pattern: Any) -> None:
         shape = np.shape(pattern)

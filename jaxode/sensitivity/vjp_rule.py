@@ -1,0 +1,48 @@
+"""Functions with a reverse-mode derivative rule of their own."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import equinox as eqx
+from jaxtyping import PyTree
+
+from .ad_direction import TWICE, forward_mode_only
+
+Args = ParamSpec("Args")
+Output = TypeVar("Output")
+
+
+def with_vjp(
+    forward: Callable[..., tuple[Any, Any]], backward: Callable[..., PyTree]
+) -> Callable[[Callable[Args, Output]], Callable[Args, Output]]:
+    """Return a decorator that gives a function this derivative by its first argument alone.
+
+    - `forward(perturbed, *args)`: the function's value, and the residuals of the backward pass.
+      `perturbed` has the structure of the first argument; True marks a leaf to differentiate by.
+    - `backward(perturbed, residuals, cotangents, *args)`: the cotangent of the first argument; a
+      leaf that is not perturbed may have any value. `cotangents` are those of the value, None for each
+      leaf without one.
+
+    The derivative may be differentiated again in forward mode alone: reverse mode **raises** a
+    `DifferentiationError`. The decorated function takes positional arguments.
+    """
+
+    def decorate(function: Callable[Args, Output]) -> Callable[Args, Output]:
+        rule = eqx.filter_custom_vjp(function)
+
+        def forward_rule(perturbed: PyTree, *args: Any) -> tuple[Any, Any]:
+            value, residuals = forward(perturbed, *args)
+            # As residuals, these Python booleans stay static through a jitted gradient.
+            return forward_mode_only((value, (residuals, perturbed)), TWICE)
+
+        def backward_rule(residuals: Any, cotangents: Any, _: PyTree, *args: Any) -> PyTree:
+            residuals, perturbed = residuals
+            cotangent = backward(perturbed, residuals, cotangents, *args)
+            return forward_mode_only(eqx.filter(cotangent, perturbed), TWICE)
+
+        rule.def_fwd(forward_rule)
+        rule.def_bwd(backward_rule)
+        return functools.wraps(function)(rule)
+
+    return decorate
