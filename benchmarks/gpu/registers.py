@@ -172,7 +172,7 @@ def main(names: list[str]) -> None:
     """Compile the kernels and write the table."""
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
-    platform.platform = lambda: "gpu"
+    platform.backend = lambda: "gpu"
     triton = importlib.import_module("triton")
     lines = [
         "# Kernels, compiled for an H100 without one",

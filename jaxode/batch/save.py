@@ -46,7 +46,7 @@ class LaneSaveAtTimes(eqx.Module):
 
         return jax.tree.map(fill, firsts)
 
-    def reader(self, number: Array, direction: Array) -> LaneSavePoint:
+    def cursor(self, number: Array, direction: Array) -> LaneSavePoint:
         """A trajectory's reader after its first time."""
         ts = self.ts if self.ts.ndim == 1 else self.ts[number]
         # Of a span that is empty all times were written at its start.

@@ -13,16 +13,16 @@ from jaxtyping import ArrayLike, PyTree
 
 from ..batch.axes import (
     NAMES,
-    arranged,
-    axes_of,
+    axes_by_name,
+    check_batch_times,
     check_not_empty,
-    check_times_of_batch,
-    shape_of_one,
-    times_of_batch,
+    move_batch_axes_first,
+    stack_batch_times,
+    trajectory_shape,
 )
-from ..batch.memory import bytes_of_events, bytes_of_saved, refuse_too_much
-from ..batch.order import check_work, longest_first
-from ..batch.sharding import find_sharding, over_devices, spread_out
+from ..batch.memory import check_memory, event_log_bytes, saved_bytes
+from ..batch.order import check_work, run_longest_first
+from ..batch.sharding import find_sharding, run_sharded, shard_trajectories
 from ..batch.tile_width import check_lanes, choose_tile
 from ..integrate.ensemble import Ensemble
 from ..integrate.events.event import AtRest, Event, Jumps, close_apply, close_events
@@ -120,15 +120,15 @@ def solve_batch(
     holds, and what `solve` raises.
     """
     f = check_field(f)
-    axes = axes_of(in_axes)
+    axes = axes_by_name(in_axes)
     check_not_empty(y0, axes["y0"])
-    ts, axes["ts"] = times_of_batch(ts, axes["ts"])
+    ts, axes["ts"] = stack_batch_times(ts, axes["ts"])
     given = {"y0": check_state(y0), "ts": ts, "args": args, "rtol": rtol, "atol": atol}
-    trees, mapped, count = arranged(given, axes)
+    trees, mapped, count = move_batch_axes_first(given, axes)
     trees["y0"] = repeated(trees["y0"], mapped["y0"], count)
-    one = jax.tree.map(shape_of_one, trees["y0"])
+    one = jax.tree.map(trajectory_shape, trees["y0"])
     packing = Packing.of(one)
-    times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
+    times = check_batch_times(trees["ts"], mapped["ts"], packing.time_dtype)
     check_some_tolerance(rtol, atol)
     rtol, atol = (
         check_tolerance_of_batch(name, trees[name], mapped[name], packing, one)
@@ -173,14 +173,14 @@ def _refuse_too_much(parts: _BatchParts, own_args: PyTree, packing: Packing, cou
     """**Raises:** `OutOfMemoryError` if the machine cannot hold what is asked for."""
     save, read = parts.save, None
     if callable(save):
-        y0 = jax.tree.map(shape_of_one, parts.y0)
-        args = jax.tree.map(lambda x, own: shape_of_one(x) if own else x, parts.args, own_args)
+        y0 = jax.tree.map(trajectory_shape, parts.y0)
+        args = jax.tree.map(lambda x, own: trajectory_shape(x) if own else x, parts.args, own_args)
         t = jax.ShapeDtypeStruct((), packing.real_dtype)
         read = eqx.filter_eval_shape(save, t, y0, args)
-    saved = bytes_of_saved(save, packing, parts.method, parts.ts.shape[-1], read)
+    saved = saved_bytes(save, packing, parts.method, parts.ts.shape[-1], read)
     ends = 2 * packing.size * packing.dtype.itemsize
-    met = bytes_of_events(parts.switches, packing)
-    refuse_too_much({"saved values": saved, "events": met, "first and last states": ends}, count)
+    met = event_log_bytes(parts.switches, packing)
+    check_memory({"saved values": saved, "events": met, "first and last states": ends}, count)
 
 
 def _solve_batch(
@@ -193,8 +193,8 @@ def _solve_batch(
 ) -> Solution:
     own_ts, own_args, own_tolerances = mapped
     switches = parts.switches
-    y0 = jax.tree.map(shape_of_one, parts.y0)
-    args = jax.tree.map(lambda x, own: shape_of_one(x) if own else x, parts.args, own_args)
+    y0 = jax.tree.map(trajectory_shape, parts.y0)
+    args = jax.tree.map(lambda x, own: trajectory_shape(x) if own else x, parts.args, own_args)
     number = parts.ts.shape[-1]
     packing, save, read = Packing.of(y0), parts.save, None
     if callable(save):
@@ -216,7 +216,7 @@ def _solve_batch(
     ensemble, found = _consistent_starts(ensemble, parts.algebraic)
 
     def run_ordered(own: PyTree, shared: PyTree) -> Result:
-        return longest_first(run, own[0], shared, own[1])
+        return run_longest_first(run, own[0], shared, own[1])
 
     def run(own: PyTree, shared: PyTree) -> Result:
         local = Ensemble(own, shared)
@@ -229,10 +229,10 @@ def _solve_batch(
         marked = one_direction(ensemble, sensitivity)
         result = run_ordered((marked.per_trajectory, parts.work), marked.shared)
     else:
-        ensemble = Ensemble(spread_out(ensemble.per_trajectory, sharding), ensemble.shared)
+        ensemble = Ensemble(shard_trajectories(ensemble.per_trajectory, sharding), ensemble.shared)
         marked = one_direction(ensemble, sensitivity)
         own = marked.per_trajectory, parts.work
-        result = over_devices(run_ordered, own, marked.shared, sharding)
+        result = run_sharded(run_ordered, own, marked.shared, sharding)
     return _solution(result, ensemble, found)
 
 

@@ -14,14 +14,21 @@ from jaxtyping import PyTree
 
 from ..problem.errors import DifferentiationError
 from .lowering import platform
-from .lowering.block_arrays import LEAST, LaneReduction, SharedMatrix, kept_whole
-from .lowering.lane_scalars import Cell, LaneScalars, chosen_each, is_cells, spread, zeros
+from .lowering.block_arrays import MIN_BLOCK, LaneReduction, SharedMatrix, stored_as_blocks
+from .lowering.lane_scalars import (
+    Element,
+    LaneScalars,
+    broadcast_to_lanes,
+    is_lane_value,
+    select_array,
+    zeros_like,
+)
 from .lowering.unsupported import NoKernelError
 
 # Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane. Where it keeps arrays
 # whole it has two in float32 and four in float64: compiled for an H100, a thread then spills least
 # in the loop over stages, and tensor cores do no product twice.
-_WARP, _WARP_BYTES, _MOST_WARPS = 32, 64, 8
+_WARP_LANES, _WARP_BYTES, _MAX_WARPS = 32, 64, 8
 
 
 class Block(NamedTuple):
@@ -31,70 +38,72 @@ class Block(NamedTuple):
     lanes: int
 
     @property
-    def numbers(self) -> Array:
+    def trajectories(self) -> Array:
         """Which trajectory is in which lane."""
         return self.start + jax.lax.broadcasted_iota(jnp.int32, (self.lanes,), 0)
 
-    def per_trajectory(self, ref: Any, shape: tuple[int, ...]) -> LaneScalars:
+    def load(self, ref: Any, shape: tuple[int, ...]) -> LaneScalars:
         """The lanes' arrays of `shape`, from their columns."""
         size = int(np.prod(shape, dtype=int))
-        cells = [ref[k, pl.ds(self.start, self.lanes)] for k in range(size)]
-        return LaneScalars.of(cells, shape, ref.dtype)
+        elements = [ref[k, pl.ds(self.start, self.lanes)] for k in range(size)]
+        return LaneScalars.of(elements, shape, ref.dtype)
 
-    def keep(self, ref: Any, values: LaneScalars) -> None:
+    def store(self, ref: Any, values: LaneScalars) -> None:
         """Write the lanes' arrays into their columns."""
-        for k, cell in enumerate(values.flat()):
-            ref[k, pl.ds(self.start, self.lanes)] = spread(cell, ref.dtype, self.lanes)
+        for k, element in enumerate(values.flat()):
+            ref[k, pl.ds(self.start, self.lanes)] = broadcast_to_lanes(
+                element, ref.dtype, self.lanes
+            )
 
-    def total(self, ref: Any, values: Any) -> None:
+    def store_sum(self, ref: Any, values: Any) -> None:
         """Write the sums over the lanes into the block's column."""
         if isinstance(values, LaneReduction):
             values.write(ref, pl.program_id(0))
             return
-        for k, cell in enumerate(values.flat()):
-            ref[k, pl.program_id(0)] = jnp.sum(spread(cell, ref.dtype, self.lanes))
+        for k, element in enumerate(values.flat()):
+            ref[k, pl.program_id(0)] = jnp.sum(broadcast_to_lanes(element, ref.dtype, self.lanes))
 
-    def entry(self, ref: Any, index: Array) -> Array:
+    def load_entry(self, ref: Any, index: Array) -> Array:
         """What each lane has at its own `index`, of a row of its own or one that all share."""
         if len(ref.shape) == 1:
             return triton.load(ref.at[index])
-        return triton.load(ref.at[index, self.numbers])
+        return triton.load(ref.at[index, self.trajectories])
 
-    def row(self, ref: Any, index: Array, shape: tuple[int, ...], dtype: Any) -> LaneScalars:
+    def load_row(self, ref: Any, index: Array, shape: tuple[int, ...], dtype: Any) -> LaneScalars:
         """The row of each lane at its own `index`."""
         size = int(np.prod(shape, dtype=int))
-        cells = [triton.load(ref.at[index, k, self.numbers]) for k in range(size)]
-        return LaneScalars.of(cells, shape, dtype)
+        elements = [triton.load(ref.at[index, k, self.trajectories]) for k in range(size)]
+        return LaneScalars.of(elements, shape, dtype)
 
-    def put(self, ref: Any, mask: Array, index: Array, values: Sequence[Cell]) -> None:
+    def store_row(self, ref: Any, mask: Array, index: Array, values: Sequence[Element]) -> None:
         """Write a row of each lane in `mask`, at its own `index`."""
-        for k, cell in enumerate(values):
-            value = spread(cell, ref.dtype, self.lanes).astype(ref.dtype)
-            triton.store(ref.at[index, k, self.numbers], value, mask=mask)
+        for k, element in enumerate(values):
+            value = broadcast_to_lanes(element, ref.dtype, self.lanes).astype(ref.dtype)
+            triton.store(ref.at[index, k, self.trajectories], value, mask=mask)
 
 
-def shared_cells(ref: Any, shape: tuple[int, ...]) -> LaneScalars:
+def load_shared(ref: Any, shape: tuple[int, ...]) -> LaneScalars:
     """What all lanes share, read once."""
     size = int(np.prod(shape, dtype=int))
     return LaneScalars.of([ref[k] for k in range(size)], shape, ref.dtype)
 
 
-def columns(x: Array, lanes: int) -> Array:
+def to_columns(x: Array, lanes: int) -> Array:
     """An array `(trajectories, ...)` as `(numbers, trajectories)`, filled up to whole blocks."""
-    return filled_up(x.reshape(x.shape[0], -1).T, lanes)
+    return pad_to_blocks(x.reshape(x.shape[0], -1).T, lanes)
 
 
-def filled_up(x: Array, lanes: int) -> Array:
+def pad_to_blocks(x: Array, lanes: int) -> Array:
     """The same with its last axis, the trajectories, filled up to whole blocks by the last one."""
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % lanes)], mode="edge")
 
 
-def uncolumned(x: Array, count: int, shape: tuple[int, ...]) -> Array:
+def from_columns(x: Array, count: int, shape: tuple[int, ...]) -> Array:
     """The way back."""
     return x[:, :count].T.reshape(count, *shape)
 
 
-class Given(NamedTuple):
+class KernelInputs(NamedTuple):
     """What a kernel is given: arrays with trajectories first, arrays that all share, tables.
 
     A table is read at places that are known only inside: its trajectories are last, if it has any.
@@ -105,16 +114,16 @@ class Given(NamedTuple):
     tables: tuple[Array, ...]
 
 
-def call(
+def call_kernel(
     body: Callable[..., None],
-    given: Given,
+    given: KernelInputs,
     outputs: Sequence[jax.ShapeDtypeStruct],
     count: int,
     lanes: int,
 ) -> list[Array]:
     """Run `body(block, own, shared, tables, outputs)` on blocks of `lanes` of `count` trajectories.
 
-    `per_trajectory` and `shared` are taken apart into cells, `tables` and `outputs` are references. Numbers
+    `per_trajectory` and `shared` are taken apart into elements, `tables` and `outputs` are references. Numbers
     that the user's program holds are part of `given`: a kernel closes over none.
     """
     (own, rest_own), (shared, rest_shared) = (
@@ -124,25 +133,25 @@ def call(
     shared_arrays, shared_def = jax.tree.flatten(shared)
     own_shapes = [x.shape[1:] for x in own_arrays]
     shared_shapes = [x.shape for x in shared_arrays]
-    whole = kept_whole(shared_shapes)
+    whole = stored_as_blocks(shared_shapes)
     wide = [x for x, flag in zip(shared_arrays, whole, strict=True) if flag]
-    if any(whole) and lanes < LEAST and platform.platform() != "cpu":
-        raise NoKernelError(f"a network needs at least {LEAST} lanes")
-    # No array of a kernel may be empty: such a one has no cells, so its place is all it needs.
-    arrays = [_never_empty(columns(x, lanes)) for x in own_arrays]
-    arrays += [_never_empty(x.reshape(-1)) for x in shared_arrays]
+    if any(whole) and lanes < MIN_BLOCK and platform.backend() != "cpu":
+        raise NoKernelError(f"a network needs at least {MIN_BLOCK} lanes")
+    # No array of a kernel may be empty: such a one has no elements, so its place is all it needs.
+    arrays = [_at_least_one_element(to_columns(x, lanes)) for x in own_arrays]
+    arrays += [_at_least_one_element(x.reshape(-1)) for x in shared_arrays]
     ends = np.cumsum([len(own_arrays), len(shared_arrays), len(given.tables)])
 
     def kernel(*refs: Any) -> None:
         block = Block(pl.program_id(0) * lanes, lanes)
         owns = zip(refs[: ends[0]], own_shapes, strict=True)
         shares = zip(refs[ends[0] : ends[1]], shared_shapes, strict=True)
-        own = jax.tree.unflatten(own_def, [block.per_trajectory(r, s) for r, s in owns])
-        cells = [
-            SharedMatrix(r, s, r.dtype) if flag else shared_cells(r, s)
+        own = jax.tree.unflatten(own_def, [block.load(r, s) for r, s in owns])
+        elements = [
+            SharedMatrix(r, s, r.dtype) if flag else load_shared(r, s)
             for (r, s), flag in zip(shares, whole, strict=True)
         ]
-        shared = jax.tree.unflatten(shared_def, cells)
+        shared = jax.tree.unflatten(shared_def, elements)
         trees = eqx.combine(own, rest_own), eqx.combine(shared, rest_shared)
         body(block, *trees, refs[ends[1] : ends[2]], refs[ends[2] :])
 
@@ -150,14 +159,14 @@ def call(
         kernel,
         out_shape=list(outputs),
         grid=(-(-count // lanes),),
-        interpret=platform.platform() == "cpu",
+        interpret=platform.backend() == "cpu",
         compiler_params=_compiler_params(lanes, wide),
         name="jaxode",
     )
-    return _once_alone(called)(*arrays, *given.tables)
+    return _first_order_only(called)(*arrays, *given.tables)
 
 
-def _once_alone(called: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+def _first_order_only(called: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
     """A kernel with an error of its own for second derivatives."""
     once = jax.custom_jvp(called)
 
@@ -170,9 +179,9 @@ def _once_alone(called: Callable[..., list[Array]]) -> Callable[..., list[Array]
     return once
 
 
-def reduced(
+def call_reducing_kernel(
     body: Callable[..., tuple[PyTree, PyTree]],
-    given: Given,
+    given: KernelInputs,
     ends: PyTree,
     totals: PyTree,
     count: int,
@@ -189,19 +198,19 @@ def reduced(
 
     def writing(block: Block, own: PyTree, shared: PyTree, tables: Any, refs: Any) -> None:
         found, sums = body(block, own, shared, tables)
-        for ref, x in zip(refs, jax.tree.leaves(found, is_leaf=is_cells), strict=False):
-            block.keep(ref, x)
+        for ref, x in zip(refs, jax.tree.leaves(found, is_leaf=is_lane_value), strict=False):
+            block.store(ref, x)
         # What fills up the last block has no part in a sum.
-        real = block.numbers < count
+        real = block.trajectories < count
         for ref, x in zip(
-            refs[len(of_each) :], jax.tree.leaves(sums, is_leaf=is_cells), strict=True
+            refs[len(of_each) :], jax.tree.leaves(sums, is_leaf=is_lane_value), strict=True
         ):
             whole = isinstance(x, LaneReduction)  # summed already, of lanes that were under way
-            block.total(ref, x if whole else chosen_each(real, x, zeros(x)))
+            block.store_sum(ref, x if whole else select_array(real, x, zeros_like(x)))
 
-    found = call(writing, given, outputs, count, lanes)
+    found = call_kernel(writing, given, outputs, count, lanes)
     kept = [
-        uncolumned(x[: like.size], count, like.shape)
+        from_columns(x[: like.size], count, like.shape)
         for x, like in zip(found, of_each, strict=False)
     ]
     sums = [
@@ -214,13 +223,13 @@ def reduced(
 
 def _compiler_params(lanes: int, wide: list[Array]) -> Any:
     """`wide`: the arrays that are kept whole."""
-    if platform.platform() == "tpu":
+    if platform.backend() == "tpu":
         return None
-    warps = lanes // _WARP
+    warps = lanes // _WARP_LANES
     if wide:
-        warps = min(lanes * wide[0].dtype.itemsize // _WARP_BYTES, _MOST_WARPS)
+        warps = min(lanes * wide[0].dtype.itemsize // _WARP_BYTES, _MAX_WARPS)
     return triton.CompilerParams(num_warps=max(warps, 1), num_stages=1)
 
 
-def _never_empty(x: Array) -> Array:
+def _at_least_one_element(x: Array) -> Array:
     return x if x.size else jnp.zeros((1,) * x.ndim, x.dtype)

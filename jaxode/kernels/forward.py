@@ -25,11 +25,11 @@ from ..integrate.step import (
 from ..problem.field import Field, Split
 from ..solvers.explicit.stage_loop import LoopedField
 from ..solvers.linear import WithJacobian
-from .blocks import Block, Given, call, filled_up, uncolumned
-from .lowering.block_arrays import kept_whole
-from .lowering.interpreter import in_lanes
-from .lowering.lane_loops import loop
-from .lowering.lane_scalars import Cell, LaneScalars, chosen, is_cells
+from .blocks import Block, KernelInputs, call_kernel, from_columns, pad_to_blocks
+from .lowering.block_arrays import stored_as_blocks
+from .lowering.interpreter import lower_to_lanes
+from .lowering.lane_loops import lane_while_loop
+from .lowering.lane_scalars import Element, LaneScalars, is_lane_value, select_element
 
 
 class Span(NamedTuple):
@@ -69,7 +69,7 @@ class KernelTrace(NamedTuple):
         return cls(arrays[0], arrays[1], tuple(arrays[2:]))
 
 
-def kept_carry(ensemble: Ensemble) -> tuple[jax.ShapeDtypeStruct, ...]:
+def stored_solver_state(ensemble: Ensemble) -> tuple[jax.ShapeDtypeStruct, ...]:
     """The arrays of a solver's carry that are logged."""
 
     def carry(problem: IVP, config: SolveConfig) -> Any:
@@ -78,10 +78,10 @@ def kept_carry(ensemble: Ensemble) -> tuple[jax.ShapeDtypeStruct, ...]:
 
     if ensemble.config.method.solver.stateless:
         return ()
-    return tuple(jax.tree.leaves(eqx.filter_eval_shape(carry, *one_of(ensemble))))
+    return tuple(jax.tree.leaves(eqx.filter_eval_shape(carry, *trajectory_shapes(ensemble))))
 
 
-def one_of(ensemble: Ensemble) -> tuple[IVP, SolveConfig]:
+def trajectory_shapes(ensemble: Ensemble) -> tuple[IVP, SolveConfig]:
     """The problem of one trajectory, with shapes in the place of what each has for itself."""
     rows = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), ensemble.per_trajectory
@@ -89,7 +89,7 @@ def one_of(ensemble: Ensemble) -> tuple[IVP, SolveConfig]:
     return ensemble.one(rows)
 
 
-def given_of(ensemble: Ensemble, lanes: int) -> tuple[PyTree, PyTree, Array]:
+def kernel_inputs(ensemble: Ensemble, lanes: int) -> tuple[PyTree, PyTree, Array]:
     """Own and shared parts without their times but with their spans, and the table of times."""
     own, shared = (
         (dataclasses.replace(part[0], ts=None), part[1])
@@ -99,23 +99,25 @@ def given_of(ensemble: Ensemble, lanes: int) -> tuple[PyTree, PyTree, Array]:
     span = Span(ts[..., 0], ts[..., -1], jnp.any(ts != ts[..., :1], axis=-1))
     if ts.ndim == 1:
         return (own, None), (shared, span), ts
-    return (own, span), (shared, None), filled_up(ts.T, lanes)
+    return (own, span), (shared, None), pad_to_blocks(ts.T, lanes)
 
 
-def field_in(ensemble: Ensemble, moving: tuple[PyTree, ...], still: tuple[PyTree, ...]) -> Field:
+def kernel_field(
+    ensemble: Ensemble, moving: tuple[PyTree, ...], still: tuple[PyTree, ...]
+) -> Field:
     """The field of `(problem, plan)` in these parts, with a loop over stages if it is a network's.
 
     Written out for each of the stages, a network is too much for a compiler.
     """
-    field = _combined(*moving, *still)
+    field = _field_of_parts(*moving, *still)
     shapes = [x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)]
     looped = ensemble.config.method.stepper.loops_over_stages
-    if not looped or isinstance(field, Split | WithJacobian) or not any(kept_whole(shapes)):
+    if not looped or isinstance(field, Split | WithJacobian) or not any(stored_as_blocks(shapes)):
         return field
-    return LoopedField(_combined, moving, still)
+    return LoopedField(_field_of_parts, moving, still)
 
 
-def _combined(*parts: PyTree) -> Field:
+def _field_of_parts(*parts: PyTree) -> Field:
     return packed_field(*eqx.combine(*parts))
 
 
@@ -126,10 +128,10 @@ class KernelRun(eqx.Module):
     lanes: int = eqx.field(static=True)
     rows: int = eqx.field(static=True, default=0)
 
-    def given(self) -> Given:
+    def given(self) -> KernelInputs:
         """What the kernel reads."""
-        own, shared, times = given_of(self.ensemble, self.lanes)
-        return Given(own, shared, (times,))
+        own, shared, times = kernel_inputs(self.ensemble, self.lanes)
+        return KernelInputs(own, shared, (times,))
 
     @property
     def saving(self) -> bool:
@@ -141,7 +143,7 @@ class KernelRun(eqx.Module):
         count, number = self.ensemble.count, self.ensemble.all_times.shape[-1]
         y0, t = self.ensemble.per_trajectory[0].y0, self.ensemble.all_times.dtype
         padded = -(-count // self.lanes) * self.lanes
-        ends = eqx.filter_eval_shape(self._end_of_one, *one_of(self.ensemble))
+        ends = eqx.filter_eval_shape(self._end_of_one, *trajectory_shapes(self.ensemble))
         outputs = [
             jax.ShapeDtypeStruct((max(x.size, 1), padded), x.dtype) for x in jax.tree.leaves(ends)
         ]
@@ -149,14 +151,17 @@ class KernelRun(eqx.Module):
         for x in jax.tree.leaves(values):
             shape = (number, max(x.size, 1), padded)
             outputs.append(jax.ShapeDtypeStruct(shape, x.dtype))
-        kept = (jax.ShapeDtypeStruct((2,), t), y0[0], *kept_carry(self.ensemble))
+        kept = (jax.ShapeDtypeStruct((2,), t), y0[0], *stored_solver_state(self.ensemble))
         for x in kept if self.rows else ():
             shape = (self.rows, max(x.size, 1), padded)
             outputs.append(jax.ShapeDtypeStruct(shape, x.dtype))
-        found = call(self.body, self.given(), outputs, count, self.lanes)
+        found = call_kernel(self.body, self.given(), outputs, count, self.lanes)
 
         (y1, t, counts), found = found[:3], found[3:]
-        y1, counts = uncolumned(y1, count, ends[0].shape), uncolumned(counts, count, ends[2].shape)
+        y1, counts = (
+            from_columns(y1, count, ends[0].shape),
+            from_columns(counts, count, ends[2].shape),
+        )
         leaves, treedef = jax.tree.flatten(values)
         saved = [
             jnp.moveaxis(x[..., :count], -1, 0).reshape(count, number, *like.shape)
@@ -180,11 +185,11 @@ class KernelRun(eqx.Module):
     ) -> None:
         """What one block does."""
         rows, span = own[0], own[1] or shared[1]
-        parts = _KernelParts(self, block, rows, shared[0], span, tables[0])
+        parts = KernelBlock(self, block, rows, shared[0], span, tables[0])
         values, log = outputs[3:], outputs[3 + len(jax.tree.leaves(self.values)) :]
-        leaves, treedef = jax.tree.flatten(parts.begun(), is_leaf=is_cells)
+        leaves, treedef = jax.tree.flatten(parts.begun(), is_leaf=is_lane_value)
 
-        def unfinished(state: list[LaneScalars]) -> Cell:
+        def unfinished(state: list[LaneScalars]) -> Element:
             moving, _ = jax.tree.unflatten(treedef, state)
             return parts.under_way(moving)
 
@@ -195,11 +200,13 @@ class KernelRun(eqx.Module):
             if self.rows:
                 parts.log(KernelTrace.of(log), accept, step)
             reader = parts.write(values, accept, reader, step) if self.saving else reader
-            return jax.tree.leaves((after, reader), is_leaf=is_cells)
+            return jax.tree.leaves((after, reader), is_leaf=is_lane_value)
 
-        moving, reader = jax.tree.unflatten(treedef, loop(unfinished, advance, leaves, self.lanes))
+        moving, reader = jax.tree.unflatten(
+            treedef, lane_while_loop(unfinished, advance, leaves, self.lanes)
+        )
         for ref, end in zip(outputs[:3], parts.end(moving, reader), strict=True):
-            block.keep(ref, end)
+            block.store(ref, end)
         if self.saving:
             parts.fill(values, reader)
 
@@ -217,7 +224,7 @@ class KernelRun(eqx.Module):
         """What is saved at one time of one trajectory, its shapes."""
         if not self.saving:
             return ()
-        return eqx.filter_eval_shape(self._first_of_one, *one_of(self.ensemble))
+        return eqx.filter_eval_shape(self._first_of_one, *trajectory_shapes(self.ensemble))
 
     def end_of(
         self, moving: IntegratorState, span: Span, reader: KernelSavePoint | None
@@ -233,7 +240,7 @@ class KernelRun(eqx.Module):
         return end.y, end.t, jnp.stack([status, end.num_steps, end.num_accepted, *more])
 
 
-class _KernelParts(NamedTuple):
+class KernelBlock(NamedTuple):
     """What the lanes of a block have, and what they do in turn."""
 
     run: KernelRun
@@ -250,7 +257,7 @@ class _KernelParts(NamedTuple):
             return function(*eqx.combine(rows, shared), span, *rest)
 
         def called(*rest: Any) -> Any:
-            walked = in_lanes(one, self.block.lanes)
+            walked = lower_to_lanes(one, self.block.lanes)
             return walked(self.rows, self.shared, self.span, *rest)
 
         return called
@@ -269,7 +276,7 @@ class _KernelParts(NamedTuple):
 
         reader: Any = ()
         if self.run.saving:
-            count, ordered = LaneScalars.known(1, jnp.int32), LaneScalars.known(True)
+            count, ordered = LaneScalars.constant(1, jnp.int32), LaneScalars.constant(True)
             reader = KernelSavePoint(count, self.time(count, self.direction()), ordered)
         return self.lanewise(one)(), reader
 
@@ -277,13 +284,13 @@ class _KernelParts(NamedTuple):
         """The sign of each lane's span."""
         return self.lanewise(lambda problem, config, span: span.direction)()
 
-    def under_way(self, moving: IntegratorState) -> Cell:
+    def under_way(self, moving: IntegratorState) -> Element:
         """Which lanes have another step to attempt."""
 
         def one(problem: IVP, config: SolveConfig, span: Span, moving: IntegratorState) -> Array:
             return under_way(config.method, moving, span.direction, span.t1)
 
-        return self.lanewise(one)(moving).one()
+        return self.lanewise(one)(moving).item()
 
     def attempt(self, moving: IntegratorState, reader: Any) -> tuple[IntegratorState, Any]:
         """A step of every lane."""
@@ -295,7 +302,7 @@ class _KernelParts(NamedTuple):
             if self.run.saving and config.method.solver.evaluations.inside:
                 end = step_end(moving, span.direction, span.t1)
                 inside = span.direction * (reader.t - end) < 0
-            field, method = field_in(self.run.ensemble, (), ((problem, config),)), config.method
+            field, method = kernel_field(self.run.ensemble, (), ((problem, config),)), config.method
             stepped = attempt_step(method, field, moving, span.direction, span.t1, lambda _: inside)
             return stepped[0], stepped[1]._replace(before=None, residuals=())
 
@@ -304,7 +311,7 @@ class _KernelParts(NamedTuple):
     def time(self, count: LaneScalars, direction: LaneScalars) -> LaneScalars:
         """The time after `count` written ones; after all of them, one that is never reached."""
         index = count.vector(self.block.lanes)
-        time = self.block.entry(self.times, jnp.minimum(index, self.number - 1))
+        time = self.block.load_entry(self.times, jnp.minimum(index, self.number - 1))
         sign = direction.vector(self.block.lanes)
         return LaneScalars.of(
             [jnp.where(index > self.number - 1, sign * jnp.inf, time)], (), time.dtype
@@ -312,24 +319,24 @@ class _KernelParts(NamedTuple):
 
     def write(self, outputs: Any, accept: Array, reader: Any, step: Any) -> KernelSavePoint:
         """Write every time that the accepted steps have reached."""
-        leaves, treedef = jax.tree.flatten(reader, is_leaf=is_cells)
+        leaves, treedef = jax.tree.flatten(reader, is_leaf=is_lane_value)
 
-        def reached(state: list[LaneScalars]) -> Cell:
+        def reached(state: list[LaneScalars]) -> Element:
             def one(t: Array, step: Any) -> Array:
                 return step.direction * t <= step.direction * step.t1
 
-            here = in_lanes(one, self.block.lanes)(jax.tree.unflatten(treedef, state).t, step)
+            here = lower_to_lanes(one, self.block.lanes)(jax.tree.unflatten(treedef, state).t, step)
             return accept & here.vector(self.block.lanes)
 
         def put(mask: Array, state: list[LaneScalars]) -> list[LaneScalars]:
             reader = jax.tree.unflatten(treedef, state)
             index = reader.count.vector(self.block.lanes)
-            value = jax.tree.leaves(self.value(reader, step), is_leaf=is_cells)
+            value = jax.tree.leaves(self.value(reader, step), is_leaf=is_lane_value)
             for ref, x in zip(outputs, value, strict=False):
-                self.block.put(ref, mask, index, x.flat())
-            return jax.tree.leaves(self.after(reader, step), is_leaf=is_cells)
+                self.block.store_row(ref, mask, index, x.flat())
+            return jax.tree.leaves(self.after(reader, step), is_leaf=is_lane_value)
 
-        return jax.tree.unflatten(treedef, loop(reached, put, leaves, self.block.lanes))
+        return jax.tree.unflatten(treedef, lane_while_loop(reached, put, leaves, self.block.lanes))
 
     def value(self, reader: Any, step: Any) -> PyTree:
         """What is saved at the readers' times."""
@@ -343,23 +350,25 @@ class _KernelParts(NamedTuple):
 
     def after(self, reader: Any, step: Any) -> KernelSavePoint:
         """The readers with one time more behind them."""
-        following = self.time(_plus_one(reader.count), step.direction)
+        following = self.time(_increment(reader.count), step.direction)
 
         def one(reader: KernelSavePoint, following: Array, step: Any) -> KernelSavePoint:
             ordered = reader.ordered & in_order(step, reader.t, following)
             return KernelSavePoint(reader.count + 1, following, ordered)
 
-        return in_lanes(one, self.block.lanes)(reader, following, step)
+        return lower_to_lanes(one, self.block.lanes)(reader, following, step)
 
     def log(self, outputs: KernelTrace, accept: Array, step: Any) -> None:
         """Write the accepted steps down."""
         index = step.index.vector(self.block.lanes)
-        self.block.put(outputs.clock, accept, index, [step.t.one(), step.h.one()])
-        self.block.put(outputs.y, accept, index, step.y.flat())
+        self.block.store_row(outputs.clock, accept, index, [step.t.item(), step.h.item()])
+        self.block.store_row(outputs.y, accept, index, step.y.flat())
         for ref, x in zip(
-            outputs.solver_state, jax.tree.leaves(step.solver_state, is_leaf=is_cells), strict=False
+            outputs.solver_state,
+            jax.tree.leaves(step.solver_state, is_leaf=is_lane_value),
+            strict=False,
         ):
-            self.block.put(ref, accept, index, x.flat())
+            self.block.store_row(ref, accept, index, x.flat())
 
     def end(
         self, moving: IntegratorState, reader: Any
@@ -380,14 +389,16 @@ class _KernelParts(NamedTuple):
             return step_reader(problem, config).fn(span.t0, problem.y0), span.t0
 
         values, t0 = self.lanewise(one)()
-        leaves = jax.tree.leaves(values, is_leaf=is_cells)
+        leaves = jax.tree.leaves(values, is_leaf=is_lane_value)
         first = t0.vector(self.block.lanes)
 
         def put(mask: Array, index: Array) -> None:
-            same = self.block.entry(self.times, index) == first
+            same = self.block.load_entry(self.times, index) == first
             for ref, x in zip(outputs, leaves, strict=False):
                 nothing = missing_value(x.dtype)
-                self.block.put(ref, mask, index, [chosen(same, c, nothing) for c in x.flat()])
+                self.block.store_row(
+                    ref, mask, index, [select_element(same, c, nothing) for c in x.flat()]
+                )
 
         def turn(index: Array) -> Array:
             put(index < self.number, jnp.minimum(index, self.number - 1))
@@ -399,5 +410,5 @@ class _KernelParts(NamedTuple):
         lax.while_loop(lambda index: jnp.min(index) < self.number, turn, written)
 
 
-def _plus_one(count: LaneScalars) -> LaneScalars:
-    return LaneScalars.of([count.one() + count.dtype.type(1)], (), count.dtype)
+def _increment(count: LaneScalars) -> LaneScalars:
+    return LaneScalars.of([count.item() + count.dtype.type(1)], (), count.dtype)

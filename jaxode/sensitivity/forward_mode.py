@@ -39,7 +39,9 @@ class Forward(eqx.Module):
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Run all of `ensemble`; JAX differentiates the run."""
         run = BatchRun(ensemble, tile)
-        return _finished(run.close(tiles.run(run.work(), tile, (run.open(), None))))
+        return _finished(
+            run.gather_results(tiles.run(run.lane_program(), tile, (run.initial_record(), None)))
+        )
 
     def in_kernel(self, ensemble: Ensemble, tile: LaneTile, engine: KernelPolicy) -> Result:
         """**Raises:** `NoKernelError`: there is none."""

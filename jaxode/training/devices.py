@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
-from ..batch.sharding import axes_of_mesh, devices_of, find_sharding, place
+from ..batch.sharding import find_sharding, mesh_axes, num_shards, reshard_arrays
 from ..problem.errors import DataError
 
 
@@ -21,7 +21,7 @@ def over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Calla
     """
     sharding = find_sharding(sharding, [])
     assert sharding is not None
-    axes, devices = axes_of_mesh(sharding), devices_of(sharding)
+    axes, devices = mesh_axes(sharding), num_shards(sharding)
     if samples % devices:
         raise DataError(f"{devices} devices cannot share {samples} samples evenly")
 
@@ -40,8 +40,8 @@ def over_devices(value_and_grad: Callable, sharding: Any, samples: int) -> Calla
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        whole = place((arrays, key), sharding, PartitionSpec())
-        return share(whole[0], place(batch, sharding, PartitionSpec(axes)), whole[1])
+        whole = reshard_arrays((arrays, key), sharding, PartitionSpec())
+        return share(whole[0], reshard_arrays(batch, sharding, PartitionSpec(axes)), whole[1])
 
     return together
 

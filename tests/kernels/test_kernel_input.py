@@ -87,7 +87,9 @@ def test_a_kernel_that_cannot_be_is_refused_by_name(name):
 @pytest.mark.parametrize("name", ["an operation", "an iteration", "weights", "forward"])
 def test_auto_runs_without_one_and_says_why(name, monkeypatch):
     options, _ = REFUSED[name]
-    monkeypatch.setattr(dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel)))
+    monkeypatch.setattr(
+        dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel))
+    )
     sol = solve(kernel="auto", **options)
     assert sol.stats.engine.startswith("xla: ")
     np.testing.assert_allclose(sol.y1, solve(kernel=False, **options).y1, rtol=1e-12)
@@ -95,7 +97,9 @@ def test_auto_runs_without_one_and_says_why(name, monkeypatch):
 
 @pytest.mark.parametrize(("options", "size"), [({}, 72), ({"solver": "rodas5p"}, 40)])
 def test_auto_leaves_states_that_fit_no_registers(options, size, monkeypatch):
-    monkeypatch.setattr(dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel)))
+    monkeypatch.setattr(
+        dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel))
+    )
     y0 = jnp.ones((3, size // 8))
     assert solve(y0=y0[:, 1:], **options).stats.engine == "kernel"
     engine_of = solve(y0=y0, **options).stats.engine
@@ -105,10 +109,10 @@ def test_auto_leaves_states_that_fit_no_registers(options, size, monkeypatch):
 
 def test_auto_takes_a_kernel_on_a_gpu_alone(monkeypatch):
     auto = dispatch.find_kernel_policy("auto", None)
-    monkeypatch.setattr(dispatch, "MEASURED", True)
+    monkeypatch.setattr(dispatch, "MEASURED_ON_GPU", True)
     assert not auto.use_kernel
     assert solve(kernel="auto").stats.engine == "xla"
-    monkeypatch.setattr(dispatch.platform, "platform", lambda: "gpu")
+    monkeypatch.setattr(dispatch.platform, "backend", lambda: "gpu")
     assert auto.use_kernel
     assert not dispatch.find_kernel_policy(False, None).use_kernel
 
@@ -125,7 +129,9 @@ def test_gradients_by_times_are_refused():
 
 
 def test_auto_takes_gradients_in_tiles_that_no_kernel_has(monkeypatch):
-    monkeypatch.setattr(dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel)))
+    monkeypatch.setattr(
+        dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel))
+    )
 
     def loss(t, kernel):
         return jnp.sum(solve(ts=jnp.array([0.0, t]), kernel=kernel).y1 ** 2)
@@ -135,7 +141,9 @@ def test_auto_takes_gradients_in_tiles_that_no_kernel_has(monkeypatch):
 
 
 def test_an_index_whose_gradient_has_no_kernel(monkeypatch):
-    monkeypatch.setattr(dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel)))
+    monkeypatch.setattr(
+        dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel))
+    )
 
     def field(t, y, args):
         return -y.at[(y[0] > 0.5).astype(int)].get(mode="fill") * y

@@ -1,4 +1,4 @@
-"""A program of one trajectory, walked through with cells in the place of numbers."""
+"""A program of one trajectory, walked through with elements in the place of numbers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,11 +10,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
 from . import arithmetic, block_ops, indexing, loops, shape_ops
-from .lane_scalars import LaneScalars, at_once, aval_of, is_cells
-from .unsupported import NoKernelError, place_of, refuse_extended
+from .lane_scalars import LaneScalars, aval_of, evaluate_now, is_lane_value
+from .unsupported import NoKernelError, refuse_extended, source_location
 
 # What changes nothing inside a kernel.
-_NOTHING = {
+_IDENTITIES = {
     "optimization_barrier",
     "copy",
     "copy_p",
@@ -32,11 +32,11 @@ _CALLS = {
     "custom_lin": "jaxpr",
 }
 # Operations of one step that are written out: with more, a kernel takes minutes to compile.
-MOST = 30_000
+MAX_OPERATIONS = 30_000
 _RULES = {**arithmetic.RULES, **shape_ops.RULES, **indexing.RULES}
 
 
-def in_lanes(
+def lower_to_lanes(
     function: Callable[..., PyTree], lanes: int, mask: Array | None = None
 ) -> Callable[..., PyTree]:
     """`function` of one trajectory, on arrays taken apart.
@@ -46,16 +46,16 @@ def in_lanes(
     """
 
     def called(*args: PyTree) -> PyTree:
-        leaves, treedef = jax.tree.flatten(args, is_leaf=is_cells)
-        given = [x for x in leaves if is_cells(x)]
+        leaves, treedef = jax.tree.flatten(args, is_leaf=is_lane_value)
+        given = [x for x in leaves if is_lane_value(x)]
 
         def plain(arrays: list[Any]) -> PyTree:
             left = iter(arrays)
-            whole = [next(left) if is_cells(x) else x for x in leaves]
+            whole = [next(left) if is_lane_value(x) else x for x in leaves]
             return function(*jax.tree.unflatten(treedef, whole))
 
         program, shapes = jax.make_jaxpr(plain, return_shape=True)([x.struct() for x in given])
-        outputs = Interpreter(lanes, mask).closed(program, given)
+        outputs = Interpreter(lanes, mask).evaluate_closed(program, given)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return called
@@ -69,24 +69,26 @@ class Interpreter:
         self.calls: list[JaxprEqn] = []  # the calls that it is inside of
         self.operations = 0
 
-    def place(self, equation: JaxprEqn) -> str:
+    def location(self, equation: JaxprEqn) -> str:
         """Where in the user's code an equation is from, or the call that it is inside of."""
-        return next(filter(None, map(place_of, [equation, *self.calls[::-1]])), "")
+        return next(filter(None, map(source_location, [equation, *self.calls[::-1]])), "")
 
-    def spend(self, operations: int, equation: JaxprEqn) -> None:
+    def count_operations(self, operations: int, equation: JaxprEqn) -> None:
         """Count what is written out. **Raises:** `NoKernelError` where it is too much."""
         self.operations += operations
-        if self.operations > MOST:
-            raise NoKernelError(f"a step of over {MOST} operations{self.place(equation)}")
+        if self.operations > MAX_OPERATIONS:
+            raise NoKernelError(
+                f"a step of over {MAX_OPERATIONS} operations{self.location(equation)}"
+            )
 
-    def closed(self, program: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
+    def evaluate_closed(self, program: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of a program, given its inputs."""
         for c in program.consts:
             refuse_extended(getattr(c, "dtype", None))
-        consts = [LaneScalars.known(np.asarray(c)) for c in program.consts]
-        return self.open(program.jaxpr, consts, inputs)
+        consts = [LaneScalars.constant(np.asarray(c)) for c in program.consts]
+        return self.evaluate(program.jaxpr, consts, inputs)
 
-    def open(
+    def evaluate(
         self, program: Jaxpr, consts: Sequence[LaneScalars], inputs: Sequence[Any]
     ) -> list[Any]:
         """The same, of a program whose constants are given apart."""
@@ -95,49 +97,51 @@ class Interpreter:
 
         def read(x: Any) -> Any:
             return (
-                LaneScalars.known(x.val, aval_of(x).dtype) if isinstance(x, Literal) else found[x]
+                LaneScalars.constant(x.val, aval_of(x).dtype)
+                if isinstance(x, Literal)
+                else found[x]
             )
 
         for equation in program.eqns:
-            outputs = self.equation(equation, [read(x) for x in equation.invars])
+            outputs = self.evaluate_equation(equation, [read(x) for x in equation.invars])
             found.update(zip(equation.outvars, outputs, strict=True))
         return [read(x) for x in program.outvars]
 
-    def equation(self, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    def evaluate_equation(self, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
         """The outputs of one equation. **Raises:** `NoKernelError` if it has no rule."""
         name = equation.primitive.name
-        if name in _NOTHING:
+        if name in _IDENTITIES:
             return inputs
         if name in _CALLS:
-            return self.call(equation, equation.params[_CALLS[name]], inputs)
+            return self.evaluate_call(equation, equation.params[_CALLS[name]], inputs)
         if equation.effects:
-            raise NoKernelError(f"{name!r} does more than compute{self.place(equation)}")
+            raise NoKernelError(f"{name!r} does more than compute{self.location(equation)}")
         for x in equation.outvars:
-            refuse_extended(aval_of(x).dtype, self.place(equation))
+            refuse_extended(aval_of(x).dtype, self.location(equation))
         if not all(isinstance(x, LaneScalars) for x in inputs):
-            return block_ops.applied(self, equation, inputs)
+            return block_ops.apply_block_rule(self, equation, inputs)
         if name in loops.RULES:
             return loops.RULES[name](self, equation, inputs)
-        if name not in _RULES and all(x.is_known for x in inputs):
-            return known(equation, inputs)
+        if name not in _RULES and all(x.is_constant for x in inputs):
+            return evaluate_constants(equation, inputs)
         if name not in _RULES:
-            raise NoKernelError(f"{name!r} has no rule there{self.place(equation)}")
+            raise NoKernelError(f"{name!r} has no rule there{self.location(equation)}")
         return _RULES[name](self, equation, inputs)
 
-    def call(self, equation: JaxprEqn, inner: Any, inputs: Sequence[Any]) -> list[Any]:
+    def evaluate_call(self, equation: JaxprEqn, inner: Any, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of a program that an equation calls."""
         self.calls.append(equation)
         closed = isinstance(inner, ClosedJaxpr)
-        found = self.closed(inner, inputs) if closed else self.open(inner, [], inputs)
+        found = self.evaluate_closed(inner, inputs) if closed else self.evaluate(inner, [], inputs)
         self.calls.pop()
         return found
 
 
-def known(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
+def evaluate_constants(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of an equation all of whose inputs are numbers."""
-    found = at_once(
-        lambda *x: equation.primitive.bind(*x, **equation.params), *(x.cells for x in inputs)
+    found = evaluate_now(
+        lambda *x: equation.primitive.bind(*x, **equation.params), *(x.elements for x in inputs)
     )
     return [
-        LaneScalars.known(x) for x in (found if equation.primitive.multiple_results else [found])
+        LaneScalars.constant(x) for x in (found if equation.primitive.multiple_results else [found])
     ]

@@ -3,6 +3,6 @@
 import jax
 
 
-def platform() -> str:
+def backend() -> str:
     """The name of the backend; on "cpu" kernels have no compiler, and JAX carries them out."""
     return jax.default_backend()

@@ -20,7 +20,7 @@ _LIBRARIES = tuple(
 )
 
 
-def place_of(equation: JaxprEqn) -> str:
+def source_location(equation: JaxprEqn) -> str:
     """(file.py:12), the innermost line of the user's that the equation is from; else nothing."""
     frames: Any = getattr(equation.source_info.traceback, "frames", ())
     for frame in frames:

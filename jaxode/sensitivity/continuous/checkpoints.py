@@ -103,7 +103,7 @@ class Segments(eqx.Module):
             index = turn.steps.index
             due = (index % self.length == 0) & (turn.numbers < count)
             row = jnp.minimum(index // self.length, self.rows)
-            return tile.put(kept, due, (turn.numbers, row), SavedStates.of(turn.lanes.moving))
+            return tile.put(kept, due, (turn.numbers, row), SavedStates.of(turn.lanes.integrator))
 
         return write
 

@@ -56,8 +56,8 @@ def _run(
     if segments is not None:
         kept = segments.blank(forward_shapes(ensemble), ensemble.count)
         keep = segments.write_lanes(tile, ensemble.count)
-    ended = tiles.run(run.work(keep), tile, (run.open(), kept))
-    return run.close(ended), ended.record[1]
+    ended = tiles.run(run.lane_program(keep), tile, (run.initial_record(), kept))
+    return run.gather_results(ended), ended.record[1]
 
 
 @_continuous.def_fwd

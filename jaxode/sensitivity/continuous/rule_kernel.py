@@ -11,11 +11,11 @@ from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...kernels import blocks
-from ...kernels.blocks import Block, Given
+from ...kernels.blocks import Block, KernelInputs
 from ...kernels.dispatch import KernelPolicy, check_solver, kernel_refusal
 from ...kernels.forward import KernelRun
-from ...kernels.lowering.block_arrays import kept_whole
-from ...kernels.lowering.interpreter import in_lanes
+from ...kernels.lowering.block_arrays import stored_as_blocks
+from ...kernels.lowering.interpreter import lower_to_lanes
 from ...kernels.lowering.unsupported import NoKernelError
 from ..ad_direction import forwards_after
 from .backward import AdjointSolve
@@ -39,7 +39,9 @@ def solve_in_kernel(
         raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
     if number > MOST_TIMES:
         raise NoKernelError(f"the adjoint jumps at {number} times (at most {MOST_TIMES})")
-    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
+    if any(
+        stored_as_blocks([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])
+    ):
         raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
     check_solver(backwards.solver, 2 * size)
     return reading_after(ensemble, lambda states: _continuous(states, tile, backwards, engine))
@@ -105,8 +107,10 @@ def walked_in_kernel(walk: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
         return (a, g, ended.astype(jnp.int32)), total  # no kernel writes booleans everywhere
 
     def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
-        return in_lanes(one, lanes)(own, shared)
+        return lower_to_lanes(one, lanes)(own, shared)
 
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
     ends, total = eqx.filter_eval_shape(one, first, shared)
-    return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)
+    return blocks.call_reducing_kernel(
+        body, KernelInputs(own, shared, ()), ends, total, count, lanes
+    )

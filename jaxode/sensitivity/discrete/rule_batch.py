@@ -26,7 +26,7 @@ def solve_batch_discrete(
     `Discrete` has it.
     """
     run = BatchRun(ensemble, tile)
-    return run.close(tiles.run(run.work(), tile, (run.open(), None)))
+    return run.gather_results(tiles.run(run.lane_program(), tile, (run.initial_record(), None)))
 
 
 @solve_batch_discrete.def_fwd
@@ -62,7 +62,7 @@ def logged(
     ensemble: Ensemble, tile: LaneTile, states: bool, memory: int | str | None = None
 ) -> tuple[Result, Any]:
     """The forward run, and what is kept of it."""
-    result, log = BatchCheckpointer.of(ensemble, tile, states, memory).run()
+    result, log = BatchCheckpointer.create(ensemble, tile, states, memory).run()
     return result, (log, result.status, result.stats.num_accepted, result.log)
 
 

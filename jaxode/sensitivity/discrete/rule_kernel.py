@@ -92,7 +92,7 @@ def _check_options(perturbed: PyTree) -> None:
     """**Raises:** `NoKernelError` for gradients that no kernel has."""
     if perturbed.per_trajectory[0].ts or perturbed.shared[0].ts:
         raise NoKernelError("gradients by ts are not taken there")
-    if platform.platform() == "tpu":
+    if platform.backend() == "tpu":
         raise NoKernelError("a TPU writes at no index per lane, as a log of steps needs")
 
 
