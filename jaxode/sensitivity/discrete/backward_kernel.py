@@ -14,7 +14,7 @@ from ...integrate.ensemble import Ensemble, first_values
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
 from ...kernels.blocks import Block, KernelInputs, call_reducing_kernel, pad_to_blocks
-from ...kernels.forward import KernelTrace, Span, kernel_field, kernel_inputs, stored_solver_state
+from ...kernels.inputs import KernelTrace, Span, kernel_field, kernel_inputs, stored_solver_state
 from ...kernels.lowering.block_arrays import LaneReduction, SharedMatrix
 from ...kernels.lowering.interpreter import lower_to_lanes
 from ...kernels.lowering.lane_loops import lane_while_loop

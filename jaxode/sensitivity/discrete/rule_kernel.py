@@ -12,7 +12,8 @@ from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...kernels.dispatch import KernelPolicy, kernel_refusal
-from ...kernels.forward import KernelRun, KernelTrace
+from ...kernels.forward import KernelRun
+from ...kernels.inputs import KernelTrace
 from ...kernels.lowering import platform
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.status import Status
