@@ -58,9 +58,9 @@ def check_memory(bytes_each: dict[str, int], count: int) -> None:
     sizes = {name: format_bytes(count * size) for name, size in bytes_each.items()}
     shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
     raise OutOfMemoryError(
-        f"{count} trajectories need {needed} bytes, {format_bytes(needed)} ({shown}), and the machine "
-        f"has {format_bytes(available)}: save fewer times or a function of the state, or solve in "
-        "parts"
+        f"{count} trajectories need {needed} bytes, {format_bytes(needed)} ({shown}), and the "
+        f"machine has {format_bytes(available)}: save fewer times or a function of the state, "
+        "or solve in parts"
     )
 
 

@@ -134,13 +134,13 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "complex numbers": (lambda x: jnp.exp(1j * x).real, "complex numbers"),
     "bits of another width": (
         lambda x: jax.lax.bitcast_convert_type(x, jnp.int32).astype(float),
-        "the bits of a number as many",
+        "a bit cast that changes the shape",
     ),
     "many tables": (
         lambda x: sum(jnp.arange(200.0)[(k * x).astype(int)] for k in range(60)),
         "a step of over 30000 operations",
     ),
-    "a long loop": (lambda x: jax.lax.fori_loop(0, 999, lambda i, x: x + i, x), "of 999 turns"),
+    "a long loop": (lambda x: jax.lax.fori_loop(0, 999, lambda i, x: x + i, x), "of 999 iterations"),
     "a long table": (lambda x: jnp.ones(999)[x[0].astype(int)], "an index into 999 places"),
     "too much": (lambda x: jnp.outer(x, jnp.ones(9999)).sum(), "a step of over 30000 operations"),
 }

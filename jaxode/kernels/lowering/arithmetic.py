@@ -1,4 +1,4 @@
-"""Operations on numbers, one by one, and sums of them."""
+"""Rules for elementwise operations, reductions and matrix products on scalarised arrays."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ from .lane_scalars import (
 )
 from .unsupported import NoKernelError
 
-# What kernels have an instruction or a library function for.
+# Primitives for which kernels have an instruction or a library function.
 ELEMENTWISE = {
     *(
         "abs",
@@ -44,7 +44,7 @@ ELEMENTWISE = {
     *("convert_element_type", "bitcast_convert_type", "logistic", "is_finite", "nextafter"),
     *("one_minus_square", "population_count", "clz", "lt_to", "le_to", "eq_to"),
 }
-# What differs from these in nothing that a kernel sees, and has no rule there.
+# Primitives that a kernel replaces by equivalent ones, which have a lowering there.
 EQUIVALENT_PRIMITIVES = {
     "add_any": lax.add_p,
     "lt_to": lax.lt_p,
@@ -56,28 +56,28 @@ EQUIVALENT_PRIMITIVES = {
 def elementwise(
     interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
 ) -> list[LaneScalars]:
-    """An operation on each number."""
+    """Apply an operation element by element."""
     out = output_aval(equation)
     interpreter.count_operations(out.size, equation)
     if any(np.issubdtype(x.dtype, np.complexfloating) for x in (out, *inputs)):
         raise NoKernelError(f"complex numbers{interpreter.location(equation)}")
     if equation.primitive.name == "bitcast_convert_type" and out.shape != inputs[0].shape:
-        raise NoKernelError(f"the bits of a number as many{interpreter.location(equation)}")
-    spread_out = [np.broadcast_to(x.elements, out.shape) for x in inputs]
+        raise NoKernelError(f"a bit cast that changes the shape{interpreter.location(equation)}")
+    broadcast = [np.broadcast_to(x.elements, out.shape) for x in inputs]
     dtypes = [x.dtype for x in inputs]
 
-    def one(*elements: Element) -> Element:
+    def apply(*elements: Element) -> Element:
         typed = [d.type(c) if is_constant(c) else c for c, d in zip(elements, dtypes, strict=True)]
         return apply_primitive(equation.primitive, equation.params, typed, interpreter.lanes)
 
-    values = [one(*elements) for elements in zip(*(x.flat for x in spread_out), strict=True)]
+    values = [apply(*elements) for elements in zip(*(x.flat for x in broadcast), strict=True)]
     return [LaneScalars.of(values, out.shape, out.dtype)]
 
 
 def apply_primitive(
     primitive: Primitive, params: dict[str, Any], elements: Sequence[Element], lanes: int
 ) -> Element:
-    """An operation on elements; nothing is multiplied by one or zero, nor added to zero."""
+    """Apply a primitive to elements; products with 0 or 1 and sums with 0 are simplified."""
     name = primitive.name
     if all(is_constant(c) for c in elements):
         return _evaluate_constants(primitive, params, elements)
@@ -97,7 +97,7 @@ def apply_primitive(
     return primitive.bind(*elements, **params)
 
 
-# NumPy does these a thousand times as fast as JAX does one operation.
+# NumPy evaluates these a thousand times faster than JAX dispatches one operation.
 _NUMPY_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "sub": np.subtract,
@@ -122,7 +122,7 @@ _NUMPY_FUNCTIONS: dict[str, Callable[..., Any]] = {
 def _evaluate_constants(
     primitive: Primitive, params: dict[str, Any], numbers: Sequence[Element]
 ) -> Element:
-    """The operation on numbers that are known."""
+    """Evaluate a primitive on constants."""
     if primitive.name in _NUMPY_FUNCTIONS:
         with np.errstate(all="ignore"):
             return _NUMPY_FUNCTIONS[primitive.name](*numbers)
@@ -137,15 +137,18 @@ def _equals_constant(element: Element, number: int) -> bool:
 
 
 def select(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """`select_n`: of each number that of the case which is asked for."""
+    """Apply `select_n`: for each element, that of the selected case."""
     which, *cases = inputs
     out = cases[0]
     interpreter.count_operations(out.elements.size * (len(cases) - 1), equation)
-    asked = list(np.broadcast_to(which.elements, out.shape).flat)
+    selectors = list(np.broadcast_to(which.elements, out.shape).flat)
     values = out.flat()
     for k, case in enumerate(cases[1:], 1):
-        masks = asked if which.dtype == bool else [element >= k for element in asked]
-        values = [select_element(*three) for three in zip(masks, case.flat(), values, strict=True)]
+        masks = selectors if which.dtype == bool else [element >= k for element in selectors]
+        values = [
+            select_element(*mask_new_old)
+            for mask_new_old in zip(masks, case.flat(), values, strict=True)
+        ]
     return [LaneScalars.of(values, out.shape, out.dtype)]
 
 
@@ -156,14 +159,14 @@ def _fold(interpreter: Any, primitive: Primitive, elements: Sequence[Element]) -
 
 
 def _clip_to_dtype(number: Any, dtype: Any) -> Any:
-    """The number, or of an infinite one the furthest that integers have."""
+    """Return the number; an infinite one becomes the extreme of an integer dtype."""
     if not np.issubdtype(dtype, np.integer) or np.isfinite(number):
         return number
     return np.iinfo(dtype).max if number > 0 else np.iinfo(dtype).min
 
 
 def reduction(primitive: Primitive, empty: Any) -> Callable[..., list[LaneScalars]]:
-    """A sum over axes, by `primitive`; that of nothing is `empty`."""
+    """Return the rule of a reduction over axes by `primitive`; an empty one gives `empty`."""
 
     def rule(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
         (x,), axes, out = inputs, tuple(equation.params["axes"]), output_aval(equation)
@@ -187,7 +190,7 @@ def reduction(primitive: Primitive, empty: Any) -> Callable[..., list[LaneScalar
 
 
 def dot(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """A product of matrices, written out."""
+    """Apply `dot_general`, unrolled to products and sums of elements."""
     (over_a, over_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
     out = output_aval(equation)
     a, b = (
@@ -212,7 +215,7 @@ def _cast(element: Element, out: Any) -> Element:
 
 
 def _matrices(x: np.ndarray, over: Any, batch: Any, first: bool) -> np.ndarray:
-    """As (batch, rows, inner), or (batch, inner, columns)."""
+    """Arrange as `(batch, rows, inner)`, or as `(batch, inner, columns)` unless `first`."""
     rest = [i for i in range(x.ndim) if i not in (*over, *batch)]
     sizes = [int(np.prod([x.shape[i] for i in axes], dtype=int)) for axes in (batch, rest, over)]
     if first:
@@ -221,30 +224,30 @@ def _matrices(x: np.ndarray, over: Any, batch: Any, first: bool) -> np.ndarray:
 
 
 def arg_extreme(sign: int) -> Callable[..., list[LaneScalars]]:
-    """Where along an axis the largest (`sign` 1) or smallest number is, the first of equals."""
+    """Return the rule of `argmax` (`sign` 1) or `argmin`: the first index of equal extremes."""
 
     def rule(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
         (x,), (axis,) = inputs, equation.params["axes"]
         out, better = output_aval(equation), lax.gt_p if sign > 0 else lax.lt_p
         rows = np.moveaxis(x.elements, axis, -1).reshape(-1, x.shape[axis])
         interpreter.count_operations(3 * x.elements.size, equation)
-        values, numbers = [], np.issubdtype(x.dtype, np.inexact)
+        values, inexact = [], np.issubdtype(x.dtype, np.inexact)
         for row in rows:
-            best, place = row[0], out.dtype.type(0)
+            best, index = row[0], out.dtype.type(0)
             for k, element in enumerate(row[1:], 1):
-                found = apply_primitive(better, {}, [element, best], interpreter.lanes)
-                if numbers:  # what is no number counts as the furthest
-                    found = found | ((element != element) & (best == best))
-                best = select_element(found, element, best)
-                place = select_element(found, jnp.asarray(k, out.dtype), place)
-            values.append(place)
+                better_here = apply_primitive(better, {}, [element, best], interpreter.lanes)
+                if inexact:  # NaN counts as the extreme
+                    better_here = better_here | ((element != element) & (best == best))
+                best = select_element(better_here, element, best)
+                index = select_element(better_here, jnp.asarray(k, out.dtype), index)
+            values.append(index)
         return [LaneScalars.of(values, out.shape, out.dtype)]
 
     return rule
 
 
 def cumulative(primitive: Primitive) -> Callable[..., list[LaneScalars]]:
-    """Sums of all numbers up to each along an axis."""
+    """Return the rule of a cumulative reduction along an axis."""
 
     def rule(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
         (x,), axis, back = inputs, equation.params["axis"], equation.params["reverse"]

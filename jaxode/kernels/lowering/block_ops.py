@@ -1,4 +1,4 @@
-"""Operations on arrays that are kept whole: what a network is made of, and its derivative."""
+"""Rules for operations on block arrays: those of a network and of its derivative."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,38 +24,38 @@ from .block_arrays import (
 from .lane_scalars import LaneScalars, LaneValue, broadcast_to_lanes, output_aval
 from .unsupported import NoKernelError
 
-# Numbers of an array that is kept whole, up to which it is taken apart where it has to be.
+# Largest size of a block array that is scalarised where an operation has no rule for blocks.
 MAX_SCALARISED = 256
 
 
 def apply_block_rule(
     interpreter: Any, equation: JaxprEqn, inputs: list[LaneValue]
 ) -> list[LaneValue]:
-    """The outputs of an equation, some of whose inputs are kept whole."""
+    """Return the outputs of an equation, some of whose inputs are block arrays."""
     name = equation.primitive.name
     if name == "scan":
         return loops.scan(interpreter, equation, inputs)
-    found = RULES[name](interpreter, equation, inputs) if name in RULES else None
-    if found is not None:
-        return [found]
-    apart = [scalarised(interpreter, equation, x) for x in inputs]
-    return interpreter.evaluate_equation(equation, apart)
+    output = RULES[name](interpreter, equation, inputs) if name in RULES else None
+    if output is not None:
+        return [output]
+    scalars = [scalarised(interpreter, equation, x) for x in inputs]
+    return interpreter.evaluate_equation(equation, scalars)
 
 
 def scalarised(interpreter: Any, equation: JaxprEqn, x: LaneValue) -> LaneScalars:
-    """The numbers one by one. **Raises:** `NoKernelError` where they are too many."""
+    """Return the array as scalars. **Raises:** `NoKernelError` where these are too many."""
     if isinstance(x, LaneScalars):
         return x
     size = int(np.prod(x.shape))
     if not isinstance(x, LaneReduction) and size <= MAX_SCALARISED:
         interpreter.count_operations(size, equation)
         return x.scalarise()
-    what = f"{equation.primitive.name!r} of {size} numbers that are kept whole"
+    what = f"{equation.primitive.name!r} of {size} numbers in a block array"
     raise NoKernelError(f"{what} has no rule there{interpreter.location(equation)}")
 
 
 def elementwise(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> LaneValue | None:
-    """An operation on each number of vectors."""
+    """Apply an elementwise operation to vectors, or add matrices."""
     out, primitive, params = output_aval(equation), equation.primitive, equation.params
     if (
         primitive.name in ("add", "add_any")
@@ -76,14 +76,14 @@ def elementwise(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> Lane
 
 
 def _broadcast_to_block(interpreter: Any, x: Any, size: int) -> Array:
-    """A vector as a block, or one number for all of a vector's."""
+    """Return a vector as a block, or a scalar broadcast to the block of a vector."""
     if isinstance(x, LaneScalars) and x.elements.size == 1:
         return jnp.broadcast_to(column(x.item(), x.dtype), (interpreter.lanes, padded_size(size)))
     return as_block(x, interpreter.lanes)
 
 
 def _add_matrices(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> LaneValue | None:
-    """The sum of matrices of each lane, or of what was summed over lanes and more."""
+    """Add matrices of each lane, or add to a sum over lanes; None where neither applies."""
     a, b = inputs
     if isinstance(b, LaneReduction):
         a, b = b, a
@@ -124,26 +124,26 @@ def _add_matrices(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> La
 
 
 def _mask_inactive(interpreter: Any, x: Any) -> Array:
-    """The block of a vector, with zeros in the lanes that are over and where it is filled up."""
+    """Return the block of a vector, zero in inactive lanes and in the padding."""
     block = x.masked() if isinstance(x, LaneVector) else as_block(x, interpreter.lanes)
     return block if interpreter.mask is None else jnp.where(interpreter.mask[:, None], block, 0)
 
 
 def _mask_inactive_element(interpreter: Any, element: Any, dtype: Any) -> Array:
-    """A element, with zeros in the lanes that are over."""
+    """Return an element, zero in inactive lanes."""
     vector = broadcast_to_lanes(element, dtype, interpreter.lanes)
     return vector if interpreter.mask is None else jnp.where(interpreter.mask, vector, 0)
 
 
 def _sum_outer_products(interpreter: Any, left: Any, right: Any) -> Array:
-    """The outer products of vectors, summed over the lanes."""
+    """Return the outer product of two vectors, summed over the active lanes."""
     return matmul(
         _mask_inactive(interpreter, left), _mask_inactive(interpreter, right), over=(0, 0)
     )
 
 
 def dot(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> LaneValue | None:
-    """A product of a shared matrix and a vector, of two vectors, or the outer one."""
+    """Multiply a shared matrix and a vector, or two vectors (inner or outer product)."""
     ((over_a, over_b), batch), (a, b) = equation.params["dimension_numbers"], inputs
     out, ndims = output_aval(equation), (len(a.shape), len(b.shape))
     if any(batch) or ndims not in ((0, 1), (1, 0), (1, 1), (1, 2), (2, 1)):
@@ -173,14 +173,14 @@ def dot(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> LaneValue | 
 
 
 def _zero_padded(interpreter: Any, x: Any) -> Array:
-    """The block of a vector, filled up with zeros."""
+    """Return the block of a vector, padded with zeros."""
     return x.masked() if isinstance(x, LaneVector) else as_block(x, interpreter.lanes)
 
 
 def _matrix_vector(
     interpreter: Any, matrix: SharedMatrix, axis: int, vector: Any, out: Any
 ) -> LaneValue:
-    """The matrix times the vector, over the matrix' `axis`."""
+    """Return the product of a shared matrix and a vector over the matrix' `axis`."""
     inner, outer = matrix.shape[axis], matrix.shape[1 - axis]
     if outer < MIN_BLOCK:
         block = _zero_padded(interpreter, vector)
@@ -199,7 +199,7 @@ def _matrix_vector(
 
 
 def transpose(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> LaneValue | None:
-    """That of an outer product."""
+    """Transpose a sum of outer products."""
     (x,) = inputs
     if not isinstance(x, OuterSum):
         return None
@@ -208,7 +208,7 @@ def transpose(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> LaneVa
 
 
 def reduce_sum(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> LaneValue | None:
-    """The sum of a vector."""
+    """Sum a vector over its elements."""
     (x,) = inputs
     if len(x.shape) != 1 or isinstance(x, OuterSum | LaneReduction):
         return None

@@ -1,4 +1,4 @@
-"""A program of one trajectory, walked through with elements in the place of numbers."""
+"""The interpreter that evaluates a program of one trajectory on all lanes of a block."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from . import arithmetic, block_ops, indexing, loops, shape_ops
 from .lane_scalars import LaneScalars, aval_of, evaluate_now, is_lane_value
 from .unsupported import NoKernelError, refuse_extended, source_location
 
-# What changes nothing inside a kernel.
+# Primitives that are the identity inside a kernel.
 _IDENTITIES = {
     "optimization_barrier",
     "copy",
@@ -24,14 +24,14 @@ _IDENTITIES = {
     "stop_gradient",
     "reshard",
 }
-# Programs called as they are, and where they keep theirs.
+# Primitives that call a jaxpr, and the names of the parameters that hold it.
 _CALLS = {
     **dict.fromkeys(("jit", "pjit", "checkpoint", "remat2", "core_call"), "jaxpr"),
     **dict.fromkeys(("closed_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
     "custom_vjp_call_jaxpr": "fun_jaxpr",
     "custom_lin": "jaxpr",
 }
-# Operations of one step that are written out: with more, a kernel takes minutes to compile.
+# Most unrolled operations of one step: with more, a kernel takes minutes to compile.
 MAX_OPERATIONS = 30_000
 _RULES = {**arithmetic.RULES, **shape_ops.RULES, **indexing.RULES}
 
@@ -39,42 +39,45 @@ _RULES = {**arithmetic.RULES, **shape_ops.RULES, **indexing.RULES}
 def lower_to_lanes(
     function: Callable[..., PyTree], lanes: int, mask: Array | None = None
 ) -> Callable[..., PyTree]:
-    """`function` of one trajectory, on arrays taken apart.
+    """Lower `function` of one trajectory to the lanes of a block.
 
-    It is given pytrees whose leaves are `LaneScalars` (or arrays kept whole), or are handed through; and
-    returns one, all of whose arrays are such. `mask`: the lanes that have a part in sums over them.
+    The arguments are pytrees whose leaves are lane values (`LaneScalars` or block arrays); other
+    leaves are passed through. All arrays of the result are lane values. `mask`: the lanes that
+    enter sums over lanes.
     """
 
-    def called(*args: PyTree) -> PyTree:
+    def call_in_lanes(*args: PyTree) -> PyTree:
         leaves, treedef = jax.tree.flatten(args, is_leaf=is_lane_value)
-        given = [x for x in leaves if is_lane_value(x)]
+        values = [x for x in leaves if is_lane_value(x)]
 
-        def plain(arrays: list[Any]) -> PyTree:
-            left = iter(arrays)
-            whole = [next(left) if is_lane_value(x) else x for x in leaves]
-            return function(*jax.tree.unflatten(treedef, whole))
+        def with_arrays(arrays: list[Any]) -> PyTree:
+            arrays_left = iter(arrays)
+            merged = [next(arrays_left) if is_lane_value(x) else x for x in leaves]
+            return function(*jax.tree.unflatten(treedef, merged))
 
-        program, shapes = jax.make_jaxpr(plain, return_shape=True)([x.struct() for x in given])
-        outputs = Interpreter(lanes, mask).evaluate_closed(program, given)
+        program, shapes = jax.make_jaxpr(with_arrays, return_shape=True)(
+            [x.struct() for x in values]
+        )
+        outputs = Interpreter(lanes, mask).evaluate_closed(program, values)
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
-    return called
+    return call_in_lanes
 
 
 class Interpreter:
-    """Goes through programs, `lanes` beside each other."""
+    """An interpreter of jaxprs on `lanes` lanes; `mask` are those that enter sums over lanes."""
 
     def __init__(self, lanes: int, mask: Array | None = None) -> None:
         self.lanes, self.mask = lanes, mask
-        self.calls: list[JaxprEqn] = []  # the calls that it is inside of
+        self.calls: list[JaxprEqn] = []  # the enclosing calls
         self.operations = 0
 
     def location(self, equation: JaxprEqn) -> str:
-        """Where in the user's code an equation is from, or the call that it is inside of."""
+        """Return the user's source line of an equation, or else of an enclosing call."""
         return next(filter(None, map(source_location, [equation, *self.calls[::-1]])), "")
 
     def count_operations(self, operations: int, equation: JaxprEqn) -> None:
-        """Count what is written out. **Raises:** `NoKernelError` where it is too much."""
+        """Count unrolled operations. **Raises:** `NoKernelError` where they are too many."""
         self.operations += operations
         if self.operations > MAX_OPERATIONS:
             raise NoKernelError(
@@ -82,7 +85,7 @@ class Interpreter:
             )
 
     def evaluate_closed(self, program: ClosedJaxpr, inputs: Sequence[Any]) -> list[Any]:
-        """The outputs of a program, given its inputs."""
+        """Return the outputs of a closed jaxpr."""
         for c in program.consts:
             refuse_extended(getattr(c, "dtype", None))
         consts = [LaneScalars.constant(np.asarray(c)) for c in program.consts]
@@ -91,24 +94,24 @@ class Interpreter:
     def evaluate(
         self, program: Jaxpr, consts: Sequence[LaneScalars], inputs: Sequence[Any]
     ) -> list[Any]:
-        """The same, of a program whose constants are given apart."""
-        found: dict[Any, Any] = dict(zip(program.constvars, consts, strict=True))
-        found.update(zip(program.invars, inputs, strict=True))
+        """Return the outputs of a jaxpr."""
+        values: dict[Any, Any] = dict(zip(program.constvars, consts, strict=True))
+        values.update(zip(program.invars, inputs, strict=True))
 
         def read(x: Any) -> Any:
             return (
                 LaneScalars.constant(x.val, aval_of(x).dtype)
                 if isinstance(x, Literal)
-                else found[x]
+                else values[x]
             )
 
         for equation in program.eqns:
             outputs = self.evaluate_equation(equation, [read(x) for x in equation.invars])
-            found.update(zip(equation.outvars, outputs, strict=True))
+            values.update(zip(equation.outvars, outputs, strict=True))
         return [read(x) for x in program.outvars]
 
     def evaluate_equation(self, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
-        """The outputs of one equation. **Raises:** `NoKernelError` if it has no rule."""
+        """Return the outputs of one equation. **Raises:** `NoKernelError` if it has no rule."""
         name = equation.primitive.name
         if name in _IDENTITIES:
             return inputs
@@ -129,19 +132,20 @@ class Interpreter:
         return _RULES[name](self, equation, inputs)
 
     def evaluate_call(self, equation: JaxprEqn, inner: Any, inputs: Sequence[Any]) -> list[Any]:
-        """The outputs of a program that an equation calls."""
+        """Return the outputs of a jaxpr that an equation calls."""
         self.calls.append(equation)
         closed = isinstance(inner, ClosedJaxpr)
-        found = self.evaluate_closed(inner, inputs) if closed else self.evaluate(inner, [], inputs)
+        values = self.evaluate_closed(inner, inputs) if closed else self.evaluate(inner, [], inputs)
         self.calls.pop()
-        return found
+        return values
 
 
 def evaluate_constants(equation: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs of an equation all of whose inputs are numbers."""
-    found = evaluate_now(
+    """Return the outputs of an equation whose inputs are constants."""
+    values = evaluate_now(
         lambda *x: equation.primitive.bind(*x, **equation.params), *(x.elements for x in inputs)
     )
     return [
-        LaneScalars.constant(x) for x in (found if equation.primitive.multiple_results else [found])
+        LaneScalars.constant(x)
+        for x in (values if equation.primitive.multiple_results else [values])
     ]

@@ -1,4 +1,4 @@
-"""Loops of many lanes: each for as long as it has to, or all for a number of turns."""
+"""Loops over lane values: each lane until it is finished, or all for a number of iterations."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -19,18 +19,18 @@ def lane_while_loop(
     state: Sequence[Any],
     lanes: int,
 ) -> list[Any]:
-    """Advance `state`, elements or sums over lanes, in the lanes that are `unfinished`, until none is.
+    """Advance `state`, lane values or sums over lanes, in `unfinished` lanes until none is left.
 
-    `advance` is told which these are, in case it does more than return the state behind: what it
-    sums over lanes is its own to mask.
+    `advance(mask, state)` receives the mask of these lanes for its side effects, and masks its sums
+    over lanes itself.
     """
     kinds = [x if isinstance(x, LaneReduction) else x.scalarise() for x in state]
 
-    def going(carry: Any) -> Array:
-        # The maximum of integers: kernels have no reduction by "or".
+    def any_unfinished(carry: Any) -> Array:
+        # Kernels have no reduction by "or": the maximum of integers replaces it.
         return jnp.max(carry[0].astype(jnp.int32)) > 0
 
-    def turn(carry: Any) -> Any:
+    def advance_unfinished(carry: Any) -> Any:
         mask, now = carry[0], _unpack(carry[1:], kinds)
         after = [
             a if isinstance(a, LaneReduction) else select_array(mask, a, b)
@@ -42,41 +42,43 @@ def lane_while_loop(
         ]
 
     start = [broadcast_to_lanes(unfinished(kinds), bool, lanes), *_pack(kinds, kinds, lanes)]
-    return _unpack(lax.while_loop(going, turn, start)[1:], kinds)
+    return _unpack(lax.while_loop(any_unfinished, advance_unfinished, start)[1:], kinds)
 
 
 def lane_fori_loop(
-    turns: int,
+    num_iterations: int,
     advance: Callable[[Array, list[Any]], Sequence[Any]],
     state: Sequence[Any],
     lanes: int,
 ) -> list[Any]:
-    """Advance `state` so many times in all lanes; `advance` is told the turn, a number they share.
+    """Advance `state` in all lanes `num_iterations` times, by `advance(iteration, state)`.
 
-    What stands for an array, elements or a block, is what `advance` returns for it.
+    Each array of the state takes the form, scalars or block, in which `advance` returns it.
     """
     kinds: list[Any] = []
 
-    def once(turn: Array) -> Array:
-        kinds.extend(advance(turn, list(state)))
-        return turn
+    def find_kinds(iteration: Array) -> Array:
+        kinds.extend(advance(iteration, list(state)))
+        return iteration
 
-    jax.eval_shape(once, jax.ShapeDtypeStruct((), jnp.int32))
+    jax.eval_shape(find_kinds, jax.ShapeDtypeStruct((), jnp.int32))
 
-    def turn(k: Array, vectors: list[Array]) -> list[Array]:
+    def advance_packed(k: Array, vectors: list[Array]) -> list[Array]:
         return _pack(advance(k, _unpack(vectors, kinds)), kinds, lanes)
 
-    ends = np.int32(0), np.int32(turns)
-    return _unpack(lax.fori_loop(*ends, turn, _pack(state, kinds, lanes)), kinds)
+    ends = np.int32(0), np.int32(num_iterations)
+    return _unpack(lax.fori_loop(*ends, advance_packed, _pack(state, kinds, lanes)), kinds)
 
 
 def _pack(state: Iterable[Any], kinds: list[Any], lanes: int) -> list[Array]:
-    """The vectors and blocks of a state, each array in the form of its kind."""
+    """Return the vectors and blocks of a state, each array in the form of its kind."""
     vectors = []
     for x, kind in zip(state, kinds, strict=True):
         x = _convert(x, kind, lanes)
-        apart = isinstance(x, LaneScalars)
-        vectors += [broadcast_to_lanes(c, x.dtype, lanes) for c in x.flat()] if apart else [x.block]
+        scalars = isinstance(x, LaneScalars)
+        vectors += (
+            [broadcast_to_lanes(c, x.dtype, lanes) for c in x.flat()] if scalars else [x.block]
+        )
     return vectors
 
 
@@ -93,9 +95,9 @@ def _convert(x: Any, kind: Any, lanes: int) -> Any:
 
 
 def _unpack(vectors: Iterable[Array], kinds: list[Any]) -> list[Any]:
-    """The state again."""
-    left = iter(vectors)
-    return [_unpack_value(left, kind) for kind in kinds]
+    """Return the state whose vectors and blocks these are."""
+    remaining = iter(vectors)
+    return [_unpack_value(remaining, kind) for kind in kinds]
 
 
 def _unpack_value(vectors: Any, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Branches and loops of a program, and operations that are programs of others."""
+"""Rules for branches and loops, and for operations that are composed of others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,23 +13,23 @@ from .lane_loops import lane_fori_loop, lane_while_loop
 from .lane_scalars import Element, LaneScalars, aval_of, is_constant, select_array
 from .unsupported import NoKernelError
 
-# Turns of a loop of known length that are written out.
+# Most iterations of a scan that are unrolled.
 MAX_UNROLLED = 64
 
 
 def cond(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """Both branches, and for every lane what it asks for."""
-    index, *given = inputs
+    """Evaluate all branches, and select each lane's."""
+    index, *operands = inputs
     branches = equation.params["branches"]
     (element,) = index.flat()
     if is_constant(element):
         return interpreter.evaluate_closed(
             branches[min(max(int(element), 0), len(branches) - 1)], given
         )
-    found = interpreter.evaluate_closed(branches[0], given)
+    found = interpreter.evaluate_closed(branches[0], operands)
     for k, branch in enumerate(branches[1:], 1):
         here = element >= k if index.dtype != bool else element
-        pairs = zip(interpreter.evaluate_closed(branch, given), found, strict=True)
+        pairs = zip(interpreter.evaluate_closed(branch, operands), found, strict=True)
         found = [select_array(here, a, b) for a, b in pairs]
     return found
 
@@ -37,7 +37,7 @@ def cond(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> lis
 def while_loop(
     interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
 ) -> list[LaneScalars]:
-    """A loop until no lane goes on; those that are over stay as they are."""
+    """Loop until all lanes have finished; finished lanes keep their state."""
     params = equation.params
     split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     of_cond, of_body, state = inputs[: split[0]], inputs[split[0] : split[1]], inputs[split[1] :]
@@ -52,10 +52,10 @@ def while_loop(
 
 
 def scan(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
-    """A loop of known length: written out, or a loop where arrays are kept whole."""
+    """Evaluate a scan: unrolled, or as a loop where there are block arrays."""
     params = equation.params
     length, inner = params["length"], params["jaxpr"]
-    # What is carried has one shape inside and outside, what is stacked an axis more outside.
+    # Carried arrays have the same rank inside and outside, stacked ones one axis more outside.
     carried = _count_same_rank(inner.out_avals, equation.outvars)
     fixed = _count_same_rank(inner.in_avals, equation.invars) - carried
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
@@ -64,11 +64,11 @@ def scan(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
         sum(int(np.prod(x.shape)) for x in rows if not isinstance(x, LaneScalars)), equation
     )
     rows = [x.scalarise() for x in rows]
-    # A network is large: it is not written out, unless something of each of its turns is kept.
+    # A network is too large to unroll; it has to be where outputs are stacked.
     if length > 1 and carried == len(equation.outvars) and not _all_scalarised(inputs):
 
-        def advance(turn: Any, carry: list[Any]) -> list[Any]:
-            k = length - 1 - turn if params["reverse"] else turn
+        def advance(iteration: Any, carry: list[Any]) -> list[Any]:
+            k = length - 1 - iteration if params["reverse"] else iteration
             return interpreter.evaluate_closed(
                 inner, [*consts, *carry, *(_select_row(x, k) for x in rows)]
             )
@@ -76,7 +76,7 @@ def scan(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
         return lane_fori_loop(length, advance, carry, interpreter.lanes)
     if length > MAX_UNROLLED:
         raise NoKernelError(
-            f"a loop of {length} turns, over {MAX_UNROLLED}{interpreter.location(equation)}"
+            f"a loop of {length} iterations, over {MAX_UNROLLED}{interpreter.location(equation)}"
         )
     order = range(length - 1, -1, -1) if params["reverse"] else range(length)
     for k in order:
@@ -92,12 +92,12 @@ def scan(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
 
 
 def _all_scalarised(inputs: list[Any]) -> bool:
-    """Whether all arrays are taken apart."""
+    """Tell whether all arrays are scalarised."""
     return all(isinstance(x, LaneScalars) for x in inputs)
 
 
 def _select_row(x: LaneScalars, index: Array) -> LaneScalars:
-    """A row, at an index that all lanes share."""
+    """Return the row at an index that all lanes share."""
     first, *others = (x.row(k) for k in range(x.shape[0]))
     elements = first.flat()
     for k, row in enumerate(others, 1):
@@ -111,7 +111,7 @@ def _select_from(index: Array, k: int, new: Element, old: Element) -> Element:
 
 
 def _count_same_rank(inside: list[Any], outside: list[Any]) -> int:
-    """How many variables, the first, have as many axes inside a loop as outside."""
+    """Count the leading variables that have the same rank inside a loop as outside."""
     pairs = zip(inside, outside, strict=True)
     return sum(a.ndim == aval_of(x).ndim for a, x in pairs)
 
@@ -119,27 +119,29 @@ def _count_same_rank(inside: list[Any], outside: list[Any]) -> int:
 def linear_solve(
     interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
 ) -> list[LaneScalars]:
-    """A linear system by the solution that its user gave."""
+    """Evaluate `custom_linear_solve` by its `solve`."""
     counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
     ends = np.cumsum([0, *counts])
-    first, last = ends[2], ends[3]  # those of `matvec` and `vecmat` stand before
+    first, last = ends[2], ends[3]  # after the constants of `matvec` and `vecmat`
     return interpreter.evaluate_closed(programs.solve, [*inputs[first:last], *inputs[ends[-1] :]])
 
 
 def expand_primitive(
     interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
 ) -> list[LaneScalars]:
-    """An operation that JAX keeps whole until late, by what it is made of."""
-    whole = equation.params["_prim"]
+    """Evaluate a high-level primitive by its expansion."""
+    primitive = equation.params["_prim"]
 
-    def parts(arrays: list[Any]) -> list[Any]:
-        return jax.tree.leaves(whole.expand(*jax.tree.unflatten(whole.in_tree, arrays)))
+    def expansion(arrays: list[Any]) -> list[Any]:
+        return jax.tree.leaves(primitive.expand(*jax.tree.unflatten(primitive.in_tree, arrays)))
 
-    return interpreter.evaluate_closed(jax.make_jaxpr(parts)([x.struct() for x in inputs]), inputs)
+    return interpreter.evaluate_closed(
+        jax.make_jaxpr(expansion)([x.struct() for x in inputs]), inputs
+    )
 
 
 def round_(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """The nearest whole number, by operations that kernels have."""
+    """Round to the nearest integer by operations that kernels have."""
     to_even = equation.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN
 
     def nearest(x: Array) -> Array:
@@ -155,15 +157,17 @@ def round_(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> l
 
 
 def horner(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """Horner's rule."""
+    """Evaluate a polynomial by Horner's rule."""
 
-    def value(x: Array, *coefficients: Array) -> Array:
+    def evaluate(x: Array, *coefficients: Array) -> Array:
         *rest, total = coefficients
         for coefficient in reversed(rest):
             total = total * x + coefficient
         return jnp.broadcast_to(total, aval_of(equation.outvars[0]).shape)
 
-    return interpreter.evaluate_closed(jax.make_jaxpr(value)(*(x.struct() for x in inputs)), inputs)
+    return interpreter.evaluate_closed(
+        jax.make_jaxpr(evaluate)(*(x.struct() for x in inputs)), inputs
+    )
 
 
 RULES: dict[str, Callable[..., list[LaneScalars]]] = {

@@ -1,4 +1,4 @@
-"""Operations that move numbers and change none: shapes, slices, joins."""
+"""Rules for operations that rearrange elements: reshapes, slices, concatenations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,16 +33,16 @@ _REARRANGEMENTS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] =
 
 
 def reshape(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """The same numbers in the same order, or in that of other axes."""
+    """Reshape an array, after a transposition if the equation has `dimensions`."""
     (x,), order = inputs, equation.params.get("dimensions")
-    # What drops or adds axes says which: that is no order.
+    # `dimensions` of squeeze and expand_dims are the axes dropped or added, not an order.
     permuted = equation.primitive.name == "reshape" and order is not None
     elements = x.elements.transpose(order) if permuted else x.elements
     return [LaneScalars(elements.reshape(output_aval(equation).shape), x.dtype)]
 
 
 def rearrange(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """A choice and order of numbers of one array."""
+    """Rearrange the elements of one array."""
     (x,) = inputs
     return [
         LaneScalars(
@@ -54,17 +54,17 @@ def rearrange(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -
 def concatenate(
     interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
 ) -> list[LaneScalars]:
-    """Arrays in one, along an axis or a new one."""
+    """Concatenate arrays along an axis, or stack them along a new one."""
     elements = [object_array(x.flat()).reshape(x.shape) for x in inputs]
     if equation.primitive.name == "concatenate":
-        whole = np.concatenate(elements, equation.params["dimension"])
+        joined = np.concatenate(elements, equation.params["dimension"])
     else:
-        whole = np.stack(elements, equation.params["axis"])
-    return [LaneScalars(whole, inputs[0].dtype).normalised()]
+        joined = np.stack(elements, equation.params["axis"])
+    return [LaneScalars(joined, inputs[0].dtype).normalised()]
 
 
 def split(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """One array in many, along an axis; `unstack` drops it."""
+    """Split an array along an axis, which `unstack` drops."""
     (x,), axis = inputs, equation.params["axis"]
     avals = [aval_of(x) for x in equation.outvars]
     if equation.primitive.name == "split":
@@ -77,26 +77,26 @@ def split(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> li
 
 
 def pad(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """Numbers among others of one value."""
+    """Pad an array."""
     return rearrange_by(lambda *x: equation.primitive.bind(*x, **equation.params), inputs)
 
 
 def rearrange_by(function: Callable, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """What `function` of arrays moves where, done to the elements."""
-    pool, places = pool_elements(inputs)
-    found = evaluate_now(function, *places)
-    return [LaneScalars.of(pool[found.reshape(-1)], found.shape, inputs[0].dtype)]
+    """Rearrange the elements as `function`, which only moves entries, rearranges arrays."""
+    pool, positions = pool_elements(inputs)
+    moved = evaluate_now(function, *positions)
+    return [LaneScalars.of(pool[moved.reshape(-1)], moved.shape, inputs[0].dtype)]
 
 
 def pool_elements(inputs: list[LaneScalars]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The elements of all arrays in one, and arrays of their places in it."""
+    """Return the elements of all arrays in one, and for each array their positions in it."""
     sizes = np.cumsum([0] + [x.elements.size for x in inputs])
     pool = object_array([element for x in inputs for element in x.flat()])
-    places = [
+    positions = [
         np.arange(first, last, dtype=np.int32).reshape(x.shape)
         for x, first, last in zip(inputs, sizes, sizes[1:], strict=False)
     ]
-    return pool, places
+    return pool, positions
 
 
 RULES: dict[str, Callable[..., list[LaneScalars]]] = {
