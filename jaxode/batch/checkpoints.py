@@ -165,9 +165,10 @@ class BatchCheckpointer(eqx.Module):
         run = BatchRun(self.ensemble, self.tile, saving=False)
         program = run.lane_program(self._write)._replace(result=lambda lane: ())
         snapshot = jax.tree.map(lambda b: b[segment], trace.snapshots)
+        zero = jnp.int32(0)
         written = jnp.where(available, self.segment_length, 0).astype(jnp.int32)
         record = (((), None), (written, trace.rows))
-        state = QueueState(*snapshot, (), record, jnp.int32(0))
+        state = QueueState(**snapshot._asdict(), results=(), record=record, num_iterations=zero)
         state = self._run_segment(program, state)
         return state.record[1][1], jnp.where(available, trace.count, state.record[1][0])
 

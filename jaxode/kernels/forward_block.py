@@ -98,9 +98,7 @@ class KernelBlock(NamedTuple):
 
         return self.lanewise(has_next_step)(integrator).item()
 
-    def attempt_step(
-        self, integrator: IntegratorState, cursor: Any
-    ) -> tuple[IntegratorState, StepRecord]:
+    def attempt_step(self, integrator: IntegratorState, cursor: Any) -> tuple[IntegratorState, Any]:
         """Attempt a step of every lane."""
 
         def attempt(

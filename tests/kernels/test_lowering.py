@@ -140,7 +140,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda x: sum(jnp.arange(200.0)[(k * x).astype(int)] for k in range(60)),
         "a step of over 30000 operations",
     ),
-    "a long loop": (lambda x: jax.lax.fori_loop(0, 999, lambda i, x: x + i, x), "of 999 iterations"),
+    "a long loop": (
+        lambda x: jax.lax.fori_loop(0, 999, lambda i, x: x + i, x),
+        "of 999 iterations",
+    ),
     "a long table": (lambda x: jnp.ones(999)[x[0].astype(int)], "an index into 999 places"),
     "too much": (lambda x: jnp.outer(x, jnp.ones(9999)).sum(), "a step of over 30000 operations"),
 }

@@ -24,7 +24,7 @@ def cond(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> lis
     (element,) = index.flat()
     if is_constant(element):
         return interpreter.evaluate_closed(
-            branches[min(max(int(element), 0), len(branches) - 1)], given
+            branches[min(max(int(element), 0), len(branches) - 1)], operands
         )
     found = interpreter.evaluate_closed(branches[0], operands)
     for k, branch in enumerate(branches[1:], 1):
