@@ -30,7 +30,7 @@ from ..integrate.ivp import (
     packed_field,
     packed_jacobian,
 )
-from ..integrate.save import StepRecord
+from ..integrate.save import SaveCursor, StepRecord
 from ..integrate.step import (
     IntegratorState,
     attempt_step,
@@ -44,7 +44,7 @@ from ..problem.status import Status
 from ..solvers.linear import WithJacobian
 from .events import events_in_lanes
 from .queue import LaneProgram, LaneTile
-from .save import LaneSaveAtTimes, LaneSaveDense, LaneSavePoint, LaneSaveSteps
+from .save import LaneSaveAtTimes, LaneSaveDense, LaneSaveSteps
 
 
 class LaneState(NamedTuple):
@@ -154,7 +154,7 @@ class BatchRun(eqx.Module):
         end = finalise(lane.integrator, direction * (t1 - lane.integrator.t))
         status = end.status
         if self.save == "ts":
-            missed = (lane.cursor.count < self.ensemble.all_times.shape[-1]) & (end.t == t1)
+            missed = lane.cursor.is_incomplete(self.ensemble.all_times.shape[-1]) & (end.t == t1)
             status = times_status(status, lane.cursor.ordered, missed)
         num_events = end.event_state.count if self.ensemble.shared[0].events else ()
         optional = jax.tree.leaves((end.extra_evaluations, end.linear_algebra_counts, num_events))
@@ -219,7 +219,7 @@ class BatchRun(eqx.Module):
             return True
         _, direction = self.span(lanes)
         end = step_end(lanes.integrator, direction, self.step_limit(lanes))
-        return direction * (lanes.cursor.t - end) < 0
+        return lanes.cursor.is_before(end, direction)
 
     def write(
         self, numbers: Array, lanes: LaneState, steps: StepRecord, saved: Any
@@ -232,8 +232,9 @@ class BatchRun(eqx.Module):
 
         t1, _ = self.span(lanes)
 
-        def read(cursor: LaneSavePoint) -> PyTree:
-            last, final = cursor.t == t1, cursor.count == self.ensemble.all_times.shape[-1] - 1
+        def read(cursor: SaveCursor) -> PyTree:
+            num_times = self.ensemble.all_times.shape[-1]
+            last, final = cursor.is_last(t1), cursor.is_final(num_times)
             return values_in_lanes(self.ensemble, lanes.rows, cursor.t, last, steps, final)
 
         return self.times_recorder().write(read, lanes.cursor, numbers, steps, saved)

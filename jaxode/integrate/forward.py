@@ -83,12 +83,12 @@ def _recorder(problem: IVP, config: SolveConfig) -> _Values:
 
         def written(saved: SavePointState, out: Outcome) -> Result:
             # A time that was never passed lies outside the span, unless that is empty or was left.
-            missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
+            missed = saved.cursor.is_incomplete(ts.shape[0]) & jnp.any(ts != ts[0])
             missed = missed & (out.stats.t_reached == ts[-1])
-            status = times_status(out.status, saved.ordered, missed)
+            status = times_status(out.status, saved.cursor.ordered, missed)
             return _result(ts, saved.buffers, out._replace(status=status))
 
-        return _Values(lambda: at.open(y0), at.write, at.inside, written)
+        return _Values(lambda: at.open(y0), at.write, at.needs_dense, written)
     if config.save == "steps":
         every = SaveSteps(config.method.max_steps)
 

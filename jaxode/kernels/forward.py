@@ -105,9 +105,10 @@ class KernelRun(eqx.Module):
 
     def _outputs(self, ends: PyTree) -> list[jax.ShapeDtypeStruct]:
         """Return the shapes of the kernel's outputs: results, saved values, trace."""
-        y0, times = self.ensemble.per_trajectory[0].y0, self.ensemble.all_times
+        times = self.ensemble.all_times
+        y0 = trajectory_shapes(self.ensemble)[0].y0
         clock = jax.ShapeDtypeStruct((2,), times.dtype)
-        traced = clock, y0[0], *stored_solver_state(self.ensemble)
+        traced = clock, y0, *stored_solver_state(self.ensemble)
         tables = [(times.shape[-1], x) for x in jax.tree.leaves(self.value_shapes)]
         tables += [(self.trace_rows, x) for x in traced if self.trace_rows]
         return [

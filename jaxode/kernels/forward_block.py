@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import times_status
 from ..integrate.ivp import IVP, SolveConfig, packed_field, step_reader
-from ..integrate.save import StepRecord, in_order, missing_value
+from ..integrate.save import SaveCursor, StepRecord, missing_value, reach_of, save_time
 from ..integrate.step import (
     IntegratorState,
     attempt_step,
@@ -26,14 +26,6 @@ from .inputs import KernelTrace, Span, kernel_field
 from .lowering.interpreter import lower_to_lanes
 from .lowering.lane_loops import lane_while_loop
 from .lowering.lane_scalars import Element, LaneScalars, is_lane_value, select_element
-
-
-class KernelSavePoint(NamedTuple):
-    """How many times of a trajectory are written, the next one, and whether in order."""
-
-    count: Any
-    t: Any
-    ordered: Any
 
 
 class KernelBlock(NamedTuple):
@@ -80,8 +72,10 @@ class KernelBlock(NamedTuple):
 
         cursor: Any = ()
         if self.saves_times:
-            count, ordered = LaneScalars.constant(1, jnp.int32), LaneScalars.constant(True)
-            cursor = KernelSavePoint(count, self.save_time(count, self.direction()), ordered)
+            count: Any = LaneScalars.constant(1, jnp.int32)
+            ordered: Any = LaneScalars.constant(True)
+            time: Any = self.save_time(count, self.direction())
+            cursor = SaveCursor(count, time, ordered)
         return self.lanewise(initial_integrator)(), cursor
 
     def direction(self) -> LaneScalars:
@@ -107,7 +101,7 @@ class KernelBlock(NamedTuple):
             needs_dense: Any = True if self.saves_times else None
             if self.saves_times and config.method.solver.evaluations.inside:
                 end = step_end(integrator, span.direction, span.t1)
-                needs_dense = span.direction * (cursor.t - end) < 0
+                needs_dense = cursor.is_before(end, span.direction)
             field, method = kernel_field(self.ensemble, (), ((problem, config),)), config.method
             after, step = attempt_step(
                 method, field, integrator, span.direction, span.t1, lambda _: needs_dense
@@ -118,55 +112,44 @@ class KernelBlock(NamedTuple):
 
     def save_time(self, count: LaneScalars, direction: LaneScalars) -> LaneScalars:
         """Return the save time of index `count`; past the last, one that no step reaches."""
-        index = count.vector(self.block.lanes)
-        time = self.block.load_entry(self.times, jnp.minimum(index, self.num_times - 1))
-        sign = direction.vector(self.block.lanes)
-        time = jnp.where(index > self.num_times - 1, sign * jnp.inf, time)
+
+        def look_up(index: Array) -> Array:
+            return self.block.load_entry(self.times, index)
+
+        index, sign = (x.vector(self.block.lanes) for x in (count, direction))
+        time = save_time(look_up, index, self.num_times, sign)
         return LaneScalars.of([time], (), time.dtype)
 
-    def write_reached(self, outputs: Any, accept: Array, cursor: Any, step: Any) -> KernelSavePoint:
+    def write_reached(self, outputs: Any, accept: Array, cursor: Any, step: Any) -> Any:
         """Write the values at every save time that the accepted steps have reached."""
+        lanes = self.block.lanes
         leaves, treedef = jax.tree.flatten(cursor, is_leaf=is_lane_value)
+        accepted = step._replace(accept=LaneScalars.of([accept], (), bool))
+        reach = lower_to_lanes(reach_of, lanes)(accepted)
 
         def due(state: list[LaneScalars]) -> Element:
-            def reached(t: Array, step: Any) -> Array:
-                return step.direction * t <= step.direction * step.t1
-
-            lowered = lower_to_lanes(reached, self.block.lanes)
-            return accept & lowered(jax.tree.unflatten(treedef, state).t, step).vector(
-                self.block.lanes
-            )
+            cursor = jax.tree.unflatten(treedef, state)
+            return lower_to_lanes(SaveCursor.is_due, lanes)(cursor, step.direction, reach).item()
 
         def write_next(mask: Array, state: list[LaneScalars]) -> list[LaneScalars]:
             cursor = jax.tree.unflatten(treedef, state)
-            index = cursor.count.vector(self.block.lanes)
+            index = cursor.count.vector(lanes)
             values = jax.tree.leaves(self.saved_values(cursor, step), is_leaf=is_lane_value)
             for ref, x in zip(outputs, values, strict=False):
                 self.block.store_row(ref, mask, index, x.flat())
-            return jax.tree.leaves(self.advance_cursor(cursor, step), is_leaf=is_lane_value)
+            following = self.save_time(_increment(cursor.count), step.direction)
+            after = lower_to_lanes(SaveCursor.advance, lanes)(cursor, following, step)
+            return jax.tree.leaves(after, is_leaf=is_lane_value)
 
-        end = lane_while_loop(due, write_next, leaves, self.block.lanes)
-        return jax.tree.unflatten(treedef, end)
+        return jax.tree.unflatten(treedef, lane_while_loop(due, write_next, leaves, lanes))
 
     def saved_values(self, cursor: Any, step: Any) -> PyTree:
         """Return the values that are saved at the cursors' times."""
 
         def read(problem: IVP, config: SolveConfig, span: Span, cursor: Any, step: Any) -> PyTree:
-            last, final = cursor.t == span.t1, cursor.count == self.num_times - 1
-            data = step.t, step.h, step.y, step.y1, step.dense
-            return step_reader(problem, config)(cursor.t, last, *data, final)
+            return step_reader(problem, config).at_cursor(cursor, step, span.t1, self.num_times)
 
         return self.lanewise(read)(cursor, step)
-
-    def advance_cursor(self, cursor: Any, step: Any) -> KernelSavePoint:
-        """Return the cursors moved to the next save time."""
-        following = self.save_time(_increment(cursor.count), step.direction)
-
-        def advance(cursor: KernelSavePoint, following: Array, step: Any) -> KernelSavePoint:
-            ordered = cursor.ordered & in_order(step, cursor.t, following)
-            return KernelSavePoint(cursor.count + 1, following, ordered)
-
-        return lower_to_lanes(advance, self.block.lanes)(cursor, following, step)
 
     def write_trace(self, outputs: KernelTrace, accept: Array, step: Any) -> None:
         """Write the accepted steps to the trace."""
@@ -220,13 +203,13 @@ class KernelBlock(NamedTuple):
 
 
 def trajectory_result(
-    integrator: IntegratorState, span: Span, cursor: KernelSavePoint | None, num_times: int
+    integrator: IntegratorState, span: Span, cursor: SaveCursor | None, num_times: int
 ) -> tuple[Array, Array, Array]:
     """Return a trajectory's last state, the time reached, and its status with its counts."""
     end = finalise(integrator, span.direction * (span.t1 - integrator.t))
     status = end.status
     if cursor is not None:
-        missed = (cursor.count < num_times) & span.moves & (end.t == span.t1)
+        missed = cursor.is_incomplete(num_times) & span.moves & (end.t == span.t1)
         status = times_status(status, cursor.ordered, missed)
     optional = jax.tree.leaves((end.extra_evaluations, end.linear_algebra_counts))
     return end.y, end.t, jnp.stack([status, end.num_steps, end.num_accepted, *optional])
