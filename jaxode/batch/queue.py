@@ -142,75 +142,76 @@ class QueueState(NamedTuple):
     num_iterations: Array
 
 
-def lane_shapes(work: LaneProgram) -> PyTree:
+def lane_shapes(program: LaneProgram) -> PyTree:
     """Return the shapes of one lane."""
-    return jax.eval_shape(work.load, jax.ShapeDtypeStruct((), jnp.int32))
+    return jax.eval_shape(program.load, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def initial_queue(work: LaneProgram, tile: LaneTile, record: Any, shapes: PyTree) -> QueueState:
+def initial_queue(program: LaneProgram, tile: LaneTile, record: Any, shapes: PyTree) -> QueueState:
     """Return the tile before its first iteration, with lanes of `shapes`.
 
     Its lanes are blank and finished, and hold the indices of the trajectories that they load
     first: the loop needs no special case for its start, and results of blank lanes are overwritten.
     """
     results = jax.tree.map(
-        lambda x: jnp.zeros((work.count, *x.shape), x.dtype), jax.eval_shape(work.result, shapes)
+        lambda x: jnp.zeros((program.count, *x.shape), x.dtype),
+        jax.eval_shape(program.result, shapes),
     )
     zero = jnp.zeros((), jnp.int32)
     numbers = jnp.arange(tile.width, dtype=jnp.int32)
-    remaining = jnp.int32(work.count + tile.width)
-    lanes = work.mark_finished(tile.zeros(shapes))
+    remaining = jnp.int32(program.count + tile.width)
+    lanes = program.mark_finished(tile.zeros(shapes))
     return QueueState(zero, remaining, numbers, lanes, results, record, zero)
 
 
 def run_until(
-    work: LaneProgram,
+    program: LaneProgram,
     tile: LaneTile,
     state: QueueState,
     may_continue: Callable[[QueueState], Array | bool] = lambda _: True,
 ) -> QueueState:
     """Refill and step the lanes until all trajectories have ended or `may_continue` is false."""
-    total = work.count + tile.width
+    total = program.count + tile.width
 
     def unfinished(state: QueueState) -> Array:
         return (state.remaining > 0) & may_continue(state)
 
     def refillable(state: QueueState) -> Array:
-        return work.finished(state.lanes) & (state.numbers < work.count)
+        return program.finished(state.lanes) & (state.numbers < program.count)
 
     def step(state: QueueState) -> QueueState:
-        lanes, record = work.advance(state.numbers, state.lanes, state.record)
+        lanes, record = program.advance(state.numbers, state.lanes, state.record)
         return state._replace(lanes=lanes, record=record, num_iterations=state.num_iterations + 1)
 
     def refill_then_step(state: QueueState) -> QueueState:
-        before, state = state.remaining, _refill(work, tile, refillable, state)
-        if work.progress is not None:
-            done = [jnp.minimum(total - n, work.count) for n in (before, state.remaining)]
-            work.progress(done[0], done[1], work.count)
+        before, state = state.remaining, _refill(program, tile, refillable, state)
+        if program.progress is not None:
+            done = [jnp.minimum(total - n, program.count) for n in (before, state.remaining)]
+            program.progress(done[0], done[1], program.count)
         return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(refillable(s)), step, state)
 
     def refill_and_step(state: QueueState) -> QueueState:
-        state = _refill_all(work, tile, refillable(state), state)
+        state = _refill_all(program, tile, refillable(state), state)
         finished = refillable(state)  # trajectories that end at their start wait an iteration
-        numbers = jnp.where(finished, work.count, state.numbers)
-        lanes, record = work.advance(numbers, state.lanes, state.record)
+        numbers = jnp.where(finished, program.count, state.numbers)
+        lanes, record = program.advance(numbers, state.lanes, state.record)
         lanes = jax.tree.map(lambda a, b: jnp.where(finished, a, b), state.lanes, lanes)
         return state._replace(lanes=lanes, record=record, num_iterations=state.num_iterations + 1)
 
     # A progress callback calls the host anyway, and once per refill suffices for it.
-    single_loop = host_controls_loops() and work.progress is None
+    single_loop = host_controls_loops() and program.progress is None
     return lax.while_loop(unfinished, refill_and_step if single_loop else refill_then_step, state)
 
 
-def run(work: LaneProgram, tile: LaneTile, record: Any) -> TileResult:
+def run(program: LaneProgram, tile: LaneTile, record: Any) -> TileResult:
     """Solve every trajectory from start to end."""
-    shapes = lane_shapes(work)
+    shapes = lane_shapes(program)
 
     def run_tile(state: TileResult) -> TileResult:
-        first = initial_queue(work, tile, state.record, shapes)._replace(results=state.results)
-        return tile_result(run_until(work, tile, first))
+        first = initial_queue(program, tile, state.record, shapes)._replace(results=state.results)
+        return tile_result(run_until(program, tile, first))
 
-    return fused(run_tile, tile_result(initial_queue(work, tile, record, shapes)))
+    return fused(run_tile, tile_result(initial_queue(program, tile, record, shapes)))
 
 
 def tile_result(state: QueueState) -> TileResult:
@@ -219,7 +220,10 @@ def tile_result(state: QueueState) -> TileResult:
 
 
 def _refill(
-    work: LaneProgram, tile: LaneTile, refillable: Callable[[QueueState], Array], state: QueueState
+    program: LaneProgram,
+    tile: LaneTile,
+    refillable: Callable[[QueueState], Array],
+    state: QueueState,
 ) -> QueueState:
     """Rerank every finished trajectory by the next one of the queue, while there are any."""
     refill = _refill_all if tile.wide else _refill_one
@@ -228,28 +232,28 @@ def _refill(
         if tile.wide:
             return refillable(state)
         # Blank lanes come first, or they would overwrite the result of a solve without steps.
-        lane, loaded = jnp.arange(tile.width), work.count + tile.width - state.remaining
+        lane, loaded = jnp.arange(tile.width), program.count + tile.width - state.remaining
         return first_true(refillable(state) & ((lane >= loaded) | (loaded >= tile.width)))
 
     def any_to_refill(carry: tuple[Any, QueueState]) -> Array:
         return jnp.any(carry[0]) if tile.wide else carry[0] < tile.width
 
     def refill_next(carry: tuple[Any, QueueState]) -> tuple[Any, QueueState]:
-        state = refill(work, tile, *carry)
+        state = refill(program, tile, *carry)
         return lanes_to_refill(state), state
 
     return lax.while_loop(any_to_refill, refill_next, (lanes_to_refill(state), state))[1]
 
 
-def _refill_one(work: LaneProgram, tile: LaneTile, lane: Array, state: QueueState) -> QueueState:
+def _refill_one(program: LaneProgram, tile: LaneTile, lane: Array, state: QueueState) -> QueueState:
     """Write the result of a finished lane and load the next trajectory into it."""
-    result = work.result(tile.lane(state.lanes, lane))
+    result = program.result(tile.lane(state.lanes, lane))
     results = jax.tree.map(
         lambda b, v: _write_at(b, [state.numbers[lane]], v), state.results, result
     )
-    loaded = work.load(jnp.minimum(state.next_number, work.count - 1))
+    loaded = program.load(jnp.minimum(state.next_number, program.count - 1))
     return state._replace(
-        next_number=jnp.minimum(state.next_number + 1, work.count),
+        next_number=jnp.minimum(state.next_number + 1, program.count),
         remaining=state.remaining - 1,
         numbers=lax.dynamic_update_index_in_dim(state.numbers, state.next_number, lane, 0),
         lanes=tile.with_lane(state.lanes, lane, loaded),
@@ -257,14 +261,14 @@ def _refill_one(work: LaneProgram, tile: LaneTile, lane: Array, state: QueueStat
     )
 
 
-def _refill_all(work: LaneProgram, tile: LaneTile, mask: Array, state: QueueState) -> QueueState:
+def _refill_all(program: LaneProgram, tile: LaneTile, mask: Array, state: QueueState) -> QueueState:
     """Write the results of the lanes in `mask` and load the next trajectories into them."""
-    results = tile.put(state.results, mask, (state.numbers,), tile.map(work.result)(state.lanes))
+    results = tile.put(state.results, mask, (state.numbers,), tile.map(program.result)(state.lanes))
     rank = jnp.cumsum(mask, dtype=jnp.int32)
-    number = jnp.minimum(state.next_number + rank - 1, work.count)
-    loaded = jax.vmap(work.load, out_axes=-1)(jnp.minimum(number, work.count - 1))
+    number = jnp.minimum(state.next_number + rank - 1, program.count)
+    loaded = jax.vmap(program.load, out_axes=-1)(jnp.minimum(number, program.count - 1))
     return state._replace(
-        next_number=jnp.minimum(state.next_number + rank[-1], work.count),
+        next_number=jnp.minimum(state.next_number + rank[-1], program.count),
         remaining=state.remaining - rank[-1],
         numbers=jnp.where(mask, number, state.numbers),
         lanes=jax.tree.map(lambda a, b: jnp.where(mask, a, b), loaded, state.lanes),

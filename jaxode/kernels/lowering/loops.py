@@ -26,12 +26,12 @@ def cond(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> lis
         return interpreter.evaluate_closed(
             branches[min(max(int(element), 0), len(branches) - 1)], operands
         )
-    found = interpreter.evaluate_closed(branches[0], operands)
+    outputs = interpreter.evaluate_closed(branches[0], operands)
     for k, branch in enumerate(branches[1:], 1):
         here = element >= k if index.dtype != bool else element
-        pairs = zip(interpreter.evaluate_closed(branch, operands), found, strict=True)
-        found = [select_array(here, a, b) for a, b in pairs]
-    return found
+        pairs = zip(interpreter.evaluate_closed(branch, operands), outputs, strict=True)
+        outputs = [select_array(here, a, b) for a, b in pairs]
+    return outputs
 
 
 def while_loop(
@@ -81,8 +81,8 @@ def scan(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
     order = range(length - 1, -1, -1) if params["reverse"] else range(length)
     for k in order:
         here = [x.row(k) for x in rows]
-        found = interpreter.evaluate_closed(inner, [*consts, *carry, *here])
-        carry, outputs[k] = found[:carried], found[carried:]
+        values = interpreter.evaluate_closed(inner, [*consts, *carry, *here])
+        carry, outputs[k] = values[:carried], values[carried:]
     stacked = []
     for i, variable in enumerate(equation.outvars[carried:]):
         aval = aval_of(variable)
