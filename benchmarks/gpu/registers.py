@@ -170,7 +170,7 @@ def main(names: list[str]) -> None:
     """Compile the kernels of the cases named on the command line, or all and write the page."""
     jax.config.update("jax_enable_x64", True)
     warnings.filterwarnings("ignore")
-    platform.platform = lambda: "gpu"
+    platform.backend = lambda: "gpu"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name in names or CASES:

@@ -1,1 +1,1 @@
-"""Ensembles of trajectories in SIMD lanes, fed from a queue."""
+"""Solves of many trajectories in SIMD lanes, refilled from a queue."""

@@ -1,4 +1,4 @@
-"""Batch axes at the door: which arrays are mapped, moved to the front, and counted."""
+"""Validation of batch axes: which arrays are mapped, and over how many trajectories."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ _SHARED = object()  # None as a leaf: jax.tree takes None for an empty tree
 NAMES = ("y0", "ts", "args", "rtol", "atol")
 
 
-def axes_of(in_axes: Any) -> dict[str, Any]:
-    """The axes of `y0`, `ts`, `args`, `rtol` and `atol` by name.
+def axes_by_name(in_axes: Any) -> dict[str, Any]:
+    """Return the batch axes of `y0`, `ts`, `args`, `rtol` and `atol` by name.
 
     **Raises:** `BatchError` unless `in_axes` is an integer or has three or five entries.
     """
@@ -31,11 +31,11 @@ def axes_of(in_axes: Any) -> dict[str, Any]:
 
 
 def move_axes(name: str, tree: PyTree, axes: Any) -> tuple[PyTree, PyTree]:
-    """`tree` with its mapped axes first, and which of its leaves are mapped.
+    """Move the mapped axes of `tree` to the front, and mark which of its leaves are mapped.
 
     `axes` is an axis, None, or a pytree of them whose structure is a prefix of `tree`.
 
-    **Raises:** `BatchError` where the two do not fit.
+    **Raises:** `BatchError` where `axes` does not fit `tree`.
     """
     try:
         marked = jax.tree.map(lambda a: _SHARED if a is None else a, axes, is_leaf=_is_none)
@@ -57,7 +57,7 @@ def move_axes(name: str, tree: PyTree, axes: Any) -> tuple[PyTree, PyTree]:
         shape = np.shape(leaf)
         if not -len(shape) <= axis < len(shape):
             raise BatchError(f"in_axes maps axis {axis} of {where}, which has shape {shape}")
-        # numpy, where it will do: under jit jnp would make tracers of values that are known here
+        # NumPy keeps concrete values concrete: under jit, jnp would turn them into tracers.
         move = jnp.moveaxis if isinstance(leaf, jax.Array) else np.moveaxis
         leaves.append(leaf if axis == 0 else move(leaf, int(axis), 0))  # pyright: ignore[reportArgumentType]
     mapped = [axis is not _SHARED for axis in flat]
@@ -65,9 +65,9 @@ def move_axes(name: str, tree: PyTree, axes: Any) -> tuple[PyTree, PyTree]:
 
 
 def batch_size(trees: dict[str, PyTree], mapped: dict[str, PyTree]) -> int:
-    """How many trajectories the mapped arrays hold; their axes come first.
+    """Return the number of trajectories: the common first size of the mapped arrays.
 
-    **Raises:** `BatchError` where nothing is mapped, sizes differ, or there are none.
+    **Raises:** `BatchError` where nothing is mapped, sizes differ, or that size is zero.
     """
     sizes = {}
     for name, tree in trees.items():
@@ -88,24 +88,24 @@ def batch_size(trees: dict[str, PyTree], mapped: dict[str, PyTree]) -> int:
     return size
 
 
-def arranged(
-    given: dict[str, PyTree], axes: dict[str, Any]
+def move_batch_axes_first(
+    inputs: dict[str, PyTree], axes: dict[str, Any]
 ) -> tuple[dict[str, PyTree], dict[str, PyTree], int]:
-    """What is `given` with its mapped axes first, which of it is mapped, and how many there are.
+    """Return `inputs` with mapped axes first, which leaves are mapped, and the batch size.
 
     **Raises:** `BatchError` where the axes do not fit, nothing is mapped or sizes differ.
     """
     trees, mapped = {}, {}
-    for name, tree in given.items():
-        whole = name == "ts" and axes[name] is None  # a pair of times is no pytree of axes
-        moved = (tree, False) if whole else move_axes(name, tree, axes[name])
+    for name, tree in inputs.items():
+        shared_times = name == "ts" and axes[name] is None  # a pair of times is no pytree of axes
+        moved = (tree, False) if shared_times else move_axes(name, tree, axes[name])
         trees[name], mapped[name] = moved
     sizes = {name: tree for name, tree in trees.items() if name != "ts" or mapped["ts"]}
     return trees, mapped, batch_size(sizes, mapped)
 
 
 def check_not_empty(y0: PyTree, axes: Any) -> None:
-    """**Raises:** `BatchError` if a mapped axis of `y0` has no entries."""
+    """Check that no mapped axis of `y0` is empty. **Raises:** `BatchError` if one is."""
     moved, mapped = move_axes("y0", y0, axes)
     flags = jax.tree.leaves(mapped)
     leaves = jax.tree_util.tree_leaves_with_path(moved)
@@ -117,13 +117,13 @@ def check_not_empty(y0: PyTree, axes: Any) -> None:
             )
 
 
-def shape_of_one(x: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of one trajectory's part of an array, whose axis comes first."""
+def trajectory_shape(x: Any) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of one trajectory's row of an array."""
     return jax.ShapeDtypeStruct(np.shape(x)[1:], jnp.result_type(x))
 
 
-def times_of_batch(ts: Any, axes: Any) -> tuple[Any, Any]:
-    """`ts` as one array and its axis; a pair `(t0, t1)` may have an axis for each of the two."""
+def stack_batch_times(ts: Any, axes: Any) -> tuple[Any, Any]:
+    """Return `ts` as one array, and its axis; of a pair `(t0, t1)` each may have its own axis."""
     if not isinstance(axes, tuple | list):
         if axes is None or not isinstance(ts, tuple | list):
             return ts, axes
@@ -140,10 +140,10 @@ def times_of_batch(ts: Any, axes: Any) -> tuple[Any, Any]:
     return space.stack(space.broadcast_arrays(*columns), axis=-1), 0
 
 
-def check_times_of_batch(ts: Any, mapped: bool, dtype: np.dtype) -> jax.Array:
-    """Times shared by all, shape `(times,)`, or of each, shape `(trajectories, times)`.
+def check_batch_times(ts: Any, mapped: bool, dtype: np.dtype) -> jax.Array:
+    """Validate shared times, shape `(times,)`, or those of each, shape `(trajectories, times)`.
 
-    **Raises:** `TimesError`, with the trajectory that it is about.
+    **Raises:** `TimesError`, naming the trajectory whose times are invalid.
     """
     if not mapped:
         return check_times(ts, dtype)
@@ -152,9 +152,9 @@ def check_times_of_batch(ts: Any, mapped: bool, dtype: np.dtype) -> jax.Array:
             f"mapped ts must have shape (trajectories, times), at least two times, got "
             f"{np.shape(ts)}"
         )
-    dtype_given = jnp.result_type(ts)
-    if dtype_given.kind not in "iu" and not jnp.issubdtype(dtype_given, jnp.floating):
-        raise TimesError(f"ts must hold real numbers, got dtype {dtype_given}")
+    input_dtype = jnp.result_type(ts)
+    if input_dtype.kind not in "iu" and not jnp.issubdtype(input_dtype, jnp.floating):
+        raise TimesError(f"ts must hold real numbers, got dtype {input_dtype}")
     if not is_traced(ts):
         values = np.asarray(ts)
         steps = np.diff(values, axis=1) * np.sign(values[:, -1:] - values[:, :1])

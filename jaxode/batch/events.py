@@ -1,4 +1,4 @@
-"""Events and jumps of trajectories in lanes: each finds its own, and the log has its rows."""
+"""Events and jumps of trajectories in lanes: each lane locates and logs its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,22 +18,24 @@ from .queue import LaneTile
 def events_in_lanes(
     ensemble: Ensemble, tile: LaneTile, rows: PyTree, numbers: Array, saving: bool
 ) -> EventBatching:
-    """Of the trajectories `numbers`, whose own parts of the problem are `rows`.
+    """Return the event handling of the trajectories `numbers`, whose problem data are `rows`.
 
-    Without `saving` nothing is written to the log.
+    Without `saving` no event is logged.
     """
 
-    def each(function: Callable, *args: Any) -> Any:
-        def one(rows: PyTree, *args: Any) -> Any:
+    def map_lanes(function: Callable, *args: Any) -> Any:
+        def call_with_handler(rows: PyTree, *args: Any) -> Any:
             return function(event_handler_of(*ensemble.problem_of(rows)), *args)
 
-        return jax.vmap(one, in_axes=-1, out_axes=-1)(rows, *args)
+        return jax.vmap(call_with_handler, in_axes=-1, out_axes=-1)(rows, *args)
 
-    def write(log: Any, met: Array, count: Array, found: EventOccurrence, step: StepRecord) -> Any:
+    def write_log(
+        log: Any, happened: Array, count: Array, event: EventOccurrence, step: StepRecord
+    ) -> Any:
         if not saving:
             return log
-        values = found.t, found.y, found.index, step.index
-        fits = met & (count < ensemble.config.max_events)
+        values = event.t, event.y, event.index, step.index
+        fits = happened & (count < ensemble.config.max_events)
         return EventLog(*tile.put(log[:-1], fits, (numbers, count), values))
 
-    return EventBatching(each, write, bool(ensemble.shared[0].events), ensemble.has_jumps)
+    return EventBatching(map_lanes, write_log, bool(ensemble.shared[0].events), ensemble.has_jumps)

@@ -1,4 +1,4 @@
-"""The forward run of a batch: what a lane carries, what it records, what comes out."""
+"""The forward run of a batch in lanes: the state of a lane, its steps, records and results."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from ..integrate.ivp import (
     packed_field,
     packed_jacobian,
 )
-from ..integrate.save import StepRecord
+from ..integrate.save import SaveCursor, StepRecord
 from ..integrate.step import (
     IntegratorState,
     attempt_step,
@@ -44,36 +44,37 @@ from ..problem.status import Status
 from ..solvers.linear import WithJacobian
 from .events import events_in_lanes
 from .queue import LaneProgram, LaneTile
-from .save import LaneSaveAtTimes, LaneSaveDense, LaneSavePoint, LaneSaveSteps
+from .save import LaneSaveAtTimes, LaneSaveDense, LaneSaveSteps
 
 
 class LaneState(NamedTuple):
-    """One trajectory in its lane, or many in theirs.
+    """The state of one lane, or of all lanes of a tile.
 
-    `rows`: its own of the problem, but for `y0` and `ts`. `t1` and `direction` are None where all
-    share them.
+    `rows`: the trajectory's own part of the problem, without `y0` and `ts`. `t1` and `direction`
+    are None where all trajectories share them. `cursor`: the save-point cursor, where times are
+    saved.
     """
 
     rows: tuple[IVP, SolveConfig]
     t1: Any
     direction: Any
-    moving: IntegratorState
-    reader: Any
+    integrator: IntegratorState
+    cursor: Any
 
 
 class Iteration(NamedTuple):
-    """What a tile did in one turn, for those who trace it: lanes before it, and their steps."""
+    """One iteration of a tile, as tracers see it: the lanes before it, and their steps."""
 
     numbers: Array
     lanes: LaneState
     steps: StepRecord
 
 
-Trace = Callable[[Any, Iteration], Any]
+IterationTracer = Callable[[Any, Iteration], Any]
 
 
 class BatchRun(eqx.Module):
-    """The parts of a batch's forward run, over one ensemble and one tile."""
+    """The forward run of an ensemble in the lanes of one tile; nothing is saved unless `saving`."""
 
     ensemble: Ensemble
     tile: LaneTile
@@ -81,112 +82,122 @@ class BatchRun(eqx.Module):
 
     @property
     def save(self) -> Save:
-        """What is recorded."""
+        """The save mode of this run."""
         return self.ensemble.config.save if self.saving else "ends"
 
-    def work(self, trace: Trace | None = None) -> LaneProgram:
-        """What the lanes do; the record is `(saved, traced)`."""
+    def lane_program(self, trace: IterationTracer | None = None) -> LaneProgram:
+        """Return the operations on lanes; their record is `((saved, log), traced)`."""
 
         def advance(numbers: Array, lanes: LaneState, record: Any) -> tuple[LaneState, Any]:
             (saved, log), traced = record
-            after, steps = self.attempt(lanes)
+            after, steps = self.attempt_step(lanes)
             steps = steps._replace(accept=steps.accept & (numbers < self.ensemble.count))
             if trace is not None:
                 traced = trace(traced, Iteration(numbers, lanes, steps))
             if self.ensemble.has_events:
                 parts = self.ensemble, self.tile, lanes.rows, numbers, self.saving
                 t1, _ = self.span(lanes)
-                moving, steps, log = handle_events(
-                    events_in_lanes(*parts), after.moving, steps, log, t1
+                integrator, steps, log = handle_events(
+                    events_in_lanes(*parts), after.integrator, steps, log, t1
                 )
-                after = after._replace(moving=moving)
-            reader, saved = self.write(numbers, lanes, steps, saved)
-            return after._replace(reader=reader), ((saved, log), traced)
+                after = after._replace(integrator=integrator)
+            cursor, saved = self.write(numbers, lanes, steps, saved)
+            return after._replace(cursor=cursor), ((saved, log), traced)
 
-        meter = self.ensemble.config.method.progress if self.saving else None
+        progress = self.ensemble.config.method.progress if self.saving else None
         return LaneProgram(
-            self.ensemble.count, _idle, self.load, self.over, self.result, advance, meter
+            self.ensemble.count,
+            _blank_lanes,
+            self.load,
+            self.finished,
+            self.result,
+            advance,
+            progress,
         )
 
     def load(self, number: Array) -> LaneState:
-        """A trajectory at its start."""
+        """Return a trajectory at its start."""
         rows = jax.tree.map(
             lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False),
             self.ensemble.per_trajectory,
         )
-        problem, plan = self.ensemble.problem_of(rows)
+        problem, config = self.ensemble.problem_of(rows)
         ts, direction = problem.ts, direction_of(problem.ts)
-        field = packed_field(problem, plan)
-        moving = initialise(plan.method, field, problem.y0, ts[0], ts[-1])
+        field = packed_field(problem, config)
+        integrator = initialise(config.method, field, problem.y0, ts[0], ts[-1])
         if self.ensemble.has_events:
-            moving = event_handler_of(problem, plan).initialise(moving, ts[-1])
-        kept = dataclasses.replace(rows[0], y0=None, ts=None), rows[1]
-        reader = self.at_times().reader(number, direction) if self.save == "ts" else ()
+            integrator = event_handler_of(problem, config).initialise(integrator, ts[-1])
+        own = dataclasses.replace(rows[0], y0=None, ts=None), rows[1]
+        cursor = self.times_recorder().cursor(number, direction) if self.save == "ts" else ()
         span = (None, None) if rows[0].ts is None else (ts[-1], direction)
-        return LaneState(kept, *span, moving, reader)
+        return LaneState(own, *span, integrator, cursor)
 
     def span(self, lanes: LaneState) -> tuple[Array, Array]:
-        """The last time and the direction, of each lane or of all."""
+        """Return the last time and the direction, per lane or shared."""
         if lanes.t1 is not None:
             return lanes.t1, lanes.direction
         ts = self.ensemble.shared[0].ts
         return ts[-1], direction_of(ts)
 
-    def stop(self, lanes: LaneState) -> Array:
-        """The time that the next step may not pass, of each lane or of all."""
+    def step_limit(self, lanes: LaneState) -> Array:
+        """Return the time that the next step may not pass, per lane or shared."""
         return (
-            lanes.moving.event_state.stop_time if self.ensemble.has_jumps else self.span(lanes)[0]
+            lanes.integrator.event_state.stop_time
+            if self.ensemble.has_jumps
+            else self.span(lanes)[0]
         )
 
-    def over(self, lanes: LaneState) -> Array:
-        """Which trajectories have ended."""
+    def finished(self, lanes: LaneState) -> Array:
+        """Return the mask of lanes whose trajectories have ended."""
         t1, direction = self.span(lanes)
-        return ~needs_step(self.ensemble.config.method, lanes.moving, direction, t1)
+        return ~needs_step(self.ensemble.config.method, lanes.integrator, direction, t1)
 
     def result(self, lane: LaneState) -> tuple[Array, Array, Array]:
-        """The state at a trajectory's end, the time reached, and status and counts."""
+        """Return a trajectory's last state, the time reached, and its status with its counts."""
         t1, direction = self.span(lane)
-        end = finalise(lane.moving, direction * (t1 - lane.moving.t))
+        end = finalise(lane.integrator, direction * (t1 - lane.integrator.t))
         status = end.status
         if self.save == "ts":
-            missed = (lane.reader.count < self.ensemble.all_times.shape[-1]) & (end.t == t1)
-            status = times_status(status, lane.reader.ordered, missed)
-        met = end.event_state.count if self.ensemble.shared[0].events else ()
-        more = jax.tree.leaves((end.extra_evaluations, end.linear_algebra_counts, met))
-        counts = status, end.num_steps, end.num_accepted, *more
+            missed = lane.cursor.is_incomplete(self.ensemble.all_times.shape[-1]) & (end.t == t1)
+            status = times_status(status, lane.cursor.ordered, missed)
+        num_events = end.event_state.count if self.ensemble.shared[0].events else ()
+        optional = jax.tree.leaves((end.extra_evaluations, end.linear_algebra_counts, num_events))
+        counts = status, end.num_steps, end.num_accepted, *optional
         return end.y, end.t, jnp.stack(counts)
 
-    def attempt(self, lanes: LaneState) -> tuple[LaneState, StepRecord]:
-        """A step of every lane."""
-        inside = self.inside(lanes)
-        # The extra stages of a dense output are computed for all lanes where one needs them.
-        anyone = inside if inside is None or inside is True else jnp.any(inside)
+    def attempt_step(self, lanes: LaneState) -> tuple[LaneState, StepRecord]:
+        """Attempt a step of every lane."""
+        needs = self.needs_dense(lanes)
+        # The extra stages of a dense output are computed in all lanes where one needs them.
+        any_needs = needs if needs is None or needs is True else jnp.any(needs)
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
-        (_, direction), stop = self.span(lanes), self.stop(lanes)
+        (_, direction), limit = self.span(lanes), self.step_limit(lanes)
         if self.ensemble.has_jumps:
-            field = one_sided_field(field, lanes.moving.t, stop)
-        moving, steps = attempt_step(method, field, lanes.moving, direction, stop, lambda _: anyone)
-        if isinstance(inside, Array):  # a lane's count leaves out stages for another one's sake
-            unread = method.solver.evaluations.inside * (jnp.any(inside) & ~inside)
-            moving = moving._replace(
-                extra_evaluations=jax.tree.map(lambda n: n - unread, moving.extra_evaluations)
+            field = one_sided_field(field, lanes.integrator.t, limit)
+        integrator, steps = attempt_step(
+            method, field, lanes.integrator, direction, limit, lambda _: any_needs
+        )
+        if isinstance(needs, Array):  # a lane does not count stages that only other lanes need
+            unneeded = method.solver.evaluations.inside * (jnp.any(needs) & ~needs)
+            integrator = integrator._replace(
+                extra_evaluations=jax.tree.map(lambda n: n - unneeded, integrator.extra_evaluations)
             )
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
-        return lanes._replace(moving=moving), steps
+        return lanes._replace(integrator=integrator), steps
 
     def field(self, lane_rows: PyTree) -> Callable[..., Array]:
-        """The field on lanes, `(t, y)` of shapes `(lanes,)` and `(..., lanes)`."""
+        """Return the field on lanes, of `(t, y)` with shapes `(lanes,)` and `(..., lanes)`."""
 
         def in_lanes(pick: Callable[[Any], Callable]) -> Callable[..., Array]:
-            def many(t: Array, y: Array, half: int | None = None) -> Array:
-                def one(rows: PyTree, t: Array, y: Array) -> Array:
+            def field_in_lanes(t: Array, y: Array, half: int | None = None) -> Array:
+                def field_of_lane(rows: PyTree, t: Array, y: Array) -> Array:
                     return pick(packed_field(*self.ensemble.problem_of(rows)))(t, y, half)
 
-                # The state of a stage enters each component of its slope: computed once, not there.
+                # The barrier keeps XLA from recomputing y in every component of the slope.
                 y = lax.optimization_barrier(y)
-                return jax.vmap(one, in_axes=-1, out_axes=-1)(lane_rows, t, y)
+                return jax.vmap(field_of_lane, in_axes=-1, out_axes=-1)(lane_rows, t, y)
 
-            return many
+            return field_in_lanes
 
         def jacobian(rows: PyTree, t: Array, y: Array) -> Array:
             return packed_jacobian(*self.ensemble.problem_of(rows))(t, y)
@@ -202,70 +213,70 @@ class BatchRun(eqx.Module):
             return Split(with_jacobian(stiff), other)
         return with_jacobian(in_lanes(lambda f: f))
 
-    def inside(self, lanes: LaneState) -> Array | bool | None:
-        """Which lanes will read inside their next step; True where it does not matter."""
+    def needs_dense(self, lanes: LaneState) -> Array | bool | None:
+        """Return which lanes need dense output of their next step; True where that is free."""
         if self.save == "dense" or self.ensemble.shared[0].events:
             return True
         if self.save != "ts":
             return None
         if not self.ensemble.config.method.solver.evaluations.inside:
             return True
-
         _, direction = self.span(lanes)
-        end = step_end(lanes.moving, direction, self.stop(lanes))
-        return direction * (lanes.reader.t - end) < 0
+        end = step_end(lanes.integrator, direction, self.step_limit(lanes))
+        return lanes.cursor.is_before(end, direction)
 
     def write(
         self, numbers: Array, lanes: LaneState, steps: StepRecord, saved: Any
     ) -> tuple[Any, Any]:
-        """Record the steps: the readers after it, and what is saved."""
+        """Record the steps: the cursors after them, and the saved values."""
         if self.save == "ends":
-            return lanes.reader, saved
+            return lanes.cursor, saved
         if self.save != "ts":
-            return lanes.reader, self.every().write(saved, numbers, steps)
+            return lanes.cursor, self.steps_recorder().write(saved, numbers, steps)
 
         t1, _ = self.span(lanes)
 
-        def read(reader: LaneSavePoint) -> PyTree:
-            last, final = reader.t == t1, reader.count == self.ensemble.all_times.shape[-1] - 1
-            return values_in_lanes(self.ensemble, lanes.rows, reader.t, last, steps, final)
+        def read(cursor: SaveCursor) -> PyTree:
+            num_times = self.ensemble.all_times.shape[-1]
+            last, final = cursor.is_last(t1), cursor.is_final(num_times)
+            return values_in_lanes(self.ensemble, lanes.rows, cursor.t, last, steps, final)
 
-        return self.at_times().write(read, lanes.reader, numbers, steps, saved)
+        return self.times_recorder().write(read, lanes.cursor, numbers, steps, saved)
 
-    def open(self) -> Any:
-        """What is saved before the first step, and the log of events."""
+    def initial_record(self) -> Any:
+        """Return the record before the first step: saved values, and the log of events."""
         if not self.ensemble.shared[0].events:
-            return self.first(), None
+            return self.initial_values(), None
         y0 = self.ensemble.per_trajectory[0].y0
-        rows, dtype = self.ensemble.config.max_events, self.ensemble.all_times.dtype
-        return self.first(), empty_log((self.ensemble.count,), rows, y0[0], dtype)
+        length, dtype = self.ensemble.config.max_events, self.ensemble.all_times.dtype
+        return self.initial_values(), empty_log((self.ensemble.count,), length, y0[0], dtype)
 
-    def first(self) -> Any:
-        """What is saved before the first step."""
+    def initial_values(self) -> Any:
+        """Return the buffers of saved values before the first step."""
         own = self.ensemble.per_trajectory
         if self.save == "ends":
             return ()
         if self.save == "ts":
-            return self.at_times().open(first_values(self.ensemble))
+            return self.times_recorder().open(first_values(self.ensemble))
         t0 = jax.vmap(lambda rows: self.ensemble.ts(rows)[0])(own)
-        return self.every().open(t0, own[0].y0)
+        return self.steps_recorder().open(t0, own[0].y0)
 
-    def at_times(self) -> LaneSaveAtTimes:
-        """Recorder of values at the times."""
+    def times_recorder(self) -> LaneSaveAtTimes:
+        """Return the recorder of values at the times."""
         return LaneSaveAtTimes(self.ensemble.all_times, self.tile)
 
-    def every(self) -> LaneSaveSteps | LaneSaveDense:
-        """Recorder of all steps."""
+    def steps_recorder(self) -> LaneSaveSteps | LaneSaveDense:
+        """Return the recorder of all accepted steps."""
         method = self.ensemble.config.method
         if self.save == "steps":
             return LaneSaveSteps(method.max_steps, self.tile)
         return LaneSaveDense(method.max_steps, method.solver.num_dense, self.tile)
 
-    def close(self, ended: TileResult) -> Result:
-        """The results, trajectory by trajectory."""
+    def gather_results(self, ended: TileResult) -> Result:
+        """Return the result with the trajectories as first axis."""
         return result_of(self.ensemble, ended, self.tile.width, self.save)
 
 
-def _idle(lanes: LaneState) -> LaneState:
-    status = jnp.full_like(lanes.moving.status, Status.MAX_STEPS)
-    return lanes._replace(moving=lanes.moving._replace(status=status))
+def _blank_lanes(lanes: LaneState) -> LaneState:
+    status = jnp.full_like(lanes.integrator.status, Status.MAX_STEPS)
+    return lanes._replace(integrator=lanes.integrator._replace(status=status))

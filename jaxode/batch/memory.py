@@ -1,4 +1,4 @@
-"""What a batch needs in memory, against what the machine has."""
+"""Memory that a batch needs, compared with the memory of the machine."""
 
 import math
 import os
@@ -15,14 +15,14 @@ from ..problem.errors import OutOfMemoryError
 from ..problem.state import Packing
 
 
-def bytes_of_saved(
+def saved_bytes(
     save: str | Callable,
     packing: Packing,
     method: Method,
     times: int,
     read: PyTree,
 ) -> int:
-    """What one trajectory saves; `read` holds the shapes of a save function's values."""
+    """Return the bytes that one trajectory saves; `read`: shapes of a save function's values."""
     max_steps, slopes = method.max_steps, method.solver.num_dense
     state = packing.size * packing.dtype.itemsize
     time = packing.time_dtype.itemsize
@@ -36,35 +36,36 @@ def bytes_of_saved(
     return times * sum(math.prod(x.shape) * x.dtype.itemsize for x in values)
 
 
-def bytes_of_events(switches: EventOptions, packing: Packing) -> int:
-    """What the log of one trajectory's events takes."""
-    if not switches.events:
+def event_log_bytes(options: EventOptions, packing: Packing) -> int:
+    """Return the bytes of one trajectory's event log."""
+    if not options.events:
         return 0
     state = packing.size * packing.dtype.itemsize
-    return switches.max_events * (state + packing.time_dtype.itemsize + 8)
+    return options.max_events * (state + packing.time_dtype.itemsize + 8)
 
 
-def refuse_too_much(rows: dict[str, int], count: int) -> None:
-    """Refuse a batch whose arrays cannot all be held.
+def check_memory(bytes_each: dict[str, int], count: int) -> None:
+    """Check that the machine can hold the arrays of `count` trajectories.
 
-    `rows` maps what is held to its bytes per trajectory.
+    `bytes_each` maps the name of each array to its bytes per trajectory.
 
-    **Raises:** `OutOfMemoryError` with the bytes.
+    **Raises:** `OutOfMemoryError`, with the bytes needed, where it cannot.
     """
-    available = memory_of_machine()
-    needed = count * sum(rows.values())
+    available = machine_memory()
+    needed = count * sum(bytes_each.values())
     if available is None or needed <= available:
         return
-    shown = ", ".join(f"{name} {size_text(count * size)}" for name, size in rows.items())
+    sizes = {name: format_bytes(count * size) for name, size in bytes_each.items()}
+    shown = ", ".join(f"{name} {size}" for name, size in sizes.items())
     raise OutOfMemoryError(
-        f"{count} trajectories need {needed} bytes, {size_text(needed)} ({shown}), and the machine "
-        f"has {size_text(available)}: save fewer times or a function of the state, or solve in "
-        "parts"
+        f"{count} trajectories need {needed} bytes, {format_bytes(needed)} ({shown}), and the "
+        f"machine has {format_bytes(available)}: save fewer times or a function of the state, "
+        "or solve in parts"
     )
 
 
-def memory_of_machine() -> int | None:
-    """Bytes of memory on the default backend, all its local devices together; None if unknown."""
+def machine_memory() -> int | None:
+    """Return the bytes of memory of the default backend's local devices; None if unknown."""
     devices = jax.local_devices()
     if devices[0].platform == "cpu":
         try:
@@ -75,8 +76,8 @@ def memory_of_machine() -> int | None:
     return sum(limits) if all(limits) else None
 
 
-def size_text(number: int) -> str:
-    """A number of bytes to read."""
+def format_bytes(number: int) -> str:
+    """Return a number of bytes as text, with its unit."""
     value, units = float(number), ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]

@@ -1,4 +1,4 @@
-"""Trajectories in the order of the work that they are expected to make."""
+"""Trajectories sorted by the work that the user expects of each."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from ..problem.state import is_traced
 
 
 def check_work(work: Any, count: int) -> Array | None:
-    """`work` as an array. **Raises:** `BatchError` unless it has a number per trajectory."""
+    """Return `work` as an array. **Raises:** `BatchError` unless it has a number per trajectory."""
     if work is None:
         return None
     if np.shape(work) != (count,):
@@ -26,16 +26,20 @@ def check_work(work: Any, count: int) -> Array | None:
     return jax.lax.stop_gradient(jnp.asarray(work))
 
 
-def longest_first(
-    run: Callable[[PyTree, PyTree], PyTree], own: PyTree, shared: PyTree, work: Array | None
+def run_longest_first(
+    run: Callable[[PyTree, PyTree], PyTree],
+    per_trajectory: PyTree,
+    shared: PyTree,
+    work: Array | None,
 ) -> PyTree:
-    """`run(own, shared)`, its trajectories sorted by `work` and what it returns sorted back.
+    """Call `run(per_trajectory, shared)` on trajectories sorted by `work`, the largest first.
 
-    Those that take long then share a block of a kernel, and begin first in a queue.
+    The results are sorted back. Expensive trajectories then share a block of a kernel, and enter
+    the lanes first.
     """
     if work is None:
-        return run(own, shared)
+        return run(per_trajectory, shared)
     order = jnp.argsort(work, descending=True)
-    place = jnp.argsort(order)
-    result = run(jax.tree.map(lambda x: x[order], own), shared)
-    return jax.tree.map(lambda x: x[place], result)
+    rank = jnp.argsort(order)
+    result = run(jax.tree.map(lambda x: x[order], per_trajectory), shared)
+    return jax.tree.map(lambda x: x[rank], result)

@@ -1,9 +1,9 @@
-"""Lanes and their queue: trajectories that step together, each replaced when it ends.
+"""SIMD lanes and their queue: trajectories that step together, each replaced when it ends.
 
 Inside a tile the last axis of every array is its lanes. A finished lane writes its result and
-takes the next trajectory, so no lane waits for another. On a CPU that happens lane by lane, with
-slices, which XLA keeps inside the loop's one native function; a *wide* tile, for accelerators and
-for fields with matrix products, does it for all its lanes at once.
+loads the next trajectory, so that no lane waits for another. On a CPU, lanes are refilled one by
+one, with slices, which XLA fuses into the native function of the loop; a *wide* tile, for
+accelerators and for fields with matrix products, refills all its lanes at once.
 """
 
 from collections.abc import Callable
@@ -20,250 +20,257 @@ from ..integrate.xla_loops import fused, host_controls_loops
 
 
 class LaneTile(eqx.Module):
-    """The shape of a tile: how many lanes, and whether it is wide."""
+    """The shape of a tile: its number of lanes, and whether it is wide."""
 
     width: int = eqx.field(static=True)
     wide: bool = eqx.field(static=True)
 
     def map(self, function: Callable) -> Callable:
-        """`function` of one lane, over all lanes."""
+        """Vectorise `function` of one lane over all lanes."""
         return jax.vmap(function, in_axes=-1, out_axes=-1)
 
     def lane(self, tree: PyTree, index: Array) -> PyTree:
-        """One lane of every array."""
+        """Return one lane of every array."""
 
-        def take(x: Array) -> Array:
+        def take_lane(x: Array) -> Array:
             return lax.dynamic_index_in_dim(x, index, x.ndim - 1, keepdims=False)
 
-        return jax.tree.map(take, tree)
+        return jax.tree.map(take_lane, tree)
 
     def with_lane(self, tree: PyTree, index: Array, values: PyTree) -> PyTree:
-        """`tree` with `values` as one of its lanes."""
+        """Return `tree` with one lane replaced by `values`."""
 
-        def put(x: Array, value: Array) -> Array:
+        def set_lane(x: Array, value: Array) -> Array:
             return lax.dynamic_update_index_in_dim(x, value, index, x.ndim - 1)
 
-        return jax.tree.map(put, tree, values)
+        return jax.tree.map(set_lane, tree, values)
 
-    def rows(self, tree: PyTree) -> PyTree:
-        """The same with the axis of lanes first."""
+    def lanes_first(self, tree: PyTree) -> PyTree:
+        """Move the axis of lanes of every array to the front."""
         return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), tree)
 
     def zeros(self, shapes: PyTree) -> PyTree:
-        """Zeros for all lanes, given the shapes of one."""
+        """Return zeros for all lanes, given the shapes of one lane."""
         return jax.tree.map(lambda x: jnp.zeros((*x.shape, self.width), x.dtype), shapes)
 
     def put(self, buffers: PyTree, mask: Array, index: tuple[Array, ...], values: PyTree) -> PyTree:
-        """`buffers[index] = values` in every lane of `mask`.
+        """Write `buffers[index] = values` for every lane in `mask`.
 
-        `index` holds vectors of one number per lane; `values` have their lanes last.
+        `index` holds vectors of one index per lane; the last axis of `values` is the lanes.
         """
         if self.wide:
-            drop = jnp.where(mask, index[0], jnp.iinfo(jnp.int32).max)
+            row = jnp.where(mask, index[0], jnp.iinfo(jnp.int32).max)
             return jax.tree.map(
-                lambda b, v: b.at[(drop, *index[1:])].set(v.astype(b.dtype), mode="drop"),
+                lambda b, v: b.at[(row, *index[1:])].set(v.astype(b.dtype), mode="drop"),
                 buffers,
-                self.rows(values),
+                self.lanes_first(values),
             )
 
-        def one(state: tuple[Array, Array, PyTree]) -> tuple[Array, Array, PyTree]:
-            lane, left, buffers = state
-            where = [i[lane] for i in index]
+        def put_lane(state: tuple[Array, Array, PyTree]) -> tuple[Array, Array, PyTree]:
+            lane, pending, buffers = state
+            lane_index = [i[lane] for i in index]
             buffers = jax.tree.map(
-                lambda b, v: _put_at(b, where, v), buffers, self.lane(values, lane)
+                lambda b, v: _write_at(b, lane_index, v), buffers, self.lane(values, lane)
             )
-            left = left & (jnp.arange(self.width) != lane)
-            return first_true(left), left, buffers
+            pending = pending & (jnp.arange(self.width) != lane)
+            return first_true(pending), pending, buffers
 
         start = first_true(mask), mask, buffers
-        return lax.while_loop(lambda s: s[0] < self.width, one, start)[2]
+        return lax.while_loop(lambda s: s[0] < self.width, put_lane, start)[2]
 
     def put_many(
         self, buffers: PyTree, mask: Array, index: tuple[Array, ...], values: PyTree
     ) -> PyTree:
-        """The same of a wide tile for many places of each lane, an axis before that of lanes.
+        """Write many rows per lane, as `put` writes one, in a wide tile.
 
-        `values` have it first, and their lanes last.
+        `mask` and `index` have shape `(rows, lanes)`; the first axis of `values` is the rows, the
+        last the lanes.
         """
-        drop = jnp.where(mask, index[0], jnp.iinfo(jnp.int32).max)
+        row = jnp.where(mask, index[0], jnp.iinfo(jnp.int32).max)
 
-        def set_at(buffer: Array, value: Array) -> Array:
-            rows = jnp.moveaxis(value, -1, 1).astype(buffer.dtype)
-            return buffer.at[(drop, *index[1:])].set(rows, mode="drop")
+        def write_rows(buffer: Array, value: Array) -> Array:
+            values = jnp.moveaxis(value, -1, 1).astype(buffer.dtype)
+            return buffer.at[(row, *index[1:])].set(values, mode="drop")
 
-        return jax.tree.map(set_at, buffers, values)
+        return jax.tree.map(write_rows, buffers, values)
 
 
 def first_true(mask: Array) -> Array:
-    """The first index where `mask` holds, else its length; int32."""
+    """Return the first index where `mask` holds, else its length; int32."""
     size = mask.shape[0]
     return jnp.min(jnp.where(mask, jnp.arange(size, dtype=jnp.int32), size))
 
 
-def _put_at(buffer: Array, index: list[Array], value: Array) -> Array:
+def _write_at(buffer: Array, index: list[Array], value: Array) -> Array:
     start = [*index, *[jnp.int32(0)] * value.ndim]
     update = value.reshape((1,) * len(index) + value.shape).astype(buffer.dtype)
     return lax.dynamic_update_slice(buffer, update, start)
 
 
 class LaneProgram(NamedTuple):
-    """What lanes do; `load` and `result` are told of one trajectory.
+    """The operations on lanes that the loop over a tile calls.
 
-    - `count`: how many trajectories.
-    - `idle(lanes)`: blank lanes, made such that they are over.
-    - `load(number)`: the trajectory at its start, a pytree of arrays.
-    - `over(lanes)`: in which lanes nothing is left to do.
-    - `result(lane)`: what is kept of it at its end.
-    - `advance(numbers, lanes, record)`: one step of all lanes of the tile; `numbers` says which
-      trajectory is in a lane, `count` where there is none.
-    - `meter(before, now, count)`: told how many trajectories are done after each refill.
+    - `count`: the number of trajectories.
+    - `mark_finished(lanes)`: blank lanes, marked as finished.
+    - `load(number)`: a trajectory at its start, a pytree of arrays.
+    - `finished(lanes)`: the lanes whose trajectories have ended.
+    - `result(lane)`: the result of one lane at its end.
+    - `advance(numbers, lanes, record)`: one step of all lanes of the tile; `numbers` holds the
+      index of the trajectory in each lane, `count` where there is none.
+    - `progress(before, now, count)`: a callback, given the number of finished trajectories before
+      and after each refill.
     """
 
     count: int
-    idle: Callable[[PyTree], PyTree]
+    mark_finished: Callable[[PyTree], PyTree]
     load: Callable[[Array], PyTree]
-    over: Callable[[PyTree], Array]
+    finished: Callable[[PyTree], Array]
     result: Callable[[PyTree], PyTree]
     advance: Callable[[Array, PyTree, Any], tuple[PyTree, Any]]
-    meter: Callable[[Array, Array, int], None] | None = None
+    progress: Callable[[Array, Array, int], None] | None = None
 
 
 class QueueState(NamedTuple):
-    """Where a tile is: the queue, its lanes, results by trajectory, records, turns taken."""
+    """The state of the loop over a tile: queue, lanes, results by trajectory, records."""
 
-    queue: Array  # the next trajectory to load
-    left: Array  # trajectories whose results are not written, and blank lanes
-    numbers: Array
+    next_number: Array  # the index of the next trajectory to load
+    remaining: Array  # trajectories whose results are not written, and blank lanes
+    numbers: Array  # the index of the trajectory in each lane
     lanes: PyTree
     results: PyTree
     record: Any
     num_iterations: Array
 
 
-def lane_shapes(work: LaneProgram) -> PyTree:
-    """The shapes of one lane."""
-    return jax.eval_shape(work.load, jax.ShapeDtypeStruct((), jnp.int32))
+def lane_shapes(program: LaneProgram) -> PyTree:
+    """Return the shapes of one lane."""
+    return jax.eval_shape(program.load, jax.ShapeDtypeStruct((), jnp.int32))
 
 
-def start(work: LaneProgram, tile: LaneTile, record: Any, shapes: PyTree) -> QueueState:
-    """The tile before its first turn, with lanes of `shapes`.
+def initial_queue(program: LaneProgram, tile: LaneTile, record: Any, shapes: PyTree) -> QueueState:
+    """Return the tile before its first iteration, with lanes of `shapes`.
 
-    Its lanes are blank and over, and bear the numbers that they will load first: so the loop has
-    no special case for its beginning, and what a blank lane writes is overwritten.
+    Its lanes are blank and finished, and hold the indices of the trajectories that they load
+    first: the loop needs no special case for its start, and results of blank lanes are overwritten.
     """
     results = jax.tree.map(
-        lambda x: jnp.zeros((work.count, *x.shape), x.dtype), jax.eval_shape(work.result, shapes)
+        lambda x: jnp.zeros((program.count, *x.shape), x.dtype),
+        jax.eval_shape(program.result, shapes),
     )
     zero = jnp.zeros((), jnp.int32)
     numbers = jnp.arange(tile.width, dtype=jnp.int32)
-    left = jnp.int32(work.count + tile.width)
-    return QueueState(zero, left, numbers, work.idle(tile.zeros(shapes)), results, record, zero)
+    remaining = jnp.int32(program.count + tile.width)
+    lanes = program.mark_finished(tile.zeros(shapes))
+    return QueueState(zero, remaining, numbers, lanes, results, record, zero)
 
 
 def run_until(
-    work: LaneProgram,
+    program: LaneProgram,
     tile: LaneTile,
     state: QueueState,
-    room: Callable[[QueueState], Array | bool] = lambda _: True,
+    may_continue: Callable[[QueueState], Array | bool] = lambda _: True,
 ) -> QueueState:
-    """Refill and step the lanes, until nothing is left or there is no `room` for a turn."""
-
-    total = work.count + tile.width
+    """Refill and step the lanes until all trajectories have ended or `may_continue` is false."""
+    total = program.count + tile.width
 
     def unfinished(state: QueueState) -> Array:
-        return (state.left > 0) & room(state)
+        return (state.remaining > 0) & may_continue(state)
 
-    def free(state: QueueState) -> Array:
-        return work.over(state.lanes) & (state.numbers < work.count)
+    def refillable(state: QueueState) -> Array:
+        return program.finished(state.lanes) & (state.numbers < program.count)
 
     def step(state: QueueState) -> QueueState:
-        lanes, record = work.advance(state.numbers, state.lanes, state.record)
+        lanes, record = program.advance(state.numbers, state.lanes, state.record)
         return state._replace(lanes=lanes, record=record, num_iterations=state.num_iterations + 1)
 
-    def phase(state: QueueState) -> QueueState:
-        before, state = state.left, _refill(work, tile, free, state)
-        if work.meter is not None:
-            done = [jnp.minimum(total - left, work.count) for left in (before, state.left)]
-            work.meter(done[0], done[1], work.count)
-        return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(free(s)), step, state)
+    def refill_then_step(state: QueueState) -> QueueState:
+        before, state = state.remaining, _refill(program, tile, refillable, state)
+        if program.progress is not None:
+            done = [jnp.minimum(total - n, program.count) for n in (before, state.remaining)]
+            program.progress(done[0], done[1], program.count)
+        return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(refillable(s)), step, state)
 
-    def turn(state: QueueState) -> QueueState:
-        state = _refill_all(work, tile, free(state), state)
-        over = free(state)  # what was over at its start waits for the next turn
-        numbers = jnp.where(over, work.count, state.numbers)
-        lanes, record = work.advance(numbers, state.lanes, state.record)
-        lanes = jax.tree.map(lambda a, b: jnp.where(over, a, b), state.lanes, lanes)
+    def refill_and_step(state: QueueState) -> QueueState:
+        state = _refill_all(program, tile, refillable(state), state)
+        finished = refillable(state)  # trajectories that end at their start wait an iteration
+        numbers = jnp.where(finished, program.count, state.numbers)
+        lanes, record = program.advance(numbers, state.lanes, state.record)
+        lanes = jax.tree.map(lambda a, b: jnp.where(finished, a, b), state.lanes, lanes)
         return state._replace(lanes=lanes, record=record, num_iterations=state.num_iterations + 1)
 
-    # A meter calls the host in any case, and once a phase is enough for it.
-    every_turn = host_controls_loops() and work.meter is None
-    return lax.while_loop(unfinished, turn if every_turn else phase, state)
+    # A progress callback calls the host anyway, and once per refill suffices for it.
+    single_loop = host_controls_loops() and program.progress is None
+    return lax.while_loop(unfinished, refill_and_step if single_loop else refill_then_step, state)
 
 
-def run(work: LaneProgram, tile: LaneTile, record: Any) -> TileResult:
-    """Every trajectory from start to end."""
+def run(program: LaneProgram, tile: LaneTile, record: Any) -> TileResult:
+    """Solve every trajectory from start to end."""
+    shapes = lane_shapes(program)
 
-    shapes = lane_shapes(work)
+    def run_tile(state: TileResult) -> TileResult:
+        first = initial_queue(program, tile, state.record, shapes)._replace(results=state.results)
+        return tile_result(run_until(program, tile, first))
 
-    def whole(state: TileResult) -> TileResult:
-        first = start(work, tile, state.record, shapes)._replace(results=state.results)
-        return ended(run_until(work, tile, first))
-
-    return fused(whole, ended(start(work, tile, record, shapes)))
+    return fused(run_tile, tile_result(initial_queue(program, tile, record, shapes)))
 
 
-def ended(state: QueueState) -> TileResult:
-    """What a tile leaves behind."""
+def tile_result(state: QueueState) -> TileResult:
+    """Return the results, records and number of iterations of a tile."""
     return TileResult(state.results, state.record, state.num_iterations)
 
 
 def _refill(
-    work: LaneProgram, tile: LaneTile, free: Callable[[QueueState], Array], state: QueueState
+    program: LaneProgram,
+    tile: LaneTile,
+    refillable: Callable[[QueueState], Array],
+    state: QueueState,
 ) -> QueueState:
-    """Replace every trajectory that is over by one from the queue, while there are any."""
+    """Rerank every finished trajectory by the next one of the queue, while there are any."""
     refill = _refill_all if tile.wide else _refill_one
 
-    def look(state: QueueState) -> Any:
+    def lanes_to_refill(state: QueueState) -> Any:
         if tile.wide:
-            return free(state)
-        # Blank lanes first: what they write stands where a result of no step may be already.
-        lane, loaded = jnp.arange(tile.width), work.count + tile.width - state.left
-        return first_true(free(state) & ((lane >= loaded) | (loaded >= tile.width)))
+            return refillable(state)
+        # Blank lanes come first, or they would overwrite the result of a solve without steps.
+        lane, loaded = jnp.arange(tile.width), program.count + tile.width - state.remaining
+        return first_true(refillable(state) & ((lane >= loaded) | (loaded >= tile.width)))
 
-    def found(carry: tuple[Any, QueueState]) -> Array:
+    def any_to_refill(carry: tuple[Any, QueueState]) -> Array:
         return jnp.any(carry[0]) if tile.wide else carry[0] < tile.width
 
-    def again(carry: tuple[Any, QueueState]) -> tuple[Any, QueueState]:
-        state = refill(work, tile, *carry)
-        return look(state), state
+    def refill_next(carry: tuple[Any, QueueState]) -> tuple[Any, QueueState]:
+        state = refill(program, tile, *carry)
+        return lanes_to_refill(state), state
 
-    return lax.while_loop(found, again, (look(state), state))[1]
+    return lax.while_loop(any_to_refill, refill_next, (lanes_to_refill(state), state))[1]
 
 
-def _refill_one(work: LaneProgram, tile: LaneTile, lane: Array, state: QueueState) -> QueueState:
-    """Write the result of a free lane and load the next trajectory into it."""
-    kept = work.result(tile.lane(state.lanes, lane))
-    results = jax.tree.map(lambda b, v: _put_at(b, [state.numbers[lane]], v), state.results, kept)
-    loaded = work.load(jnp.minimum(state.queue, work.count - 1))
+def _refill_one(program: LaneProgram, tile: LaneTile, lane: Array, state: QueueState) -> QueueState:
+    """Write the result of a finished lane and load the next trajectory into it."""
+    result = program.result(tile.lane(state.lanes, lane))
+    results = jax.tree.map(
+        lambda b, v: _write_at(b, [state.numbers[lane]], v), state.results, result
+    )
+    loaded = program.load(jnp.minimum(state.next_number, program.count - 1))
     return state._replace(
-        queue=jnp.minimum(state.queue + 1, work.count),
-        left=state.left - 1,
-        numbers=lax.dynamic_update_index_in_dim(state.numbers, state.queue, lane, 0),
+        next_number=jnp.minimum(state.next_number + 1, program.count),
+        remaining=state.remaining - 1,
+        numbers=lax.dynamic_update_index_in_dim(state.numbers, state.next_number, lane, 0),
         lanes=tile.with_lane(state.lanes, lane, loaded),
         results=results,
     )
 
 
-def _refill_all(work: LaneProgram, tile: LaneTile, free: Array, state: QueueState) -> QueueState:
-    """Write the results of all free lanes and load the next trajectories into them."""
-    results = tile.put(state.results, free, (state.numbers,), tile.map(work.result)(state.lanes))
-    place = jnp.cumsum(free, dtype=jnp.int32)
-    number = jnp.minimum(state.queue + place - 1, work.count)
-    loaded = jax.vmap(work.load, out_axes=-1)(jnp.minimum(number, work.count - 1))
+def _refill_all(program: LaneProgram, tile: LaneTile, mask: Array, state: QueueState) -> QueueState:
+    """Write the results of the lanes in `mask` and load the next trajectories into them."""
+    results = tile.put(state.results, mask, (state.numbers,), tile.map(program.result)(state.lanes))
+    rank = jnp.cumsum(mask, dtype=jnp.int32)
+    number = jnp.minimum(state.next_number + rank - 1, program.count)
+    loaded = jax.vmap(program.load, out_axes=-1)(jnp.minimum(number, program.count - 1))
     return state._replace(
-        queue=jnp.minimum(state.queue + place[-1], work.count),
-        left=state.left - place[-1],
-        numbers=jnp.where(free, number, state.numbers),
-        lanes=jax.tree.map(lambda a, b: jnp.where(free, a, b), loaded, state.lanes),
+        next_number=jnp.minimum(state.next_number + rank[-1], program.count),
+        remaining=state.remaining - rank[-1],
+        numbers=jnp.where(mask, number, state.numbers),
+        lanes=jax.tree.map(lambda a, b: jnp.where(mask, a, b), loaded, state.lanes),
         results=results,
     )

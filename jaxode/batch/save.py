@@ -1,11 +1,11 @@
-"""What lanes write down as they go: values at times, every step, dense output.
+"""Recorders of trajectories in lanes: values at save times, every step, dense output.
 
-The buffers have a row per trajectory. They begin as missing values, so a row that is not reached
-stays so.
+The buffers have a row per trajectory. They start as missing values, which remain in rows that are
+not reached.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,124 +13,115 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ..integrate.save import StepRecord, in_order, missing_value, reached_of
+from ..integrate.save import (
+    SaveCursor,
+    StepRecord,
+    blank_dense,
+    blank_steps,
+    missing_value,
+    save_time,
+)
 from ..integrate.xla_loops import chunk_size, host_controls_loops, masked_while, num_elements
 from .queue import LaneTile
 
-
-class LaneSavePoint(NamedTuple):
-    """How far a trajectory's times are written: how many, the next one, whether in order."""
-
-    count: Array
-    t: Array
-    ordered: Array
+WriteState = tuple[Array, SaveCursor, PyTree]
 
 
 class LaneSaveAtTimes(eqx.Module):
-    """Values at the times of each trajectory; buffers `(trajectories, times, ...)`.
+    """The recorder of values at the times of each trajectory; buffers `(trajectories, times, ...)`.
 
-    `ts` has shape `(times,)`, or `(trajectories, times)` where each has its own.
+    `ts` has shape `(times,)`, or `(trajectories, times)` where each trajectory has its own.
     """
 
     ts: Array
     tile: LaneTile
 
     def open(self, firsts: PyTree) -> PyTree:
-        """The value at the first time, in its row and that of every time equal to it."""
-        here = self.ts == self.ts[..., :1]
-        here = here if here.ndim == 2 else here[None]
+        """Write the values at the first time, and at every time that equals it."""
+        same = self.ts == self.ts[..., :1]
+        same = same if same.ndim == 2 else same[None]
 
         def fill(first: Array) -> Array:
-            mask = here.reshape(here.shape + (1,) * (first.ndim - 1))
+            mask = same.reshape(same.shape + (1,) * (first.ndim - 1))
             return jnp.where(mask, first[:, None], missing_value(first.dtype))
 
         return jax.tree.map(fill, firsts)
 
-    def reader(self, number: Array, direction: Array) -> LaneSavePoint:
-        """A trajectory's reader after its first time."""
+    def cursor(self, number: Array, direction: Array) -> SaveCursor:
+        """Return a trajectory's cursor after its first time."""
         ts = self.ts if self.ts.ndim == 1 else self.ts[number]
-        # Of a span that is empty all times were written at its start.
+        # All times of an empty span are written at its start.
         count = jnp.where(jnp.any(ts != ts[0]), 1, ts.shape[0]).astype(jnp.int32)
-        return LaneSavePoint(count, self.time(number, count, direction), jnp.asarray(True))
+        return SaveCursor(count, self.time(number, count, direction), jnp.asarray(True))
 
     def time(self, number: Array, count: Array, direction: Array) -> Array:
-        """The time after `count` written ones; after all of them, one that is never reached."""
-        last = self.ts.shape[-1] - 1
-        place = jnp.minimum(count, last)
-        time = self.ts[place] if self.ts.ndim == 1 else self.ts[number, place]
-        return jnp.where(count > last, direction * jnp.inf, time)
+        """Return the save time of index `count`; past the last, one that no step reaches."""
+
+        def look_up(index: Array) -> Array:
+            return self.ts[index] if self.ts.ndim == 1 else self.ts[number, index]
+
+        return save_time(look_up, count, self.ts.shape[-1], direction)
 
     def write(
         self,
-        read: Callable[[LaneSavePoint], PyTree],
-        reader: LaneSavePoint,
+        read: Callable[[SaveCursor], PyTree],
+        cursor: SaveCursor,
         numbers: Array,
         steps: StepRecord,
         buffers: PyTree,
-    ) -> tuple[LaneSavePoint, PyTree]:
-        """Write every time that the accepted steps have reached.
+    ) -> tuple[SaveCursor, PyTree]:
+        """Write the values at every time that the accepted steps have reached.
 
-        `read(reader)` gives the values of all lanes at their readers' times.
+        `read(cursor)` returns the values of all lanes at their cursors' times.
         """
+        end = steps.direction * steps.t1
 
-        def reached(reader: LaneSavePoint) -> Array:
-            direction = steps.direction
-            return steps.accept & (direction * reader.t <= direction * steps.t1)
+        def due(cursor: SaveCursor) -> Array:
+            return steps.accept & cursor.is_due(steps.direction, end)
 
-        def put(state: tuple[Array, LaneSavePoint, PyTree]) -> tuple[Array, LaneSavePoint, PyTree]:
-            mask, reader, buffers = state
-            buffers = self.tile.put(buffers, mask, (numbers, reader.count), read(reader))
-            moved = jax.vmap(self.after, in_axes=(0, 0, -1))(numbers, reader, steps)
-            reader = jax.tree.map(lambda a, b: jnp.where(mask, a, b), moved, reader)
-            return reached(reader), reader, buffers
+        def write_next(state: WriteState) -> WriteState:
+            mask, cursor, buffers = state
+            buffers = self.tile.put(buffers, mask, (numbers, cursor.count), read(cursor))
+            advanced = jax.vmap(self.advance, in_axes=(0, 0, -1))(numbers, cursor, steps)
+            cursor = jax.tree.map(lambda a, b: jnp.where(mask, a, b), advanced, cursor)
+            return due(cursor), cursor, buffers
 
-        def put_many(
-            state: tuple[Array, LaneSavePoint, PyTree],
-        ) -> tuple[Array, LaneSavePoint, PyTree]:
-            _, reader, buffers = state
-            index = reader.count + jnp.arange(many)[:, None]
-            due, at, moved = self._passed(reader, index, numbers, steps)
-            values = jax.vmap(lambda count, t: read(LaneSavePoint(count, t, reader.ordered)))(
-                index, at
-            )
-            buffers = self.tile.put_many(buffers, due, (numbers, index), values)
-            return reached(moved), moved, buffers
+        def write_many(state: WriteState) -> WriteState:
+            _, cursor, buffers = state
+            index = cursor.count + jnp.arange(many)[:, None]
 
-        start = reached(reader), reader, buffers
+            def time_of(index: Array) -> Array:
+                return self.time(numbers, index, steps.direction)
+
+            def read_at(count: Array, t: Array) -> PyTree:
+                return read(SaveCursor(count, t, cursor.ordered))
+
+            passed, at, after = cursor.advance_many(index, time_of, steps)
+            values = jax.vmap(read_at)(index, at)
+            buffers = self.tile.put_many(buffers, passed, (numbers, index), values)
+            return due(after), after, buffers
+
+        start = due(cursor), cursor, buffers
         if not host_controls_loops():
-            return lax.while_loop(lambda s: jnp.any(s[0]), put, start)[1:]
+            return lax.while_loop(lambda s: jnp.any(s[0]), write_next, start)[1:]
         count, rows = jax.tree.leaves(buffers)[0].shape[0], self.ts.shape[-1]
         many = chunk_size(rows - 1, num_elements(buffers, count * rows) * self.tile.width)
-        return masked_while(lambda s: jnp.any(s[0]), put_many, start, many == rows - 1)[1:]
+        return masked_while(lambda s: jnp.any(s[0]), write_many, start, many == rows - 1)[1:]
 
-    def _passed(
-        self, reader: LaneSavePoint, index: Array, numbers: Array, steps: StepRecord
-    ) -> tuple[Array, Array, LaneSavePoint]:
-        """Which of the next times the steps have reached, where to read, the readers after them."""
-        times, following = (self.time(numbers, i, steps.direction) for i in (index, index + 1))
-        due, at, fine = reached_of(steps, times, following)
-        count = reader.count + jnp.sum(due, axis=0, dtype=reader.count.dtype)
-        t = self.time(numbers, count, steps.direction)
-        return due, at, LaneSavePoint(count, t, reader.ordered & fine)
-
-    def after(self, number: Array, reader: LaneSavePoint, step: StepRecord) -> LaneSavePoint:
-        """A trajectory's reader with one time more behind it."""
-        following = self.time(number, reader.count + 1, step.direction)
-        ordered = reader.ordered & in_order(step, reader.t, following)
-        return LaneSavePoint(reader.count + 1, following, ordered)
+    def advance(self, number: Array, cursor: SaveCursor, step: StepRecord) -> SaveCursor:
+        """Return a trajectory's cursor moved to its next time."""
+        return cursor.advance(self.time(number, cursor.count + 1, step.direction), step)
 
 
 class LaneSaveSteps(eqx.Module):
-    """Time and state at the end of every accepted step; buffers of `max_steps + 1` rows each."""
+    """The recorder of time and state at the end of every accepted step, the start included."""
 
     max_steps: int = eqx.field(static=True)
     tile: LaneTile
 
     def open(self, t0: Array, y0: Array) -> tuple[Array, Array]:
-        """The start, `t0` of shape `(trajectories,)`, and missing values."""
-        rows = (t0.shape[0], self.max_steps + 1)
-        ts = jnp.full(rows, jnp.nan, t0.dtype).at[:, 0].set(t0)
-        return ts, jnp.full((*rows, *y0.shape[1:]), missing_value(y0.dtype)).at[:, 0].set(y0)
+        """Return buffers of `max_steps + 1` rows per trajectory; `t0` is `(trajectories,)`."""
+        return blank_steps(self.max_steps, t0, y0)
 
     def write(self, buffers: Any, numbers: Array, steps: StepRecord) -> Any:
         """Write the ends of the accepted steps."""
@@ -139,19 +130,15 @@ class LaneSaveSteps(eqx.Module):
 
 
 class LaneSaveDense(eqx.Module):
-    """Every accepted step as `(t, h, y, slopes)`; buffers of `max_steps` rows each."""
+    """The recorder of every accepted step for dense output: `(t, h, y, slopes)`, then zeros."""
 
     max_steps: int = eqx.field(static=True)
     slopes: int = eqx.field(static=True)
     tile: LaneTile
 
     def open(self, t0: Array, y0: Array) -> tuple[Array, Array, Array, Array]:
-        """Zeros, but for the start in the first row."""
-        rows = (t0.shape[0], self.max_steps)
-        times = jnp.zeros(rows, t0.dtype)
-        states = jnp.zeros((*rows, *y0.shape[1:]), y0.dtype).at[:, 0].set(y0)
-        slopes = jnp.zeros((*rows, self.slopes, *y0.shape[1:]), y0.dtype)
-        return times.at[:, 0].set(t0), times, states, slopes
+        """Return buffers of `max_steps` rows per trajectory."""
+        return blank_dense(self.max_steps, self.slopes, t0, y0)
 
     def write(self, buffers: Any, numbers: Array, steps: StepRecord) -> Any:
         """Write the accepted steps."""

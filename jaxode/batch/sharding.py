@@ -1,4 +1,4 @@
-"""A batch over several devices: each runs its share, and none waits for another."""
+"""A batch sharded over sharded devices, each of which runs its own loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,20 +15,20 @@ from ..problem.errors import OptionError
 
 
 def find_sharding(sharding: Any, leaves: list[Any]) -> NamedSharding | None:
-    """The sharding of the trajectories: what is given, else that of the first mapped array.
+    """Return the sharding of the trajectories: the one given, else that of the first mapped array.
 
     **Raises:** `OptionError` unless it is a `NamedSharding` whose first entry names mesh axes.
     """
     if sharding is None:
-        found = [getattr(x, "sharding", None) for x in leaves if not isinstance(x, Tracer)]
-        several = [s for s in found if isinstance(s, NamedSharding) and axes_of_mesh(s)]
-        return several[0] if several else None
+        shardings = [getattr(x, "sharding", None) for x in leaves if not isinstance(x, Tracer)]
+        sharded = [s for s in shardings if isinstance(s, NamedSharding) and mesh_axes(s)]
+        return sharded[0] if sharded else None
     if not isinstance(sharding, NamedSharding):
         raise OptionError(
             "sharding must be a jax.sharding.NamedSharding such as NamedSharding(mesh, "
             f'PartitionSpec("batch")), got {sharding!r}'
         )
-    if not axes_of_mesh(sharding):
+    if not mesh_axes(sharding):
         raise OptionError(
             f"the first entry of sharding must name the mesh axes that share the trajectories, got "
             f"{sharding.spec}"
@@ -36,68 +36,71 @@ def find_sharding(sharding: Any, leaves: list[Any]) -> NamedSharding | None:
     return sharding
 
 
-def axes_of_mesh(sharding: NamedSharding) -> tuple[str, ...]:
-    """The mesh axes over which the first axis of an array is spread."""
+def mesh_axes(sharding: NamedSharding) -> tuple[str, ...]:
+    """Return the mesh axes over which the first axis of an array is sharded."""
     first = sharding.spec[0] if len(sharding.spec) else None
     if first is None:
         return ()
     return first if isinstance(first, tuple) else (first,)
 
 
-def devices_of(sharding: NamedSharding) -> int:
-    """Over how many devices the trajectories are spread."""
+def num_shards(sharding: NamedSharding) -> int:
+    """Return the number of shards of the trajectories."""
     size = 1
-    for name in axes_of_mesh(sharding):
+    for name in mesh_axes(sharding):
         size *= sharding.mesh.shape[name]
     return size
 
 
-def over_devices(
-    run: Callable[[PyTree, PyTree], PyTree], own: PyTree, shared: PyTree, sharding: NamedSharding
+def run_sharded(
+    run: Callable[[PyTree, PyTree], PyTree],
+    per_trajectory: PyTree,
+    shared: PyTree,
+    sharding: NamedSharding,
 ) -> PyTree:
-    """`run(own, shared)`, the first axis of `own` and of what it returns spread over devices.
+    """Call `run(per_trajectory, shared)` on shards of the trajectories, one on each device.
 
-    There is no collective in `run`; the cotangent of `shared` is summed over the devices at its
-    end. Where the devices do not divide the trajectories, the last one fills up.
+    The first axis of `per_trajectory` and of the results is sharded. `run` contains no collective;
+    the cotangent of `shared` is summed over the devices at the end. Where the number of devices
+    does not divide that of the trajectories, copies of the last trajectory pad the batch.
     """
-    count = jax.tree.leaves(own)[0].shape[0]
-    missing = -count % devices_of(sharding)
-    own_arrays, own_rest = eqx.partition(own, eqx.is_array)
-    shared_arrays, shared_rest = eqx.partition(shared, eqx.is_array)
+    count = jax.tree.leaves(per_trajectory)[0].shape[0]
+    padding = -count % num_shards(sharding)
+    own_arrays, own_static = eqx.partition(per_trajectory, eqx.is_array)
+    shared_arrays, shared_static = eqx.partition(shared, eqx.is_array)
 
-    def fill(x: Array) -> Array:
-        return jnp.concatenate([x, jnp.repeat(x[-1:], missing, axis=0)]) if missing else x
+    def pad(x: Array) -> Array:
+        return jnp.concatenate([x, jnp.repeat(x[-1:], padding, axis=0)]) if padding else x
 
-    def local(own_arrays: PyTree, shared_arrays: PyTree) -> PyTree:
-        own = eqx.combine(own_arrays, own_rest)
-        return run(own, eqx.combine(shared_arrays, shared_rest))
+    def run_shard(own_arrays: PyTree, shared_arrays: PyTree) -> PyTree:
+        return run(eqx.combine(own_arrays, own_static), eqx.combine(shared_arrays, shared_static))
 
-    spread, whole = PartitionSpec(axes_of_mesh(sharding)), PartitionSpec()
+    sharded, replicated = PartitionSpec(mesh_axes(sharding)), PartitionSpec()
     results = jax.shard_map(
-        local,
+        run_shard,
         mesh=sharding.mesh,
-        in_specs=(spread, whole),
-        out_specs=spread,
+        in_specs=(sharded, replicated),
+        out_specs=sharded,
         check_vma=False,
     )(
-        place(jax.tree.map(fill, own_arrays), sharding, spread),
-        place(shared_arrays, sharding, whole),
+        reshard_arrays(jax.tree.map(pad, own_arrays), sharding, sharded),
+        reshard_arrays(shared_arrays, sharding, replicated),
     )
-    if not missing:
+    if not padding:
         return results
-    return jax.tree.map(lambda x: x[:count], place(results, sharding, whole))
+    return jax.tree.map(lambda x: x[:count], reshard_arrays(results, sharding, replicated))
 
 
-def spread_out(own: PyTree, sharding: NamedSharding) -> PyTree:
-    """`own` with its first axis over the devices, where they divide it."""
-    count = jax.tree.leaves(own)[0].shape[0]
-    spread = PartitionSpec(axes_of_mesh(sharding))
-    return own if count % devices_of(sharding) else place(own, sharding, spread)
+def shard_trajectories(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Shard the first axis of `tree` over the devices, where their number divides its size."""
+    count = jax.tree.leaves(tree)[0].shape[0]
+    spec = PartitionSpec(mesh_axes(sharding))
+    return tree if count % num_shards(sharding) else reshard_arrays(tree, sharding, spec)
 
 
-def place(tree: PyTree, sharding: NamedSharding, spec: PartitionSpec) -> PyTree:
-    """`tree` as `spec` says, on a mesh of explicit axes; on another, JAX does so by itself."""
+def reshard_arrays(tree: PyTree, sharding: NamedSharding, spec: PartitionSpec) -> PyTree:
+    """Reshard the arrays of `tree` to `spec` on a mesh of explicit axes; JAX does so on others."""
     explicit = AxisType.Explicit in sharding.mesh.axis_types
     arrays, rest = eqx.partition(tree, eqx.is_array)
-    there = NamedSharding(sharding.mesh, spec)
-    return eqx.combine(jax.reshard(arrays, there) if explicit else arrays, rest)
+    target = NamedSharding(sharding.mesh, spec)
+    return eqx.combine(jax.reshard(arrays, target) if explicit else arrays, rest)

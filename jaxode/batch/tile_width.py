@@ -1,4 +1,4 @@
-"""How wide a tile is: from the size of the state, the work of its field, and the backend."""
+"""Choice of the tile width from the size of the state, the cost of its field and the backend."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,19 +12,19 @@ from ..problem.validation import is_count
 from ..solvers.linear import INLINE_LANES
 from .queue import LaneTile
 
-# What XLA will not put inside the native function that it makes of a small loop on a CPU.
-_OUTSIDE = ("dot_general", "conv_general", "scatter", "callback", "custom_call", "lu", "cholesky")
+# Primitives that keep XLA from fusing a small loop into one native function on a CPU.
+_NOT_FUSED = ("dot_general", "conv_general", "scatter", "callback", "custom_call", "lu", "cholesky")
 
-# Bytes of state in a tile up to which that function is made, those of matrices where a lane has
-# one, and lanes that fill its vectors.
-_NATIVE_BYTES, _NATIVE_MATRICES, _NATIVE_LANES = 2**15, 2**18, 64
-# Bytes of a field's intermediate values that stay in a processor's cache.
+# Largest state of a tile, in bytes, for which XLA fuses the loop; the same where each lane has a
+# matrix; and the number of lanes that fills the SIMD registers.
+_FUSED_BYTES, _FUSED_MATRIX_BYTES, _FUSED_LANES = 2**15, 2**18, 64
+# Bytes of a field's intermediate values that fit a CPU core's cache.
 _CACHE_BYTES = 2**18
 _ACCELERATOR_LANES = 2**14
 
 
 def check_lanes(lanes: Any) -> int | None:
-    """**Raises:** `OptionError` unless `lanes` is None or a positive integer."""
+    """Return `lanes`. **Raises:** `OptionError` unless it is None or a positive integer."""
     if lanes is None:
         return None
     if not is_count(lanes):
@@ -40,63 +40,63 @@ def choose_tile(
     lanes: int | None,
     implicit: bool = False,
 ) -> LaneTile:
-    """The tile for `count` trajectories of `field`, whose packed state is like `y`.
+    """Choose the tile for `count` trajectories of `field`, whose packed state is like `y`.
 
-    `lanes`: as many as the user asks for, or None to choose. `implicit`: each lane has a matrix.
+    `lanes`: the number that the user gives, or None. `implicit`: each lane holds a matrix.
     """
     backend = jax.default_backend()
-    equations = list(_equations(jax.make_jaxpr(field)(t, y).jaxpr))
-    state = max(y.size * (y.size if implicit else 1) * y.dtype.itemsize, 1)
-    room = _NATIVE_MATRICES if implicit else _NATIVE_BYTES
-    native = (
+    equations = list(_innermost_equations(jax.make_jaxpr(field)(t, y).jaxpr))
+    lane_bytes = max(y.size * (y.size if implicit else 1) * y.dtype.itemsize, 1)
+    tile_bytes = _FUSED_MATRIX_BYTES if implicit else _FUSED_BYTES
+    fused = (
         backend == "cpu"
         and jax.__version_info__ >= (0, 12)
-        and room // state >= 8
+        and tile_bytes // lane_bytes >= 8
         and not (implicit and y.size > INLINE_LANES)
-        and not any(str(e.primitive).startswith(_OUTSIDE) for e in equations)
+        and not any(str(e.primitive).startswith(_NOT_FUSED) for e in equations)
     )
     if lanes is not None:
-        most = lanes
-    elif native:
-        most = min(_NATIVE_LANES, _floor_power(room // state))
+        max_lanes = lanes
+    elif fused:
+        max_lanes = min(_FUSED_LANES, _power_of_two_at_most(tile_bytes // lane_bytes))
     elif backend == "cpu":
-        work = state + sum(_size(v.aval) for e in equations for v in e.outvars)
-        most = min(max(_floor_power(_CACHE_BYTES // work), 64), 1024)
+        working_set = lane_bytes + sum(_nbytes(v.aval) for e in equations for v in e.outvars)
+        max_lanes = min(max(_power_of_two_at_most(_CACHE_BYTES // working_set), 64), 1024)
     else:
-        most = _ACCELERATOR_LANES
-    return LaneTile(_balanced(count, most), not native)
+        max_lanes = _ACCELERATOR_LANES
+    return LaneTile(_balanced_width(count, max_lanes), not fused)
 
 
-def _balanced(count: int, most: int) -> int:
-    """As many lanes as share out the trajectories evenly, at most `most`."""
-    rounds = -(-count // most)
-    even = -(-count // rounds)
-    return min(count, most, -(-even // 8) * 8)
+def _balanced_width(count: int, max_lanes: int) -> int:
+    """Return the width, at most `max_lanes`, that divides the trajectories evenly over fills."""
+    num_fills = -(-count // max_lanes)
+    even = -(-count // num_fills)
+    return min(count, max_lanes, -(-even // 8) * 8)
 
 
-def _floor_power(number: int) -> int:
+def _power_of_two_at_most(number: int) -> int:
     return 1 << max(number, 1).bit_length() - 1
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
-    """Every equation of a program, those of its inner programs too."""
+def _innermost_equations(jaxpr: Any) -> Iterator[Any]:
+    """Yield the equations of a jaxpr that hold no jaxpr, and those of its nested jaxprs."""
     for equation in jaxpr.eqns:
-        inner = list(_programs(equation.params.values()))
-        for program in inner:
-            yield from _equations(program)
-        if not inner:
+        nested = list(_nested_jaxprs(equation.params.values()))
+        for program in nested:
+            yield from _innermost_equations(program)
+        if not nested:
             yield equation
 
 
-def _programs(values: Any) -> Iterator[Any]:
+def _nested_jaxprs(values: Any) -> Iterator[Any]:
     for value in values:
         if hasattr(value, "eqns"):
             yield value
         elif hasattr(value, "jaxpr"):
             yield value.jaxpr
         elif isinstance(value, tuple | list):
-            yield from _programs(value)
+            yield from _nested_jaxprs(value)
 
 
-def _size(aval: Any) -> int:
+def _nbytes(aval: Any) -> int:
     return int(np.prod(aval.shape)) * np.dtype(aval.dtype).itemsize

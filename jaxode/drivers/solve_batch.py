@@ -12,16 +12,16 @@ from jax.sharding import NamedSharding
 from jaxtyping import ArrayLike, PyTree
 
 from ..batch.axes import (
-    arranged,
-    axes_of,
+    axes_by_name,
+    check_batch_times,
     check_not_empty,
-    check_times_of_batch,
-    shape_of_one,
-    times_of_batch,
+    move_batch_axes_first,
+    stack_batch_times,
+    trajectory_shape,
 )
-from ..batch.memory import bytes_of_events, bytes_of_saved, refuse_too_much
-from ..batch.order import check_work, longest_first
-from ..batch.sharding import find_sharding, over_devices, spread_out
+from ..batch.memory import check_memory, event_log_bytes, saved_bytes
+from ..batch.order import check_work, run_longest_first
+from ..batch.sharding import find_sharding, run_sharded, shard_trajectories
 from ..batch.tile_width import check_lanes, choose_tile
 from ..integrate.ensemble import Ensemble
 from ..integrate.events.event import AtRest, Event, Jumps
@@ -165,9 +165,9 @@ class _Batch(eqx.Module):
         """The shapes and dtypes of `y0` and `args` of one trajectory."""
         y0, args = self.prepared.y0, self.prepared.args
         one_args = jax.tree.map(
-            lambda x, own: shape_of_one(x) if own else x, args, self.mapped.args
+            lambda x, own: trajectory_shape(x) if own else x, args, self.mapped.args
         )
-        return jax.tree.map(shape_of_one, y0), one_args
+        return jax.tree.map(trajectory_shape, y0), one_args
 
 
 def _batch_inputs(
@@ -179,17 +179,17 @@ def _batch_inputs(
 
     **Raises:** `BatchError`, `StateError`, `TimesError`, `ToleranceError`.
     """
-    axes = axes_of(in_axes)
+    axes = axes_by_name(in_axes)
     check_not_empty(y0, axes["y0"])
-    ts, axes["ts"] = times_of_batch(ts, axes["ts"])
+    ts, axes["ts"] = stack_batch_times(ts, axes["ts"])
     user_trees = {
         "y0": check_state(y0), "ts": ts, "args": args, "rtol": options.rtol, "atol": options.atol,
     }  # fmt: skip
-    trees, mapped, count = arranged(user_trees, axes)
+    trees, mapped, count = move_batch_axes_first(user_trees, axes)
     y0 = _over_trajectories(trees["y0"], mapped["y0"], count)
-    example = jax.tree.map(shape_of_one, y0)
+    example = jax.tree.map(trajectory_shape, y0)
     packing = Packing.of(example)
-    times = check_times_of_batch(trees["ts"], mapped["ts"], packing.time_dtype)
+    times = check_batch_times(trees["ts"], mapped["ts"], packing.time_dtype)
     check_not_both_zero(options.rtol, options.atol)
     rtol, atol = (
         check_tolerance_of_batch(name, trees[name], mapped[name], packing, example)
@@ -217,11 +217,11 @@ def _check_memory(batch: _Batch) -> None:
         t = jax.ShapeDtypeStruct((), packing.real_dtype)
         values = eqx.filter_eval_shape(prepared.save, t, *batch.example)
     num_times = prepared.ts.shape[-1]
-    saved = bytes_of_saved(prepared.save, packing, prepared.method, num_times, values)
+    saved = saved_bytes(prepared.save, packing, prepared.method, num_times, values)
     ends = 2 * packing.size * packing.dtype.itemsize
-    events = bytes_of_events(prepared.events, packing)
+    events = event_log_bytes(prepared.events, packing)
     needs = {"saved values": saved, "events": events, "first and last states": ends}
-    refuse_too_much(needs, batch.count)
+    check_memory(needs, batch.count)
 
 
 def _solve_batch(f: VectorField, batch: _Batch) -> Solution:
@@ -234,7 +234,7 @@ def _solve_batch(f: VectorField, batch: _Batch) -> Solution:
 
     def run_sorted(inputs: PyTree, shared: PyTree) -> Result:
         per_trajectory, work = inputs
-        return longest_first(run, per_trajectory, shared, work)
+        return run_longest_first(run, per_trajectory, shared, work)
 
     def run(per_trajectory: PyTree, shared: PyTree) -> Result:
         local = Ensemble(per_trajectory, shared)
@@ -247,11 +247,11 @@ def _solve_batch(f: VectorField, batch: _Batch) -> Solution:
         marked = restrict_ad_direction(ensemble, sensitivity)
         result = run_sorted((marked.per_trajectory, batch.work), marked.shared)
     else:
-        spread = spread_out(ensemble.per_trajectory, batch.sharding)
+        spread = shard_trajectories(ensemble.per_trajectory, batch.sharding)
         ensemble = Ensemble(spread, ensemble.shared)
         marked = restrict_ad_direction(ensemble, sensitivity)
         inputs = marked.per_trajectory, batch.work
-        result = over_devices(run_sorted, inputs, marked.shared, batch.sharding)
+        result = run_sharded(run_sorted, inputs, marked.shared, batch.sharding)
     return _solution(result, ensemble, consistent)
 
 

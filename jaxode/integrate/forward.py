@@ -98,12 +98,14 @@ def _save_mode(problem: IVP, config: SolveConfig) -> _SaveMode:
         def close_times(saved: SavePointState, out: Outcome) -> Result:
             # A time that no step passed lies outside the span, unless the span is empty or an event
             # ended the solve.
-            missed = (saved.count < ts.shape[0]) & jnp.any(ts != ts[0])
+            missed = saved.cursor.is_incomplete(ts.shape[0]) & jnp.any(ts != ts[0])
             missed = missed & (out.stats.t_reached == ts[-1])
-            status = times_status(out.status, saved.ordered, missed)
+            status = times_status(out.status, saved.cursor.ordered, missed)
             return _result(ts, saved.buffers, out._replace(status=status))
 
-        return _SaveMode(lambda: at_times.open(y0), at_times.write, at_times.inside, close_times)
+        return _SaveMode(
+            lambda: at_times.open(y0), at_times.write, at_times.needs_dense, close_times
+        )
     if config.save == "steps":
         steps = SaveSteps(config.method.max_steps)
 

@@ -1,7 +1,7 @@
-"""What the loop writes down as it goes: values at times, every step, dense output, the trace.
+"""Recorders of a solve: values at save times, every step, dense output; and the save-point cursor.
 
-Each recorder opens its buffers, and writes to them after every attempted step. A step that was
-rejected writes to the slot of the step after it, which overwrites it: so no write is conditional.
+A recorder opens its buffers, and writes to them after every attempted step. A rejected step writes
+to the row of the step after it, which overwrites it: so no write is conditional.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ class StepRecord(NamedTuple):
     """An attempted step, from `(t, y)` to `(t1, y1)` over the signed `h`.
 
     `direction` is 1 forwards in time and -1 backwards. `index` counts the accepted steps before
-    it. `dense` is what the solver's `interpolate` reads, `residuals` what the backward pass
-    will, where it is kept. `before` is the trajectory before it.
+    it. `dense` is the input of the solver's `interpolate`, `residuals` that of the backward pass,
+    where they are stored. `before` is the integrator state before the step.
     """
 
     t: Array
@@ -38,26 +38,84 @@ class StepRecord(NamedTuple):
     before: Any = None
 
 
+class SaveCursor(NamedTuple):
+    """The position in a trajectory's save times, of one trajectory or, as vectors, of all lanes.
+
+    `count`: the number of times passed. `t`: the next time. `ordered`: whether the times so far
+    were in order.
+    """
+
+    count: Array
+    t: Array
+    ordered: Array
+
+    def is_due(self, direction: Array, reach: Array) -> Array:
+        """Tell whether a step has passed the next time; `reach` is `direction` times its end."""
+        return direction * self.t <= reach
+
+    def is_before(self, t1: Array, direction: Array) -> Array:
+        """Tell whether the next time lies before `t1`."""
+        return direction * (self.t - t1) < 0
+
+    def is_last(self, t1: Array) -> Array:
+        """Tell whether the next time is the trajectory's last time `t1`, or a repeat of it."""
+        return self.t == t1
+
+    def is_final(self, num_times: int) -> Array:
+        """Tell whether the next time is the last entry of the save times."""
+        return self.count == num_times - 1
+
+    def is_incomplete(self, num_times: int) -> Array:
+        """Tell whether there are times that were not passed."""
+        return self.count < num_times
+
+    def advance(self, following: Array, step: StepRecord) -> "SaveCursor":
+        """Return the cursor moved to the time `following` by a step that has passed `t`."""
+        ordered = self.ordered & in_order(step, self.t, following)
+        return SaveCursor(self.count + 1, following, ordered)
+
+    def advance_many(
+        self, index: Array, time_of: Callable[[Array], Array], step: StepRecord
+    ) -> tuple[Array, Array, "SaveCursor"]:
+        """Move the cursor past all times of the chunk `index` that the step has passed.
+
+        `time_of(count)` is the save time of an index. The chunk is the first axis of `index`.
+        Returns which times are due, the times at which to read, and the cursor. Times that are not
+        due are read at the step's start, where no interpolant overflows.
+        """
+        times, following = time_of(index), time_of(index + 1)
+        due = jnp.cumsum(~(step.direction * times <= reach_of(step)), axis=0) == 0
+        ordered = jnp.all(in_order(step, times, following) | ~due, axis=0)
+        count = self.count + jnp.sum(due, axis=0, dtype=self.count.dtype)
+        cursor = SaveCursor(count, time_of(count), self.ordered & ordered)
+        return due, jnp.where(due, times, step.t), cursor
+
+
+def reach_of(step: StepRecord) -> Array:
+    """Return `direction * t1` of an accepted step, minus infinity of a rejected one."""
+    return jnp.where(step.accept, step.direction * step.t1, -jnp.inf)
+
+
 def in_order(step: StepRecord, t: Array, following: Array) -> Array:
-    """Whether a time that is read lies behind the step's start, and the next not before it."""
+    """Tell whether `t` lies not before the step's start, and `following` not before `t`."""
     direction = step.direction
     return (direction * (t - step.t) >= 0) & (direction * (following - t) >= 0)
 
 
-def reached_of(step: StepRecord, times: Array, following: Array) -> tuple[Array, Array, Array]:
-    """Of the coming `times`, their axis first: which the step has reached, and where to read.
+def save_time(
+    times: Callable[[Array], Array], count: Array, num_times: int, direction: Array
+) -> Array:
+    """Return the save time of index `count`; past the last, one that no step reaches.
 
-    And whether these were in order; `following` are the times after each. What is not reached is
-    read at the step's start, where no interpolant overflows.
+    `times(index)` looks a valid index up.
     """
-    end = jnp.where(step.accept, step.direction * step.t1, -jnp.inf)
-    due = jnp.cumsum(~(step.direction * times <= end), axis=0) == 0
-    fine = jnp.all(in_order(step, times, following) | ~due, axis=0)
-    return due, jnp.where(due, times, step.t), fine
+    last = num_times - 1
+    time = times(jnp.minimum(count, last))
+    return jnp.where(count > last, direction * jnp.inf, time)
 
 
 class StepReader(NamedTuple):
-    """How a value is read off a step: the solver's interpolant, and a function of the state."""
+    """The function that reads a saved value off a step: interpolant, then user's function."""
 
     interpolate: Callable[..., Array]
     fn: Callable[[Array, Array], PyTree]
@@ -73,120 +131,121 @@ class StepReader(NamedTuple):
         dense: Any,
         final: Array | None = None,
     ) -> PyTree:
-        """The value at `t` inside a step; at the last time it is that of `y1` to the bit.
+        """Return the value at `t` inside a step; at the `last` time it is exactly that of `y1`.
 
-        `final`: whether `t` is the last entry of the times, where it may be a repeat of that.
+        `final`: whether `t` is the last entry of the save times, and not only equal to it.
         """
         inner = self.interpolate((t - step_t) / h, y, h, dense)
         return self.fn(t, state_at(last, final, y1, inner))
 
+    def at_cursor(self, cursor: SaveCursor, step: StepRecord, t1: Array, num_times: int) -> PyTree:
+        """Return the value at the cursor's time inside a step of a trajectory that ends at `t1`."""
+        last, final = cursor.is_last(t1), cursor.is_final(num_times)
+        return self(cursor.t, last, step.t, step.h, step.y, step.y1, step.dense, final)
+
 
 def state_at(last: Array, final: Array | None, y1: Array, inner: Array) -> Array:
-    """`y1` where `last`, else `inner`; it moves with the last time only where it is `final`."""
+    """Return `y1` where `last`, else `inner`; only where `final` its derivative is that of `y1`."""
     y = jnp.where(last, y1, inner)
     return y if final is None else with_derivative_of(y, jnp.where(final, y1, inner))
 
 
 @jax.custom_jvp
-def with_derivative_of(value: Array, moving: Array) -> Array:
-    """`value`, with the derivative of `moving`."""
+def with_derivative_of(value: Array, other: Array) -> Array:
+    """Return `value`, with the derivative of `other`."""
     return value
 
 
 @with_derivative_of.defjvp
-def _moving(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
+def _derivative_of_other(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> Any:
     return with_derivative_of(*primals), tangents[1]
 
 
 class SavePointState(NamedTuple):
-    """How many times are written, the next one, whether they were in order, and the buffers."""
+    """The state of a recorder of values at save times: the cursor and the buffers."""
 
-    count: Array
-    t: Array
-    ordered: Array
+    cursor: SaveCursor
     buffers: PyTree
 
 
 class SaveAtTimes(eqx.Module):
-    """Values at each of `ts`, written as the steps pass them; buffers `(times, ...)` of NaN."""
+    """The recorder of values at each of `ts`; buffers `(times, ...)` start as missing values."""
 
     ts: Array
     reading: StepReader
 
     def open(self, y0: Array) -> SavePointState:
-        """The first time written, and every other that equals it: a solve may take no step."""
+        """Write the first time and all that equal it, since a solve may take no step."""
         first = self.reading.fn(self.ts[0], y0)
-        here = self.ts == self.ts[0]
+        same = self.ts == self.ts[0]
 
         def fill(value: Array) -> Array:
-            mask = here.reshape((-1,) + (1,) * value.ndim)
+            mask = same.reshape((-1,) + (1,) * value.ndim)
             return jnp.where(mask, value, missing_value(value.dtype))
 
-        return SavePointState(
-            jnp.int32(1), self.ts[1], jnp.asarray(True), jax.tree.map(fill, first)
-        )
+        cursor = SaveCursor(jnp.int32(1), self.ts[1], jnp.asarray(True))
+        return SavePointState(cursor, jax.tree.map(fill, first))
 
-    def inside(self, state: SavePointState, t1: Array, direction: Array) -> Array:
-        """Whether the next time to write lies before `t1`."""
-        return direction * (state.t - t1) < 0
+    def needs_dense(self, state: SavePointState, t1: Array, direction: Array) -> Array:
+        """Tell whether the next save time lies inside the coming step, which ends at `t1`."""
+        return state.cursor.is_before(t1, direction)
 
     def write(self, state: SavePointState, step: StepRecord) -> SavePointState:
-        """Write every time that the step has reached."""
-        direction, rows = step.direction, self.ts.shape[0] - 1
-        reached = jnp.where(step.accept, direction * step.t1, -jnp.inf)
+        """Write the values at every time that the step has reached."""
+        direction, num_times = step.direction, self.ts.shape[0]
+        reach = reach_of(step)
 
-        def more(state: SavePointState) -> Array:
-            return direction * state.t <= reached
+        def due(state: SavePointState) -> Array:
+            return state.cursor.is_due(direction, reach)
 
-        def put(state: SavePointState) -> SavePointState:
-            count, t, ordered, buffers = state
-            last, final = t == self.ts[-1], count == rows
-            value = self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
-            buffers = jax.tree.map(lambda b, v: put_row(b, v, count), buffers, value)
-            following = self._time(count + 1, direction)
-            ordered = ordered & in_order(step, t, following)
-            return SavePointState(count + 1, following, ordered, buffers)
+        def write_next(state: SavePointState) -> SavePointState:
+            cursor, buffers = state
+            value = self.reading.at_cursor(cursor, step, self.ts[-1], num_times)
+            buffers = jax.tree.map(lambda b, v: put_row(b, v, cursor.count), buffers, value)
+            following = self._time(cursor.count + 1, direction)
+            return SavePointState(cursor.advance(following, step), buffers)
 
         if not host_controls_loops():
-            return lax.while_loop(more, put, state)
-        many = chunk_size(rows, num_elements(state.buffers, rows + 1))
-        return masked_while(more, lambda s: self._write_many(s, step, many), state, many == rows)
+            return lax.while_loop(due, write_next, state)
+        many = chunk_size(num_times - 1, num_elements(state.buffers, num_times))
+        return masked_while(
+            due, lambda s: self._write_many(s, step, many), state, many == num_times - 1
+        )
 
     def _write_many(self, state: SavePointState, step: StepRecord, many: int) -> SavePointState:
-        """Write those of the next `many` times that the step has reached, in one go."""
-        (count, _, ordered, buffers), direction = state, step.direction
-        index, last = count + jnp.arange(many), self.ts.shape[0] - 1
-        times, after = self._time(index, direction), self._time(index + 1, direction)
-        due, at, fine = reached_of(step, times, after)
+        """Write those of the next `many` times that the step has reached, all at once."""
+        (cursor, buffers), num_times = state, self.ts.shape[0]
+        index = cursor.count + jnp.arange(many)
+        due, at, after = cursor.advance_many(index, lambda i: self._time(i, step.direction), step)
 
-        def value(t: Array, last: Array, final: Array) -> PyTree:
-            return self.reading(t, last, step.t, step.h, step.y, step.y1, step.dense, final)
+        def read(count: Array, t: Array) -> PyTree:
+            here = SaveCursor(count, t, cursor.ordered)
+            return self.reading.at_cursor(here, step, self.ts[-1], num_times)
 
-        values = jax.vmap(value)(at, times == self.ts[-1], index == last)
-        place = jnp.where(due, index, last + 1)
-        buffers = jax.tree.map(lambda b, v: b.at[place].set(v, mode="drop"), buffers, values)
-        count = count + jnp.sum(due, dtype=count.dtype)
-        return SavePointState(count, self._time(count, direction), ordered & fine, buffers)
+        values = jax.vmap(read)(index, at)
+        row = jnp.where(due, index, num_times)
+        buffers = jax.tree.map(lambda b, v: b.at[row].set(v, mode="drop"), buffers, values)
+        return SavePointState(after, buffers)
 
     def _time(self, count: Array, direction: Array) -> Array:
-        """The time after `count` written ones; after all of them, one that is never reached."""
-        last = self.ts.shape[0] - 1
-        place = jnp.minimum(count, last)
-        one = count.ndim == 0
-        time = lax.dynamic_index_in_dim(self.ts, place, keepdims=False) if one else self.ts[place]
-        return jnp.where(count > last, direction * jnp.inf, time)
+        """Return the save time of index `count`; past the last, one that no step reaches."""
+
+        def look_up(index: Array) -> Array:
+            if index.ndim:
+                return self.ts[index]
+            return lax.dynamic_index_in_dim(self.ts, index, keepdims=False)
+
+        return save_time(look_up, count, self.ts.shape[0], direction)
 
 
 class SaveSteps(eqx.Module):
-    """The time and state at the end of every accepted step, the start included."""
+    """The recorder of the time and state at the end of every accepted step, the start included."""
 
     max_steps: int = eqx.field(static=True)
 
     def open(self, t0: Array, y0: Array) -> tuple[Array, Array]:
-        """Buffers of `max_steps + 1` rows, the first written, the others NaN."""
-        rows = self.max_steps + 1
-        ts = jnp.full((rows,), jnp.nan, t0.dtype).at[0].set(t0)
-        return ts, jnp.full((rows, *y0.shape), missing_value(y0.dtype)).at[0].set(y0)
+        """Return buffers of `max_steps + 1` rows: the start, then missing values."""
+        return blank_steps(self.max_steps, t0, y0)
 
     def write(self, state: tuple[Array, Array], step: StepRecord) -> tuple[Array, Array]:
         """Write the end of the step."""
@@ -194,33 +253,30 @@ class SaveSteps(eqx.Module):
         return put_row(ts, step.t1, step.index + 1), put_row(ys, step.y1, step.index + 1)
 
     def close(self, state: tuple[Array, Array], count: Array) -> tuple[Array, Array]:
-        """Forget the row that a rejected last step may have left."""
+        """Clear the row that a rejected last step may have written."""
         ts, ys = state
-        known = jnp.arange(self.max_steps + 1) <= count
-        mask = known.reshape((-1,) + (1,) * (ys.ndim - 1))
-        return jnp.where(known, ts, jnp.nan), jnp.where(mask, ys, missing_value(ys.dtype))
+        written = jnp.arange(self.max_steps + 1) <= count
+        mask = written.reshape((-1,) + (1,) * (ys.ndim - 1))
+        return jnp.where(written, ts, jnp.nan), jnp.where(mask, ys, missing_value(ys.dtype))
 
 
 class SaveDense(eqx.Module):
-    """Every accepted step with what dense output reads: `(t, h, y, dense)`, rows of zeros after.
+    """The recorder of every accepted step for dense output: `(t, h, y, dense)`, then zeros.
 
-    `slopes` is the number of slopes that the solver keeps of a step.
+    `slopes` is the number of slopes that the solver stores of a step.
     """
 
     max_steps: int = eqx.field(static=True)
     slopes: int = eqx.field(static=True)
 
     def open(self, t0: Array, y0: Array) -> tuple[Array, Array, Array, Array]:
-        """Buffers of `max_steps` rows."""
-        times = jnp.zeros((self.max_steps,), t0.dtype)
-        states = jnp.zeros((self.max_steps, *y0.shape), y0.dtype).at[0].set(y0)
-        slopes = jnp.zeros((self.max_steps, self.slopes, *y0.shape), y0.dtype)
-        return times.at[0].set(t0), times, states, slopes
+        """Return buffers of `max_steps` rows."""
+        return blank_dense(self.max_steps, self.slopes, t0, y0)
 
     def close(
         self, state: tuple[Array, Array, Array, Array], count: Array
     ) -> tuple[Array, Array, Array, Array]:
-        """Forget the row that a rejected last step may have left: its `h` is zero again."""
+        """Clear the row that a rejected last step may have written: its `h` is zero again."""
         t, h, y, dense = state
         return t, jnp.where(jnp.arange(self.max_steps) < count, h, 0), y, dense
 
@@ -228,16 +284,42 @@ class SaveDense(eqx.Module):
         self, state: tuple[Array, Array, Array, Array], step: StepRecord
     ) -> tuple[Array, Array, Array, Array]:
         """Write the step."""
-        parts = (step.t, step.h, step.y, jnp.stack(step.dense))
-        return jax.tree.map(lambda b, v: put_row(b, v, step.index), state, parts)
+        row = (step.t, step.h, step.y, jnp.stack(step.dense))
+        return jax.tree.map(lambda b, v: put_row(b, v, step.index), state, row)
+
+
+def blank_steps(max_steps: int, t0: Array, y0: Array) -> tuple[Array, Array]:
+    """Return buffers of times and states, `(..., max_steps + 1)`: the start, then missing values.
+
+    `t0` has shape `(...)`: none, or one axis of trajectories, which then comes first in `y0` too.
+    """
+    rows, first = (*t0.shape, max_steps + 1), (slice(None),) * t0.ndim + (0,)
+    ts = jnp.full(rows, jnp.nan, t0.dtype).at[first].set(t0)
+    shape = (*rows, *y0.shape[t0.ndim :])
+    return ts, jnp.full(shape, missing_value(y0.dtype)).at[first].set(y0)
+
+
+def blank_dense(
+    max_steps: int, slopes: int, t0: Array, y0: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Return buffers of times, step sizes, states and slopes: zeros, but for the start.
+
+    `t0` has shape `(...)`: none, or one axis of trajectories, which then comes first in `y0` too.
+    """
+    rows, first = (*t0.shape, max_steps), (slice(None),) * t0.ndim + (0,)
+    state = y0.shape[t0.ndim :]
+    times = jnp.zeros(rows, t0.dtype)
+    states = jnp.zeros((*rows, *state), y0.dtype).at[first].set(y0)
+    stages = jnp.zeros((*rows, slopes, *state), y0.dtype)
+    return times.at[first].set(t0), times, states, stages
 
 
 def put_row(buffer: Array, value: Array, index: Array) -> Array:
-    """`buffer` with `value` as its row `index`."""
+    """Return `buffer` with `value` as its row `index`."""
     start = (index,) + (jnp.zeros((), index.dtype),) * value.ndim
     return lax.dynamic_update_slice(buffer, value[None].astype(buffer.dtype), start)
 
 
 def missing_value(dtype: Any) -> Array:
-    """What stands where nothing was written: NaN, or zero in a dtype that has none."""
+    """Return the value of rows that were not written: NaN, or zero in a dtype without NaN."""
     return jnp.asarray(jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0, dtype)

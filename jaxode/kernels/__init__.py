@@ -1,1 +1,1 @@
-"""A whole ensemble in one Pallas kernel."""
+"""Solves of whole batches in one Pallas kernel."""

@@ -1,4 +1,4 @@
-"""Kernels over blocks of lanes: how arrays lie in memory for them, and what they read and write."""
+"""Pallas kernels over blocks of lanes: memory layout of their arrays, loads and stores."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,14 +14,21 @@ from jaxtyping import PyTree
 
 from ..problem.errors import DifferentiationError
 from .lowering import platform
-from .lowering.block_arrays import LEAST, LaneReduction, SharedMatrix, kept_whole
-from .lowering.lane_scalars import Cell, LaneScalars, chosen_each, is_cells, spread, zeros
+from .lowering.block_arrays import MIN_BLOCK, LaneReduction, SharedMatrix, stored_as_blocks
+from .lowering.lane_scalars import (
+    Element,
+    LaneScalars,
+    broadcast_to_lanes,
+    is_lane_value,
+    select_array,
+    zeros_like,
+)
 from .lowering.unsupported import NoKernelError
 
-# Lanes of one warp of an NVIDIA GPU: a block has a thread for every lane. Where it keeps arrays
-# whole it has two in float32 and four in float64: compiled for an H100, a thread then spills least
-# in the loop over stages, and tensor cores do no product twice.
-_WARP, _WARP_BYTES, _MOST_WARPS = 32, 64, 8
+# Lanes of one warp of an NVIDIA GPU: a block has one thread per lane. A block with block arrays has
+# two threads per lane in float32, four in float64: compiled for an H100, a thread then spills least
+# in the loop over stages, and tensor cores compute no product twice.
+_WARP_LANES, _WARP_BYTES, _MAX_WARPS = 32, 64, 8
 
 
 class Block(NamedTuple):
@@ -31,73 +38,76 @@ class Block(NamedTuple):
     lanes: int
 
     @property
-    def numbers(self) -> Array:
-        """Which trajectory is in which lane."""
+    def trajectories(self) -> Array:
+        """The index of the trajectory in each lane."""
         return self.start + jax.lax.broadcasted_iota(jnp.int32, (self.lanes,), 0)
 
-    def per_trajectory(self, ref: Any, shape: tuple[int, ...]) -> LaneScalars:
-        """The lanes' arrays of `shape`, from their columns."""
+    def load(self, ref: Any, shape: tuple[int, ...]) -> LaneScalars:
+        """Load the lanes' arrays of `shape` from their columns."""
         size = int(np.prod(shape, dtype=int))
-        cells = [ref[k, pl.ds(self.start, self.lanes)] for k in range(size)]
-        return LaneScalars.of(cells, shape, ref.dtype)
+        elements = [ref[k, pl.ds(self.start, self.lanes)] for k in range(size)]
+        return LaneScalars.of(elements, shape, ref.dtype)
 
-    def keep(self, ref: Any, values: LaneScalars) -> None:
-        """Write the lanes' arrays into their columns."""
-        for k, cell in enumerate(values.flat()):
-            ref[k, pl.ds(self.start, self.lanes)] = spread(cell, ref.dtype, self.lanes)
+    def store(self, ref: Any, values: LaneScalars) -> None:
+        """Store the lanes' arrays in their columns."""
+        for k, element in enumerate(values.flat()):
+            ref[k, pl.ds(self.start, self.lanes)] = broadcast_to_lanes(
+                element, ref.dtype, self.lanes
+            )
 
-    def total(self, ref: Any, values: Any) -> None:
-        """Write the sums over the lanes into the block's column."""
+    def store_sum(self, ref: Any, values: Any) -> None:
+        """Store the sums over the lanes in the block's column."""
         if isinstance(values, LaneReduction):
             values.write(ref, pl.program_id(0))
             return
-        for k, cell in enumerate(values.flat()):
-            ref[k, pl.program_id(0)] = jnp.sum(spread(cell, ref.dtype, self.lanes))
+        for k, element in enumerate(values.flat()):
+            ref[k, pl.program_id(0)] = jnp.sum(broadcast_to_lanes(element, ref.dtype, self.lanes))
 
-    def entry(self, ref: Any, index: Array) -> Array:
-        """What each lane has at its own `index`, of a row of its own or one that all share."""
+    def load_entry(self, ref: Any, index: Array) -> Array:
+        """Load one entry per lane, at the lane's `index`, of a shared or per-trajectory table."""
         if len(ref.shape) == 1:
             return triton.load(ref.at[index])
-        return triton.load(ref.at[index, self.numbers])
+        return triton.load(ref.at[index, self.trajectories])
 
-    def row(self, ref: Any, index: Array, shape: tuple[int, ...], dtype: Any) -> LaneScalars:
-        """The row of each lane at its own `index`."""
+    def load_row(self, ref: Any, index: Array, shape: tuple[int, ...], dtype: Any) -> LaneScalars:
+        """Load a row of `shape` per lane, at the lane's `index`."""
         size = int(np.prod(shape, dtype=int))
-        cells = [triton.load(ref.at[index, k, self.numbers]) for k in range(size)]
-        return LaneScalars.of(cells, shape, dtype)
+        elements = [triton.load(ref.at[index, k, self.trajectories]) for k in range(size)]
+        return LaneScalars.of(elements, shape, dtype)
 
-    def put(self, ref: Any, mask: Array, index: Array, values: Sequence[Cell]) -> None:
-        """Write a row of each lane in `mask`, at its own `index`."""
-        for k, cell in enumerate(values):
-            value = spread(cell, ref.dtype, self.lanes).astype(ref.dtype)
-            triton.store(ref.at[index, k, self.numbers], value, mask=mask)
+    def store_row(self, ref: Any, mask: Array, index: Array, values: Sequence[Element]) -> None:
+        """Store a row for each lane in `mask`, at the lane's `index`."""
+        for k, element in enumerate(values):
+            value = broadcast_to_lanes(element, ref.dtype, self.lanes).astype(ref.dtype)
+            triton.store(ref.at[index, k, self.trajectories], value, mask=mask)
 
 
-def shared_cells(ref: Any, shape: tuple[int, ...]) -> LaneScalars:
-    """What all lanes share, read once."""
+def load_shared(ref: Any, shape: tuple[int, ...]) -> LaneScalars:
+    """Load a shared array, element by element."""
     size = int(np.prod(shape, dtype=int))
     return LaneScalars.of([ref[k] for k in range(size)], shape, ref.dtype)
 
 
-def columns(x: Array, lanes: int) -> Array:
-    """An array `(trajectories, ...)` as `(numbers, trajectories)`, filled up to whole blocks."""
-    return filled_up(x.reshape(x.shape[0], -1).T, lanes)
+def to_columns(x: Array, lanes: int) -> Array:
+    """Reshape `(trajectories, ...)` to `(size, trajectories)`, padded to whole blocks."""
+    return pad_to_blocks(x.reshape(x.shape[0], -1).T, lanes)
 
 
-def filled_up(x: Array, lanes: int) -> Array:
-    """The same with its last axis, the trajectories, filled up to whole blocks by the last one."""
+def pad_to_blocks(x: Array, lanes: int) -> Array:
+    """Pad the last axis, the trajectories, to whole blocks with copies of the last one."""
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % lanes)], mode="edge")
 
 
-def uncolumned(x: Array, count: int, shape: tuple[int, ...]) -> Array:
-    """The way back."""
+def from_columns(x: Array, count: int, shape: tuple[int, ...]) -> Array:
+    """Invert `to_columns`: reshape to `(count, *shape)`."""
     return x[:, :count].T.reshape(count, *shape)
 
 
-class Given(NamedTuple):
-    """What a kernel is given: arrays with trajectories first, arrays that all share, tables.
+class KernelInputs(NamedTuple):
+    """The inputs of a kernel: arrays with trajectories first, shared arrays, and tables.
 
-    A table is read at places that are known only inside: its trajectories are last, if it has any.
+    A table is read at indices that are computed in the kernel. Its last axis is the trajectories,
+    if it has such an axis.
     """
 
     per_trajectory: PyTree
@@ -105,122 +115,125 @@ class Given(NamedTuple):
     tables: tuple[Array, ...]
 
 
-def call(
+def call_kernel(
     body: Callable[..., None],
-    given: Given,
+    inputs: KernelInputs,
     outputs: Sequence[jax.ShapeDtypeStruct],
     count: int,
     lanes: int,
 ) -> list[Array]:
-    """Run `body(block, own, shared, tables, outputs)` on blocks of `lanes` of `count` trajectories.
+    """Call `body(block, per_trajectory, shared, tables, outputs)` for each block of `lanes`.
 
-    `per_trajectory` and `shared` are taken apart into cells, `tables` and `outputs` are references. Numbers
-    that the user's program holds are part of `given`: a kernel closes over none.
+    The body receives `per_trajectory` and `shared` as scalarised arrays, `tables` and `outputs` as
+    references. Arrays that the user's program captures are part of `inputs`: a kernel captures
+    none. Returns the outputs.
+
+    **Raises:** `NoKernelError` where a network has too few lanes.
     """
-    (own, rest_own), (shared, rest_shared) = (
-        eqx.partition(tree, eqx.is_array) for tree in (given.per_trajectory, given.shared)
+    (own, static_own), (shared, static_shared) = (
+        eqx.partition(tree, eqx.is_array) for tree in (inputs.per_trajectory, inputs.shared)
     )
     own_arrays, own_def = jax.tree.flatten(own)
     shared_arrays, shared_def = jax.tree.flatten(shared)
     own_shapes = [x.shape[1:] for x in own_arrays]
     shared_shapes = [x.shape for x in shared_arrays]
-    whole = kept_whole(shared_shapes)
-    wide = [x for x, flag in zip(shared_arrays, whole, strict=True) if flag]
-    if any(whole) and lanes < LEAST and platform.platform() != "cpu":
-        raise NoKernelError(f"a network needs at least {LEAST} lanes")
-    # No array of a kernel may be empty: such a one has no cells, so its place is all it needs.
-    arrays = [_never_empty(columns(x, lanes)) for x in own_arrays]
-    arrays += [_never_empty(x.reshape(-1)) for x in shared_arrays]
-    ends = np.cumsum([len(own_arrays), len(shared_arrays), len(given.tables)])
+    as_block = stored_as_blocks(shared_shapes)
+    matrices = [x for x, flag in zip(shared_arrays, as_block, strict=True) if flag]
+    if matrices and lanes < MIN_BLOCK and platform.backend() != "cpu":
+        raise NoKernelError(f"a network needs at least {MIN_BLOCK} lanes")
+    # Pallas accepts no empty arrays: a placeholder of one element stands for each.
+    arrays = [_at_least_one_element(to_columns(x, lanes)) for x in own_arrays]
+    arrays += [_at_least_one_element(x.reshape(-1)) for x in shared_arrays]
+    ends = np.cumsum([len(own_arrays), len(shared_arrays), len(inputs.tables)])
 
     def kernel(*refs: Any) -> None:
         block = Block(pl.program_id(0) * lanes, lanes)
-        owns = zip(refs[: ends[0]], own_shapes, strict=True)
-        shares = zip(refs[ends[0] : ends[1]], shared_shapes, strict=True)
-        own = jax.tree.unflatten(own_def, [block.per_trajectory(r, s) for r, s in owns])
-        cells = [
-            SharedMatrix(r, s, r.dtype) if flag else shared_cells(r, s)
-            for (r, s), flag in zip(shares, whole, strict=True)
+        own_refs = zip(refs[: ends[0]], own_shapes, strict=True)
+        shared_refs = zip(refs[ends[0] : ends[1]], shared_shapes, strict=True)
+        own = jax.tree.unflatten(own_def, [block.load(r, s) for r, s in own_refs])
+        values = [
+            SharedMatrix(r, s, r.dtype) if flag else load_shared(r, s)
+            for (r, s), flag in zip(shared_refs, as_block, strict=True)
         ]
-        shared = jax.tree.unflatten(shared_def, cells)
-        trees = eqx.combine(own, rest_own), eqx.combine(shared, rest_shared)
+        shared = jax.tree.unflatten(shared_def, values)
+        trees = eqx.combine(own, static_own), eqx.combine(shared, static_shared)
         body(block, *trees, refs[ends[1] : ends[2]], refs[ends[2] :])
 
-    called = pl.pallas_call(
+    pallas_kernel = pl.pallas_call(
         kernel,
         out_shape=list(outputs),
         grid=(-(-count // lanes),),
-        interpret=platform.platform() == "cpu",
-        compiler_params=_compiler_params(lanes, wide),
+        interpret=platform.backend() == "cpu",
+        compiler_params=_compiler_params(lanes, matrices),
         name="jaxode",
     )
-    return _once_alone(called)(*arrays, *given.tables)
+    return _first_order_only(pallas_kernel)(*arrays, *inputs.tables)
 
 
-def _once_alone(called: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
-    """A kernel with an error of its own for second derivatives."""
-    once = jax.custom_jvp(called)
+def _first_order_only(kernel: Callable[..., list[Array]]) -> Callable[..., list[Array]]:
+    """Return the kernel with a `DifferentiationError` for its second derivatives."""
+    undifferentiable = jax.custom_jvp(kernel)
 
-    @once.defjvp
-    def _again(primals: Any, tangents: Any) -> Any:
+    @undifferentiable.defjvp
+    def _refuse(primals: Any, tangents: Any) -> Any:
         raise DifferentiationError(
             "a kernel is differentiated backwards once alone: second derivatives need kernel=False"
         )
 
-    return once
+    return undifferentiable
 
 
-def reduced(
+def call_reducing_kernel(
     body: Callable[..., tuple[PyTree, PyTree]],
-    given: Given,
+    inputs: KernelInputs,
     ends: PyTree,
     totals: PyTree,
     count: int,
     lanes: int,
 ) -> tuple[PyTree, PyTree]:
-    """What `body(block, own, shared, tables)` returns: what each trajectory has, and sums over all.
+    """Return `body(block, per_trajectory, shared, tables)`: results, and sums over trajectories.
 
-    `ends`, `totals`: their shapes, of one trajectory.
+    `ends`, `totals`: the shapes of the two for one trajectory.
     """
-    of_each, of_all = jax.tree.leaves(ends), jax.tree.leaves(totals)
+    end_leaves, total_leaves = jax.tree.leaves(ends), jax.tree.leaves(totals)
     padded = count + -count % lanes
-    outputs = [jax.ShapeDtypeStruct((max(x.size, 1), padded), x.dtype) for x in of_each]
-    outputs += [jax.ShapeDtypeStruct((x.size + 1, padded // lanes), x.dtype) for x in of_all]
+    outputs = [jax.ShapeDtypeStruct((max(x.size, 1), padded), x.dtype) for x in end_leaves]
+    outputs += [jax.ShapeDtypeStruct((x.size + 1, padded // lanes), x.dtype) for x in total_leaves]
 
-    def writing(block: Block, own: PyTree, shared: PyTree, tables: Any, refs: Any) -> None:
-        found, sums = body(block, own, shared, tables)
-        for ref, x in zip(refs, jax.tree.leaves(found, is_leaf=is_cells), strict=False):
-            block.keep(ref, x)
-        # What fills up the last block has no part in a sum.
-        real = block.numbers < count
+    def write_outputs(block: Block, own: PyTree, shared: PyTree, tables: Any, refs: Any) -> None:
+        results, sums = body(block, own, shared, tables)
+        for ref, x in zip(refs, jax.tree.leaves(results, is_leaf=is_lane_value), strict=False):
+            block.store(ref, x)
+        # Padding lanes of the last block are left out of the sums.
+        real = block.trajectories < count
         for ref, x in zip(
-            refs[len(of_each) :], jax.tree.leaves(sums, is_leaf=is_cells), strict=True
+            refs[len(end_leaves) :], jax.tree.leaves(sums, is_leaf=is_lane_value), strict=True
         ):
-            whole = isinstance(x, LaneReduction)  # summed already, of lanes that were under way
-            block.total(ref, x if whole else chosen_each(real, x, zeros(x)))
+            reduced = isinstance(x, LaneReduction)  # a sum over the active lanes already
+            block.store_sum(ref, x if reduced else select_array(real, x, zeros_like(x)))
 
-    found = call(writing, given, outputs, count, lanes)
-    kept = [
-        uncolumned(x[: like.size], count, like.shape)
-        for x, like in zip(found, of_each, strict=False)
+    outputs = call_kernel(write_outputs, inputs, outputs, count, lanes)
+    results = [
+        from_columns(x[: like.size], count, like.shape)
+        for x, like in zip(outputs, end_leaves, strict=False)
     ]
     sums = [
         jnp.sum(x[: like.size], axis=1).reshape(like.shape)
-        for x, like in zip(found[len(kept) :], of_all, strict=True)
+        for x, like in zip(outputs[len(results) :], total_leaves, strict=True)
     ]
     structures = jax.tree.structure(ends), jax.tree.structure(totals)
-    return jax.tree.unflatten(structures[0], kept), jax.tree.unflatten(structures[1], sums)
+    return jax.tree.unflatten(structures[0], results), jax.tree.unflatten(structures[1], sums)
 
 
-def _compiler_params(lanes: int, wide: list[Array]) -> Any:
-    """`wide`: the arrays that are kept whole."""
-    if platform.platform() == "tpu":
+def _compiler_params(lanes: int, matrices: list[Array]) -> Any:
+    """Return the Triton options for a block of `lanes` that reads `matrices`; None on a TPU."""
+    if platform.backend() == "tpu":
         return None
-    warps = lanes // _WARP
-    if wide:
-        warps = min(lanes * wide[0].dtype.itemsize // _WARP_BYTES, _MOST_WARPS)
+    warps = lanes // _WARP_LANES
+    if matrices:
+        warps = min(lanes * matrices[0].dtype.itemsize // _WARP_BYTES, _MAX_WARPS)
     return triton.CompilerParams(num_warps=max(warps, 1), num_stages=1)
 
 
-def _never_empty(x: Array) -> Array:
+def _at_least_one_element(x: Array) -> Array:
     return x if x.size else jnp.zeros((1,) * x.ndim, x.dtype)

@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import PartitionSpec
 from jaxtyping import PyTree
 
-from ..batch.sharding import axes_of_mesh, devices_of, find_sharding, place
+from ..batch.sharding import find_sharding, mesh_axes, num_shards, reshard_arrays
 from ..problem.errors import DataError
 
 
@@ -21,7 +21,7 @@ def mean_over_devices(value_and_grad: Callable, sharding: Any, num_samples: int)
     """
     sharding = find_sharding(sharding, [])
     assert sharding is not None
-    axes, num_devices = axes_of_mesh(sharding), devices_of(sharding)
+    axes, num_devices = mesh_axes(sharding), num_shards(sharding)
     if num_samples % num_devices:
         raise DataError(f"{num_devices} devices cannot share {num_samples} samples evenly")
 
@@ -40,9 +40,9 @@ def mean_over_devices(value_and_grad: Callable, sharding: Any, num_samples: int)
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        replicated = place((arrays, key), sharding, PartitionSpec())
+        replicated = reshard_arrays((arrays, key), sharding, PartitionSpec())
         return run_on_devices(
-            replicated[0], place(batch, sharding, PartitionSpec(axes)), replicated[1]
+            replicated[0], reshard_arrays(batch, sharding, PartitionSpec(axes)), replicated[1]
         )
 
     return data_parallel

@@ -56,7 +56,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _compiled(monkeypatch):
-    monkeypatch.setattr(platform, "platform", lambda: "gpu")
+    monkeypatch.setattr(platform, "backend", lambda: "gpu")
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -99,7 +99,7 @@ def test_a_network_is_one_too_and_its_gradient_two(dtype):
 
 @pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="names no TPU that is not there")
 def test_end_states_are_one_kernel_for_a_tpu_and_the_rest_is_refused(monkeypatch):
-    monkeypatch.setattr(platform, "platform", lambda: "tpu")
+    monkeypatch.setattr(platform, "backend", lambda: "tpu")
     rho = RHO.astype(jnp.float32)
     with jax.enable_x64(False):  # a TPU has no float64, and knows no 64-bit index
         text = exported(ends, rho, platform="tpu")

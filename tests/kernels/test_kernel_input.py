@@ -109,10 +109,10 @@ def test_auto_leaves_states_that_fit_no_registers(options, size, monkeypatch):
 
 def test_auto_takes_a_kernel_on_a_gpu_alone(monkeypatch):
     auto = dispatch.find_kernel_policy("auto", None)
-    monkeypatch.setattr(dispatch, "MEASURED", True)
+    monkeypatch.setattr(dispatch, "MEASURED_ON_GPU", True)
     assert not auto.use_kernel
     assert solve(kernel="auto").stats.engine == "xla"
-    monkeypatch.setattr(dispatch.platform, "platform", lambda: "gpu")
+    monkeypatch.setattr(dispatch.platform, "backend", lambda: "gpu")
     assert auto.use_kernel
     assert not dispatch.find_kernel_policy(False, None).use_kernel
 

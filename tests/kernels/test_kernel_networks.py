@@ -1,4 +1,4 @@
-"""Networks in a kernel: their layers are kept whole, their gradients are those of tiles."""
+"""Networks in a kernel: their layers are block arrays, their gradients are those of tiles."""
 
 from typing import Any
 
@@ -121,5 +121,5 @@ def test_a_network_too_wide_and_one_with_an_adjoint_are_refused():
 
 
 def test_what_a_kernel_does_not_do_with_a_matrix_is_refused_by_name():
-    with pytest.raises(jo.OptionError, match=r"numbers that are kept whole has no rule.*test_ker"):
+    with pytest.raises(jo.OptionError, match=r"numbers in a block array has no rule.*test_ker"):
         solve(True, lambda t, y, w: (w @ w)[:2, :2] @ y, Y0, jnp.ones((40, 40)))

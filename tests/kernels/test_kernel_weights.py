@@ -122,6 +122,6 @@ def test_second_derivatives_are_refused(second):
 
 
 def test_a_tpu_has_no_kernels_of_networks(monkeypatch):
-    monkeypatch.setattr(platform, "platform", lambda: "tpu")
+    monkeypatch.setattr(platform, "backend", lambda: "tpu")
     with pytest.raises(jo.OptionError, match=r"a network .on a TPU no kernel has one"):
         jo.solve_batch(tied, Y0, [0.0, 1.0], WEIGHTS, in_axes=(0, None, None), kernel=True)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxode.kernels.lowering.interpreter import in_lanes
-from jaxode.kernels.lowering.lane_scalars import LaneScalars, is_cells, spread
+from jaxode.kernels.lowering.interpreter import lower_to_lanes
+from jaxode.kernels.lowering.lane_scalars import LaneScalars, broadcast_to_lanes, is_lane_value
 from jaxode.kernels.lowering.unsupported import NoKernelError
 from jaxode.solvers.linear import inverse_of, solver_of
 
@@ -29,8 +29,8 @@ def apart(x: Any) -> LaneScalars:
 
 
 def together(x: LaneScalars) -> np.ndarray:
-    cells = [np.asarray(spread(c, x.dtype, LANES)) for c in x.flat()]
-    return np.array(cells).reshape(-1, LANES).T.reshape(LANES, *x.shape)
+    elements = [np.asarray(broadcast_to_lanes(c, x.dtype, LANES)) for c in x.flat()]
+    return np.array(elements).reshape(-1, LANES).T.reshape(LANES, *x.shape)
 
 
 CELLS = apart(X)
@@ -106,18 +106,20 @@ PROGRAMS: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_computes_what_it_does_for_each_lane(name):
     function, *inputs = PROGRAMS[name]
-    found = in_lanes(function, LANES)(*map(apart, inputs))
+    found = lower_to_lanes(function, LANES)(*map(apart, inputs))
     expected = jax.tree.leaves(jax.vmap(function)(*inputs))
-    for got, want in zip(jax.tree.leaves(found, is_leaf=is_cells), expected, strict=True):
+    for got, want in zip(jax.tree.leaves(found, is_leaf=is_lane_value), expected, strict=True):
         assert got.dtype == want.dtype
         assert got.shape == want.shape[1:]
         np.testing.assert_allclose(together(got), want, 1e-11, 1e-13)
 
 
 def test_what_is_known_is_not_computed():
-    figures, nothing, same = in_lanes(lambda x: (jnp.arange(3.0) * 2, 0 * x, 1 * x), LANES)(CELLS)
-    assert figures.is_known
-    assert nothing.is_known
+    figures, nothing, same = lower_to_lanes(lambda x: (jnp.arange(3.0) * 2, 0 * x, 1 * x), LANES)(
+        CELLS
+    )
+    assert figures.is_constant
+    assert nothing.is_constant
     assert all(a is b for a, b in zip(same.flat(), CELLS.flat(), strict=True))
 
 
@@ -132,13 +134,16 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "complex numbers": (lambda x: jnp.exp(1j * x).real, "complex numbers"),
     "bits of another width": (
         lambda x: jax.lax.bitcast_convert_type(x, jnp.int32).astype(float),
-        "the bits of a number as many",
+        "a bit cast that changes the shape",
     ),
     "many tables": (
         lambda x: sum(jnp.arange(200.0)[(k * x).astype(int)] for k in range(60)),
         "a step of over 30000 operations",
     ),
-    "a long loop": (lambda x: jax.lax.fori_loop(0, 999, lambda i, x: x + i, x), "of 999 turns"),
+    "a long loop": (
+        lambda x: jax.lax.fori_loop(0, 999, lambda i, x: x + i, x),
+        "of 999 iterations",
+    ),
     "a long table": (lambda x: jnp.ones(999)[x[0].astype(int)], "an index into 999 places"),
     "too much": (lambda x: jnp.outer(x, jnp.ones(9999)).sum(), "a step of over 30000 operations"),
 }
@@ -148,4 +153,4 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_what_has_no_rule_is_refused_with_its_place(name):
     function, message = REFUSED[name]
     with pytest.raises(NoKernelError, match=rf"{message}.* \(test_lowering.py:\d+\)"):
-        in_lanes(lambda x: function(x), LANES)(apart(X))
+        lower_to_lanes(lambda x: function(x), LANES)(apart(X))

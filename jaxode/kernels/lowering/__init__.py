@@ -1,1 +1,1 @@
-"""Lowering of programs of one trajectory to operations on lanes, for kernels."""
+"""Lowering of programs of one trajectory to operations on lanes, for Pallas kernels."""

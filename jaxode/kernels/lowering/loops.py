@@ -1,4 +1,4 @@
-"""Branches and loops of a program, and operations that are programs of others."""
+"""Rules for branches and loops, and for operations that are composed of others."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,123 +9,139 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.core import JaxprEqn
 
-from .lane_loops import counted, loop
-from .lane_scalars import Cell, LaneScalars, aval_of, chosen_each, is_known
+from .lane_loops import lane_fori_loop, lane_while_loop
+from .lane_scalars import Element, LaneScalars, aval_of, is_constant, select_array
 from .unsupported import NoKernelError
 
-# Turns of a loop of known length that are written out.
-MOST = 64
+# Most iterations of a scan that are unrolled.
+MAX_UNROLLED = 64
 
 
-def cond(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """Both branches, and for every lane what it asks for."""
-    index, *given = inputs
+def cond(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Evaluate all branches, and select each lane's."""
+    index, *operands = inputs
     branches = equation.params["branches"]
-    (cell,) = index.flat()
-    if is_known(cell):
-        return walk.closed(branches[min(max(int(cell), 0), len(branches) - 1)], given)
-    found = walk.closed(branches[0], given)
+    (element,) = index.flat()
+    if is_constant(element):
+        return interpreter.evaluate_closed(
+            branches[min(max(int(element), 0), len(branches) - 1)], operands
+        )
+    outputs = interpreter.evaluate_closed(branches[0], operands)
     for k, branch in enumerate(branches[1:], 1):
-        here = cell >= k if index.dtype != bool else cell
-        pairs = zip(walk.closed(branch, given), found, strict=True)
-        found = [chosen_each(here, a, b) for a, b in pairs]
-    return found
+        here = element >= k if index.dtype != bool else element
+        pairs = zip(interpreter.evaluate_closed(branch, operands), outputs, strict=True)
+        outputs = [select_array(here, a, b) for a, b in pairs]
+    return outputs
 
 
-def while_loop(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """A loop until no lane goes on; those that are over stay as they are."""
+def while_loop(
+    interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
+) -> list[LaneScalars]:
+    """Loop until all lanes have finished; finished lanes keep their state."""
     params = equation.params
     split = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
     of_cond, of_body, state = inputs[: split[0]], inputs[split[0] : split[1]], inputs[split[1] :]
 
     def unfinished(state: list[LaneScalars]) -> Any:
-        return walk.closed(params["cond_jaxpr"], [*of_cond, *state])[0].flat()[0]
+        return interpreter.evaluate_closed(params["cond_jaxpr"], [*of_cond, *state])[0].flat()[0]
 
     def advance(_: Any, state: list[LaneScalars]) -> list[LaneScalars]:
-        return walk.closed(params["body_jaxpr"], [*of_body, *state])
+        return interpreter.evaluate_closed(params["body_jaxpr"], [*of_body, *state])
 
-    return loop(unfinished, advance, state, walk.lanes)
+    return lane_while_loop(unfinished, advance, state, interpreter.lanes)
 
 
-def scan(walk: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
-    """A loop of known length: written out, or a loop where arrays are kept whole."""
+def scan(interpreter: Any, equation: JaxprEqn, inputs: list[Any]) -> list[Any]:
+    """Evaluate a scan: unrolled, or as a loop where there are block arrays."""
     params = equation.params
     length, inner = params["length"], params["jaxpr"]
-    # What is carried has one shape inside and outside, what is stacked an axis more outside.
-    carried = _alike(inner.out_avals, equation.outvars)
-    fixed = _alike(inner.in_avals, equation.invars) - carried
+    # Carried arrays have the same rank inside and outside, stacked ones one axis more outside.
+    carried = _count_same_rank(inner.out_avals, equation.outvars)
+    fixed = _count_same_rank(inner.in_avals, equation.invars) - carried
     consts, carry = inputs[:fixed], inputs[fixed : fixed + carried]
     rows, outputs = inputs[fixed + carried :], [None] * length
-    walk.spend(sum(int(np.prod(x.shape)) for x in rows if not isinstance(x, LaneScalars)), equation)
-    rows = [x.apart() for x in rows]
-    # A network is large: it is not written out, unless something of each of its turns is kept.
-    if length > 1 and carried == len(equation.outvars) and not _apart(inputs):
+    interpreter.count_operations(
+        sum(int(np.prod(x.shape)) for x in rows if not isinstance(x, LaneScalars)), equation
+    )
+    rows = [x.scalarise() for x in rows]
+    # A network is too large to unroll; it has to be where outputs are stacked.
+    if length > 1 and carried == len(equation.outvars) and not _all_scalarised(inputs):
 
-        def advance(turn: Any, carry: list[Any]) -> list[Any]:
-            k = length - 1 - turn if params["reverse"] else turn
-            return walk.closed(inner, [*consts, *carry, *(_row_at(x, k) for x in rows)])
+        def advance(iteration: Any, carry: list[Any]) -> list[Any]:
+            k = length - 1 - iteration if params["reverse"] else iteration
+            return interpreter.evaluate_closed(
+                inner, [*consts, *carry, *(_select_row(x, k) for x in rows)]
+            )
 
-        return counted(length, advance, carry, walk.lanes)
-    if length > MOST:
-        raise NoKernelError(f"a loop of {length} turns, over {MOST}{walk.place(equation)}")
+        return lane_fori_loop(length, advance, carry, interpreter.lanes)
+    if length > MAX_UNROLLED:
+        raise NoKernelError(
+            f"a loop of {length} iterations, over {MAX_UNROLLED}{interpreter.location(equation)}"
+        )
     order = range(length - 1, -1, -1) if params["reverse"] else range(length)
     for k in order:
         here = [x.row(k) for x in rows]
-        found = walk.closed(inner, [*consts, *carry, *here])
-        carry, outputs[k] = found[:carried], found[carried:]
+        values = interpreter.evaluate_closed(inner, [*consts, *carry, *here])
+        carry, outputs[k] = values[:carried], values[carried:]
     stacked = []
     for i, variable in enumerate(equation.outvars[carried:]):
         aval = aval_of(variable)
-        cells = [c for row in outputs for c in row[i].flat()]  # pyright: ignore[reportOptionalIterable]
-        stacked.append(LaneScalars.of(cells, aval.shape, aval.dtype))
+        elements = [c for row in outputs for c in row[i].flat()]  # pyright: ignore[reportOptionalIterable]
+        stacked.append(LaneScalars.of(elements, aval.shape, aval.dtype))
     return [*carry, *stacked]
 
 
-def _apart(inputs: list[Any]) -> bool:
-    """Whether all arrays are taken apart."""
+def _all_scalarised(inputs: list[Any]) -> bool:
+    """Tell whether all arrays are scalarised."""
     return all(isinstance(x, LaneScalars) for x in inputs)
 
 
-def _row_at(x: LaneScalars, index: Array) -> LaneScalars:
-    """A row, at an index that all lanes share."""
+def _select_row(x: LaneScalars, index: Array) -> LaneScalars:
+    """Return the row at an index that all lanes share."""
     first, *others = (x.row(k) for k in range(x.shape[0]))
-    cells = first.flat()
+    elements = first.flat()
     for k, row in enumerate(others, 1):
-        cells = [_at_least(index, k, a, b) for a, b in zip(row.flat(), cells, strict=True)]
-    return LaneScalars.of(cells, first.shape, x.dtype)
+        elements = [_select_from(index, k, a, b) for a, b in zip(row.flat(), elements, strict=True)]
+    return LaneScalars.of(elements, first.shape, x.dtype)
 
 
-def _at_least(index: Array, k: int, new: Cell, old: Cell) -> Cell:
-    same = is_known(new) and is_known(old) and new == old
+def _select_from(index: Array, k: int, new: Element, old: Element) -> Element:
+    same = is_constant(new) and is_constant(old) and new == old
     return new if same else jnp.where(index >= k, new, old)
 
 
-def _alike(inside: list[Any], outside: list[Any]) -> int:
-    """How many variables, the first, have as many axes inside a loop as outside."""
+def _count_same_rank(inside: list[Any], outside: list[Any]) -> int:
+    """Count the leading variables that have the same rank inside a loop as outside."""
     pairs = zip(inside, outside, strict=True)
     return sum(a.ndim == aval_of(x).ndim for a, x in pairs)
 
 
-def linear_solve(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """A linear system by the solution that its user gave."""
+def linear_solve(
+    interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
+) -> list[LaneScalars]:
+    """Evaluate `custom_linear_solve` by its `solve`."""
     counts, programs = equation.params["const_lengths"], equation.params["jaxprs"]
     ends = np.cumsum([0, *counts])
-    first, last = ends[2], ends[3]  # those of `matvec` and `vecmat` stand before
-    return walk.closed(programs.solve, [*inputs[first:last], *inputs[ends[-1] :]])
+    first, last = ends[2], ends[3]  # after the constants of `matvec` and `vecmat`
+    return interpreter.evaluate_closed(programs.solve, [*inputs[first:last], *inputs[ends[-1] :]])
 
 
-def expanded(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """An operation that JAX keeps whole until late, by what it is made of."""
-    whole = equation.params["_prim"]
+def expand_primitive(
+    interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
+) -> list[LaneScalars]:
+    """Evaluate a high-level primitive by its expansion."""
+    primitive = equation.params["_prim"]
 
-    def parts(arrays: list[Any]) -> list[Any]:
-        return jax.tree.leaves(whole.expand(*jax.tree.unflatten(whole.in_tree, arrays)))
+    def expansion(arrays: list[Any]) -> list[Any]:
+        return jax.tree.leaves(primitive.expand(*jax.tree.unflatten(primitive.in_tree, arrays)))
 
-    return walk.closed(jax.make_jaxpr(parts)([x.struct() for x in inputs]), inputs)
+    return interpreter.evaluate_closed(
+        jax.make_jaxpr(expansion)([x.struct() for x in inputs]), inputs
+    )
 
 
-def rounded(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """The nearest whole number, by operations that kernels have."""
+def round_(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Round to the nearest integer by operations that kernels have."""
     to_even = equation.params["rounding_method"] == lax.RoundingMethod.TO_NEAREST_EVEN
 
     def nearest(x: Array) -> Array:
@@ -137,19 +153,21 @@ def rounded(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[La
         up = jnp.where(x - below == 0.5, odd, jnp.where(x - below > 0.5, 1, 0))
         return below + up
 
-    return walk.closed(jax.make_jaxpr(nearest)(inputs[0].struct()), inputs)
+    return interpreter.evaluate_closed(jax.make_jaxpr(nearest)(inputs[0].struct()), inputs)
 
 
-def polynomial(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """Horner's rule."""
+def horner(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Evaluate a polynomial by Horner's rule."""
 
-    def value(x: Array, *coefficients: Array) -> Array:
+    def evaluate(x: Array, *coefficients: Array) -> Array:
         *rest, total = coefficients
         for coefficient in reversed(rest):
             total = total * x + coefficient
         return jnp.broadcast_to(total, aval_of(equation.outvars[0]).shape)
 
-    return walk.closed(jax.make_jaxpr(value)(*(x.struct() for x in inputs)), inputs)
+    return interpreter.evaluate_closed(
+        jax.make_jaxpr(evaluate)(*(x.struct() for x in inputs)), inputs
+    )
 
 
 RULES: dict[str, Callable[..., list[LaneScalars]]] = {
@@ -157,7 +175,7 @@ RULES: dict[str, Callable[..., list[LaneScalars]]] = {
     "while": while_loop,
     "scan": scan,
     "custom_linear_solve": linear_solve,
-    "call_hi_primitive": expanded,
-    "round": rounded,
-    "polynomial": polynomial,
+    "call_hi_primitive": expand_primitive,
+    "round": round_,
+    "polynomial": horner,
 }

@@ -1,8 +1,8 @@
-"""What kernels are made for."""
+"""The backend that kernels are built for."""
 
 import jax
 
 
-def platform() -> str:
-    """The name of the backend; on "cpu" kernels have no compiler, and JAX carries them out."""
+def backend() -> str:
+    """Return the name of the backend; on "cpu" kernels are interpreted by JAX."""
     return jax.default_backend()

@@ -1,4 +1,4 @@
-"""Operations that move numbers and change none: shapes, slices, joins."""
+"""Rules for operations that rearrange elements: reshapes, slices, concatenations."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from .lane_scalars import LaneScalars, at_once, aval_of, objects, result_of
+from .lane_scalars import LaneScalars, aval_of, evaluate_now, object_array, output_aval
 
 
 def _slice(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
@@ -23,7 +23,7 @@ def _broadcast(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:
     return np.broadcast_to(x.reshape(expanded), shape)
 
 
-_OF_ONE: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
+_REARRANGEMENTS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "transpose": lambda x, params: x.transpose(params["permutation"]),
     "rev": lambda x, params: np.flip(x, params["dimensions"]),
     "slice": _slice,
@@ -32,73 +32,77 @@ _OF_ONE: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
 }
 
 
-def shape_of(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """The same numbers in the same order, or in that of other axes."""
+def reshape(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Reshape an array, after a transposition if the equation has `dimensions`."""
     (x,), order = inputs, equation.params.get("dimensions")
-    # What drops or adds axes says which: that is no order.
+    # `dimensions` of squeeze and expand_dims are the axes dropped or added, not an order.
     permuted = equation.primitive.name == "reshape" and order is not None
-    cells = x.cells.transpose(order) if permuted else x.cells
-    return [LaneScalars(cells.reshape(result_of(equation).shape), x.dtype)]
+    elements = x.elements.transpose(order) if permuted else x.elements
+    return [LaneScalars(elements.reshape(output_aval(equation).shape), x.dtype)]
 
 
-def move(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """A choice and order of numbers of one array."""
+def rearrange(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Rearrange the elements of one array."""
     (x,) = inputs
     return [
-        LaneScalars(_OF_ONE[equation.primitive.name](x.cells, equation.params), x.dtype).settled()
+        LaneScalars(
+            _REARRANGEMENTS[equation.primitive.name](x.elements, equation.params), x.dtype
+        ).normalised()
     ]
 
 
-def join(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """Arrays in one, along an axis or a new one."""
-    cells = [objects(x.flat()).reshape(x.shape) for x in inputs]
+def concatenate(
+    interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]
+) -> list[LaneScalars]:
+    """Concatenate arrays along an axis, or stack them along a new one."""
+    elements = [object_array(x.flat()).reshape(x.shape) for x in inputs]
     if equation.primitive.name == "concatenate":
-        whole = np.concatenate(cells, equation.params["dimension"])
+        joined = np.concatenate(elements, equation.params["dimension"])
     else:
-        whole = np.stack(cells, equation.params["axis"])
-    return [LaneScalars(whole, inputs[0].dtype).settled()]
+        joined = np.stack(elements, equation.params["axis"])
+    return [LaneScalars(joined, inputs[0].dtype).normalised()]
 
 
-def part(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """One array in many, along an axis; `unstack` drops it."""
+def split(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Split an array along an axis, which `unstack` drops."""
     (x,), axis = inputs, equation.params["axis"]
     avals = [aval_of(x) for x in equation.outvars]
     if equation.primitive.name == "split":
         ends = np.cumsum(equation.params["sizes"])[:-1]
     else:
         ends = range(1, len(avals))
-    parts = np.split(x.cells, ends, axis)
+    parts = np.split(x.elements, ends, axis)
     pairs = zip(parts, avals, strict=True)
-    return [LaneScalars(p.reshape(a.shape), x.dtype).settled() for p, a in pairs]
+    return [LaneScalars(p.reshape(a.shape), x.dtype).normalised() for p, a in pairs]
 
 
-def pad(walk: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """Numbers among others of one value."""
-    return moved(lambda *x: equation.primitive.bind(*x, **equation.params), inputs)
+def pad(interpreter: Any, equation: JaxprEqn, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Pad an array."""
+    return rearrange_by(lambda *x: equation.primitive.bind(*x, **equation.params), inputs)
 
 
-def moved(function: Callable, inputs: list[LaneScalars]) -> list[LaneScalars]:
-    """What `function` of arrays moves where, done to the cells."""
-    pool, places = pooled(inputs)
-    found = at_once(function, *places)
-    return [LaneScalars.of(pool[found.reshape(-1)], found.shape, inputs[0].dtype)]
+def rearrange_by(function: Callable, inputs: list[LaneScalars]) -> list[LaneScalars]:
+    """Rearrange the elements as `function`, which only moves entries, rearranges arrays."""
+    pool, positions = pool_elements(inputs)
+    moved = evaluate_now(function, *positions)
+    return [LaneScalars.of(pool[moved.reshape(-1)], moved.shape, inputs[0].dtype)]
 
 
-def pooled(inputs: list[LaneScalars]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The cells of all arrays in one, and arrays of their places in it."""
-    sizes = np.cumsum([0] + [x.cells.size for x in inputs])
-    pool = objects([cell for x in inputs for cell in x.flat()])
-    places = [
+def pool_elements(inputs: list[LaneScalars]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the elements of all arrays in one, and for each array their positions in it."""
+    sizes = np.cumsum([0] + [x.elements.size for x in inputs])
+    pool = object_array([element for x in inputs for element in x.flat()])
+    positions = [
         np.arange(first, last, dtype=np.int32).reshape(x.shape)
         for x, first, last in zip(inputs, sizes, sizes[1:], strict=False)
     ]
-    return pool, places
+    return pool, positions
 
 
 RULES: dict[str, Callable[..., list[LaneScalars]]] = {
-    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), shape_of),
-    **dict.fromkeys(_OF_ONE, move),
-    **dict.fromkeys(("concatenate", "stack"), join),
-    **dict.fromkeys(("split", "unstack"), part),
+    **dict.fromkeys(("reshape", "squeeze", "expand_dims"), reshape),
+    **dict.fromkeys(_REARRANGEMENTS, rearrange),
+    **dict.fromkeys(("concatenate", "stack"), concatenate),
+    **dict.fromkeys(("split", "unstack"), split),
     "pad": pad,
 }

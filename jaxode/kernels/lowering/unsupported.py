@@ -1,4 +1,4 @@
-"""What a kernel cannot do, and where in the user's code it stands."""
+"""The error for what kernels do not support, and its location in the user's code."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from jax.extend.core import JaxprEqn
 
 
 class NoKernelError(Exception):
-    """Why a solve has no kernel; its text completes the sentence "there is no kernel: ..."."""
+    """The reason why a solve has no kernel; it completes the sentence "there is no kernel: ..."."""
 
 
 _LIBRARIES = tuple(
@@ -20,8 +20,8 @@ _LIBRARIES = tuple(
 )
 
 
-def place_of(equation: JaxprEqn) -> str:
-    """(file.py:12), the innermost line of the user's that the equation is from; else nothing."""
+def source_location(equation: JaxprEqn) -> str:
+    """Return " (file.py:12)", the innermost user line of an equation; else an empty text."""
     frames: Any = getattr(equation.source_info.traceback, "frames", ())
     for frame in frames:
         if not os.path.abspath(frame.file_name).startswith(_LIBRARIES):
@@ -29,7 +29,7 @@ def place_of(equation: JaxprEqn) -> str:
     return ""
 
 
-def refuse_extended(dtype: Any, place: str = "") -> None:
-    """**Raises:** `NoKernelError` for random keys and what else is no number."""
+def refuse_extended(dtype: Any, location: str = "") -> None:
+    """Check that a dtype is of numbers. **Raises:** `NoKernelError` if not (random keys)."""
     if dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
-        raise NoKernelError(f"an array of {dtype}{place}")
+        raise NoKernelError(f"an array of {dtype}{location}")

@@ -109,7 +109,7 @@ class SegmentSchedule(eqx.Module):
             index = iteration.steps.index
             due = (index % self.length == 0) & (iteration.numbers < count)
             row = jnp.minimum(index // self.length, self.num_segments)
-            states = SavedStates.of(iteration.lanes.moving)
+            states = SavedStates.of(iteration.lanes.integrator)
             return tile.put(saved, due, (iteration.numbers, row), states)
 
         return write

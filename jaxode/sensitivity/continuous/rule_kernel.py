@@ -11,11 +11,11 @@ from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...kernels import blocks
-from ...kernels.blocks import Block, Given
+from ...kernels.blocks import Block, KernelInputs
 from ...kernels.dispatch import KernelPolicy, check_solver, kernel_refusal
 from ...kernels.forward import KernelRun
-from ...kernels.lowering.block_arrays import kept_whole
-from ...kernels.lowering.interpreter import in_lanes
+from ...kernels.lowering.block_arrays import stored_as_blocks
+from ...kernels.lowering.interpreter import lower_to_lanes
 from ...kernels.lowering.unsupported import NoKernelError
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
@@ -44,11 +44,13 @@ def run_adjoints_in_kernel(adjoints: AdjointSolve, lanes: int) -> tuple[Any, PyT
         return (a, g, returned.astype(jnp.int32)), total  # not every backend stores booleans
 
     def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
-        return in_lanes(solve_adjoint, lanes)(own, shared)
+        return lower_to_lanes(solve_adjoint, lanes)(own, shared)
 
     row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), own)
     ends, total = eqx.filter_eval_shape(solve_adjoint, row, shared)
-    return blocks.reduced(body, Given(own, shared, ()), ends, total, count, lanes)
+    return blocks.call_reducing_kernel(
+        body, KernelInputs(own, shared, ()), ends, total, count, lanes
+    )
 
 
 def _forward(
@@ -106,7 +108,9 @@ def solve_kernel_continuous(
         raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
     if number > MAX_SAVE_TIMES:
         raise NoKernelError(f"the adjoint jumps at {number} times (at most {MAX_SAVE_TIMES})")
-    if any(kept_whole([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])):
+    if any(
+        stored_as_blocks([x.shape for x in jax.tree.leaves(ensemble.shared) if eqx.is_array(x)])
+    ):
         raise NoKernelError("jo.Continuous() has none of networks, jo.Discrete() has")
     check_solver(backward.solver, 2 * size)
     return save_outside(ensemble, lambda states: _solve_states(states, tile, backward, policy))

@@ -97,13 +97,13 @@ class BatchDiscreteBackward(eqx.Module):
     def log(self, log: BatchTrace) -> BatchBackwardState:
         """Replay every turn, the last first."""
         # Written again with the failures that there were: they took their turns.
-        logger = BatchCheckpointer.like(log, self.as_run, self.lanes.tile)
+        logger = BatchCheckpointer.from_trace(log, self.as_run, self.lanes.tile)
 
         def segment(
             state: tuple[Array, IterationRow, BatchBackwardState],
         ) -> tuple[Array, IterationRow, BatchBackwardState]:
             number, rows, back = state
-            rows, count = logger.again(log._replace(rows=rows), number)
+            rows, count = logger.replay_segment(log._replace(rows=rows), number)
 
             def one(state: tuple[Array, BatchBackwardState]) -> tuple[Array, BatchBackwardState]:
                 n = state[0] - 1

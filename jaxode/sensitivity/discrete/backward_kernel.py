@@ -13,12 +13,12 @@ from jaxtyping import PyTree
 from ...integrate.ensemble import Ensemble, first_values
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
-from ...kernels.blocks import Block, Given, filled_up, reduced
-from ...kernels.forward import KernelTrace, Span, field_in, given_of, kept_carry
+from ...kernels.blocks import Block, KernelInputs, call_reducing_kernel, pad_to_blocks
+from ...kernels.inputs import KernelTrace, Span, kernel_field, kernel_inputs, stored_solver_state
 from ...kernels.lowering.block_arrays import LaneReduction, SharedMatrix
-from ...kernels.lowering.interpreter import in_lanes
-from ...kernels.lowering.lane_loops import loop
-from ...kernels.lowering.lane_scalars import Cell, LaneScalars, is_cells, zeros
+from ...kernels.lowering.interpreter import lower_to_lanes
+from ...kernels.lowering.lane_loops import lane_while_loop
+from ...kernels.lowering.lane_scalars import Element, LaneScalars, is_lane_value, zeros_like
 from ...solvers.explicit.stage_loop import LoopedField
 from ..batch_cotangents import assemble_cotangent, replace_in_problem, shared_cotangent_invalid
 
@@ -54,7 +54,7 @@ class KernelDiscreteBackward(eqx.Module):
             replace_in_problem(perturbed.per_trajectory, y0=False, ts=False),
         )
         shared = eqx.filter(ensemble.shared, replace_in_problem(perturbed.shared, ts=False))
-        return cls(ensemble, own, shared, cotangents, lanes, kept_carry(ensemble))
+        return cls(ensemble, own, shared, cotangents, lanes, stored_solver_state(ensemble))
 
     @property
     def values(self) -> list[Array]:
@@ -120,12 +120,16 @@ class KernelDiscreteBackward(eqx.Module):
     ) -> tuple[Array, Array, Any, PyTree, PyTree]:
         """Cotangents of starts, unread times, cotangents of carries, own and shared arrays."""
         count, start = self.ensemble.count, self.ensemble.per_trajectory[0].y0
-        own, shared, times = given_of(self.ensemble, self.lanes)
+        own, shared, times = kernel_inputs(self.ensemble, self.lanes)
         steps = jnp.where(good, num_accepted, 0)
-        values = [filled_up(jnp.moveaxis(self._flat(ct), 0, -1), self.lanes) for ct in self.values]
-        given = Given((own, steps, self.end()), shared, (times, *jax.tree.leaves(log), *values))
+        values = [
+            pad_to_blocks(jnp.moveaxis(self._flat(ct), 0, -1), self.lanes) for ct in self.values
+        ]
+        given = KernelInputs(
+            (own, steps, self.end()), shared, (times, *jax.tree.leaves(log), *values)
+        )
         ends = start[0], jnp.zeros((), jnp.int32), list(self.kept), _of_one(self.per_trajectory)
-        (y, unread, carry, own), shared = reduced(
+        (y, unread, carry, own), shared = call_reducing_kernel(
             self.body, given, ends, self.shared, count, self.lanes
         )
         return y, unread, carry, own, shared
@@ -141,16 +145,16 @@ class KernelDiscreteBackward(eqx.Module):
         log, values = KernelTrace.of(tables[1:ends]), tables[ends:]
         lanes = _Lanes(self, block, rows, shared[0], span, times, log, values)
         way = lanes.start(steps, end)
-        leaves, treedef = jax.tree.flatten(way, is_leaf=is_cells)
+        leaves, treedef = jax.tree.flatten(way, is_leaf=is_lane_value)
 
-        def unfinished(state: list[LaneScalars]) -> Cell:
-            return jax.tree.unflatten(treedef, state).step.one() >= 0
+        def unfinished(state: list[LaneScalars]) -> Element:
+            return jax.tree.unflatten(treedef, state).step.item() >= 0
 
         def advance(mask: Array, state: list[LaneScalars]) -> list[LaneScalars]:
             way = lanes.undo(mask, jax.tree.unflatten(treedef, state))
-            return jax.tree.leaves(way, is_leaf=is_cells)
+            return jax.tree.leaves(way, is_leaf=is_lane_value)
 
-        way = jax.tree.unflatten(treedef, loop(unfinished, advance, leaves, block.lanes))
+        way = jax.tree.unflatten(treedef, lane_while_loop(unfinished, advance, leaves, block.lanes))
         return (way.y, way.saves_left, way.solver_state, way.per_trajectory), way.shared
 
 
@@ -172,27 +176,27 @@ class _Lanes(NamedTuple):
         _, shared = self.moving(self.rows, self.shared)
         blank = (
             jax.tree.map(
-                lambda x: LaneReduction.zeros(x) if isinstance(x, SharedMatrix) else zeros(x),
+                lambda x: LaneReduction.zeros(x) if isinstance(x, SharedMatrix) else zeros_like(x),
                 shared,
-                is_leaf=is_cells,
+                is_leaf=is_lane_value,
             ),
-            jax.tree.map(zeros, _of_one(self.replay.per_trajectory)),
+            jax.tree.map(zeros_like, _of_one(self.replay.per_trajectory)),
         )
         # What fills up the last block has no part in any sum.
-        real = self.block.numbers < self.replay.ensemble.count
-        last = LaneScalars.of([jnp.where(real, steps.one(), 0) - 1], (), jnp.int32)
-        carry = [zeros(x) for x in self.replay.kept]
-        return Way(last, LaneScalars.known(number, jnp.int32), end, carry, *blank)
+        real = self.block.trajectories < self.replay.ensemble.count
+        last = LaneScalars.of([jnp.where(real, steps.item(), 0) - 1], (), jnp.int32)
+        carry = [zeros_like(x) for x in self.replay.kept]
+        return Way(last, LaneScalars.constant(number, jnp.int32), end, carry, *blank)
 
     def undo(self, mask: Array, way: Way) -> Way:
         """Pull the cotangents back over a step of every lane."""
         lanes, replay = self.block.lanes, self.replay
         index = jnp.maximum(way.step.vector(lanes), 0)
         like = replay.ensemble.per_trajectory[0].y0
-        clock = self.block.row(self.log.clock, index, (2,), self.log.clock.dtype)
-        y = self.block.row(self.log.y, index, like.shape[1:], like.dtype)
+        clock = self.block.load_row(self.log.clock, index, (2,), self.log.clock.dtype)
+        y = self.block.load_row(self.log.y, index, like.shape[1:], like.dtype)
         carry = [
-            self.block.row(ref, index, x.shape, x.dtype)
+            self.block.load_row(ref, index, x.shape, x.dtype)
             for ref, x in zip(self.log.solver_state, replay.kept, strict=True)
         ]
         kept: list[Any] = []
@@ -204,7 +208,7 @@ class _Lanes(NamedTuple):
 
             def advance(own: PyTree, more: PyTree, y: Array, carry: Any) -> Any:
                 stepper = eqx.combine(own, more, rows, shared)[1].method.stepper
-                field = field_in(replay.ensemble, (own, more), (rows, shared))
+                field = kernel_field(replay.ensemble, (own, more), (rows, shared))
                 if isinstance(field, LoopedField):
                     stepped = stepper.alone(field, t, y, h, inside)
                     return (stepped.y1, stepped.dense), []
@@ -223,13 +227,13 @@ class _Lanes(NamedTuple):
             return found, leaves
 
         inside = self.unread_inside(way, clock) if self.values else None
-        run = in_lanes(forwards, lanes)
+        run = lower_to_lanes(forwards, lanes)
         (y1, dense), leaves = run(self.rows, self.shared, y, carry, clock, inside)
 
         cts = (
-            LaneScalars.known(np.zeros(y.shape, y.dtype)),
+            LaneScalars.constant(np.zeros(y.shape, y.dtype)),
             way.y,
-            jax.tree.map(zeros, dense, is_leaf=is_cells),
+            jax.tree.map(zeros_like, dense, is_leaf=is_lane_value),
         )
         if self.values:
             way, cts = self.read(mask, way, (y, y1, dense), clock, cts)
@@ -241,7 +245,7 @@ class _Lanes(NamedTuple):
             own, more = jax.tree.map(jnp.add, (way.per_trajectory, way.shared), (own, more))
             return Way(way.step - 1, way.saves_left, y + ct_y, carry, more, own)
 
-        return in_lanes(backwards, lanes, mask)(way, leaves, cts)
+        return lower_to_lanes(backwards, lanes, mask)(way, leaves, cts)
 
     def moving(self, rows: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
         """What is differentiated of a trajectory's own arrays, and of those that all share."""
@@ -254,7 +258,7 @@ class _Lanes(NamedTuple):
     def time(self, saves_left: LaneScalars) -> LaneScalars:
         """The last time that is unread."""
         index = jnp.maximum(saves_left.vector(self.block.lanes) - 1, 0)
-        return LaneScalars.of([self.block.entry(self.times, index)], (), self.times.dtype)
+        return LaneScalars.of([self.block.load_entry(self.times, index)], (), self.times.dtype)
 
     def unread_inside(self, way: Way, clock: LaneScalars) -> LaneScalars:
         """Whether a time that is unread lies behind the start of the step."""
@@ -262,16 +266,16 @@ class _Lanes(NamedTuple):
         def one(span: Span, t: Array, clock: Array) -> Array:
             return span.direction * (t - clock[0]) > 0
 
-        return in_lanes(one, self.block.lanes)(self.span, self.time(way.saves_left), clock)
+        return lower_to_lanes(one, self.block.lanes)(self.span, self.time(way.saves_left), clock)
 
     def read(
         self, mask: Array, way: Way, step: Any, clock: LaneScalars, cts: Any
     ) -> tuple[Way, Any]:
         """Take up the cotangents of the times that the step has passed, the last first."""
         lanes = self.block.lanes
-        leaves, treedef = jax.tree.flatten((way, cts), is_leaf=is_cells)
+        leaves, treedef = jax.tree.flatten((way, cts), is_leaf=is_lane_value)
 
-        def passed(state: list[LaneScalars]) -> Cell:
+        def passed(state: list[LaneScalars]) -> Element:
             way, _ = jax.tree.unflatten(treedef, state)
 
             # A first step has written the repeats of the first time too, all but the first row.
@@ -279,15 +283,15 @@ class _Lanes(NamedTuple):
                 return (saves_left > 1) & (inside | (step == 0))
 
             inside = self.unread_inside(way, clock)
-            found = in_lanes(one, lanes)(inside, way.step, way.saves_left)
+            found = lower_to_lanes(one, lanes)(inside, way.step, way.saves_left)
             return mask & found.vector(lanes)
 
         def one(mask: Array, state: list[LaneScalars]) -> list[LaneScalars]:
             way, cts = jax.tree.unflatten(treedef, state)
             now = self.read_one(mask, way, cts, step, clock)
-            return jax.tree.leaves(now, is_leaf=is_cells)
+            return jax.tree.leaves(now, is_leaf=is_lane_value)
 
-        return jax.tree.unflatten(treedef, loop(passed, one, leaves, lanes))
+        return jax.tree.unflatten(treedef, lane_while_loop(passed, one, leaves, lanes))
 
     def read_one(
         self, mask: Array, way: Way, cts: Any, step: Any, clock: LaneScalars
@@ -295,7 +299,7 @@ class _Lanes(NamedTuple):
         """Take up the cotangents of one time."""
         index = jnp.maximum(way.saves_left.vector(self.block.lanes) - 1, 0)
         given = [
-            self.block.row(ref, index, ct.shape[2:], ref.dtype)
+            self.block.load_row(ref, index, ct.shape[2:], ref.dtype)
             for ref, ct in zip(self.values, self.replay.values, strict=True)
         ]
 
@@ -317,7 +321,7 @@ class _Lanes(NamedTuple):
             )
             return way._replace(saves_left=way.saves_left - 1, per_trajectory=own, shared=more), cts
 
-        run = in_lanes(one, self.block.lanes, mask)
+        run = lower_to_lanes(one, self.block.lanes, mask)
         time = self.time(way.saves_left)
         return run(self.rows, self.shared, self.span, way, cts, step, clock, time, given)
 

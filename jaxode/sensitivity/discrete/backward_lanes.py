@@ -159,7 +159,7 @@ class LaneExchange(eqx.Module):
         """What is known of every trajectory, with those that are in the lanes at the end."""
         lanes = back.lanes._replace(rows=None)
         return jax.tree.map(
-            lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.rows(lanes)
+            lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.lanes_first(lanes)
         )
 
     def with_moving(self, shared: PyTree, own: PyTree, rows: PyTree) -> tuple[Ensemble, PyTree]:

@@ -18,7 +18,7 @@ def run_with_trace(
     ensemble: Ensemble, tile: LaneTile, stores_states: bool, memory: int | str | None
 ) -> tuple[Result, Any]:
     """Run the forward solve in lanes, and return its result and the residuals."""
-    result, trace = BatchCheckpointer.of(ensemble, tile, stores_states, memory).run()
+    result, trace = BatchCheckpointer.create(ensemble, tile, stores_states, memory).run()
     return result, (trace, result.status, result.stats.num_accepted, result.log)
 
 

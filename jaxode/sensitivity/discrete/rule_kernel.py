@@ -12,7 +12,8 @@ from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...kernels.dispatch import KernelPolicy, kernel_refusal
-from ...kernels.forward import KernelRun, KernelTrace
+from ...kernels.forward import KernelRun
+from ...kernels.inputs import KernelTrace
 from ...kernels.lowering import platform
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.status import Status
@@ -89,7 +90,7 @@ def _check_perturbed(perturbed: PyTree) -> None:
     """**Raises:** `NoKernelError` for derivatives that no kernel has."""
     if perturbed.per_trajectory[0].ts or perturbed.shared[0].ts:
         raise NoKernelError("gradients by ts are not taken there")
-    if platform.platform() == "tpu":
+    if platform.backend() == "tpu":
         raise NoKernelError("a TPU writes at no index per lane, as a log of steps needs")
 
 

@@ -12,7 +12,7 @@ import jax
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Literal
 
-from ...batch.memory import memory_of_machine, size_text
+from ...batch.memory import format_bytes, machine_memory
 from ...problem.errors import OutOfMemoryError
 from ...problem.field import Field
 from ...solvers.base import StepResult
@@ -53,11 +53,11 @@ def kept_of_step(part: StepVJP, at: StepStart, max_steps: int) -> tuple[Any, ...
         y, carry, t, h,
     )  # fmt: skip
     needed = max_steps * sum(x.size * x.dtype.itemsize for x in shapes)
-    available = memory_of_machine()
+    available = machine_memory()
     if available is not None and needed > available:
         raise OutOfMemoryError(
-            f'Discrete(memory="stages") needs {needed} bytes, {size_text(needed)}, to keep the '
-            f"stages of max_steps={max_steps} steps, and the machine has {size_text(available)}: "
+            f'Discrete(memory="stages") needs {needed} bytes, {format_bytes(needed)}, to keep the '
+            f"stages of max_steps={max_steps} steps, and the machine has {format_bytes(available)}: "
             'lower max_steps, or use memory="steps" or a number of states'
         )
     return shapes
