@@ -165,7 +165,7 @@ class BatchRun(eqx.Module):
             field = one_sided_field(field, lanes.moving.t, stop)
         moving, steps = attempt_step(method, field, lanes.moving, direction, stop, lambda _: anyone)
         if isinstance(inside, Array):  # a lane's count leaves out stages for another one's sake
-            unread = method.solver.evaluations.inside * (jnp.any(inside) & ~inside)
+            unread = method.solver.evaluations.dense * (jnp.any(inside) & ~inside)
             moving = moving._replace(
                 extra_evaluations=jax.tree.map(lambda n: n - unread, moving.extra_evaluations)
             )
@@ -206,7 +206,7 @@ class BatchRun(eqx.Module):
             return True
         if self.save != "ts":
             return None
-        if not self.ensemble.config.method.solver.evaluations.inside:
+        if not self.ensemble.config.method.solver.evaluations.dense:
             return True
 
         _, direction = self.span(lanes)

@@ -19,7 +19,7 @@ from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, arrays_of_args, check_state, is_traced
 from ..problem.status import Status
 from ..problem.tolerances import check_some_tolerance, check_tolerance
-from ..solvers.implicit.newton import Measure
+from ..solvers.implicit.newton import IncrementNorm
 from ..solvers.implicit.rosenbrock23 import Rosenbrock23
 from ..solvers.linear import Dense, Krylov, LinearSolver
 from ..solvers.step_size import Tolerance, rms_norm
@@ -105,7 +105,7 @@ def steady_state(
     rtol = check_tolerance("rtol", rtol, packing, y0)
     atol = check_tolerance("atol", atol, packing, y0)
     tolerance = Tolerance(rtol, atol, rms_norm)
-    method = Method(solver, solver.controller(), tolerance, None, check_max_steps(max_steps))
+    method = Method(solver, solver.default_controller(), tolerance, None, check_max_steps(max_steps))
     sums = _check_conserved(conserved, solver.linear_solver, packing)
     time = jnp.asarray(t, packing.time_dtype)
     found = jit_with_captures(_steady_state, f, y0, time, arrays_of_args(args), method, sums)
@@ -208,7 +208,7 @@ class _SteadyStateSearch:
     def size(self, increment: Array, y: Array) -> tuple[Array, Array]:
         """The norm of an increment at `y` in units of the tolerance; whether it is rounding."""
         at = y.reshape(self.like.shape)
-        measure = Measure(self.method.tolerance, at, jnp.ones((), y.dtype))
+        measure = IncrementNorm(self.method.tolerance, at, jnp.ones((), y.dtype))
         return measure(increment, jnp.zeros_like(y))
 
     def flow(self, y: Array) -> _Way:

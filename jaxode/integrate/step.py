@@ -15,7 +15,7 @@ from jax import Array, lax
 
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.step_size import Controller, Tolerance, first_step
+from ..solvers.step_size import AttemptedStep, Controller, Tolerance, first_step
 from .save import StepRecord
 from .solution import Stats
 
@@ -36,13 +36,13 @@ class Method(eqx.Module):
     @property
     def stepper(self) -> Solver:
         """The solver, told of the tolerance if there is one: fixed steps take no notice of it."""
-        return self.solver.within(self.tolerance if self.controller.adaptive else None)
+        return self.solver.with_tolerance(self.tolerance if self.controller.adaptive else None)
 
     @property
     def counts_more(self) -> bool:
         """Whether field evaluations differ from step to step."""
         return bool(
-            self.restarts or self.solver.counts_evaluations or self.solver.evaluations.inside
+            self.restarts or self.solver.counts_evaluations or self.solver.evaluations.dense
         )
 
 
@@ -72,7 +72,7 @@ def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) ->
     """The trajectory at its first time, its first step chosen."""
     carry = method.stepper.init(field, t0, y0)
     size = first_size(method, field, t0, t1, y0, method.solver.slope(carry))
-    h, memory = method.controller.start(lax.stop_gradient(size))
+    h, memory = method.controller.init(lax.stop_gradient(size))
     zero = jnp.zeros((), jnp.int32)
     num_more = zero if method.counts_more else ()
     num_made = (zero, zero) if method.solver.reuses_jacobian else ()
@@ -104,18 +104,18 @@ def attempt_step(
     h = direction * size
     inside = look(t_new)
 
-    stepper = method.stepper.forwards()
+    stepper = method.stepper.for_forward_mode()
     stepped = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, inside)
     looks = False if inside is None else inside
-    more = stepped.iterations + looks * method.solver.evaluations.inside
+    more = stepped.extra_evaluations + looks * method.solver.evaluations.dense
     y1, trouble = stepped.y1, stepped.status
     # Step sizes are held fixed in every derivative of the loop: nothing passes through the error.
     square = _square(method, *lax.stop_gradient((stepped.error, s.y, y1)))
     if trouble is not None:
         square = jnp.where(trouble == Status.SUCCESS, square, jnp.inf)
-    decision = method.controller.judge(
-        size, square, method.solver.error_exponent or 1, s.memory, s.num_accepted, stepped.factor
-    )
+    exponent = method.solver.error_exponent or 1
+    attempt = AttemptedStep(size, s.num_accepted, square, exponent, stepped.step_factor)
+    decision = method.controller.decide(attempt, s.memory)
     accept, proposed = decision.accept, decision.h
     if stepped.max_next_step is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, stepped.max_next_step.astype(proposed.dtype))
@@ -125,7 +125,7 @@ def attempt_step(
         y=jnp.where(accept, y1, s.y),
         solver_state=select(accept, stepped.solver_state, s.solver_state),
         h=lax.stop_gradient(proposed),
-        memory=lax.stop_gradient(decision.memory),
+        memory=lax.stop_gradient(decision.controller_state),
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         extra_evaluations=jax.tree.map(lambda count: count + more, s.extra_evaluations),
@@ -164,8 +164,8 @@ def _add(t: Array, low: Array, h: Array) -> tuple[Array, Array]:
 def _square(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
     """The squared error in units of the tolerance; of a fixed step, zero if `y1` is finite."""
     if method.controller.adaptive and error is not None:
-        return method.tolerance.square(error, y, y1)
-    return jnp.where(jnp.all(jnp.isfinite(y1), method.tolerance.axes(y1)), 0.0, jnp.inf)
+        return method.tolerance.scaled_norm_squared(error, y, y1)
+    return jnp.where(jnp.all(jnp.isfinite(y1), method.tolerance.norm_axes(y1)), 0.0, jnp.inf)
 
 
 def _status(
@@ -186,7 +186,7 @@ def _status(
         return jnp.where(finite, Status.SUCCESS, failure).astype(jnp.int32)
     finest = 4 * eps * jnp.maximum(jnp.abs(t), eps * longest)
     # A step of `max_next_step` is drawn out to the last time, and so would only be tried again.
-    again = (proposed <= finest) | (proposed >= longest) | method.controller.too_small(size)
+    again = (proposed <= finest) | (proposed >= longest) | method.controller.below_minimum(size)
     stuck = ~accept & again
     return jnp.where(stuck, failure, Status.SUCCESS).astype(jnp.int32)
 
@@ -211,7 +211,7 @@ def stats_of(
     t_reached: Array,
 ) -> Stats:
     """The counts of trajectories that have ended."""
-    first, each = first_evaluations(method), method.solver.evaluations.each
+    first, each = first_evaluations(method), method.solver.evaluations.step
     jacobians, factorisations = num_made or (None, None)
     return Stats(
         num_steps=num_steps,
@@ -226,7 +226,7 @@ def stats_of(
 
 def first_evaluations(method: Method) -> int:
     """Field evaluations before a first step: the solver's, and those of its choice."""
-    first = method.solver.evaluations.first
+    first = method.solver.evaluations.init
     if method.controller.adaptive and method.dt is None:
         return max(first, 1) + 1  # which shares the slope at the start
     return first

@@ -292,7 +292,7 @@ class _KernelParts(NamedTuple):
             problem: IVP, config: SolveConfig, span: Span, moving: IntegratorState, reader: Any
         ) -> tuple[IntegratorState, StepRecord]:
             inside: Any = True if self.run.saving else None
-            if self.run.saving and config.method.solver.evaluations.inside:
+            if self.run.saving and config.method.solver.evaluations.dense:
                 end = step_end(moving, span.direction, span.t1)
                 inside = span.direction * (reader.t - end) < 0
             field, method = field_in(self.run.ensemble, (), ((problem, config),)), config.method

@@ -10,9 +10,9 @@ from jax import Array, lax
 
 from ..problem.field import Field
 from ..problem.state import Packing
-from .base import Evaluations, Solver, StepResult
+from .base import EvaluationCounts, Solver, StepResult
 from .explicit.runge_kutta import ExplicitRungeKutta
-from .explicit.stage_sums import combined
+from .explicit.stage_sums import stage_sum
 from .explicit.tsit5 import Tsit5
 from .implicit.rodas5p import Rodas5P
 from .implicit.rosenbrock import Rosenbrock
@@ -62,14 +62,14 @@ class Switching(Solver):
         return self.explicit.error_exponent
 
     @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(self.explicit.evaluations.first, 0, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(self.explicit.evaluations.init, 0, 0)
 
     @property
     def num_dense(self) -> int:
         return self.stiff.num_dense
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
 
     def check(self, packing: Packing) -> None:
@@ -115,10 +115,10 @@ class Switching(Solver):
             votes,
         )
         # Besides its stages an implicit step evaluates the slope at its end.
-        each = self.explicit.evaluations.each, self.stiff.evaluations.each + 1
+        each = self.explicit.evaluations.step, self.stiff.evaluations.step + 1
         return stepped._replace(
             solver_state=lax.stop_gradient(after)._replace(slope=stepped.solver_state),
-            iterations=jnp.where(stiff, each[1], each[0]).astype(jnp.int32),
+            extra_evaluations=jnp.where(stiff, each[1], each[0]).astype(jnp.int32),
         )
 
     def _explicit(
@@ -136,7 +136,7 @@ class Switching(Solver):
         if self.tolerance is None:
             size = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
         else:
-            size = partial(self.tolerance.square, y=y, y1=stepped.y1)
+            size = partial(self.tolerance.scaled_norm_squared, y=y, y1=stepped.y1)
         rise, run = (size(x[-1] - x[-2]) for x in (slopes, points))
         reach = jnp.abs(h).astype(run.dtype) * jnp.sqrt(rise / jnp.where(run > 0, run, 1))
         dense = None if needs_dense is None else self._powers(slopes, h.astype(run.dtype))
@@ -147,7 +147,7 @@ class Switching(Solver):
     def _powers(self, slopes: list[Array], scale: Array) -> tuple[Array, ...]:
         """The explicit solver's dense output by powers of theta, as the implicit one has it."""
         rows = zip(*self.explicit.tableau.dense, strict=True)
-        return tuple(scale * combined(row, slopes) for row in rows)
+        return tuple(scale * stage_sum(row, slopes) for row in rows)
 
     def _implicit(
         self, field: Field, t: Array, y: Array, h: Array, needs_dense: Array | bool | None

@@ -93,7 +93,7 @@ class EventHandler(eqx.Module):
         if kept is None or at_discontinuity is not False:
             size = first_size(method, field, s.t, stop, s.y, method.solver.slope(carry))
             kept = size if kept is None else jnp.where(at_discontinuity, size, kept)
-        h, memory = method.controller.start(lax.stop_gradient(kept))
+        h, memory = method.controller.init(lax.stop_gradient(kept))
         sights = s.event_state._replace(stop=stop)
         return s._replace(solver_state=carry, h=h, memory=memory, event_state=sights)
 
@@ -208,7 +208,7 @@ class EventHandler(eqx.Module):
         kept, anew = self.kept(s.h, step, t), at_discontinuity if self.jumps is not None else False
         first = first_evaluations(self.method)
         if kept is not None:
-            first = jnp.where(anew, first, self.method.solver.evaluations.first)
+            first = jnp.where(anew, first, self.method.solver.evaluations.init)
         s = s._replace(
             t=t, t_low=jnp.zeros_like(s.t_low), y=y, event_state=sights, status=status,
             extra_evaluations=s.extra_evaluations + first + bool(self.events),

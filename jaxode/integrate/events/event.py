@@ -140,7 +140,7 @@ def _resting(rest: AtRest, field: Callable, packing: Packing) -> Event:
     def resting(t: Array, y: PyTree, args: PyTree) -> Array:
         parts = (field.stiff, field.other) if isinstance(field, Split) else (field,)
         slope = sum(packing.pack(part(t, y, args)) for part in parts)
-        return tolerance.ratio(jnp.asarray(slope), packing.pack(y)) < 1
+        return tolerance.scaled_norm(jnp.asarray(slope), packing.pack(y)) < 1
 
     return Event(resting, terminal=True)
 

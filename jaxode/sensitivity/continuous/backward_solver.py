@@ -14,7 +14,7 @@ from ...solvers.explicit.tsit5 import Tsit5
 from ...solvers.implicit.base import Implicit
 from ...solvers.implicit.consistent_initial import Algebraic
 from ...solvers.implicit.rodas5p import Rodas5P
-from ...solvers.linear import Dense, Direct, doubled
+from ...solvers.linear import Dense, Direct, augmented_solver
 from ...solvers.step_size import Controller, Grid, Tolerance
 
 # How far off the state may come back, as the norm of all of it: this many times the tolerance, but
@@ -105,7 +105,7 @@ class Backwards(eqx.Module):
         size = limit * tolerance.norm(known) + _MOST * jnp.max(tolerance.atol)
         far = ~(tolerance.norm(gap) <= size)
         if self.controller.adaptive:
-            far = far | ~(tolerance.ratio(gap, known) <= _MOST_OF_NORM)
+            far = far | ~(tolerance.scaled_norm(gap, known) <= _MOST_OF_NORM)
         return far
 
 
@@ -153,7 +153,7 @@ def _stepped(
             'jo.Continuous a solver of all states, such as "tsit5"'
         )
     if solver.partitioned:
-        return Tsit5(), Tsit5().controller()
+        return Tsit5(), Tsit5().default_controller()
     adaptive = solver.error_exponent is not None
     wanted = controller.adaptive or isinstance(controller, Grid) or toleranced
     if given is None and not wanted:
@@ -161,10 +161,10 @@ def _stepped(
     if given is None and adaptive and controller.adaptive:
         return solver, controller
     if adaptive:
-        return solver, solver.controller()
+        return solver, solver.default_controller()
     if given is None:
         other = Rodas5P(linear_solver=_linear_of(solver)) if solver.implicit else Tsit5()
-        return other, other.controller()
+        return other, other.default_controller()
     if controller.adaptive or isinstance(controller, Grid) or toleranced:
         raise OptionError(
             f"{name} takes fixed steps, but the adjoint equation would have to choose its own: "
@@ -189,5 +189,5 @@ def _linear(solver: Solver, kind: str, config: SolveConfig) -> Solver:
             'method="quadrature" or "interpolate", or a solver= with jo.Dense() or jo.Krylov()'
         )
     size = config.packing.size
-    found = linear.transposed() if kind == "interpolate" else doubled(linear, size)
+    found = linear.transposed() if kind == "interpolate" else augmented_solver(linear, size)
     return dataclasses.replace(solver, linear_solver=found, mass=None, jac=None)

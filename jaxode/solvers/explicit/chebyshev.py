@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-MOST = 512  # stages
+MAX_STAGES = 512  # stages
 _SEGMENT = 16  # stages whose states a gradient holds at once, besides one of each segment
 _DAMPING = 2 / 13
 # h times the spectral radius is at most (s^2 - 1) / 1.54: of the stable interval, 0.653 (s^2 - 1).
@@ -59,15 +59,15 @@ def stages_for(size: Array) -> Array:
     return jnp.maximum(1 + jnp.floor(jnp.sqrt(1 + _SHARE * size)), 2)
 
 
-def reach_of(stages: Array | int) -> Any:
+def stability_limit(stages: Array | int) -> Any:
     """The largest `|h|` times the spectral radius for so many stages."""
     return (stages**2 - 1) / _SHARE
 
 
-def plain_increment(field: Callable[..., Array], step: ChebyshevStep) -> Array:
+def increment_without_vjp(field: Callable[..., Array], step: ChebyshevStep) -> Array:
     """What a step adds to the state it starts from.
 
-    `field(t, y, *consts)` closes over nothing that is differentiated. Stages are at most `MOST`.
+    `field(t, y, *consts)` closes over nothing that is differentiated. Stages are at most `MAX_STAGES`.
     """
     last, first = _last(step), _recurrence(field, step)[0]
 
@@ -80,7 +80,7 @@ def plain_increment(field: Callable[..., Array], step: ChebyshevStep) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def increment(field: Callable[..., Array], step: ChebyshevStep) -> Array:
     """The same, with a rule for its derivative backwards."""
-    return plain_increment(field, step)
+    return increment_without_vjp(field, step)
 
 
 def _forward(
@@ -95,7 +95,7 @@ def _forward(
         # The last that a segment writes is the one before the next.
         return index + 1, stage, _put(kept, stage, (index - 2) // _SEGMENT + 1)
 
-    kept = _put(_rows(first, MOST // _SEGMENT + 1), first, jnp.int32(0))
+    kept = _put(_rows(first, MAX_STAGES // _SEGMENT + 1), first, jnp.int32(0))
     start = jnp.int32(2), first, kept
     _, stage, kept = lax.while_loop(lambda state: state[0] <= last, one, start)
     return stage.d[0], (step, kept)

@@ -11,8 +11,8 @@ from jaxtyping import ArrayLike
 from ...problem.errors import OptionError
 from ...problem.field import Field
 from ...problem.validation import check_positive
-from .. import hermite
-from ..base import Evaluations, Solver, StepResult
+from .. import dense_output
+from ..base import EvaluationCounts, Solver, StepResult
 from .runge_kutta import ExplicitRungeKutta
 
 # Weight of the gap's growth in an error estimate: as many steps' growth may add up.
@@ -71,10 +71,10 @@ class ReversibleRK(Solver):
         return self.base.error_exponent
 
     @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         table = self.base.tableau
         each = 2 * table.stages - table.first_same_as_last
-        return Evaluations(0, each, table.extra_stages)
+        return EvaluationCounts(0, each, table.extra_stages)
 
     @property
     def num_dense(self) -> int:
@@ -171,15 +171,15 @@ class _Paired(Solver):
         return 2
 
     @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, 1, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, 1, 0)
 
     @property
     def num_dense(self) -> int:
         return 2
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return hermite.value(theta, y, dense)
+        return dense_output.evaluate(theta, y, dense)
 
 
 class ReversibleHeun(_Paired):
@@ -212,7 +212,7 @@ class ReversibleHeun(_Paired):
         other1 = (y - other) + (y + scale * slope)
         slope1 = lax.optimization_barrier(field(t + h, other1))
         half = scale / 2
-        dense = None if needs_dense is None else hermite.parabola(scale * slope, scale * slope1)
+        dense = None if needs_dense is None else dense_output.parabola(scale * slope, scale * slope1)
         # The error of Euler's step with the same first slope.
         error = half * (slope1 - slope)
         return StepResult(y + half * (slope + slope1), error, dense, (other1, slope1))
@@ -277,7 +277,7 @@ class AsynchronousLeapfrog(_Paired):
         middle = y + half * v
         u = lax.optimization_barrier(field(t + h / 2, middle))
         v1 = v + 2 * self.damping * (u - v)
-        dense = None if needs_dense is None else hermite.parabola(2 * half * v, 2 * half * v1)
+        dense = None if needs_dense is None else dense_output.parabola(2 * half * v, 2 * half * v1)
         # The error of Euler's step with the same velocity.
         return StepResult(middle + half * v1, half * (v1 - v), dense, v1)
 

@@ -11,8 +11,8 @@ from jaxtyping import ArrayLike
 
 from ...problem.field import Field
 from ...problem.validation import check_positive
-from .. import hermite
-from ..base import Evaluations, Solver, StepResult
+from .. import dense_output
+from ..base import EvaluationCounts, Solver, StepResult
 from ..step_size import PID, Controller
 from . import chebyshev
 
@@ -68,9 +68,9 @@ class RKC2(Solver):
         return 3
 
     @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         return (
-            Evaluations(1 + _FIRST, 2, 0) if self.spectral_radius is None else Evaluations(1, 1, 0)
+            EvaluationCounts(1 + _FIRST, 2, 0) if self.spectral_radius is None else EvaluationCounts(1, 1, 0)
         )
 
     @property
@@ -80,10 +80,10 @@ class RKC2(Solver):
     def why_no_kernel(self) -> str:
         return f"{type(self).__name__} takes more stages in some steps than in others"
 
-    def forwards(self) -> Solver:
+    def for_forward_mode(self) -> Solver:
         return _Forwards(spectral_radius=self.spectral_radius)
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3)
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
@@ -111,7 +111,7 @@ class RKC2(Solver):
         radius, direction = self._radius(field, t, y, solver_state)
         size = lax.stop_gradient(jnp.abs(scale)) * radius
         stages = chebyshev.stages_for(size)
-        possible = stages <= chebyshev.MOST
+        possible = stages <= chebyshev.MAX_STAGES
         stages = jnp.where(possible, stages, 2)
         closed, consts = jax.closure_convert(field, t, y)
         step = chebyshev.ChebyshevStep(consts, t, scale, y, slope, stages)
@@ -122,14 +122,14 @@ class RKC2(Solver):
         error = 0.4 * scale * (slope + slope1) - 0.8 * rise
         dense = None
         if needs_dense is not None:
-            dense = hermite.cubic(y, y1, scale * slope, scale * slope1)
+            dense = dense_output.cubic(y, y1, scale * slope, scale * slope1)
         return StepResult(
             y1,
             error,
             dense,
             RKCState(slope1, direction),
-            max_next_step=0.9 * chebyshev.reach_of(chebyshev.MOST) / radius,
-            iterations=stages.astype(jnp.int32) - 1,
+            max_next_step=0.9 * chebyshev.stability_limit(chebyshev.MAX_STAGES) / radius,
+            extra_evaluations=stages.astype(jnp.int32) - 1,
         )
 
     def _radius(
@@ -143,13 +143,13 @@ class RKC2(Solver):
         return lax.stop_gradient(jnp.broadcast_to(radius, t.shape)), ()
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return hermite.value(theta, y, dense)
+        return dense_output.evaluate(theta, y, dense)
 
 
 class _Forwards(RKC2):
     """The same without the rule for backward derivatives, which rules out all others."""
 
-    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.plain_increment)
+    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.increment_without_vjp)
 
 
 def _power_method(

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, Solver, StepResult
+from ..base import EvaluationCounts, StepResult, TableauSolver
 from .stage_loop import LoopedField, looped_slopes
-from .stage_sums import combined, reach
+from .stage_sums import add_stage_sum, stage_sum
 from .tableau import ButcherTableau
 
 
-class ExplicitRungeKutta(Solver):
+class ExplicitRungeKutta(TableauSolver):
     """An explicit Runge-Kutta solver: `tableau` is its whole difference from the others."""
 
     tableau: ClassVar[ButcherTableau]
@@ -22,18 +22,9 @@ class ExplicitRungeKutta(Solver):
     loops_over_stages: ClassVar[bool] = True
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def error_exponent(self) -> int | None:
-        embedded = self.tableau.embedded_order
-        return None if embedded is None else embedded + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         first = int(self.tableau.first_same_as_last)
-        return Evaluations(first, self.tableau.stages - first, self.tableau.extra_stages)
+        return EvaluationCounts(first, self.tableau.stages - first, self.tableau.extra_stages)
 
     @property
     def num_dense(self) -> int:
@@ -83,7 +74,7 @@ class ExplicitRungeKutta(Solver):
             first = solver_state if table.first_same_as_last else _once(field(t, y))
             slopes, points = self._stages(field, t, y, h, first, table.stages)
         last = points and table.first_same_as_last
-        y1 = points[-1] if last else reach(y, scale, table.b, slopes)
+        y1 = points[-1] if last else add_stage_sum(y, scale, table.b, slopes)
         carry1 = slopes[table.stages - 1] if table.first_same_as_last else ()
         dense = None if needs_dense is None else self._dense(field, t, y, h, slopes, needs_dense)
         return StepResult(y1, self._error(scale, slopes), dense, carry1), slopes, points
@@ -96,7 +87,7 @@ class ExplicitRungeKutta(Solver):
         needed = table.stages - table.first_same_as_last
         number = needed if needs_dense is None else len(table.c)
         slopes = looped_slopes(table, field, t, y, h, None, number)
-        y1 = reach(y, h.astype(jnp.finfo(y.dtype).dtype), table.b, slopes)
+        y1 = add_stage_sum(y, h.astype(jnp.finfo(y.dtype).dtype), table.b, slopes)
         dense = None if needs_dense is None else self._dense(field, t, y, h, slopes, needs_dense)
         return StepResult(y1, None, dense, ())
 
@@ -108,7 +99,7 @@ class ExplicitRungeKutta(Solver):
 
     def rise(self, h: Array, slopes: list[Array]) -> Array:
         """What a step adds, from the slopes of its stages."""
-        return h.astype(jnp.finfo(slopes[0].dtype).dtype) * combined(self.tableau.b, slopes)
+        return h.astype(jnp.finfo(slopes[0].dtype).dtype) * stage_sum(self.tableau.b, slopes)
 
     def _stages(
         self, field: Field, t: Array, y: Array, h: Array, first: Array, number: int
@@ -117,7 +108,7 @@ class ExplicitRungeKutta(Solver):
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
         slopes, points = [first], [y]
         for c, row in zip(table.c[1:number], table.a, strict=False):
-            points.append(_once(reach(y, scale, row, slopes)))
+            points.append(_once(add_stage_sum(y, scale, row, slopes)))
             slopes.append(_once(field(t + c * h, points[-1])))
         return slopes, points
 
@@ -130,11 +121,11 @@ class ExplicitRungeKutta(Solver):
     def _error(self, scale: Array, slopes: list[Array]) -> Array | None:
         if self.tableau.error is None:
             return None
-        error = scale * combined(self.tableau.error, slopes)
+        error = scale * stage_sum(self.tableau.error, slopes)
         if self.tableau.error_low is None:
             return error
         # Hairer's blend of two estimates, component by component: e5^2 / |(e5, e3 / 10)|.
-        low = jnp.abs(scale * combined(self.tableau.error_low, slopes))
+        low = jnp.abs(scale * stage_sum(self.tableau.error_low, slopes))
         square = jnp.real(error * jnp.conj(error))
         size = jnp.sqrt(square + 0.01 * low**2)
         return square / jnp.where(size > 0, size, 1.0)
@@ -154,7 +145,7 @@ class ExplicitRungeKutta(Solver):
         def extra() -> list[Array]:
             more = list(slopes)
             for c, row in zip(table.c[table.stages :], table.a[table.stages - 1 :], strict=True):
-                more.append(field(t + c * h, reach(y, scale, row, more)))
+                more.append(field(t + c * h, add_stage_sum(y, scale, row, more)))
             return more[table.stages :]
 
         def none() -> list[Array]:

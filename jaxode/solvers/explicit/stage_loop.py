@@ -11,7 +11,7 @@ from jax import Array, lax
 from jaxtyping import PyTree
 
 from ...problem.field import Field
-from .stage_sums import combined
+from .stage_sums import stage_sum
 from .tableau import ButcherTableau
 
 
@@ -50,7 +50,7 @@ class _StageLoop(NamedTuple):
 
     def point(self, y: Array, h: Array, slopes: tuple[Array, ...]) -> Array:
         """The state that one of these stages is at."""
-        return y + h.astype(self.a.dtype) * combined(list(self.a), list(slopes))
+        return y + h.astype(self.a.dtype) * stage_sum(list(self.a), list(slopes))
 
 
 def looped_slopes(

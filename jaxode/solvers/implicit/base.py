@@ -17,7 +17,15 @@ from ...problem.field import Field
 from ...problem.state import Packing, is_traced
 from ...problem.status import Status
 from ..base import Solver
-from ..linear import Dense, Direct, Linearised, LinearSolver, WithJacobian, first_axis_sum, product
+from ..linear import (
+    Dense,
+    Direct,
+    Linearisation,
+    LinearSolver,
+    WithJacobian,
+    first_axis_sum,
+    matvec,
+)
 
 
 class Implicit(Solver):
@@ -68,7 +76,7 @@ class Implicit(Solver):
             'have kernels, such as "rosenbrock23" and "rodas5p"'
         )
 
-    def linearised(self, field: Field, t: Array, y: Array) -> Linearised:
+    def linearise(self, field: Field, t: Array, y: Array) -> Linearisation:
         """The field around `(t, y)`."""
         return self.linear_solver.jacobian(field, t, y)
 
@@ -77,11 +85,11 @@ class Implicit(Solver):
         mass = None if self.mass is None else jnp.asarray(self.mass)
         return self.linear_solver.system(jacobian, shift, mass)
 
-    def factorised(self, jacobian: Any, shift: Array) -> Any:
+    def factorise(self, jacobian: Any, shift: Array) -> Any:
         """The factors of `shift M - J`, of a direct linear solver."""
         assert isinstance(self.linear_solver, Direct)
         mass = None if self.mass is None else jnp.asarray(self.mass)
-        return self.linear_solver.factorised(jacobian, shift, mass)
+        return self.linear_solver.factorise(jacobian, shift, mass)
 
     def scaled_system(self, jacobian: Any, size: Array) -> Callable[[Array], Array]:
         """`b -> x` with `(M - size J) x = b`, factorised once; `size` per lane, zero too."""
@@ -94,21 +102,21 @@ class Implicit(Solver):
         if self.mass is None:
             return x
         mass = jnp.asarray(self.mass, x.dtype).T
-        return product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
+        return matvec(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         return by_powers(theta, y, dense)
 
-    def trouble_of(self, jacobian: Any, result: Array) -> Array:
+    def failure_status(self, jacobian: Any, result: Array) -> Array:
         """The status of a step: a Jacobian or a solution that is not finite is a failure."""
-        known = finite(result, result.shape[1:])
-        good = finite(jacobian, result.shape[1:])
+        known = all_finite(result, result.shape[1:])
+        good = all_finite(jacobian, result.shape[1:])
         reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
         status = jnp.where(known, Status.SUCCESS, reason)
         return jnp.where(good, status, Status.BAD_JACOBIAN).astype(jnp.int32)
 
 
-def finite(tree: Any, lanes: tuple[int, ...]) -> Array:
+def all_finite(tree: Any, lanes: tuple[int, ...]) -> Array:
     """Whether all arrays of `tree` are finite, for each of the `lanes` that are their last axes."""
 
     def one(x: Array) -> Array:
@@ -128,7 +136,7 @@ def refuse_complex(name: str, packing: Packing) -> None:
         )
 
 
-def flattened(field: Field, like: Array) -> Field:
+def flattened_field(field: Field, like: Array) -> Field:
     """The field on vectors, the axes of one trajectory's state laid end to end."""
 
     def flat(t: Array, y: Array) -> Array:
@@ -145,18 +153,18 @@ def by_powers(theta: Array, y: Array, dense: tuple[Array, ...]) -> Array:
     return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
 
 
-def still(jacobian: Any) -> Any:
+def without_gradient(jacobian: Any) -> Any:
     """The same, but nothing is differentiated by its arrays."""
     arrays, rest = eqx.partition(jacobian, eqx.is_array)
     return eqx.combine(lax.stop_gradient(arrays), rest)
 
 
-def weighted(row: Any, slopes: Array) -> Array:
+def weighted_sum(row: Any, slopes: Array) -> Array:
     """The sum of `row * slopes`, over the first axis; term by term, as lanes want it."""
     row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
     return functools.reduce(operator.add, [row[i] * slope for i, slope in enumerate(slopes)])
 
 
-def triangle(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
+def padded_rows(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
     """Row `i` holds the figures of stage `i + 1`, then zeros: a square without its first row."""
     return jnp.array([row + (0.0,) * (len(rows) + 1 - len(row)) for row in rows], dtype)

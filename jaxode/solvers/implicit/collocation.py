@@ -12,12 +12,12 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, StepResult
+from ..base import EvaluationCounts, StepResult, TableauSolver
 from ..linear import Dense, solver_of
 from ..step_size import PID, Controller, Tolerance
-from .base import Implicit, flattened, still, weighted
+from .base import Implicit, flattened_field, weighted_sum, without_gradient
 from .collocation_tableau import CollocationTableau, EigenBlock
-from .newton import Measure, Newton, Progress, no_progress
+from .newton import IncrementNorm, Newton, NewtonProgress, initial_progress
 
 Solve = Callable[[Array], Array]
 
@@ -26,7 +26,7 @@ Solve = Callable[[Array], Array]
 _KAPPA = 1e-4
 
 
-class Collocation(Implicit):
+class Collocation(Implicit, TableauSolver):
     """A collocation solver: `tableau` is its whole difference from the others.
 
     All stages of a step are one system. Its unknowns are the increments of the state up to each
@@ -48,24 +48,15 @@ class Collocation(Implicit):
             )
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def error_exponent(self) -> int | None:
-        embedded = self.tableau.embedded_order
-        return None if embedded is None else min(self.tableau.order, embedded) + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         # With the Jacobian of a step comes a value.
-        return Evaluations(0, 1, int(len(self.tableau.corrections) == 2))
+        return EvaluationCounts(0, 1, int(len(self.tableau.corrections) == 2))
 
     @property
     def num_dense(self) -> int:
         return max([self.tableau.stages, *map(len, self.tableau.corrections)])
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
 
     def step(
@@ -78,13 +69,13 @@ class Collocation(Implicit):
         needs_dense: Array | bool | None,
     ) -> StepResult:
         table, size = self.tableau, h.astype(y.dtype)
-        flat, start = flattened(field, y), y.reshape(-1, *t.shape)
-        around = self.linearised(flat, t, start)
+        flat, start = flattened_field(field, y), y.reshape(-1, *t.shape)
+        around = self.linearise(flat, t, start)
         if needs_dense is None:
-            around = still(around)  # dense output alone is differentiated by it
+            around = without_gradient(around)  # dense output alone is differentiated by it
         filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
-        z, progress = self._increments(flat, t, h, y, still(around.jacobian), filtered)
-        powers = [weighted(column, z) for column in zip(*table.increments, strict=True)]
+        z, progress = self._increments(flat, t, h, y, without_gradient(around.jacobian), filtered)
+        powers = [weighted_sum(column, z) for column in zip(*table.increments, strict=True)]
         last = z[-1] if table.stiffly_accurate else functools.reduce(operator.add, powers)
         y1, count = lax.optimization_barrier(start + last), progress.count
         error, dense = None, None
@@ -102,18 +93,18 @@ class Collocation(Implicit):
                 defects.append(end() if needs_dense is True else lax.cond(needs_dense, end, blank))
             dense = tuple(p.reshape(y.shape) for p in self._corrected(powers, defects))
         return StepResult(
-            y1.reshape(y.shape), error, dense, solver_state, progress.status, iterations=count
+            y1.reshape(y.shape), error, dense, solver_state, progress.status, extra_evaluations=count
         )
 
     def _increments(
         self, flat: Field, t: Array, h: Array, y: Array, jacobian: Any, filtered: Solve
-    ) -> tuple[Array, Progress]:
+    ) -> tuple[Array, NewtonProgress]:
         """The increments of all stages, `(stages, n)` or `(stages, n, lanes)`."""
         start, size, s = y.reshape(-1, *t.shape), h.astype(y.dtype), self.tableau.stages
         correct = self._correction(jacobian, size, filtered)
-        newton = Newton(correct, Measure(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
+        newton = Newton(correct, IncrementNorm(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
         none = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
-        begin = no_progress(size, self.trouble_of(jacobian, start))
+        begin = initial_progress(size, self.failure_status(jacobian, start))
         z, progress = newton.solve(self._residual(flat, t, start, h), none, begin)
         return z.reshape(s, *start.shape), progress
 
@@ -174,4 +165,4 @@ class Collocation(Implicit):
 def _mixed(rows: Any, parts: Array) -> Array:
     """The matrix `rows` times `parts`, along the first axis."""
     rows = jnp.array(rows, jnp.finfo(parts.dtype).dtype)
-    return jax.vmap(weighted, (0, None))(rows, parts)
+    return jax.vmap(weighted_sum, (0, None))(rows, parts)

@@ -33,7 +33,7 @@ def algebraic_part(mass: Any) -> Algebraic | None:
     return Algebraic(jnp.asarray(left[:, null]), jnp.asarray(right[null].T))
 
 
-def consistent(
+def consistent_state(
     algebraic: Algebraic, field: Field, t: Array, y: Array, tolerance: Tolerance
 ) -> tuple[Array, Array]:
     """`y` moved along the algebraic unknowns until the algebraic equations hold; whether they do.
@@ -57,7 +57,7 @@ def consistent(
         def unfinished(loop: tuple[Array, Array, Array]) -> Array:
             count, _, dz = loop
             move = (unknowns @ dz).reshape(y.shape)
-            small = (tolerance.ratio(move, y) <= 1e-6) | jnp.all(dz == 0)
+            small = (tolerance.scaled_norm(move, y) <= 1e-6) | jnp.all(dz == 0)
             return (count < _MOST) & ~small
 
         def again(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:

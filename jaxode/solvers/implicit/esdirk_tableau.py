@@ -103,6 +103,16 @@ class ImexTableau:
     implicit: EsdirkTableau
     explicit: tuple[Row, ...]
 
+    @property
+    def order(self) -> int:
+        """Order of the step."""
+        return self.implicit.order
+
+    @property
+    def embedded_order(self) -> int | None:
+        """Order of the companion, or `None` without one."""
+        return self.implicit.embedded_order
+
     def __post_init__(self) -> None:
         if [len(row) for row in self.explicit] != list(range(1, self.implicit.stages)):
             raise ValueError("row i of `explicit` must hold i + 1 coefficients")

@@ -34,7 +34,7 @@ _KVAERNO5_DENSE4 = (
 )
 
 
-KVAERNO5 = EsdirkTableau(
+KVAERNO5_TABLEAU = EsdirkTableau(
     order=5,
     embedded_order=4,
     gamma=0.26,
@@ -61,4 +61,4 @@ class Kvaerno5(Esdirk):
     """Kvaerno's 5(4) pair, L-stable and stiffly accurate. Dense output: quartic."""
 
     names: ClassVar[tuple[str, ...]] = ("kvaerno5",)
-    tableau: ClassVar[EsdirkTableau] = KVAERNO5
+    tableau: ClassVar[EsdirkTableau] = KVAERNO5_TABLEAU

@@ -19,7 +19,7 @@ from ..step_size import Tolerance
 _MOST, _MOST_TO_ROUNDING = 10, 50
 
 
-class Progress(NamedTuple):
+class NewtonProgress(NamedTuple):
     """How the equations of a step went so far, lane by lane.
 
     - `status`: the `Status` of the first that failed. `count`: field evaluations.
@@ -35,10 +35,10 @@ class _State(NamedTuple):
     x: Array
     size: Array  # of the last increment
     going: Array
-    progress: Progress
+    progress: NewtonProgress
 
 
-class Measure(eqx.Module):
+class IncrementNorm(eqx.Module):
     """How large the increments of unknowns are: in units of the tolerance, or of rounding.
 
     `y` is the state at the start of the step. The unknowns, times `scale`, are increments of
@@ -60,7 +60,7 @@ class Measure(eqx.Module):
         longest = jnp.max(jnp.abs(increment), axes)
         if self.tolerance is None:
             return longest / (100 * rounding), longest <= 1000 * rounding
-        square = jax.vmap(self.tolerance.square, (0, None, None))(increment, self.y, self.y)
+        square = jax.vmap(self.tolerance.scaled_norm_squared, (0, None, None))(increment, self.y, self.y)
         return jnp.sqrt(jnp.mean(square, 0)), longest <= 1000 * rounding
 
 
@@ -73,22 +73,22 @@ class Newton(eqx.Module):
     """
 
     correct: Callable[[Array], Array]
-    measure: Measure
+    measure: IncrementNorm
     calls: int = eqx.field(static=True, default=1)
     kappa: float = eqx.field(static=True, default=0.01)
 
     def solve(
-        self, residual: Callable[[Array], Array], guess: Array, before: Progress
-    ) -> tuple[Array, Progress]:
+        self, residual: Callable[[Array], Array], guess: Array, before: NewtonProgress
+    ) -> tuple[Array, NewtonProgress]:
         """The `x` with `residual(x) = 0`, from a guess; nothing is done where `before` failed.
 
         The derivative is that of the exact solution. Stops where the error that the rate of
         convergence leaves to expect is below `kappa` in units of the tolerance.
         """
 
-        def solve(residual: Callable[[Array], Array], guess: Array) -> tuple[Array, Progress]:
+        def solve(residual: Callable[[Array], Array], guess: Array) -> tuple[Array, NewtonProgress]:
             count = jnp.zeros_like(before.count)
-            start = Progress(before.status, before.rest, count)
+            start = NewtonProgress(before.status, before.rest, count)
             none = jnp.full_like(before.rest, jnp.inf)
             going = before.status == Status.SUCCESS
             state = _State(guess, none, going, start)
@@ -102,7 +102,7 @@ class Newton(eqx.Module):
         # The next equations have the same matrix, and so about the same rate.
         rest = jnp.maximum(after.rest, jnp.finfo(after.rest.dtype).eps) ** 0.8
         count = before.count + after.count.astype(jnp.int32)
-        return lax.optimization_barrier(x), Progress(after.status.astype(jnp.int32), rest, count)
+        return lax.optimization_barrier(x), NewtonProgress(after.status.astype(jnp.int32), rest, count)
 
     def _turn(self, residual: Callable[[Array], Array], s: _State) -> _State:
         """An increment for all lanes that are going."""
@@ -119,14 +119,14 @@ class Newton(eqx.Module):
         most = self.calls * (_MOST_TO_ROUNDING if self.measure.tolerance is None else _MOST)
         lost = ~done & (~(rate < 1) | (count >= most))
         trouble = jnp.where(lost, _reason(r, increment), s.progress.status)
-        new = _State(x, size, ~done & ~lost, Progress(trouble, rest, count))
+        new = _State(x, size, ~done & ~lost, NewtonProgress(trouble, rest, count))
         return jax.tree.map(lambda a, b: jnp.where(s.going, a, b), new, s)
 
 
-def no_progress(like: Array, trouble: Array) -> Progress:
+def initial_progress(like: Array, trouble: Array) -> NewtonProgress:
     """The progress before the first equations; `like` has the shape of the lanes."""
     one = jnp.ones(like.shape, jnp.finfo(like.dtype).dtype)
-    return Progress(trouble, one, jnp.zeros(like.shape, jnp.int32))
+    return NewtonProgress(trouble, one, jnp.zeros(like.shape, jnp.int32))
 
 
 def _reason(residual: Array, increment: Array) -> Array:

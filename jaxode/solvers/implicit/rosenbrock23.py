@@ -35,11 +35,11 @@ def _rosenbrock23() -> RosenbrockTableau:
     )
 
 
-ROSENBROCK23 = _rosenbrock23()
+ROSENBROCK23_TABLEAU = _rosenbrock23()
 
 
 class Rosenbrock23(Rosenbrock):
     """The 2(3) pair of Shampine and Reichelt, L-stable, for loose tolerances. Dense: order 2."""
 
     names: ClassVar[tuple[str, ...]] = ("rosenbrock23",)
-    tableau: ClassVar[RosenbrockTableau] = ROSENBROCK23
+    tableau: ClassVar[RosenbrockTableau] = ROSENBROCK23_TABLEAU

@@ -24,11 +24,11 @@ def _trapezoid() -> EsdirkTableau:
     )
 
 
-TRAPEZOID = _trapezoid()
+TRAPEZOID_TABLEAU = _trapezoid()
 
 
 class Trapezoid(Esdirk):
     """The implicit trapezoidal rule, order 2, fixed steps. Dense output: quadratic."""
 
     names: ClassVar[tuple[str, ...]] = ("trapezoid",)
-    tableau: ClassVar[EsdirkTableau] = TRAPEZOID
+    tableau: ClassVar[EsdirkTableau] = TRAPEZOID_TABLEAU

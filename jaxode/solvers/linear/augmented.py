@@ -11,7 +11,7 @@ from .krylov import Krylov
 from .sparse import Sparse
 
 
-def doubled(solver: LinearSolver, size: int) -> LinearSolver:
+def augmented_solver(solver: LinearSolver, size: int) -> LinearSolver:
     r"""The linear solver for a state of `size` components beside its adjoint.
 
     With the Jacobian $J$ that `solver` is for, theirs is $[[J, 0], [H, -J^T]]$, where $H$, second

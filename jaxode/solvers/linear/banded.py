@@ -18,8 +18,8 @@ from jax import Array, lax
 from ...problem.errors import OptionError
 from ...problem.field import Field, WithJacobian
 from ...problem.validation import check_count, plain
-from .base import Direct, Linearised, Solve, pushed_forward
-from .dense import inverse_of, product
+from .base import Direct, Linearisation, Solve, jacobian_vector_products
+from .dense import gauss_jordan_inverse, matvec
 
 
 class Banded(Direct):
@@ -53,14 +53,14 @@ class Banded(Direct):
     def transposed(self) -> "Banded":
         return Banded(self.upper, self.lower)
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
         """The field around `(t, y)`; the Jacobian as `bands[i - j + upper, j]`."""
         if isinstance(field, WithJacobian):
             slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
-            return Linearised(slope, slope_t, self.bands_of(field.jacobian(t, y)))
+            return Linearisation(slope, slope_t, self.bands_of(field.jacobian(t, y)))
         n = y.shape[0]
         colours = np.arange(n) % self.width
-        found = pushed_forward(field, t, y, np.arange(self.width)[:, None] == colours)
+        found = jacobian_vector_products(field, t, y, np.arange(self.width)[:, None] == colours)
         rows, inside = self.rows(n)
         bands = found.jacobian[colours[None], rows]
         return found._replace(jacobian=jnp.where(_spread(inside, bands), bands, 0))
@@ -83,7 +83,7 @@ class Banded(Direct):
 
         return of
 
-    def factorised(self, jacobian: Array, shift: Array, mass: Array | None) -> "Factors":
+    def factorise(self, jacobian: Array, shift: Array, mass: Array | None) -> "Factors":
         return self.factors(self._shifted(jacobian, shift, mass))
 
     def _shifted(self, jacobian: Array, shift: Array, mass: Array | None) -> Array:
@@ -142,10 +142,10 @@ class Banded(Direct):
         def reduce(r: Array, parts: Array) -> Array:
             left, right = factors.rounds[0, r], factors.rounds[1, r]
             before, after = _Neighbours(2**r, 1)(parts)
-            return parts + product(left, before) + product(right, after)
+            return parts + matvec(left, before) + matvec(right, after)
 
         parts = lax.fori_loop(0, factors.rounds.shape[1], reduce, parts)
-        x = product(factors.inverse, parts)
+        x = matvec(factors.inverse, parts)
         return x.swapaxes(0, 1).reshape(size * count, *b.shape[1:])[: b.shape[0]]
 
     def rows(self, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -215,4 +215,4 @@ def _multiplied(a: Array, b: Array) -> Array:
 
 
 def _inverse(a: Array) -> Array:
-    return 1 / a if a.shape[0] == 1 else inverse_of(a)
+    return 1 / a if a.shape[0] == 1 else gauss_jordan_inverse(a)

@@ -18,7 +18,7 @@ from ...problem.field import Field
 Solve = Callable[[Array], Array]
 
 
-class Linearised(NamedTuple):
+class Linearisation(NamedTuple):
     """A field around `(t, y)`: its value, its derivative by `t`, and its Jacobian.
 
     The Jacobian is what the linear solver made of it: arrays whose last axes are those of `t`.
@@ -35,7 +35,7 @@ class LinearSolver(eqx.Module):
     iterative: ClassVar[bool] = False  # a system can be left unsolved though it is not singular
 
     @abc.abstractmethod
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
         """The field around `(t, y)`."""
 
     @abc.abstractmethod
@@ -57,7 +57,7 @@ class Direct(LinearSolver):
     """A linear solver whose factors are arrays, which serve for as many systems as one likes."""
 
     @abc.abstractmethod
-    def factorised(self, jacobian: Any, shift: Array, mass: Array | None) -> Any:
+    def factorise(self, jacobian: Any, shift: Array, mass: Array | None) -> Any:
         """The factors of `shift M - J`: floating arrays whose last axes are those of `shift`."""
 
     @abc.abstractmethod
@@ -65,9 +65,9 @@ class Direct(LinearSolver):
         """The solution for the right-hand side `b`; the factors are not differentiated."""
 
 
-def pushed_forward(field: Field, t: Array, y: Array, seeds: np.ndarray) -> Linearised:
+def jacobian_vector_products(field: Field, t: Array, y: Array, seeds: np.ndarray) -> Linearisation:
     """The field around `(t, y)`, with the products of its Jacobian and the rows of `seeds`."""
     slope, linear = jax.linearize(field, t, y)
     rows = jnp.asarray(seeds, y.dtype).reshape(seeds.shape + (1,) * t.ndim) * jnp.ones_like(y)
     slope_t = linear(jnp.ones_like(t), jnp.zeros_like(y))
-    return Linearised(slope, slope_t, jax.vmap(lambda e: linear(jnp.zeros_like(t), e))(rows))
+    return Linearisation(slope, slope_t, jax.vmap(lambda e: linear(jnp.zeros_like(t), e))(rows))

@@ -16,11 +16,11 @@ import numpy as np
 from jax import Array, lax
 
 from ...problem.field import Field, WithJacobian
-from .base import Direct, Linearised, Solve, pushed_forward
+from .base import Direct, Linearisation, Solve, jacobian_vector_products
 
 # Up to this many components, of one system and of lanes, an inverse is made in the loop's own
 # native function; beyond it, LAPACK factorises. Up to the last, the elimination is written out.
-INLINE, INLINE_LANES, _WRITTEN_OUT = 32, 24, 4
+MAX_INLINE, MAX_INLINE_LANES, _WRITTEN_OUT = 32, 24, 4
 # A diagonal entry serves as a pivot if none below it is larger by more than this factor.
 _STEADY = 100.0
 # Terms of a sum in lanes that are added at once.
@@ -30,40 +30,40 @@ _BLOCK = 4
 class Dense(Direct):
     """Every entry of the Jacobian, by as many derivatives as there are components: the default."""
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
         if isinstance(field, WithJacobian):
             slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
-            return Linearised(slope, slope_t, jnp.swapaxes(field.jacobian(t, y), 0, 1))
-        return pushed_forward(field, t, y, np.eye(y.shape[0]))
+            return Linearisation(slope, slope_t, jnp.swapaxes(field.jacobian(t, y), 0, 1))
+        return jacobian_vector_products(field, t, y, np.eye(y.shape[0]))
 
     def system(self, jacobian: Array, shift: Array, mass: Array | None) -> Solve:
-        return solver_of(lax.optimization_barrier(shifted(jacobian, shift, mass)))
+        return solver_of(lax.optimization_barrier(shifted_matrix(jacobian, shift, mass)))
 
-    def factorised(self, jacobian: Array, shift: Array, mass: Array | None) -> Array:
-        return inverted(lax.optimization_barrier(shifted(jacobian, shift, mass)))
+    def factorise(self, jacobian: Array, shift: Array, mass: Array | None) -> Array:
+        return inverse(lax.optimization_barrier(shifted_matrix(jacobian, shift, mass)))
 
     def solve(self, factors: Array, b: Array) -> Array:
-        return product(factors, b)
+        return matvec(factors, b)
 
     def transposed(self) -> "Dense":
         return self
 
 
-def shifted(jacobian: Array, shift: Array, mass: Array | None) -> Array:
+def shifted_matrix(jacobian: Array, shift: Array, mass: Array | None) -> Array:
     """`shift M - J`, by columns; `mass` as the user gives it."""
     n = jacobian.shape[0]
     mass = jnp.eye(n, dtype=jacobian.dtype) if mass is None else mass.T
     return shift * mass.astype(jacobian.dtype).reshape((n, n) + (1,) * shift.ndim) - jacobian
 
 
-def product(a: Array, x: Array) -> Array:
+def matvec(a: Array, x: Array) -> Array:
     """The matrix `a`, by columns, times the vector `x`."""
     if x.ndim == 1:
         return jnp.sum(a * x[:, None], axis=0)
     return _total(lambda j: _at(a, j) * _at(x, j), x.shape[0])
 
 
-def transposed_product(a: Array, x: Array) -> Array:
+def transposed_matvec(a: Array, x: Array) -> Array:
     """The transpose of `a`, by columns, times the vector `x`."""
     if x.ndim == 1:
         return jnp.sum(a * x[None, :], axis=1)
@@ -116,10 +116,10 @@ def solver_of(a: Array) -> Callable[[Array], Array]:
 
 def _factors(a: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Array]]:
     """Solutions of `a x = b` and of the transposed system."""
-    if a.shape[0] <= (INLINE if a.ndim == 2 else INLINE_LANES):
+    if a.shape[0] <= (MAX_INLINE if a.ndim == 2 else MAX_INLINE_LANES):
         # Else XLA computes each component of `b` again for each of `x`.
-        inverse, once = inverse_of(a), lax.optimization_barrier
-        return lambda b: product(inverse, once(b)), lambda b: transposed_product(inverse, once(b))
+        inverse, once = gauss_jordan_inverse(a), lax.optimization_barrier
+        return lambda b: matvec(inverse, once(b)), lambda b: transposed_matvec(inverse, once(b))
     if a.ndim == 2:
         factors = jax.scipy.linalg.lu_factor(a)  # of the transpose of the matrix
         return (
@@ -135,14 +135,14 @@ def _factors(a: Array) -> tuple[Callable[[Array], Array], Callable[[Array], Arra
     return lambda b: solve(b, 1), lambda b: solve(b, 0)
 
 
-def inverted(a: Array) -> Array:
+def inverse(a: Array) -> Array:
     """The inverse; not finite if singular."""
-    if a.shape[0] <= (INLINE if a.ndim == 2 else INLINE_LANES):
-        return inverse_of(a)
+    if a.shape[0] <= (MAX_INLINE if a.ndim == 2 else MAX_INLINE_LANES):
+        return gauss_jordan_inverse(a)
     return jnp.linalg.inv(a) if a.ndim == 2 else jax.vmap(jnp.linalg.inv, -1, -1)(a)
 
 
-def inverse_of(a: Array) -> Array:
+def gauss_jordan_inverse(a: Array) -> Array:
     """The inverse, by Gauss-Jordan elimination in place; not finite if singular.
 
     Rows are exchanged only where a diagonal entry is too small to be a pivot: with a step that fits

@@ -12,8 +12,8 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError, unknown_name
 from ...problem.field import Field
-from .base import Linearised, LinearSolver, Solve
-from .dense import product
+from .base import Linearisation, LinearSolver, Solve
+from .dense import matvec
 
 Preconditioner = Callable[[Array, Array, Array], Callable[[Array], Array]]
 
@@ -56,21 +56,21 @@ class Krylov(LinearSolver):
         if not self.rtol > 0:
             raise OptionError(f"rtol of Krylov must be positive, got {self.rtol!r}")
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
         slope, linear = jax.linearize(field, t, y)
         slope_t = linear(jnp.ones_like(t), jnp.zeros_like(y))
 
         def times(x: Array) -> Array:
             return linear(jnp.zeros_like(t), x)
 
-        return Linearised(slope, slope_t, Products(times, t, y))
+        return Linearisation(slope, slope_t, Products(times, t, y))
 
     def system(self, jacobian: Products, shift: Array, mass: Array | None) -> Solve:
         # A lane that takes no step, or as good as none, would spoil the norms of all.
         shift = jnp.where(jnp.abs(shift) < 0.5 * jnp.finfo(shift.dtype).eps ** -2, shift, 1)
 
         def times(x: Array) -> Array:
-            weighted = x if mass is None else product(_by_columns(mass, x), x)
+            weighted = x if mass is None else matvec(_by_columns(mass, x), x)
             return shift * weighted - jacobian.times(x)
 
         near = identity

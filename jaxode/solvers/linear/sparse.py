@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from ...problem.errors import OptionError
 from ...problem.field import Field, WithJacobian
 from .banded import Banded
-from .base import Direct, Linearised, Solve, pushed_forward
+from .base import Direct, Linearisation, Solve, jacobian_vector_products
 from .dense import Dense
 
 # How much dearer an operation of the block cyclic reduction is than one of a dense factorisation.
@@ -48,7 +48,7 @@ class Layout:
         inner = Banded(lower, upper) if banded else Dense()
         order = order if banded else np.arange(n)
         entries = tuple(map(int, rows)), tuple(map(int, columns))
-        return cls(entries, colours_of(rows, columns, n), tuple(map(int, order)), inner)
+        return cls(entries, greedy_colouring(rows, columns, n), tuple(map(int, order)), inner)
 
 
 class Sparse(Direct):
@@ -80,16 +80,16 @@ class Sparse(Direct):
                 f"the pattern of Sparse has shape {(n, n)} where the state has {size} components"
             )
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
         """The field around `(t, y)`; the Jacobian as the inner solver has it, reordered."""
         layout, order = self.layout, np.array(self.layout.order)
         if isinstance(field, WithJacobian):
             slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
             matrix = field.jacobian(t, y)[order][:, order]
-            return Linearised(slope, slope_t, self._inner_of(matrix))
+            return Linearisation(slope, slope_t, self._inner_of(matrix))
         colours = np.array(layout.colours)
         seeds = np.arange(colours.max() + 1)[:, None] == colours
-        found = pushed_forward(field, t, y, seeds)
+        found = jacobian_vector_products(field, t, y, seeds)
         rows, columns, real = self._places()
         values = found.jacobian[colours[columns], rows]
         mask = jnp.asarray(real).reshape(real.shape + (1,) * t.ndim)
@@ -100,8 +100,8 @@ class Sparse(Direct):
         order, back = self._orders()
         return lambda b: solve(b[order])[back]
 
-    def factorised(self, jacobian: Array, shift: Array, mass: Array | None) -> Any:
-        return self.layout.inner.factorised(jacobian, shift, self._reordered(mass))
+    def factorise(self, jacobian: Array, shift: Array, mass: Array | None) -> Any:
+        return self.layout.inner.factorise(jacobian, shift, self._reordered(mass))
 
     def solve(self, factors: Any, b: Array) -> Array:
         order, back = self._orders()
@@ -147,7 +147,7 @@ class Sparse(Direct):
         return rows, columns, inside & known[rows, columns]
 
 
-def colours_of(rows: np.ndarray, columns: np.ndarray, n: int) -> tuple[int, ...]:
+def greedy_colouring(rows: np.ndarray, columns: np.ndarray, n: int) -> tuple[int, ...]:
     """A colour for each column, such that columns with a row in common differ; greedily."""
     pattern = csr_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(n, n))
     near = csr_array(pattern.T.astype(np.int64) @ pattern.astype(np.int64))

@@ -9,10 +9,16 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, Solver, StepResult
+from ..base import EvaluationCounts, Solver, StepResult
 from ..implicit.base import by_powers
 from ..step_size import PID, Controller, Tolerance
-from .history import OrderDecision, judged, judged_at_fixed_steps, over, row_at
+from .history import (
+    OrderDecision,
+    as_state_factors,
+    row_at,
+    select_order,
+    select_order_at_fixed_steps,
+)
 
 MOST = 12
 
@@ -64,14 +70,14 @@ class Adams(Solver):
         return 2  # of the first step; the others' errors are returned as if they had it
 
     @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, 2, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, 2, 0)
 
     @property
     def num_dense(self) -> int:
         return self.max_order + 1
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=4.0, dead_band=(0.9, 1.2))
 
     def init(self, field: Field, t: Array, y: Array) -> AdamsState:
@@ -102,10 +108,10 @@ class Adams(Solver):
         growth, basis = _newton(steps, h)
         integrals = basis / np.arange(1, count + 1).reshape(-1, *(1,) * t.ndim)
         moments = once(jnp.sum(integrals, axis=1))
-        known = once(over(growth, 1, y) * solver_state.differences)
+        known = once(as_state_factors(growth, 1, y) * solver_state.differences)
         number = np.arange(count).reshape(-1, *(1,) * y.ndim)
         used = jnp.where(number < order, known, 0)
-        ahead = once(y + size * jnp.sum(over(moments, 1, y) * used, axis=0))
+        ahead = once(y + size * jnp.sum(as_state_factors(moments, 1, y) * used, axis=0))
         change = once(field(t + h, ahead) - jnp.sum(used, axis=0))
         y1 = once(ahead + size * row_at(moments, order + 1).astype(size.dtype) * change)
         slope = once(field(t + h, y1))
@@ -115,7 +121,7 @@ class Adams(Solver):
         dense = None
         if needs_dense is not None:
             parts = size * jnp.where(number == order, change, used)
-            powers = over(integrals[:-1, :-1], 2, y) * parts[:-1, None]
+            powers = as_state_factors(integrals[:-1, :-1], 2, y) * parts[:-1, None]
             dense = tuple(jnp.sum(powers, axis=0))
         steps = jnp.concatenate([h[None], steps[:-1]])
         after = AdamsState(rows, steps, found.order)
@@ -138,10 +144,10 @@ class Adams(Solver):
 
         due, here = jnp.ones(order.shape, bool), error(change, 0)
         if self.tolerance is None:
-            return judged_at_fixed_steps(here, order, due, self.max_order)
+            return select_order_at_fixed_steps(here, order, due, self.max_order)
         below, above = (error(row_at(rows, order + power + 1), power) for power in (-1, 1))
         errors = below, here, above
-        return judged(errors, order, due, self.max_order, self.tolerance, states)
+        return select_order(errors, order, due, self.max_order, self.tolerance, states)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         return by_powers(theta, y, dense)

@@ -14,23 +14,23 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, StepResult
-from ..implicit.base import Implicit, flattened, weighted
-from ..implicit.newton import Measure
+from ..base import EvaluationCounts, StepResult
+from ..implicit.base import Implicit, flattened_field, weighted_sum
+from ..implicit.newton import IncrementNorm
 from ..step_size import PID, Controller, Tolerance
 from .history import (
     NEARLY,
     OrderDecision,
-    at_order,
-    judged,
-    judged_at_fixed_steps,
-    polynomial,
-    rescaled,
+    entry_at_order,
+    interpolation_coefficients,
+    rescale_differences,
     row_at,
-    up_to,
-    updated,
+    rows_up_to,
+    select_order,
+    select_order_at_fixed_steps,
+    update_differences,
 )
-from .modified_newton import TURNS, CorrectorEquation, NewtonCache, corrected, nothing_kept
+from .modified_newton import TURNS, CorrectorEquation, NewtonCache, empty_cache, solve_corrector
 
 MOST = 5
 # By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it, but of order 1:
@@ -101,28 +101,28 @@ class BDF(Implicit):
         return 2  # of the first step; the others' errors are returned as if they had it
 
     @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, 0, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, 0, 0)
 
     @property
     def num_dense(self) -> int:
         return self.max_order
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=10.0, dead_band=(0.9, 1.2))
 
     def init(self, field: Field, t: Array, y: Array) -> BDFState:
-        flat, start = flattened(field, y), y.reshape(-1, *t.shape)
+        flat, start = flattened_field(field, y), y.reshape(-1, *t.shape)
         slope = flat(t, start) if self.mass is None else self._slope(flat, t, start)
         rest = jnp.zeros((self.max_order + 1, *y.shape), y.dtype)
         rows = jnp.concatenate([slope.reshape(1, *y.shape), rest])
         one = jnp.ones_like(t)
         # As if after a step of size one: the first step makes its differences of that.
-        return BDFState(rows, one, one, jnp.zeros_like(t), nothing_kept(self, flat, t, start))
+        return BDFState(rows, one, one, jnp.zeros_like(t), empty_cache(self, flat, t, start))
 
     def _slope(self, field: Field, t: Array, y: Array) -> Array:
         """y' where M y' = f; M may be singular, so by an implicit Euler step of next to no size."""
-        at, mass = self.linearised(field, t, y), jnp.asarray(self.mass, y.dtype)
+        at, mass = self.linearise(field, t, y), jnp.asarray(self.mass, y.dtype)
         arrays = jax.tree.leaves(eqx.filter(at.jacobian, eqx.is_array))
         ratio = jnp.sqrt(jnp.sum(mass**2) / sum(jnp.sum(x**2) for x in arrays))
         shift = 1 / (jnp.finfo(y.dtype).eps ** 0.25 * jnp.where(jnp.isfinite(ratio), ratio, 1))
@@ -144,23 +144,23 @@ class BDF(Implicit):
         shape, order, ratio = y.shape, solver_state.order, h / solver_state.h
         start = y.reshape(-1, *t.shape)
         rows = solver_state.differences.reshape(-1, *start.shape)
-        rows = rescaled(rows, ratio, order, self.max_order)
-        equation = self._equation(flattened(field, y), t, BDFHistory(start, rows, h, order), shape)
-        d, how = corrected(self, equation, solver_state.kept)
+        rows = rescale_differences(rows, ratio, order, self.max_order)
+        equation = self._equation(flattened_field(field, y), t, BDFHistory(start, rows, h, order), shape)
+        d, how = solve_corrector(self, equation, solver_state.kept)
         y1 = (equation.start + d).reshape(shape)
-        rows = updated(rows, d, order).reshape(-1, *shape)
+        rows = update_differences(rows, d, order).reshape(-1, *shape)
         equal = jnp.where(jnp.abs(ratio - 1) < NEARLY, solver_state.equal, 0) + 1
         found = self._judged(rows, d.reshape(shape), order, equal, how.turns, (y, y1))
         return StepResult(
             y1=y1,
             error=found.error,
-            dense=None if needs_dense is None else polynomial(rows, order, self.max_order),
+            dense=None if needs_dense is None else interpolation_coefficients(rows, order, self.max_order),
             solver_state=BDFState(
                 rows, h, found.order, jnp.where(found.order == order, equal, 0), how.kept
             ),
             status=how.status,
             factor=found.factor,
-            iterations=how.evaluations,
+            extra_evaluations=how.evaluations,
             linear_algebra_counts=(how.jacobians, how.factorisations),
         )
 
@@ -172,17 +172,17 @@ class BDF(Implicit):
         `f(t + h, predicted + d) - shift M (psi + d) = 0`.
         """
         y, rows, h, order = past
-        alpha, t1 = at_order(_ALPHA, order, 0), t + h
+        alpha, t1 = entry_at_order(_ALPHA, order, 0), t + h
         shift = (alpha / h).astype(y.dtype)
-        known = up_to(order, rows[: self.max_order])
+        known = rows_up_to(order, rows[: self.max_order])
         predicted = lax.optimization_barrier(y + jnp.sum(known, axis=0))
         gamma = _GAMMA[1 : self.max_order + 1].astype(y.dtype)
-        psi = lax.optimization_barrier(weighted(gamma, known) / alpha.astype(y.dtype))
+        psi = lax.optimization_barrier(weighted_sum(gamma, known) / alpha.astype(y.dtype))
 
         def residual(d: Array) -> Array:
             return field(t1, predicted + d) - shift * self.mass_times(psi + d)
 
-        measure = Measure(self.tolerance, predicted.reshape(shape), jnp.ones_like(shift))
+        measure = IncrementNorm(self.tolerance, predicted.reshape(shape), jnp.ones_like(shift))
         return CorrectorEquation(field, t1, predicted, shift, residual, measure)
 
     def _judged(
@@ -197,11 +197,11 @@ class BDF(Implicit):
         """What follows from the errors of this order and its neighbours, after `equal` steps."""
 
         def error(x: Array, power: int) -> Array:
-            return at_order(_ERROR, order + power, 0).astype(x.dtype) * x
+            return entry_at_order(_ERROR, order + power, 0).astype(x.dtype) * x
 
         due, here = equal > order, error(d, 0)
         if self.tolerance is None:
-            return judged_at_fixed_steps(here, order, due, self.max_order)
+            return select_order_at_fixed_steps(here, order, due, self.max_order)
         errors = error(row_at(rows, order), -1), here, error(row_at(rows, order + 2), 1)
         safety = (2 * TURNS + 1) / (2 * TURNS + turns.astype(order.dtype))
-        return judged(errors, order, due, self.max_order, self.tolerance, states, safety)
+        return select_order(errors, order, due, self.max_order, self.tolerance, states, safety)

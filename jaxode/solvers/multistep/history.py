@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ..implicit.base import weighted
+from ..implicit.base import weighted_sum
 from ..step_size import Tolerance
 
 SAFETY = 0.8
@@ -29,7 +29,7 @@ class OrderDecision(NamedTuple):
     error: Array
 
 
-def judged(
+def select_order(
     errors: tuple[Array, Array, Array],
     order: Array,
     due: Array,
@@ -42,8 +42,8 @@ def judged(
 
     Order and step change where that is `due`; else the differences above are not known.
     """
-    below, here, above = (tolerance.square(x, *states).astype(order.dtype) for x in errors)
-    best = chosen((below, here, above), order, most)
+    below, here, above = (tolerance.scaled_norm_squared(x, *states).astype(order.dtype) for x in errors)
+    best = order_of_longest_step((below, here, above), order, most)
     factor = jnp.where(due, SAFETY * safety * best.factor, 1)
     stretch = jnp.clip(here, 1e-20, 1e20) ** (1 / (order + 1) - 0.5)
     stretch = jnp.where(here > 1, stretch / safety**2, stretch)
@@ -53,7 +53,7 @@ def judged(
     )
 
 
-def judged_at_fixed_steps(error: Array, order: Array, due: Array, most: int) -> OrderDecision:
+def select_order_at_fixed_steps(error: Array, order: Array, due: Array, most: int) -> OrderDecision:
     """The order rises to the highest."""
     higher = jnp.minimum(order + 1, most)
     return OrderDecision(jnp.where(due, higher, order), jnp.ones_like(order), error)
@@ -66,7 +66,7 @@ class OrderChoice(NamedTuple):
     factor: Array
 
 
-def at_order(table: Sequence[Any], order: Array, first: int = 1) -> Array:
+def entry_at_order(table: Sequence[Any], order: Array, first: int = 1) -> Array:
     """The entry of `table`, numbers or arrays for orders from `first` on, at `order`."""
     found = jnp.asarray(table[0])
     for number, value in enumerate(table[1:], first + 1):
@@ -74,7 +74,7 @@ def at_order(table: Sequence[Any], order: Array, first: int = 1) -> Array:
     return found
 
 
-def chosen(squares: tuple[Array, Array, Array], order: Array, most: int) -> OrderChoice:
+def order_of_longest_step(squares: tuple[Array, Array, Array], order: Array, most: int) -> OrderChoice:
     """The order that allows the longest step, the lower in a tie.
 
     `squares`: squared errors, in units of the tolerance, of a step of this size by the order below,
@@ -92,7 +92,7 @@ def chosen(squares: tuple[Array, Array, Array], order: Array, most: int) -> Orde
     return OrderChoice(order + change.astype(order.dtype), jnp.exp(best))
 
 
-def up_to(order: Array, rows: Array) -> Array:
+def rows_up_to(order: Array, rows: Array) -> Array:
     """The rows up to `order`, and zeros."""
     return jnp.where(_numbers(rows) <= order, rows, 0)
 
@@ -102,14 +102,14 @@ def row_at(rows: Array, number: Array) -> Array:
     return jnp.sum(jnp.where(_numbers(rows) == number, rows, 0), axis=0)
 
 
-def over(weights: Array, axes: int, y: Array) -> Array:
+def as_state_factors(weights: Array, axes: int, y: Array) -> Array:
     """`weights`, whose axes after the first ones are lanes, as factors of states like `y`."""
     first, lanes = weights.shape[:axes], weights.shape[axes:]
     shape = *first, *(1,) * (y.ndim - len(lanes)), *lanes
     return weights.astype(jnp.finfo(y.dtype).dtype).reshape(shape)
 
 
-def rescaled(rows: Array, ratio: Array, order: Array, most: int) -> Array:
+def rescale_differences(rows: Array, ratio: Array, order: Array, most: int) -> Array:
     """The differences up to `order` at a spacing `ratio` times the old one, the others as before.
 
     They are those of the polynomial through the last `order + 1` values. `order` is at most `most`.
@@ -127,11 +127,11 @@ def rescaled(rows: Array, ratio: Array, order: Array, most: int) -> Array:
     i, j = number[:, None], number[None]
     matrix = jnp.where((i >= j) & (i <= order), matrix, (i == j) * 1.0)
     matrix = lax.optimization_barrier(matrix)
-    new = jnp.sum(over(matrix, 2, rows[0]) * rows[:most, None], axis=0)
+    new = jnp.sum(as_state_factors(matrix, 2, rows[0]) * rows[:most, None], axis=0)
     return lax.optimization_barrier(jnp.concatenate([new, rows[most:]]))
 
 
-def updated(rows: Array, newest: Array, order: Array) -> Array:
+def update_differences(rows: Array, newest: Array, order: Array) -> Array:
     """The differences a step later, where that of order `order + 1` is `newest`.
 
     That of `order + 2` follows from the one before it; beyond it they mean nothing.
@@ -139,15 +139,15 @@ def updated(rows: Array, newest: Array, order: Array) -> Array:
     count = rows.shape[0]
     sums = jnp.tril(jnp.ones((count, count), jnp.finfo(rows.dtype).dtype))
     sums = sums.reshape(count, count, *(1,) * (rows.ndim - 1))
-    new = newest + jnp.sum(sums * up_to(order, rows)[:, None], axis=0)
+    new = newest + jnp.sum(sums * rows_up_to(order, rows)[:, None], axis=0)
     last = newest - row_at(rows, order + 1)
     return lax.optimization_barrier(jnp.where(_numbers(rows) == order + 2, last, new))
 
 
-def polynomial(rows: Array, order: Array, most: int) -> tuple[Array, ...]:
+def interpolation_coefficients(rows: Array, order: Array, most: int) -> tuple[Array, ...]:
     """That of the step just made: coefficients of theta to the power one and up."""
-    known, table = up_to(order, rows[:most]), _powers(most)
-    return tuple(weighted(row, known) for row in table)
+    known, table = rows_up_to(order, rows[:most]), _powers(most)
+    return tuple(weighted_sum(row, known) for row in table)
 
 
 def _numbers(rows: Array) -> np.ndarray:

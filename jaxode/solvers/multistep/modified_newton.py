@@ -13,8 +13,8 @@ from jax import Array, lax
 
 from ...problem.field import Field
 from ...problem.status import Status
-from ..implicit.base import Implicit, finite
-from ..implicit.newton import Measure
+from ..implicit.base import Implicit, all_finite
+from ..implicit.newton import IncrementNorm
 from ..linear import Direct
 
 # The most turns of an iteration that a smaller step may spare, and of one that it may not.
@@ -49,7 +49,7 @@ class CorrectorEquation(NamedTuple):
     start: Array
     shift: Array
     residual: Callable[[Array], Array]
-    measure: Measure
+    measure: IncrementNorm
 
 
 class CorrectorResult(NamedTuple):
@@ -63,20 +63,20 @@ class CorrectorResult(NamedTuple):
     factorisations: Array
 
 
-def nothing_kept(solver: Implicit, field: Field, t: Array, y: Array) -> NewtonCache:
+def empty_cache(solver: Implicit, field: Field, t: Array, y: Array) -> NewtonCache:
     """What a first step is handed."""
     zero = jnp.zeros(t.shape, y.dtype)
 
     def shapes() -> tuple[Any, Any]:
-        jacobian = solver.linearised(field, t, y).jacobian
-        return jacobian, solver.factorised(jacobian, zero)
+        jacobian = solver.linearise(field, t, y).jacobian
+        return jacobian, solver.factorise(jacobian, zero)
 
     pieces = jax.eval_shape(shapes) if isinstance(solver.linear_solver, Direct) else ((), ())
     jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), pieces)
     return NewtonCache(jacobian, factors, zero, zero + 1)
 
 
-def corrected(
+def solve_corrector(
     solver: Implicit, equation: CorrectorEquation, kept: NewtonCache
 ) -> tuple[Array, CorrectorResult]:
     """The solution, and how it was found.
@@ -93,7 +93,7 @@ def corrected(
         def field(t: Array, x: Array) -> Array:
             return linear(x) + equation.shift * solver.mass_times(x)
 
-        jacobian = solver.linearised(field, equation.t, equation.start).jacobian
+        jacobian = solver.linearise(field, equation.t, equation.start).jacobian
         return -solver.system(jacobian, equation.shift)(b)
 
     nothing = jnp.zeros_like(equation.start)
@@ -153,16 +153,16 @@ def _prepared(
 
     def chosen(mask: Array, found: Any, old: Any, status: Status) -> tuple[Any, Array]:
         new = jax.tree.map(lambda a, b: jnp.where(mask, a, b), found, old)
-        return new, jnp.where(mask & ~finite(found, lanes), status, 0).astype(jnp.int32)
+        return new, jnp.where(mask & ~all_finite(found, lanes), status, 0).astype(jnp.int32)
 
     def renew() -> tuple[Any, Array]:
-        found = solver.linearised(equation.field, equation.t, equation.start).jacobian
+        found = solver.linearise(equation.field, equation.t, equation.start).jacobian
         return chosen(renewed, found, kept.jacobian, Status.BAD_JACOBIAN)
 
     jacobian, bad = lax.cond(jnp.any(renewed), renew, lambda: (kept.jacobian, good))
 
     def factorise() -> tuple[Any, Array]:
-        found = solver.factorised(jacobian, equation.shift)
+        found = solver.factorise(jacobian, equation.shift)
         return chosen(factorised, found, kept.factors, Status.SINGULAR)
 
     factors, singular = lax.cond(jnp.any(factorised), factorise, lambda: (kept.factors, good))
@@ -177,7 +177,7 @@ def _correction(
     """The change of `x` that a residual asks for."""
     inner = solver.linear_solver
     if not isinstance(inner, Direct):
-        jacobian = solver.linearised(equation.field, equation.t, equation.start).jacobian
+        jacobian = solver.linearise(equation.field, equation.t, equation.start).jacobian
         return solver.system(jacobian, equation.shift)
     # The factors may be of another shift: this is the best that one number does about it.
     weight = 2 / (1 + equation.shift / kept.shift)

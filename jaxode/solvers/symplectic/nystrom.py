@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, StepResult
-from ..explicit.stage_sums import combined
+from ..base import EvaluationCounts, StepResult, TableauSolver
+from ..explicit.stage_sums import stage_sum
 from .nystrom_tableau import NystromTableau, Row
 from .partitioned import Partitioned, halves, joined
 
 
-class Nystrom(Partitioned):
+class Nystrom(Partitioned, TableauSolver):
     r"""A Runge-Kutta-Nystrom solver of $\ddot q = a(t, q)$.
 
     `tableau` is its whole difference from the others. The state is a pair `(q, v)` of equal
@@ -27,17 +27,8 @@ class Nystrom(Partitioned):
     tableau: ClassVar[NystromTableau]
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def error_exponent(self) -> int | None:
-        embedded = self.tableau.embedded_order
-        return None if embedded is None else embedded + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, self.tableau.stages - 1, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, self.tableau.stages - 1, 0)
 
     @property
     def num_dense(self) -> int:
@@ -67,14 +58,14 @@ class Nystrom(Partitioned):
         q, v = halves(y)
         stages, end = [halves(solver_state)[1]], q
         for c, row in zip(table.c[1:], table.a, strict=True):
-            end = q + (c * scale) * v + (scale * scale) * combined(row, stages)
+            end = q + (c * scale) * v + (scale * scale) * stage_sum(row, stages)
             slope = field(t + c * h, joined(end, v), 1)
             stages.append(lax.optimization_barrier(slope))
-        v1 = v + scale * combined(table.bd, stages)
+        v1 = v + scale * stage_sum(table.bd, stages)
         error = None
         if table.error_b is not None and table.error_bd is not None:
-            in_place = scale * combined(table.error_b, stages)
-            error = scale * joined(in_place, combined(table.error_bd, stages))
+            in_place = scale * stage_sum(table.error_b, stages)
+            error = scale * joined(in_place, stage_sum(table.error_bd, stages))
         dense = None if needs_dense is None else self._dense(stages)
         # The last stage stands at the end of the step, and is the next step's first.
         return StepResult(joined(end, v1), error, dense, joined(v1, stages[-1]))
@@ -85,8 +76,8 @@ class Nystrom(Partitioned):
         stages = [stage for pair in dense for stage in halves(pair)]
         places = [theta * _polynomial(row, theta) for row in self._dense_rows]
         speeds = [_polynomial(_derivative(row), theta) for row in self._dense_rows]
-        q1 = q + (theta * scale) * v + (scale * scale) * combined(places, stages)
-        return joined(q1, v + scale * combined(speeds, stages))
+        q1 = q + (theta * scale) * v + (scale * scale) * stage_sum(places, stages)
+        return joined(q1, v + scale * stage_sum(speeds, stages))
 
     def _dense(self, stages: list[Array]) -> tuple[Array, ...]:
         """The stages that dense output reads, two in each array."""

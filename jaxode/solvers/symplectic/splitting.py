@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from .. import hermite
-from ..base import Evaluations, StepResult
+from .. import dense_output
+from ..base import EvaluationCounts, StepResult, TableauSolver
 from .partitioned import Partitioned, halves, joined
 from .splitting_tableau import SymplecticTableau
 
 
-class Symplectic(Partitioned):
+class Symplectic(Partitioned, TableauSolver):
     r"""A symplectic solver of $\dot q = f_q(t, p)$, $\dot p = f_p(t, q)$, with fixed steps.
 
     `tableau` is its whole difference from the others. The state is a pair `(q, p)` of equal
@@ -29,17 +29,13 @@ class Symplectic(Partitioned):
     reversible: ClassVar[bool] = True
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
     def error_exponent(self) -> int | None:
         return None
 
     @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         first = int(self.tableau.first_same_as_last)
-        return Evaluations(first, len(self.tableau.flows) - first, 5 if self._smooth else 2)
+        return EvaluationCounts(first, len(self.tableau.flows) - first, 5 if self._smooth else 2)
 
     @property
     def num_dense(self) -> int:
@@ -90,7 +86,7 @@ class Symplectic(Partitioned):
         return joined(*state), slope if self.tableau.first_same_as_last else ()
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return hermite.value(theta, y, dense)
+        return dense_output.evaluate(theta, y, dense)
 
     def _dense(
         self,
@@ -112,10 +108,10 @@ class Symplectic(Partitioned):
         def polynomial() -> tuple[Array, ...]:
             first, last = self.tableau.flows[0][0], self.tableau.flows[-1][0]
             start, end = slope(t, y, first, ends[0]), slope(t + h, y1, last, ends[1])
-            cubic = hermite.cubic(y, y1, start, end)
+            cubic = dense_output.cubic(y, y1, start, end)
             if not self._smooth:
                 return cubic
-            return hermite.quintic(lambda theta, y: scale * field(t + theta * h, y), y, cubic)
+            return dense_output.quintic(lambda theta, y: scale * field(t + theta * h, y), y, cubic)
 
         def none() -> tuple[Array, ...]:
             # The end of the step may be read all the same.
