@@ -266,8 +266,8 @@ class Prescribed(Controller):
     adaptive: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def size(self, index: Array, like: Array) -> Array:
-        """The size of step `index`, positive, with the dtype and shape of `like`."""
+    def size_after(self, index: Array | int, like: Array) -> Array:
+        """The size, positive, of the step after step `index`; dtype and shape of `like`."""
 
     @abc.abstractmethod
     def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
@@ -275,12 +275,12 @@ class Prescribed(Controller):
 
     def init(self, h: Array) -> tuple[Array, Any]:
         """The size of the first step, and an empty state."""
-        return self.size(jnp.zeros((), jnp.int32), h), ()
+        return self.size_after(-1, h), ()
 
     def decide(self, attempt: AttemptedStep, controller_state: Any) -> Decision:
         """Accept a step to a finite state; the next size is that of the step after it."""
         accept = jnp.isfinite(attempt.error_squared)
-        return Decision(accept, self.size(attempt.index + 1, attempt.h), controller_state)
+        return Decision(accept, self.size_after(attempt.index, attempt.h), controller_state)
 
 
 class Fixed(Prescribed):
@@ -291,7 +291,7 @@ class Fixed(Prescribed):
 
     dt: ArrayLike
 
-    def size(self, index: Array, like: Array) -> Array:
+    def size_after(self, index: Array | int, like: Array) -> Array:
         return jnp.full_like(like, self.dt)
 
     def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
@@ -308,13 +308,16 @@ class Grid(Prescribed):
 
     times: ArrayLike
 
-    def size(self, index: Array, like: Array) -> Array:
-        times = jnp.asarray(self.times, like.dtype)
-        gaps = jnp.abs(jnp.diff(times))
-        return gaps[jnp.minimum(index, gaps.shape[0] - 1)]
+    def size_after(self, index: Array | int, like: Array) -> Array:
+        return self._gap(index + 1, like)
 
     def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
-        return jnp.asarray(self.times, t0.dtype)[index], direction * self.size(index, t0)
+        return jnp.asarray(self.times, t0.dtype)[index], direction * self._gap(index, t0)
+
+    def _gap(self, index: Array | int, like: Array) -> Array:
+        """The length of interval `index` of the grid; of the last one beyond its end."""
+        gaps = jnp.abs(jnp.diff(jnp.asarray(self.times, like.dtype)))
+        return gaps[jnp.minimum(index, gaps.shape[0] - 1)]
 
 
 def first_step(
