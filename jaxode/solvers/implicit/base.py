@@ -118,7 +118,7 @@ class Implicit(Solver):
 
 
 def all_finite(tree: Any, lanes: tuple[int, ...]) -> Array:
-    """True where all arrays of `tree` are finite, per lane; `lanes` is the shape of their last axes."""
+    """Per lane, whether all arrays of `tree` are finite; `lanes` is the shape of the last axes."""
 
     def array_finite(x: Array) -> Array:
         x = lax.stop_gradient(x)

@@ -48,7 +48,9 @@ def _gauss6() -> CollocationTableau:
     )
 
 
-IMPLICIT_MIDPOINT_TABLEAU = collocation_tableau(order=2, c=(0.5,), A=((0.5,),), b=(1.0,), gamma0=0.5)
+IMPLICIT_MIDPOINT_TABLEAU = collocation_tableau(
+    order=2, c=(0.5,), A=((0.5,),), b=(1.0,), gamma0=0.5
+)
 
 
 GAUSS_LEGENDRE4_TABLEAU = _gauss4()

@@ -1,4 +1,4 @@
-"""The one Rosenbrock step, shared by every tableau: linear systems, and no iteration."""
+"""The step of Rosenbrock methods, for any tableau: linear systems, and no iteration."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,9 +14,9 @@ from .rosenbrock_tableau import RosenbrockTableau
 
 
 class Rosenbrock(Implicit, TableauSolver):
-    """A Rosenbrock solver: `tableau` is its whole difference from the others.
+    """Base class of Rosenbrock solvers; a subclass gives the `tableau`.
 
-    A step takes the Jacobian at its start once and factorises one matrix, for all its stages.
+    A step evaluates the Jacobian at its start and factorises one matrix, for all its stages.
     """
 
     tableau: ClassVar[RosenbrockTableau]
@@ -56,32 +56,35 @@ class Rosenbrock(Implicit, TableauSolver):
         y = y.reshape(-1, *t.shape)
         slope, slope_t, jacobian = self.linearise(flat, t, y)
         solve = self.system(jacobian, 1 / (table.gamma * size))
-        # Each state and each stage once: else XLA computes it again in every sum that it enters.
-        once = lax.optimization_barrier
-        first = once(solve(slope + (table.d[0] * size) * slope_t))
+        # Without barriers, XLA computes a state or a stage again in every sum that it enters.
+        barrier = lax.optimization_barrier
+        first = barrier(solve(slope + (table.d[0] * size) * slope_t))
 
         def stage(stages: Array, row: _RosenbrockStage) -> tuple[Array, None]:
-            at = once(y + weighted_sum(row.a, stages))
+            state = barrier(y + weighted_sum(row.a, stages))
             coupled = self.mass_times(weighted_sum(row.C, stages) / size)
-            slope = flat(t + row.c.astype(h.dtype) * h, at) + coupled
-            new = once(solve(slope + (row.d * size) * slope_t))
+            slope = flat(t + row.c.astype(h.dtype) * h, state) + coupled
+            new = barrier(solve(slope + (row.d * size) * slope_t))
             return lax.dynamic_update_index_in_dim(stages, new, row.index, 0), None
 
         rest = jnp.zeros((table.stages - 1, *y.shape), y.dtype)
-        # A loop: written out, the stages of POLLU took three times as long to compile.
+        # A loop: unrolled, the stages of POLLU took three times as long to compile.
         stages, _ = lax.scan(stage, jnp.concatenate([first[None], rest]), self._rows(y.dtype))
-        stages = once(stages)
+        stages = barrier(stages)
 
-        def shaped(row: tuple[float, ...]) -> Array:
+        def combination(row: tuple[float, ...]) -> Array:
             return weighted_sum(row, stages).reshape(shape)
 
         y1 = y + weighted_sum(table.m, stages)
-        dense = None if needs_dense is None else tuple(map(shaped, zip(*table.dense, strict=True)))
-        trouble = self.failure_status(jacobian, first)
-        return StepResult(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
+        dense = (
+            None if needs_dense is None else tuple(map(combination, zip(*table.dense, strict=True)))
+        )
+        status = self.failure_status(jacobian, first)
+        error = combination(table.error)
+        return StepResult(y1.reshape(shape), error, dense, (), status), jacobian
 
     def _rows(self, dtype: Any) -> "_RosenbrockStage":
-        """The figures of the stages from the second on, as arrays."""
+        """The coefficients of the stages from the second on, as arrays."""
         table = self.tableau
         return _RosenbrockStage(
             a=padded_rows(table.a, dtype),
@@ -93,7 +96,7 @@ class Rosenbrock(Implicit, TableauSolver):
 
 
 class _RosenbrockStage(NamedTuple):
-    """The figures of a stage."""
+    """The tableau coefficients of a stage."""
 
     a: Array
     C: Array

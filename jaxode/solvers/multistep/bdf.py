@@ -63,7 +63,7 @@ class BDFState(NamedTuple):
 
 
 class BDFHistory(NamedTuple):
-    """The past as a step reads it: states as vectors, differences at the spacing `h` of the step."""
+    """The past as a step reads it: state and differences as vectors, at the spacing of the step."""
 
     y: Array
     differences: Array

@@ -39,7 +39,7 @@ class VariableOrder(Solver):
 
 
 class OrderDecision(NamedTuple):
-    """The next order, the next step's size over this one's, and the error, rescaled to go as h^2."""
+    """The next order, the next step's size over this one's, and the error rescaled to order h^2."""
 
     order: Array
     step_factor: Array
