@@ -63,7 +63,7 @@ def test_banded_systems_and_their_derivatives(n, lower, upper, lanes):
     full = 20 * mass.reshape((n, n) + (1,) * len(lanes)) - a
 
     def solve(a, b):
-        return solver.system(solver.bands_of(a), jnp.asarray(shift), jnp.asarray(mass))(b)
+        return solver.system(solver.extract_bands(a), jnp.asarray(shift), jnp.asarray(mass))(b)
 
     found, pull = jax.vjp(solve, jnp.asarray(a), jnp.asarray(b))
     np.testing.assert_allclose(found, solved(full, b), rtol=1e-10, atol=1e-13)

@@ -159,7 +159,7 @@ def _with_known_value_jvp(
 
 
 class _AuxiliaryState(Solver):
-    """Base class of reversible methods of order 2 with an auxiliary state, one evaluation a step."""
+    """Base class of reversible methods of order 2, with an auxiliary state and one evaluation."""
 
     stateless: ClassVar[bool] = False
     reversible: ClassVar[bool] = True

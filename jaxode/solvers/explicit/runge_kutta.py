@@ -32,7 +32,7 @@ class ExplicitRungeKutta(TableauSolver):
 
     @property
     def dense_rows(self) -> tuple[tuple[float, ...], ...]:
-        """The rows of dense coefficients that are not zero: of the slopes that dense output reads."""
+        """The rows of dense coefficients of the slopes that dense output reads: those not zero."""
         return tuple(row for row in self.tableau.dense if any(row))
 
     def init(self, field: Field, t: Array, y: Array) -> Any:

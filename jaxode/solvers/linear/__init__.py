@@ -1,4 +1,4 @@
-"""Linear algebra of implicit steps, for one trajectory and for lanes."""
+"""Linear solvers of implicit steps, for one trajectory and for many in lanes."""
 
 from ...problem.field import WithJacobian as WithJacobian
 from .augmented import augmented_solver as augmented_solver

@@ -36,7 +36,7 @@ class Nystrom(Partitioned, TableauSolver):
 
     @property
     def _dense_rows(self) -> tuple[Row, ...]:
-        """The rows of dense coefficients that are not zero: of the stages that dense output reads."""
+        """The rows of dense coefficients of the stages that dense output reads: those not zero."""
         return tuple(row for row in self.tableau.dense if any(row))
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
