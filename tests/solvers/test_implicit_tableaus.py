@@ -100,7 +100,7 @@ def test_both_parts_of_kencarp4_meet_their_conditions_together():
     ("change", "message"),
     [
         ({"a": ((0.0,), (0.5,))}, r"row i of `a`"),
-        ({"c": (0.0, 0.5, 1.0)}, "as many stages"),
+        ({"c": (0.0, 0.5, 1.0)}, "one row per stage"),
         ({"gamma": 0.25}, "zero, then gamma"),
         ({"c": (0.0, 0.5)}, "sums to 1.0, not to its c of 0.5"),
         ({"b": (0.25, 0.75)}, "the end of the step"),
