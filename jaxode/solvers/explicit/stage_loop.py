@@ -18,7 +18,7 @@ from .tableau import ButcherTableau
 class LoopedField(eqx.Module):
     """The field `make(*diff, *nondiff)`, which explicit solvers call in a loop over their stages.
 
-    So a step's program contains it once, however many stages there are. It has reverse mode alone,
+    A step's program contains it once, whatever the number of stages. It has reverse mode alone,
     with respect to `diff` and the state; the backward pass recomputes it.
     """
 

@@ -77,5 +77,5 @@ def consistent_state(
 
     zero = jnp.zeros((unknowns.shape[1],), y.dtype)
     z = lax.custom_root(residual, zero, newton, linear_solve)
-    found = jnp.all(jnp.isfinite(z))
-    return jnp.where(found, state(z), y), found
+    converged = jnp.all(jnp.isfinite(z))
+    return jnp.where(converged, state(z), y), converged

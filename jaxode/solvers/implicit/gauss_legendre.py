@@ -14,7 +14,7 @@ def _gauss4() -> CollocationTableau:
     r"""Two stages. $A^{-1}$ has the eigenvalues $3 \pm i \sqrt 3$, of modulus $\sqrt{12}$.
 
     There is no real eigenvalue: $\gamma_0 = 1 / \sqrt{12}$ is a choice of scale, and the filter
-    asks for a factorisation of its own.
+    needs its own factorisation.
     """
     r = math.sqrt(3.0)
     return collocation_tableau(
@@ -51,7 +51,6 @@ def _gauss6() -> CollocationTableau:
 IMPLICIT_MIDPOINT_TABLEAU = collocation_tableau(
     order=2, c=(0.5,), A=((0.5,),), b=(1.0,), gamma0=0.5
 )
-
 
 GAUSS_LEGENDRE4_TABLEAU = _gauss4()
 

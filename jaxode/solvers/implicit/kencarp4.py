@@ -11,7 +11,6 @@ from .esdirk_tableau import EsdirkTableau, ImexTableau, error_weights
 
 _KENCARP4 = (82889 / 524892, 0.0, 15625 / 83664, 69875 / 102672, -2260 / 8211, 1 / 4)
 
-
 KENCARP4_TABLEAU = ImexTableau(
     implicit=EsdirkTableau(
         order=4,

@@ -39,7 +39,6 @@ IMPLICIT_EULER_TABLEAU = collocation_tableau(
     order=1, c=(1.0,), A=((1.0,),), b=(1.0,), gamma0=1.0, adaptive=True
 )
 
-
 RADAU_IIA5_TABLEAU = _radau5()
 
 

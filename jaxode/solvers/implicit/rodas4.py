@@ -11,7 +11,6 @@ from .rosenbrock_tableau import RosenbrockTableau, dense_rows_of
 
 _RODAS4 = (1.221224509226641, 6.019134481288629, 12.53708332932087, -0.687886036105895)
 
-
 RODAS4_TABLEAU = RosenbrockTableau(
     order=4,
     embedded_order=3,

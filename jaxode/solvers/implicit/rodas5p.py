@@ -14,7 +14,6 @@ _RODAS5P = (
     0.030198172008377946,
 )
 
-
 RODAS5P_TABLEAU = RosenbrockTableau(
     order=5,
     embedded_order=4,

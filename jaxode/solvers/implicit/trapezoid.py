@@ -10,7 +10,7 @@ from .esdirk_tableau import EsdirkTableau
 
 
 def _trapezoid() -> EsdirkTableau:
-    """The trapezoidal rule. It has no companion: a sound one takes values of earlier steps."""
+    """The trapezoidal rule, without an embedded method: that would need earlier steps."""
     b = (0.5, 0.5)
     return EsdirkTableau(
         order=2,

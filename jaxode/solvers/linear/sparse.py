@@ -131,7 +131,7 @@ class Sparse(Direct):
     def _inner_jacobian(self, matrix: Array) -> Array:
         inner = self.layout.inner
         if isinstance(inner, Banded):
-            return inner.bands_of(matrix)
+            return inner.extract_bands(matrix)
         return jnp.swapaxes(matrix, 0, 1)
 
     def _inner_entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

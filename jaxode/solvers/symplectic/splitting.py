@@ -101,9 +101,9 @@ class Symplectic(Partitioned, TableauSolver):
         """The coefficients; `ends` is the half of the slope at each end that the step computed."""
         scale = h.astype(jnp.finfo(y.dtype).dtype)
 
-        def slope(t: Array, y: Array, half: int, known: Array) -> Array:
+        def slope(t: Array, y: Array, half: int, computed: Array) -> Array:
             other = field(t, y, 1 - half)
-            return scale * (joined(other, known) if half else joined(known, other))
+            return scale * (joined(other, computed) if half else joined(computed, other))
 
         def polynomial() -> tuple[Array, ...]:
             first, last = self.tableau.flows[0][0], self.tableau.flows[-1][0]

@@ -19,7 +19,7 @@ class SymplecticTableau:
     r"""An explicit symplectic method: drifts and kicks alternate, a drift first.
 
     For $i = 1, \dots$ the drift $q \gets q + a_i h\, \dot q(t, p)$, then the kick
-    $p \gets p + b_i h\, \dot p(t, q)$. A coefficient of zero asks for no evaluation.
+    $p \gets p + b_i h\, \dot p(t, q)$. A coefficient of zero costs no evaluation.
 
     **Fields:**
 

@@ -11,7 +11,6 @@ from .splitting_tableau import SymplecticTableau
 
 SEMI_IMPLICIT_EULER_TABLEAU = SymplecticTableau(order=1, drift=(0.0, 1.0), kick=(1.0, 0.0))
 
-
 STORMER_VERLET_TABLEAU = SymplecticTableau(order=2, drift=(0.0, 1.0), kick=(0.5, 0.5))
 
 

@@ -26,7 +26,6 @@ def _yoshida6() -> SymplecticTableau:
 
 YOSHIDA4_TABLEAU = _yoshida4()
 
-
 YOSHIDA6_TABLEAU = _yoshida6()
 
 
