@@ -46,8 +46,8 @@ class CashKarp(ExplicitRungeKutta):
     tableau: ClassVar[ButcherTableau] = CASH_KARP_TABLEAU
 
 
-# J. G. Verwer, E. J. Spee, J. G. Blom, W. Hundsdorfer, SIAM J. Sci. Comput. 20 (1999): alpha_21 = 1,
-# gamma_21 = -2 gamma, b = (1/2, 1/2), with the companion (1, 0), in the form without products with J.
+# J. G. Verwer, E. J. Spee, J. G. Blom, W. Hundsdorfer, SIAM J. Sci. Comput. 20 (1999), in the
+# form without products with J: alpha_21 = 1, gamma_21 = -2 gamma, b = (1/2, 1/2), companion (1, 0).
 GAMMA = 1.0 + math.sqrt(0.5)
 ROS2_TABLEAU = RosenbrockTableau(
     order=2,

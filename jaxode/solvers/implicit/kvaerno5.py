@@ -18,8 +18,9 @@ _KVAERNO5 = (
     0.06962479448202728, 0.26,
 )
 
-# An unpublished interpolant of order 4: quartic, with a continuous slope and no weight on the second
-# stage. The coefficients that the order conditions leave free minimise the residual of order 5.
+# An unpublished interpolant of order 4: quartic, with a continuous slope and no weight on the
+# second stage. The coefficients that the order conditions leave free minimise the residual of
+# order 5.
 _KVAERNO5_DENSE4 = (
     (1.0, -2.1386040292287545, 1.8235981055631205, -0.5483965645579632),
     (0.0, 0.0, 0.0, 0.0),
