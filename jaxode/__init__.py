@@ -83,8 +83,14 @@ from .solvers.explicit.tsit5 import Tsit5 as Tsit5
 from .solvers.explicit.vern7 import Vern7 as Vern7
 from .solvers.symplectic.yoshida import Yoshida4 as Yoshida4
 from .solvers.symplectic.yoshida import Yoshida6 as Yoshida6
+from .solvers.registry import register as register
+from .solvers.registry import solver_classes as _solver_classes
 from .training import Log as Log
 from .training import fit as fit
+
+# Every solver of the registry; the lines above tell type checkers about those that exist.
+for _solver in _solver_classes():
+    globals().setdefault(_solver.__name__, _solver)
 
 NeuralDE = NeuralODE  # torchdyn's name
 

@@ -178,7 +178,7 @@ class BatchRun(eqx.Module):
             method, field, lanes.integrator, direction, limit, lambda _: any_needs
         )
         if isinstance(needs, Array):  # a lane does not count stages that only other lanes need
-            unneeded = method.solver.evaluations.inside * (jnp.any(needs) & ~needs)
+            unneeded = method.solver.evaluations.dense * (jnp.any(needs) & ~needs)
             integrator = integrator._replace(
                 extra_evaluations=jax.tree.map(lambda n: n - unneeded, integrator.extra_evaluations)
             )
@@ -219,7 +219,7 @@ class BatchRun(eqx.Module):
             return True
         if self.save != "ts":
             return None
-        if not self.ensemble.config.method.solver.evaluations.inside:
+        if not self.ensemble.config.method.solver.evaluations.dense:
             return True
         _, direction = self.span(lanes)
         end = step_end(lanes.integrator, direction, self.step_limit(lanes))

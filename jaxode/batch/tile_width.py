@@ -9,7 +9,7 @@ from jax import Array
 
 from ..problem.errors import OptionError
 from ..problem.validation import is_count
-from ..solvers.linear import INLINE_LANES
+from ..solvers.linear import MAX_INLINE_LANES
 from .queue import LaneTile
 
 # Primitives that keep XLA from fusing a small loop into one native function on a CPU.
@@ -52,7 +52,7 @@ def choose_tile(
         backend == "cpu"
         and jax.__version_info__ >= (0, 12)
         and tile_bytes // lane_bytes >= 8
-        and not (implicit and y.size > INLINE_LANES)
+        and not (implicit and y.size > MAX_INLINE_LANES)
         and not any(str(e.primitive).startswith(_NOT_FUSED) for e in equations)
     )
     if lanes is not None:

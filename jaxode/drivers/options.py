@@ -88,7 +88,7 @@ def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Contro
     name, adaptive = type(solver).__name__, solver.error_exponent is not None
     if controller is None:
         if adaptive:
-            return solver.controller()
+            return solver.default_controller()
         if dt is None:
             raise OptionError(
                 f"{name} takes fixed steps: give dt=, or controller=jo.Grid(times), or a solver "

@@ -18,7 +18,7 @@ from ..problem.field import Field, VectorField, check_field, pack_field, trace_f
 from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, check_state, is_traced
 from ..problem.status import Status
-from ..solvers.implicit.newton import Measure
+from ..solvers.implicit.newton import IncrementNorm
 from ..solvers.implicit.rosenbrock23 import Rosenbrock23
 from ..solvers.linear import Dense, Krylov, LinearSolver
 from .prepare import Inputs, Options, Prepared, check_tolerances, prepare
@@ -213,7 +213,7 @@ class _SteadyStateSearch:
     def size(self, increment: Array, y: Array) -> tuple[Array, Array]:
         """The norm of an increment at `y` in units of the tolerance; True if it is rounding."""
         packed = y.reshape(self.y0.shape)
-        measure = Measure(self.method.tolerance, packed, jnp.ones((), y.dtype))
+        measure = IncrementNorm(self.method.tolerance, packed, jnp.ones((), y.dtype))
         return measure(increment, jnp.zeros_like(y))
 
     def integrate_to_rest(self, y: Array) -> _TransientState:

@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 from ..problem.closure import ClosedFunction
 from ..problem.field import Split, pack_field
 from ..problem.state import Packing
-from ..solvers.implicit.consistent_initial import Algebraic, consistent
+from ..solvers.implicit.consistent_initial import Algebraic, consistent_state
 from ..solvers.linear import WithJacobian
 from .events.detection import EventHandler
 from .events.discontinuities import next_discontinuity, one_sided_field
@@ -152,5 +152,5 @@ def make_consistent(
     if algebraic is None:
         return problem, jnp.asarray(True)
     field, tolerance = packed_field(problem, config), config.method.tolerance
-    y0, converged = consistent(algebraic, field, problem.ts[0], problem.y0, tolerance)
+    y0, converged = consistent_state(algebraic, field, problem.ts[0], problem.y0, tolerance)
     return dataclasses.replace(problem, y0=y0), converged

@@ -16,7 +16,7 @@ from jax import Array, lax
 from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.step_size import Controller, Decision, Tolerance, first_step
+from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, first_step
 from .save import StepRecord
 from .solution import Stats
 
@@ -35,13 +35,13 @@ class Method(eqx.Module):
     @property
     def stepper(self) -> Solver:
         """The solver, with the tolerance set if the steps are adaptive."""
-        return self.solver.within(self.tolerance if self.controller.adaptive else None)
+        return self.solver.with_tolerance(self.tolerance if self.controller.adaptive else None)
 
     @property
     def counts_extra_evaluations(self) -> bool:
         """True if the number of field evaluations differs from step to step."""
         return bool(
-            self.restarts or self.solver.counts_evaluations or self.solver.evaluations.inside
+            self.restarts or self.solver.counts_evaluations or self.solver.evaluations.dense
         )
 
 
@@ -71,7 +71,7 @@ def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) ->
     """Make the integrator state at `t0`: the solver initialised, the first step size chosen."""
     solver_state = method.stepper.init(field, t0, y0)
     size = first_size(method, field, t0, t1, y0, method.solver.slope(solver_state))
-    h, controller_state = method.controller.start(lax.stop_gradient(size))
+    h, controller_state = method.controller.init(lax.stop_gradient(size))
     zero = jnp.zeros((), jnp.int32)
     return IntegratorState(
         t=t0,
@@ -112,11 +112,11 @@ def attempt_step(
     h = direction * size
     dense_read = needs_dense(t_new)
 
-    stepper = method.stepper.forwards()
+    stepper = method.stepper.for_forward_mode()
     result = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, dense_read)
-    for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.inside
-    extra_evaluations = result.iterations + for_dense
-    decision, error2 = _judge(method, s, size, result)
+    for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.dense
+    extra_evaluations = result.extra_evaluations + for_dense
+    decision, error2 = _decide(method, s, size, result)
     accept, proposed, y1 = decision.accept, decision.h, result.y1
     if result.max_next_step is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
@@ -126,7 +126,7 @@ def attempt_step(
         y=jnp.where(accept, y1, s.y),
         solver_state=select(accept, result.solver_state, s.solver_state),
         h=lax.stop_gradient(proposed),
-        controller_state=lax.stop_gradient(decision.memory),
+        controller_state=lax.stop_gradient(decision.controller_state),
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
         extra_evaluations=jax.tree.map(
@@ -157,7 +157,7 @@ def attempt_step(
     return after, record
 
 
-def _judge(
+def _decide(
     method: Method, s: IntegratorState, size: Array, result: StepResult
 ) -> tuple[Decision, Array]:
     """Ask the controller for its decision on a step; also returns the squared scaled error."""
@@ -165,12 +165,9 @@ def _judge(
     error2 = _squared_error(method, *lax.stop_gradient((result.error, s.y, result.y1)))
     if result.status is not None:
         error2 = jnp.where(result.status == Status.SUCCESS, error2, jnp.inf)
-    order = method.solver.error_exponent or 1
-    controller_state, count = s.controller_state, s.num_accepted
-    return (
-        method.controller.judge(size, error2, order, controller_state, count, result.factor),
-        error2,
-    )
+    exponent = method.solver.error_exponent or 1
+    attempt = AttemptedStep(size, s.num_accepted, error2, exponent, result.step_factor)
+    return method.controller.decide(attempt, s.controller_state), error2
 
 
 def step_end(s: IntegratorState, direction: Array, t1: Array) -> Array:
@@ -200,8 +197,8 @@ def _add(t: Array, low: Array, h: Array) -> tuple[Array, Array]:
 def _squared_error(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
     """The squared norm of the scaled error; of a fixed step, 0 if `y1` is finite, else infinity."""
     if method.controller.adaptive and error is not None:
-        return method.tolerance.square(error, y, y1)
-    return jnp.where(jnp.all(jnp.isfinite(y1), method.tolerance.axes(y1)), 0.0, jnp.inf)
+        return method.tolerance.scaled_norm_squared(error, y, y1)
+    return jnp.where(jnp.all(jnp.isfinite(y1), method.tolerance.norm_axes(y1)), 0.0, jnp.inf)
 
 
 def _step_status(
@@ -224,7 +221,7 @@ def _step_status(
     smallest = 4 * eps * jnp.maximum(jnp.abs(t), eps * stretch_limit)
     # A step from `stretch_limit` on would be stretched to the same end, and fail again.
     hopeless = (
-        (proposed <= smallest) | (proposed >= stretch_limit) | method.controller.too_small(size)
+        (proposed <= smallest) | (proposed >= stretch_limit) | method.controller.below_minimum(size)
     )
     return jnp.where(~accept & hopeless, failure, Status.SUCCESS).astype(jnp.int32)
 
@@ -251,7 +248,7 @@ def stats_of(
     t_reached: Array,
 ) -> Stats:
     """Make the statistics of finished trajectories."""
-    first, per_step = first_evaluations(method), method.solver.evaluations.each
+    first, per_step = first_evaluations(method), method.solver.evaluations.step
     jacobians, factorisations = linear_algebra_counts or (None, None)
     return Stats(
         num_steps=num_steps,
@@ -266,7 +263,7 @@ def stats_of(
 
 def first_evaluations(method: Method) -> int:
     """The number of field evaluations before the first step, for solver and step-size choice."""
-    first = method.solver.evaluations.first
+    first = method.solver.evaluations.init
     if method.controller.adaptive and method.dt is None:
         return max(first, 1) + 1  # the choice of the step size reuses the slope at the start
     return first

@@ -99,7 +99,7 @@ class KernelBlock(NamedTuple):
             problem: IVP, config: SolveConfig, span: Span, integrator: IntegratorState, cursor: Any
         ) -> tuple[IntegratorState, StepRecord]:
             needs_dense: Any = True if self.saves_times else None
-            if self.saves_times and config.method.solver.evaluations.inside:
+            if self.saves_times and config.method.solver.evaluations.dense:
                 end = step_end(integrator, span.direction, span.t1)
                 needs_dense = cursor.is_before(end, span.direction)
             field, method = kernel_field(self.ensemble, (), ((problem, config),)), config.method

@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from ..problem.errors import DataError, OptionError
 from ..problem.field import Field, call_field
-from ..solvers.base import Evaluations, Solver, StepResult
+from ..solvers.base import EvaluationCounts, Solver, StepResult
 from ..solvers.explicit.low_order import RK4, Euler, Midpoint
 from ..solvers.explicit.runge_kutta import ExplicitRungeKutta
 
@@ -69,7 +69,7 @@ class HyperSolver(Solver):
         return None
 
     @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         return self.base.evaluations
 
     @property

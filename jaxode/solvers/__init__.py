@@ -1,1 +1,1 @@
-"""Solvers: how one step is made, and how long it is."""
+"""Solvers: one step of each method, step-size control, and the linear systems of implicit steps."""

@@ -1,4 +1,4 @@
-"""What every solver is to the loop: the step protocol."""
+"""The step protocol: the interface between a solver and the integration loop."""
 
 import abc
 import dataclasses
@@ -12,29 +12,32 @@ from ..problem.state import Packing
 from .step_size import PID, Controller, Tolerance
 
 
-class Evaluations(NamedTuple):
-    """Field evaluations of `init`, of one step, and of dense output inside a step.
+class EvaluationCounts(NamedTuple):
+    """Numbers of field evaluations, Jacobians not counted.
 
-    Of a solver that iterates, `each` leaves out what a step counts itself.
+    - `init`: to initialise the solver state. `step`: of each step, besides those that
+      `StepResult.extra_evaluations` counts. `dense`: of dense output inside a step.
     """
 
-    first: int
-    each: int
-    inside: int
+    init: int
+    step: int
+    dense: int
 
 
 class StepResult(NamedTuple):
-    """What a step returns.
+    """The result of an attempted step.
 
-    - `y1`: the state at its end. `error`: the estimate of its error, or None without one.
-    - `dense`: what `interpolate` reads, or None where it was not asked for.
-    - `solver_state`: what the next step is handed if this one is accepted.
-    - `status`: the `Status` of a step that could not be made, else zero; None where every step
-      can. `factor`: how the next step's size is to this one's, where the solver itself chooses.
-    - `iterations`: field evaluations besides those that every step makes, of solvers that iterate.
-    - `max_next_step`: a bound of the next step's size, or None.
-    - `linear_algebra_counts`: whether it made a Jacobian and how many factorisations, where steps differ in that.
-    - `residuals`: what the backward pass reads of the stages, where that is kept.
+    - `y1`: the state at the end of the step. `error`: the estimate of the local error, or None
+      for a solver without one.
+    - `dense`: the arrays that `interpolate` reads, or None where dense output was not requested.
+    - `solver_state`: the solver state for the next step, used if this one is accepted.
+    - `status`: the `Status` of a step that failed, else zero; None for a solver whose steps cannot
+      fail. `step_factor`: the next step's size over this one's, of solvers that propose it.
+    - `extra_evaluations`: field evaluations that not every step makes, of solvers that iterate.
+    - `max_next_step`: an upper bound of the next step's size, or None.
+    - `linear_algebra_counts`: the numbers of Jacobians and of factorisations, of solvers that reuse
+      them.
+    - `residuals`: the stage values that the backward pass reads, where they are stored.
     """
 
     y1: Array
@@ -42,27 +45,28 @@ class StepResult(NamedTuple):
     dense: tuple[Array, ...] | None
     solver_state: Any
     status: Array | None = None
-    factor: Array | None = None
-    iterations: Array | int = 0
+    step_factor: Array | None = None
+    extra_evaluations: Array | int = 0
     max_next_step: Array | None = None
     linear_algebra_counts: tuple[Array, Array] | None = None
     residuals: tuple[Array, ...] = ()
 
 
 class Solver(eqx.Module):
-    """The step protocol, all that the loop knows of a solver.
+    """Base class of all solvers: the step protocol.
 
-    The state `y` is one array; `t` and `h` are scalars, or vectors over the last axis of `y`, its
-    lanes.
+    The integration loop knows nothing else of a solver. The state `y` is one array; `t` and `h` are
+    scalars, or vectors along the last axis of `y`, which then counts trajectories in SIMD lanes.
+    The solver state is the pytree that a step hands to the next one.
     """
 
     names: ClassVar[tuple[str, ...]] = ()  # in the registry: its own, then those of other libraries
-    stateless: ClassVar[bool] = True  # `init` rebuilds the carry from (t, y) alone
+    stateless: ClassVar[bool] = True  # `init` rebuilds the solver state from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
-    counts_evaluations: ClassVar[bool] = False  # its steps count field evaluations themselves
-    reuses_jacobian: ClassVar[bool] = False  # its Jacobians serve for more than one step
-    partitioned: ClassVar[bool] = False  # moves two halves of the state by turns
-    imex: ClassVar[bool] = False  # takes a field in two parts
+    counts_evaluations: ClassVar[bool] = False  # its steps return `extra_evaluations`
+    reuses_jacobian: ClassVar[bool] = False  # a Jacobian serves several steps
+    partitioned: ClassVar[bool] = False  # updates the two halves of the state alternately
+    imex: ClassVar[bool] = False  # takes a field in two parts, one implicit and one explicit
     reversible: ClassVar[bool] = False  # `step_back` undoes its steps
     can_be_coupled: ClassVar[bool] = False  # `ReversibleRK` makes it reversible
     takes_mass: ClassVar[bool] = False  # steps `M y' = f(t, y)` for a mass matrix `M`
@@ -80,13 +84,13 @@ class Solver(eqx.Module):
 
     @property
     @abc.abstractmethod
-    def evaluations(self) -> Evaluations:
-        """How often the field is called, Jacobians not counted."""
+    def evaluations(self) -> EvaluationCounts:
+        """Numbers of field evaluations."""
 
     @property
     @abc.abstractmethod
     def num_dense(self) -> int:
-        """How many arrays `interpolate` reads."""
+        """Number of arrays that `interpolate` reads."""
 
     @property
     def needs_rate(self) -> bool:
@@ -94,32 +98,32 @@ class Solver(eqx.Module):
         return False
 
     def check(self, packing: Packing) -> None:
-        """Refuse a state that it cannot step. **Raises:** `StateError`."""
+        """Refuse a state that the solver cannot step. **Raises:** `StateError`."""
         return
 
-    def within(self, tolerance: Tolerance | None) -> "Solver":
-        """The solver for this tolerance, None for fixed steps, if it has a field for one."""
-        asks = any(field.name == "tolerance" for field in dataclasses.fields(self))
-        return dataclasses.replace(self, tolerance=tolerance) if asks else self
+    def with_tolerance(self, tolerance: Tolerance | None) -> "Solver":
+        """The solver with this tolerance (None: fixed steps), if it has a field `tolerance`."""
+        has_field = any(field.name == "tolerance" for field in dataclasses.fields(self))
+        return dataclasses.replace(self, tolerance=tolerance) if has_field else self
 
     def why_no_kernel(self) -> str | None:
-        """Why kernels cannot take its steps, or None if they can."""
+        """The reason why a Pallas kernel cannot take its steps, or None if it can."""
         return None
 
-    def forwards(self) -> "Solver":
-        """The solver for steps that are differentiated forwards, or not at all."""
+    def for_forward_mode(self) -> "Solver":
+        """The solver without reverse-mode rules: for forward mode, or no derivative at all."""
         return self
 
-    def controller(self) -> Controller:
-        """The controller that suits its error estimate."""
+    def default_controller(self) -> Controller:
+        """The step-size controller that suits its error estimate."""
         return PID()
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
-        """What the first step is handed."""
+        """The solver state for the first step."""
         return ()
 
     def slope(self, solver_state: Any) -> Array | None:
-        """The field at the start of a step, if its carry knows it."""
+        """The slope `f(t, y)` at the start of a step, if the solver state holds it."""
         return None
 
     @abc.abstractmethod
@@ -132,18 +136,18 @@ class Solver(eqx.Module):
         solver_state: Any,
         needs_dense: Array | bool | None,
     ) -> StepResult:
-        """One step from `(t, y)` over `h`, which is negative backwards in time.
+        """Attempt one step from `(t, y)` of size `h`, which is negative backwards in time.
 
-        `needs_dense` asks for dense output: `None` for none, else whether a time inside the step will
-        be looked at (only then the extra stages are computed).
+        `needs_dense`: None if dense output is not requested; else a boolean, true if the solution
+        will be read inside the step. Only then extra stages for dense output are computed.
         """
 
     def step_back(
         self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
-        """The `(y, carry)` from which `step(field, t, y, h, carry)` made `y1` and `solver_state1`.
+        """The `(y, solver_state)` from which the step of size `h` led to `(y1, solver_state1)`.
 
-        To rounding, by algebra alone: no equation is solved. Of `reversible` solvers.
+        Exact up to rounding, by algebra alone: no equation is solved. For `reversible` solvers.
         """
         raise NotImplementedError(f"{type(self).__name__} is not reversible")
 
@@ -157,9 +161,24 @@ class Solver(eqx.Module):
         needs_dense: Array | bool | None,
         y1: Array,
     ) -> StepResult:
-        """The step that `step_back` has undone; a solver may do without what the end `y1` tells."""
+        """Repeat the step that `step_back` undid; its end `y1` is known and may be ignored."""
         return self.step(field, t, y, h, solver_state, needs_dense)
 
     @abc.abstractmethod
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        """The state at the fraction `theta` of a step that began at `y`; shape of `y`."""
+        """The state at the fraction `theta` of the step that began at `y`; shape of `y`."""
+
+
+class TableauSolver(Solver):
+    """Base class of the solvers that a table of coefficients, `tableau`, tells apart."""
+
+    tableau: ClassVar[Any]
+
+    @property
+    def order(self) -> int:
+        return self.tableau.order
+
+    @property
+    def error_exponent(self) -> int | None:
+        embedded = self.tableau.embedded_order
+        return None if embedded is None else min(self.tableau.order, embedded) + 1

@@ -1,8 +1,9 @@
-"""How large the next step is: error norms, controllers, and the first step."""
+"""Step-size control: error norms, step-size controllers, and the initial step size."""
 
+import abc
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,7 +18,7 @@ Norm = Callable[[Array], Array]
 
 
 def mean_square(x: Array, axes: tuple[int, ...] | None = None) -> Array:
-    """The mean of `|x|^2` over `axes` or all of them, real."""
+    """The mean of `|x|^2` over `norm_axes` or all of them, real."""
     return jnp.mean(jnp.real(x * jnp.conj(x)) if jnp.iscomplexobj(x) else x * x, axes)
 
 
@@ -35,9 +36,9 @@ NORMS: dict[str, Norm] = {"rms": rms_norm, "max": max_norm}
 
 
 class Tolerance(eqx.Module):
-    """What an error is measured against: `atol + rtol * |y|`, component by component.
+    """The error tolerance `atol + rtol * |y|`, component by component, and the norm of errors.
 
-    `lanes`: the last axis of what is measured counts lanes, each with a norm of its own.
+    `lanes`: whether the last axis of errors and states counts lanes; each lane has its own norm.
     """
 
     rtol: Array
@@ -45,39 +46,73 @@ class Tolerance(eqx.Module):
     norm: Norm = eqx.field(static=True)
     lanes: bool = eqx.field(static=True, default=False)
 
-    def ratio(self, error: Array, y: Array) -> Array:
-        """The norm of `error` in units of the tolerance at `y`."""
+    def scaled_norm(self, error: Array, y: Array) -> Array:
+        """The norm of `error` over the tolerance at `y`."""
         return self.norm(error / (self.atol + self.rtol * jnp.abs(y)))
 
-    def square(self, error: Array, y: Array, y1: Array) -> Array:
-        """The square of that norm for a step from `y` to `y1`; the step is good at one and below.
+    def scaled_norm_squared(self, error: Array, y: Array, y1: Array) -> Array:
+        """The squared norm of the scaled error of a step from `y` to `y1`, accepted if at most 1.
 
-        Squared, and by a reciprocal that does not wait for the last slope, because the loop waits
-        for nothing so long as for this number.
+        It is the critical path of the integration loop: so it takes no root, and divides by the
+        tolerance before the last slope is known.
         """
         size = jnp.maximum(jnp.abs(y), jnp.abs(y1))
         scale = jnp.maximum(self.atol + self.rtol * size, jnp.finfo(size.dtype).tiny)
         scaled = error * (1 / scale)
         if self.norm is rms_norm:
-            return mean_square(scaled, self.axes(scaled))
+            return mean_square(scaled, self.norm_axes(scaled))
         norm = jax.vmap(self.norm, in_axes=-1) if self.lanes else self.norm
         return norm(scaled) ** 2
 
-    def axes(self, x: Array) -> tuple[int, ...]:
-        """The axes of `x` that a norm goes over."""
+    def norm_axes(self, x: Array) -> tuple[int, ...]:
+        """The axes of `x` over which a norm is taken."""
         return tuple(range(x.ndim - self.lanes))
 
 
+class AttemptedStep(NamedTuple):
+    """An attempted step as a controller sees it.
+
+    - `h`: its size, positive. `index`: the number of steps accepted before it.
+    - `error_squared`: the squared norm of its scaled error; not finite if the step failed.
+    - `error_exponent`: the power of `h` with which the error estimate falls.
+    - `proposed_factor`: the solver's own proposal of the next step's size over this one's, or None.
+    """
+
+    h: Array
+    index: Array
+    error_squared: Array
+    error_exponent: int
+    proposed_factor: Array | None = None
+
+
 class Decision(NamedTuple):
-    """What a controller says of an attempted step, and the size `h > 0` of the next."""
+    """Acceptance of an attempted step, the next step's size `h > 0`, the controller's state."""
 
     accept: Array
     h: Array
-    memory: Any
+    controller_state: Any
 
 
-class PID(eqx.Module):
-    r"""Adaptive steps by a PID controller on the logarithm of the error.
+class Controller(eqx.Module):
+    """Base class of step-size controllers: they accept or reject steps and choose their sizes."""
+
+    adaptive: ClassVar[bool]  # whether step sizes follow the error estimate
+
+    @abc.abstractmethod
+    def init(self, h: Array) -> tuple[Array, Any]:
+        """The size of the first step, for which `h > 0` is a guess, and the controller's state."""
+
+    @abc.abstractmethod
+    def decide(self, attempt: AttemptedStep, controller_state: Any) -> Decision:
+        """Accept or reject an attempted step, and choose the size of the next one."""
+
+    def below_minimum(self, h: Array) -> Array | bool:
+        """Whether the step size `h` is too small to go on; never for prescribed steps."""
+        return False
+
+
+class PID(Controller):
+    r"""The PID controller of adaptive step sizes, acting on the logarithm of the error.
 
     With $\epsilon_n$ the inverse of the scaled error norm and $k$ the power of $h$ in the error
     estimate,
@@ -86,13 +121,14 @@ class PID(eqx.Module):
     $\beta_3 = d/k$.
 
     - `pcoeff`, `icoeff`, `dcoeff`: $p$, $i$, $d$. (0, 1, 0) is the elementary controller.
-    - `safety`: aimed-at share of the largest good step. `factor_min`, `factor_max`: the most a
-      step shrinks and grows.
-    - `dtmin`: smaller steps end the solve with `Status.STEP_UNDERFLOW`. `dtmax`: largest step.
-    - `norm`: "rms", "max" or a function from an array to a scalar.
-    - `factor_max_first`: the most the first accepted step grows, where that differs: its size was a
-      guess. `dead_band`: factors in it leave the step as it is, which spares an implicit solver a
-      factorisation.
+    - `safety`: the safety factor. `factor_min`, `factor_max`: bounds of the next step's size over
+      this one's.
+    - `dtmin`: smaller steps end the solve with `Status.STEP_UNDERFLOW`. `dtmax`: the largest step.
+      Both are positive times, or None.
+    - `norm`: "rms", "max" or a function from an array to a real scalar.
+    - `factor_max_first`: `factor_max` of the first accepted step, whose size was a guess; None for
+      no other. `dead_band`: an interval of factors for which the step size stays as it is, which
+      saves an implicit solver a factorisation; None for none.
 
     **Raises:** `OptionError` for a factor on the wrong side of one, or an unknown norm.
 
@@ -111,7 +147,7 @@ class PID(eqx.Module):
     norm: str | Norm = eqx.field(static=True, default="rms")
     factor_max_first: float | None = eqx.field(static=True, default=None)
     dead_band: tuple[float, float] | None = eqx.field(static=True, default=None)
-    adaptive = True
+    adaptive: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         if not 0 < self.factor_min < 1 < self.factor_max or not 0 < self.safety <= 1:
@@ -129,45 +165,47 @@ class PID(eqx.Module):
         """The norm as a function."""
         return self.norm if callable(self.norm) else NORMS[self.norm]
 
-    def start(self, h: Array) -> tuple[Array, Any]:
-        """The first step, bounded, and the memory: the last two log errors, where they are used."""
+    def init(self, h: Array) -> tuple[Array, Any]:
+        """The first step within its bounds; the state: the last two log errors, if used."""
         zero = jnp.zeros(h.shape, jnp.float32)
         return self._bound(h), (zero, zero) if self.pcoeff or self.dcoeff else ()
 
-    def judge(
-        self,
-        h: Array,
-        square: Array,
-        error_order: int,
-        memory: Any,
-        index: Array,
-        factor: Array | None = None,
-    ) -> Decision:
-        """Accept or reject step `index` of size `h > 0`, and propose the next size.
+    def decide(self, attempt: AttemptedStep, controller_state: Any) -> Decision:
+        """Accept if the scaled error is at most 1; a rejected step is repeated with a smaller one.
 
-        `factor`: what the solver proposes of itself, for a step that is accepted.
+        The solver's own proposal replaces the factor of an accepted step.
         """
-        now = 0.5 * _log2(square)
-        accept = square <= 1.0
+        log_error = 0.5 * _log2(attempt.error_squared)
+        accept = attempt.error_squared <= 1.0
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
-        exponent = (p + i + d) * now
+        exponent = (p + i + d) * log_error
         if p or d:
-            last, before = memory
-            exponent = exponent - (p + 2 * d) * last + d * before
+            last, before_last = controller_state
+            exponent = exponent - (p + 2 * d) * last + d * before_last
             exponent = jnp.clip(exponent, -100.0, 100.0)
-            memory = (jnp.where(accept, now, last), jnp.where(accept, last, before))
-        own = self.safety * _exp2(exponent / -error_order)
-        factor = own if factor is None else jnp.where(accept, factor.astype(own.dtype), own)
-        most = self.factor_max
-        if self.factor_max_first is not None:
-            most = jnp.where(index == 0, self.factor_max_first, most)
-        factor = jnp.clip(factor, self.factor_min, jnp.where(accept, most, self.safety))
-        if self.dead_band is not None:
-            low, high = self.dead_band
-            factor = jnp.where(accept & (factor >= low) & (factor <= high), 1.0, factor)
-        return Decision(accept, self._bound(h * factor.astype(h.dtype)), memory)
+            controller_state = (
+                jnp.where(accept, log_error, last),
+                jnp.where(accept, last, before_last),
+            )
+        factor = self.safety * _exp2(exponent / -attempt.error_exponent)
+        if attempt.proposed_factor is not None:
+            factor = jnp.where(accept, attempt.proposed_factor.astype(factor.dtype), factor)
+        factor = self._limited(factor, accept, attempt.index)
+        h = self._bound(attempt.h * factor.astype(attempt.h.dtype))
+        return Decision(accept, h, controller_state)
 
-    def too_small(self, h: Array) -> Array | bool:
+    def _limited(self, factor: Array, accept: Array, index: Array) -> Array:
+        """The factor within its bounds, and 1 in the dead band."""
+        largest = self.factor_max
+        if self.factor_max_first is not None:
+            largest = jnp.where(index == 0, self.factor_max_first, largest)
+        factor = jnp.clip(factor, self.factor_min, jnp.where(accept, largest, self.safety))
+        if self.dead_band is None:
+            return factor
+        low, high = self.dead_band
+        return jnp.where(accept & (factor >= low) & (factor <= high), 1.0, factor)
+
+    def below_minimum(self, h: Array) -> Array | bool:
         """Whether `h` is below `dtmin`."""
         return False if self.dtmin is None else h <= jnp.asarray(self.dtmin, h.dtype)
 
@@ -178,117 +216,108 @@ class PID(eqx.Module):
 
 
 def _check_bounds(dtmin: Any, dtmax: Any) -> None:
-    given = [x for x in (dtmin, dtmax) if x is not None]
-    if any(isinstance(x, Tracer) for x in given):
+    bounds = [x for x in (dtmin, dtmax) if x is not None]
+    if any(isinstance(x, Tracer) for x in bounds):
         return
-    if any(not float(x) > 0 for x in given) or (len(given) == 2 and not dtmin < dtmax):
+    if any(not float(x) > 0 for x in bounds) or (len(bounds) == 2 and not dtmin < dtmax):
         raise OptionError(f"a controller needs 0 < dtmin < dtmax, got dtmin={dtmin}, dtmax={dtmax}")
 
 
-def I(**knobs: Any) -> PID:  # noqa: E743, N802
-    """The elementary (integral) controller; takes the knobs of `PID`."""
-    return PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0, **knobs)
+def I(**options: Any) -> PID:  # noqa: E743, N802
+    """The elementary (integral) controller; takes the other options of `PID`."""
+    return PID(pcoeff=0.0, icoeff=1.0, dcoeff=0.0, **options)
 
 
-def PI(**knobs: Any) -> PID:  # noqa: N802
-    """A proportional-integral controller, 0.4 and 0.3; takes the knobs of `PID`."""
-    return PID(pcoeff=0.4, icoeff=0.3, dcoeff=0.0, **knobs)
+def PI(**options: Any) -> PID:  # noqa: N802
+    """The proportional-integral controller with coefficients 0.4 and 0.3.
+
+    It takes the other options of `PID`.
+    """
+    return PID(pcoeff=0.4, icoeff=0.3, dcoeff=0.0, **options)
 
 
 def _log2(x: Array) -> Array:
-    """log2 of `x >= 0` to 0.09, in float32; finite for zero, infinity and NaN, these as large.
+    """log2 of `x >= 0` within 0.09, in float32; finite for zero, and large for infinity and NaN.
 
-    The bits of a float, read as an integer, are about its logarithm. The loop waits for this
-    number, a root of it to one percent is plenty, and the real logarithm takes five times as long.
+    The bits of a float, read as an integer, are about its logarithm. One percent is enough for a
+    step size, and the exact logarithm, on the loop's critical path, takes five times as long.
     Source: N. Schraudolph, A fast, compact approximation of the exponential function, Neural
     Computation 11 (1999).
     """
-    # A NaN may have either sign.
+    # The sign is dropped, as a NaN may have either.
     bits = lax.bitcast_convert_type(jnp.abs(x.astype(jnp.float32)), jnp.int32)
     return bits.astype(jnp.float32) * 2.0**-23 - 127.0
 
 
 def _exp2(x: Array) -> Array:
-    """2^x to 0.3 percent for float32 `x` between -126 and 127: exact in the whole part."""
-    whole = jnp.floor(x)
-    power = lax.bitcast_convert_type((whole.astype(jnp.int32) + 127) << 23, jnp.float32)
-    part = x - whole
-    return power * (1.0 + part * (0.6565 + 0.3435 * part))
+    """2^x within 0.3 percent, for float32 `x` between -126 and 127."""
+    integer = jnp.floor(x)
+    power = lax.bitcast_convert_type((integer.astype(jnp.int32) + 127) << 23, jnp.float32)
+    fraction = x - integer
+    return power * (1.0 + fraction * (0.6565 + 0.3435 * fraction))
 
 
-class Fixed(eqx.Module):
-    """Steps of size `dt > 0`, the last one cut to end on the last time."""
+class Prescribed(Controller):
+    """Base class of controllers whose step sizes are known beforehand.
+
+    Every step to a finite state is accepted, whatever its error.
+    """
+
+    adaptive: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def size_after(self, index: Array | int, like: Array) -> Array:
+        """The size, positive, of the step after step `index`; dtype and shape of `like`."""
+
+    @abc.abstractmethod
+    def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
+        """The time at which step `index` of a solve from `t0` begins, and its signed size."""
+
+    def init(self, h: Array) -> tuple[Array, Any]:
+        """The size of the first step, and an empty state."""
+        return self.size_after(-1, h), ()
+
+    def decide(self, attempt: AttemptedStep, controller_state: Any) -> Decision:
+        """Accept a step to a finite state; the next size is that of the step after it."""
+        accept = jnp.isfinite(attempt.error_squared)
+        return Decision(accept, self.size_after(attempt.index, attempt.h), controller_state)
+
+
+class Fixed(Prescribed):
+    """Steps of one size; the last one is shortened to end on the last time.
+
+    `dt`: that size, a positive time, shape `()`.
+    """
 
     dt: ArrayLike
-    adaptive = False
 
-    def start(self, h: Array) -> tuple[Array, Any]:
-        """The step and no memory."""
-        return jnp.full_like(h, self.dt), ()
-
-    def judge(
-        self,
-        h: Array,
-        square: Array,
-        error_order: int,
-        memory: Any,
-        index: Array,
-        factor: Array | None = None,
-    ) -> Decision:
-        """Every step to a finite state is good."""
-        return Decision(jnp.isfinite(square), jnp.full_like(h, self.dt), memory)
-
-    def too_small(self, h: Array) -> Array | bool:
-        """Never: the user chose the step."""
-        return False
+    def size_after(self, index: Array | int, like: Array) -> Array:
+        return jnp.full_like(like, self.dt)
 
     def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
-        """When step `index` of a solve from `t0` begins, and its signed size."""
         h = direction * jnp.asarray(self.dt, t0.dtype)
         return t0 + index.astype(t0.dtype) * h, h
 
 
-class Grid(eqx.Module):
+class Grid(Prescribed):
     """Steps from each of `times` to the next, in the direction of the solve.
 
-    `times` is one-dimensional and monotone, begins at the first time of the solve and ends at its
+    `times`: one-dimensional and monotone; they begin at the first time of the solve and end at its
     last.
     """
 
     times: ArrayLike
-    adaptive = False
 
-    def start(self, h: Array) -> tuple[Array, Any]:
-        """The first gap of the grid."""
-        return self._gap(h, jnp.zeros((), jnp.int32)), ()
-
-    def judge(
-        self,
-        h: Array,
-        square: Array,
-        error_order: int,
-        memory: Any,
-        index: Array,
-        factor: Array | None = None,
-    ) -> Decision:
-        """Every step to a finite state is good; the next is the gap after step `index`."""
-        return Decision(jnp.isfinite(square), self._gap(h, index + 1), memory)
-
-    def too_small(self, h: Array) -> Array | bool:
-        """Never: the user chose the steps."""
-        return False
+    def size_after(self, index: Array | int, like: Array) -> Array:
+        return self._gap(index + 1, like)
 
     def step(self, index: Array, t0: Array, direction: Array) -> tuple[Array, Array]:
-        """When step `index` begins, and its signed size."""
-        return jnp.asarray(self.times, t0.dtype)[index], direction * self._gap(t0, index)
+        return jnp.asarray(self.times, t0.dtype)[index], direction * self._gap(index, t0)
 
-    def _gap(self, h: Array, index: Array) -> Array:
-        times = jnp.asarray(self.times, h.dtype)
-        gaps = jnp.abs(jnp.diff(times))
+    def _gap(self, index: Array | int, like: Array) -> Array:
+        """The length of interval `index` of the grid; of the last one beyond its end."""
+        gaps = jnp.abs(jnp.diff(jnp.asarray(self.times, like.dtype)))
         return gaps[jnp.minimum(index, gaps.shape[0] - 1)]
-
-
-Controller = PID | Fixed | Grid
 
 
 def first_step(
@@ -300,19 +329,22 @@ def first_step(
     order: int,
     tolerance: Tolerance,
 ) -> Array:
-    """A first step size `h > 0`, no longer than the signed `span`; one field evaluation.
+    """The initial step size `h > 0`, at most `|span|`; it costs one field evaluation.
+
+    `slope` is the field at `(t, y)`, `span` the signed length of the solve, `order` that of the
+    error estimate.
 
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.4.
     """
     real = jnp.finfo(y.dtype).dtype
-    size, speed = tolerance.ratio(y, y), tolerance.ratio(slope, y)
+    size, speed = tolerance.scaled_norm(y, y), tolerance.scaled_norm(slope, y)
     smooth = (size > 1e-5) & (speed > 1e-5)
     h0 = jnp.where(smooth, 0.01 * size / jnp.where(smooth, speed, 1.0), 1e-6)
     h0 = jnp.minimum(h0, jnp.abs(span).astype(real))
     direction = jnp.sign(span)
     ahead = field(t + (direction * h0).astype(t.dtype), y + (direction * h0).astype(real) * slope)
-    bend = tolerance.ratio(ahead - slope, y) / h0
-    steepest = jnp.maximum(speed, bend)
+    curvature = tolerance.scaled_norm(ahead - slope, y) / h0
+    steepest = jnp.maximum(speed, curvature)
     flat = steepest <= 1e-15
     h1 = jnp.where(
         flat,
@@ -320,5 +352,5 @@ def first_step(
         (0.01 / jnp.where(flat, 1.0, steepest)) ** (1.0 / order),
     )
     h = jnp.minimum(100 * h0, h1).astype(t.dtype)
-    # A slope that is not finite at the start is the first step's to report.
+    # The first step reports a slope that is not finite.
     return jnp.minimum(jnp.where(jnp.isfinite(h), h, jnp.abs(span)), jnp.abs(span))

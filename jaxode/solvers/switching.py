@@ -1,4 +1,4 @@
-"""Switching: an explicit solver while the problem is not stiff, a Rosenbrock solver while it is."""
+"""Automatic switching between an explicit and a Rosenbrock solver by stiffness detection."""
 
 from functools import partial
 from typing import ClassVar, NamedTuple
@@ -10,21 +10,21 @@ from jax import Array, lax
 
 from ..problem.field import Field
 from ..problem.state import Packing
-from .base import Evaluations, Solver, StepResult
+from .base import EvaluationCounts, Solver, StepResult
 from .explicit.runge_kutta import ExplicitRungeKutta
-from .explicit.stage_sums import combined
+from .explicit.stage_sums import stage_sum
 from .explicit.tsit5 import Tsit5
 from .implicit.rodas5p import Rodas5P
 from .implicit.rosenbrock import Rosenbrock
 from .step_size import PID, Controller, Tolerance, mean_square
 
-# Share of the explicit solver's stability region beyond which a step is one for the other solver,
-# and the number of steps in a row, of the explicit and of the implicit one, that settle it.
-_SHARE, _VOTES_STIFF, _VOTES_BACK = 0.9, 10.0, 3.0
+# Share of the explicit solver's stability interval above which a step counts as stiff, and the
+# number of consecutive steps of the explicit and of the implicit solver after which they switch.
+_STABILITY_SHARE, _VOTES_TO_IMPLICIT, _VOTES_TO_EXPLICIT = 0.9, 10.0, 3.0
 
 
 class SwitchingState(NamedTuple):
-    """The slope at the start of a step, which solver takes it, and the votes for the other."""
+    """The solver state: slope at the start, 1 if the implicit solver steps, votes for the other."""
 
     slope: Array
     stiff: Array
@@ -32,12 +32,12 @@ class SwitchingState(NamedTuple):
 
 
 class Switching(Solver):
-    """`explicit` until its steps are bound by stability, then `implicit`, and back.
+    """Base class of solvers that step by `explicit` until stability limits it, then by `stiff`.
 
-    `reach` is the length of the explicit solver's stability region on the negative real axis.
-    Stiffness is seen in the last two stages of the explicit step, which lie at one time, and in the
-    norm of the Jacobian in the implicit step. The stages are compared in units of the tolerance:
-    a stiff component may be a millionth as large as the others.
+    `stability_interval` is the length of the explicit solver's stability region on the negative
+    real axis. Stiffness is detected from the last two stages of the explicit step, which are at one
+    time, and from the norm of the Jacobian of the implicit step. The stages are compared in units
+    of the tolerance, as a stiff component may be a millionth of the size of the others.
 
     Source: Hairer, Wanner, Solving Ordinary Differential Equations II (1996), IV.2; the constants:
     Rackauckas, Nie, DifferentialEquations.jl, J. Open Research Software 5 (2017).
@@ -45,12 +45,12 @@ class Switching(Solver):
 
     explicit: ClassVar[ExplicitRungeKutta]
     stiff: ClassVar[Rosenbrock]
-    reach: ClassVar[float]
+    stability_interval: ClassVar[float]
     implicit: ClassVar[bool] = True
     counts_evaluations: ClassVar[bool] = True
     stateless: ClassVar[bool] = False
 
-    # That of the solve; steps of a fixed size have none.
+    # The tolerance of the solve; None for fixed steps.
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     @property
@@ -62,14 +62,14 @@ class Switching(Solver):
         return self.explicit.error_exponent
 
     @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(self.explicit.evaluations.first, 0, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(self.explicit.evaluations.init, 0, 0)
 
     @property
     def num_dense(self) -> int:
         return self.stiff.num_dense
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
 
     def check(self, packing: Packing) -> None:
@@ -91,23 +91,24 @@ class Switching(Solver):
         solver_state: SwitchingState,
         needs_dense: Array | bool | None,
     ) -> StepResult:
-        def by_explicit() -> tuple[StepResult, Array]:
+        def explicit_step() -> tuple[StepResult, Array]:
             return self._explicit(field, t, y, h, solver_state, needs_dense)
 
-        def by_implicit() -> tuple[StepResult, Array]:
+        def implicit_step() -> tuple[StepResult, Array]:
             return self._implicit(field, t, y, h, needs_dense)
 
         stiff = solver_state.stiff > 0.5
         if t.ndim == 0:
-            stepped, votes_for = lax.cond(stiff, by_implicit, by_explicit)
+            stepped, vote = lax.cond(stiff, implicit_step, explicit_step)
         else:
-            shapes = jax.eval_shape(by_explicit)
-            blank = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            one = lax.cond(jnp.any(~stiff), by_explicit, lambda: blank)
-            other = lax.cond(jnp.any(stiff), by_implicit, lambda: blank)
-            stepped, votes_for = jax.tree.map(lambda a, b: jnp.where(stiff, a, b), other, one)
-        votes = jnp.where(votes_for, solver_state.votes + 1, 0)
-        switch = votes >= jnp.where(stiff, _VOTES_BACK, _VOTES_STIFF)
+            shapes = jax.eval_shape(explicit_step)
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            explicit = lax.cond(jnp.any(~stiff), explicit_step, lambda: zeros)
+            implicit = lax.cond(jnp.any(stiff), implicit_step, lambda: zeros)
+            chosen = jax.tree.map(lambda a, b: jnp.where(stiff, a, b), implicit, explicit)
+            stepped, vote = chosen
+        votes = jnp.where(vote, solver_state.votes + 1, 0)
+        switch = votes >= jnp.where(stiff, _VOTES_TO_EXPLICIT, _VOTES_TO_IMPLICIT)
         votes = jnp.where(switch, 0, votes)
         after = SwitchingState(
             stepped.solver_state,
@@ -115,10 +116,10 @@ class Switching(Solver):
             votes,
         )
         # Besides its stages an implicit step evaluates the slope at its end.
-        each = self.explicit.evaluations.each, self.stiff.evaluations.each + 1
+        evaluations = self.explicit.evaluations.step, self.stiff.evaluations.step + 1
         return stepped._replace(
             solver_state=lax.stop_gradient(after)._replace(slope=stepped.solver_state),
-            iterations=jnp.where(stiff, each[1], each[0]).astype(jnp.int32),
+            extra_evaluations=jnp.where(stiff, evaluations[1], evaluations[0]).astype(jnp.int32),
         )
 
     def _explicit(
@@ -132,30 +133,30 @@ class Switching(Solver):
     ) -> tuple[StepResult, Array]:
         """An explicit step, and whether it is a vote for the implicit solver."""
         step = self.explicit.step_and_stages
-        stepped, slopes, points = step(field, t, y, h, solver_state.slope, None)
+        stepped, slopes, states = step(field, t, y, h, solver_state.slope, None)
         if self.tolerance is None:
-            size = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
+            square = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
         else:
-            size = partial(self.tolerance.square, y=y, y1=stepped.y1)
-        rise, run = (size(x[-1] - x[-2]) for x in (slopes, points))
-        reach = jnp.abs(h).astype(run.dtype) * jnp.sqrt(rise / jnp.where(run > 0, run, 1))
-        dense = None if needs_dense is None else self._powers(slopes, h.astype(run.dtype))
-        trouble = jnp.zeros(t.shape, jnp.int32)
-        vote = (run > 0) & (reach > _SHARE * self.reach)
-        return stepped._replace(dense=dense, status=trouble), vote
+            square = partial(self.tolerance.scaled_norm_squared, y=y, y1=stepped.y1)
+        df, dy = (square(x[-1] - x[-2]) for x in (slopes, states))
+        h_times_radius = jnp.abs(h).astype(dy.dtype) * jnp.sqrt(df / jnp.where(dy > 0, dy, 1))
+        dense = None if needs_dense is None else self._dense(slopes, h.astype(dy.dtype))
+        status = jnp.zeros(t.shape, jnp.int32)
+        vote = (dy > 0) & (h_times_radius > _STABILITY_SHARE * self.stability_interval)
+        return stepped._replace(dense=dense, status=status), vote
 
-    def _powers(self, slopes: list[Array], scale: Array) -> tuple[Array, ...]:
-        """The explicit solver's dense output by powers of theta, as the implicit one has it."""
+    def _dense(self, slopes: list[Array], scale: Array) -> tuple[Array, ...]:
+        """The explicit solver's dense output in the implicit solver's form, by powers of theta."""
         rows = zip(*self.explicit.tableau.dense, strict=True)
-        return tuple(scale * combined(row, slopes) for row in rows)
+        return tuple(scale * stage_sum(row, slopes) for row in rows)
 
     def _implicit(
         self, field: Field, t: Array, y: Array, h: Array, needs_dense: Array | bool | None
     ) -> tuple[StepResult, Array]:
         """An implicit step, and whether it is a vote for the explicit solver."""
         stepped, jacobian = self.stiff.step_and_jacobian(field, t, y, h, needs_dense)
-        largest = jnp.max(jnp.sum(jnp.abs(jacobian), axis=0), axis=0)
-        vote = jnp.abs(h).astype(largest.dtype) * largest < _SHARE * self.reach
+        norm = jnp.max(jnp.sum(jnp.abs(jacobian), axis=0), axis=0)
+        vote = jnp.abs(h).astype(norm.dtype) * norm < _STABILITY_SHARE * self.stability_interval
         return stepped._replace(solver_state=field(t + h, stepped.y1)), vote
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
@@ -163,12 +164,12 @@ class Switching(Solver):
 
 
 class Auto(Switching):
-    """Tsit5 until its steps are bound by stability, then Rodas5P, and back. Dense output: quartic.
+    """Tsit5 until stability limits its steps, then Rodas5P, and back. Dense output: quartic.
 
-    For a problem of which it is not known whether it is stiff.
+    For a problem that may or may not be stiff.
     """
 
     names: ClassVar[tuple[str, ...]] = ("auto",)
     explicit: ClassVar[ExplicitRungeKutta] = Tsit5()
     stiff: ClassVar[Rosenbrock] = Rodas5P()
-    reach: ClassVar[float] = 3.5068
+    stability_interval: ClassVar[float] = 3.5068

@@ -80,7 +80,7 @@ def test_every_solver_equals_its_single_solves(name):
     assert_same(in_tile(False, batch, Y0, ts, rates)(Y0, ts, rates), expected, **loose)
     ts, expected = ts[..., ::3], (expected[0][:, ::3], *expected[1:])
     *got, stats = in_tile(True, batch, Y0, ts, rates)(Y0, ts, rates)
-    if solver.evaluations.inside:  # the steps that are read inside have more
+    if solver.evaluations.dense:  # the steps that are read inside have more
         stats = dataclasses.replace(stats, num_evaluations=expected[-1].num_evaluations)
     assert_same((*got, stats), expected, **loose)
 

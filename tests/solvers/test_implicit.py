@@ -71,7 +71,7 @@ def bent(t, y, args):
 @pytest.mark.parametrize("h", [0.1, -0.05])
 def test_a_step_has_the_exact_derivative(name, h):
     """Of its end, dense output and carry, by state, parameters, time and size."""
-    solver: Any = SOLVERS[name]().within(None)
+    solver: Any = SOLVERS[name]().with_tolerance(None)
 
     def loss(p):
         field = lambda t, y: bent(t, y, p["args"])  # noqa: E731

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxode.solvers.implicit.esdirk import Esdirk
-from jaxode.solvers.implicit.kencarp4 import KENCARP4
-from jaxode.solvers.implicit.trapezoid import TRAPEZOID
+from jaxode.solvers.implicit.kencarp4 import KENCARP4_TABLEAU
+from jaxode.solvers.implicit.trapezoid import TRAPEZOID_TABLEAU
 from jaxode.solvers.registry import SOLVERS
 from tests.solvers.test_tableaus import density, nodes, stage_weights, trees
 
@@ -82,7 +82,7 @@ def test_guesses_extrapolate_a_parabola_as_soon_as_they_can(name):
 
 def test_both_parts_of_kencarp4_meet_their_conditions_together():
     """Up to order four, also where the stages of one part stand under the other."""
-    table = KENCARP4
+    table = KENCARP4_TABLEAU
     A, b = square(table.implicit.a), np.array(table.implicit.b)
     E = square([(0.0,), *((*row, 0.0) for row in table.explicit)])
     one = np.ones(len(b))
@@ -100,7 +100,7 @@ def test_both_parts_of_kencarp4_meet_their_conditions_together():
     ("change", "message"),
     [
         ({"a": ((0.0,), (0.5,))}, r"row i of `a`"),
-        ({"c": (0.0, 0.5, 1.0)}, "as many stages"),
+        ({"c": (0.0, 0.5, 1.0)}, "one row per stage"),
         ({"gamma": 0.25}, "zero, then gamma"),
         ({"c": (0.0, 0.5)}, "sums to 1.0, not to its c of 0.5"),
         ({"b": (0.25, 0.75)}, "the end of the step"),
@@ -108,9 +108,9 @@ def test_both_parts_of_kencarp4_meet_their_conditions_together():
 )
 def test_a_malformed_tableau_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        dataclasses.replace(TRAPEZOID, **change)
+        dataclasses.replace(TRAPEZOID_TABLEAU, **change)
     with pytest.raises(ValueError, match="row i of `explicit`"):
-        dataclasses.replace(KENCARP4, explicit=((0.5,),))
+        dataclasses.replace(KENCARP4_TABLEAU, explicit=((0.5,),))
     with pytest.raises(ValueError, match="explicit row sums"):
-        rows = ((0.25,), *KENCARP4.explicit[1:])
-        dataclasses.replace(KENCARP4, explicit=rows)
+        rows = ((0.25,), *KENCARP4_TABLEAU.explicit[1:])
+        dataclasses.replace(KENCARP4_TABLEAU, explicit=rows)

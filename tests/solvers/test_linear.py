@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse
 
 import jaxode as jo
-from jaxode.solvers.linear import inverse_of, solver_of
-from jaxode.solvers.linear.sparse import colours_of
+from jaxode.solvers.linear import gauss_jordan_inverse, solver_of
+from jaxode.solvers.linear.sparse import greedy_colouring
 from tests.support.differences import central
 
 rng = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def test_dense_systems(n, lanes):
 def test_pivots_are_sought(n):
     """Zeros on the whole diagonal, and pivots that shrink by 1e-8 from row to row."""
     a = np.roll(np.eye(n), 1, axis=0) * 10.0 ** (-8 * np.arange(n) / n)
-    np.testing.assert_allclose(inverse_of(jnp.asarray(a)), np.linalg.inv(a), rtol=1e-14)
+    np.testing.assert_allclose(gauss_jordan_inverse(jnp.asarray(a)), np.linalg.inv(a), rtol=1e-14)
 
 
 @pytest.mark.parametrize("n", [3, 6, 40])
@@ -63,7 +63,7 @@ def test_banded_systems_and_their_derivatives(n, lower, upper, lanes):
     full = 20 * mass.reshape((n, n) + (1,) * len(lanes)) - a
 
     def solve(a, b):
-        return solver.system(solver.bands_of(a), jnp.asarray(shift), jnp.asarray(mass))(b)
+        return solver.system(solver.extract_bands(a), jnp.asarray(shift), jnp.asarray(mass))(b)
 
     found, pull = jax.vjp(solve, jnp.asarray(a), jnp.asarray(b))
     np.testing.assert_allclose(found, solved(full, b), rtol=1e-10, atol=1e-13)
@@ -78,7 +78,7 @@ def test_banded_systems_and_their_derivatives(n, lower, upper, lanes):
 def test_columns_of_one_colour_share_no_row():
     pattern = rng.uniform(size=(40, 40)) < 0.1
     rows, columns = np.nonzero(pattern)
-    colours = np.array(colours_of(rows, columns, 40))
+    colours = np.array(greedy_colouring(rows, columns, 40))
     for colour in range(colours.max() + 1):
         assert pattern[:, colours == colour].sum(axis=1).max(initial=0) <= 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from jaxode.solvers.implicit.rosenbrock23 import ROSENBROCK23
+from jaxode.solvers.implicit.rosenbrock23 import ROSENBROCK23_TABLEAU
 from tests.support.differences import central
 
 RATES = jnp.array([0.04, 3e7, 1e4])
@@ -177,7 +177,7 @@ def test_a_jacobian_that_is_not_finite_has_a_status():
 
 
 def test_a_singular_matrix_has_a_status():
-    dt, gamma = 0.5, ROSENBROCK23.gamma
+    dt, gamma = 0.5, ROSENBROCK23_TABLEAU.gamma
     solver = jo.Rosenbrock23(jac=lambda t, y, args: jnp.eye(2) * (1 / (gamma * jnp.float64(dt))))
     sol = jo.solve(
         lambda t, y, args: -y,

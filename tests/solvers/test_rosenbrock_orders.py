@@ -89,7 +89,7 @@ def test_times_of_the_stages_are_the_sums_of_their_rows(name):
     ("change", "message"),
     [
         ({"a": ((0.5, 0.0), (1.0, 1.0))}, "row i of `a` and of `C`"),
-        ({"c": (0.0, 0.5)}, "as many stages"),
+        ({"c": (0.0, 0.5)}, "one row per stage"),
         ({"m": (1.0, 1.0, 1.0)}, "not at its m of 1.0"),
     ],
 )

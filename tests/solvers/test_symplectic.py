@@ -253,10 +253,13 @@ def test_gradients_in_lanes_are_those_of_single_solves(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SymplecticTableau(1, (1.0,), (0.5, 0.5)), "must be of one length"),
+        (lambda: SymplecticTableau(1, (1.0,), (0.5, 0.5)), "must have the same length"),
         (lambda: SymplecticTableau(1, (1.0,), (0.9,)), "must each sum to one"),
         (lambda: NystromTableau(1, (0.0, 1.0), ((0.5, 0.0),), (), (), ()), "row i of `a`"),
-        (lambda: NystromTableau(1, (0.0, 1.0), ((0.5,),), (0.5,), (1.0,), ()), "as many stages"),
+        (
+            lambda: NystromTableau(1, (0.0, 1.0), ((0.5,),), (0.5,), (1.0,), ()),
+            "same number of stages",
+        ),
         (
             lambda: NystromTableau(1, (0.0, 1.0), ((0.4,),), (0.5, 0.0), (1.0, 0.0), ()),
             "sums to 0.4: not half of 1.0 squared",

@@ -98,7 +98,7 @@ class EventHandler(eqx.Module):
             slope = method.solver.slope(solver_state)
             chosen = first_size(method, field, s.t, stop_time, s.y, slope)
             size = chosen if size is None else jnp.where(at_discontinuity, chosen, size)
-        h, controller_state = method.controller.start(lax.stop_gradient(size))
+        h, controller_state = method.controller.init(lax.stop_gradient(size))
         return s._replace(
             solver_state=solver_state,
             h=h,
@@ -220,7 +220,7 @@ class EventHandler(eqx.Module):
         choose_size = at_discontinuity if self.jumps is not None else False
         first = first_evaluations(self.method)
         if next_size is not None:
-            without_choice = self.method.solver.evaluations.first
+            without_choice = self.method.solver.evaluations.init
             first = jnp.where(choose_size, first, without_choice)
         s = s._replace(
             t=t, t_low=jnp.zeros_like(s.t_low), y=y, event_state=event_state, status=status,

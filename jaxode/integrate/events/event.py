@@ -145,7 +145,7 @@ def _at_rest_event(rest: AtRest, field: Callable, packing: Packing) -> Event:
     def at_rest(t: Array, y: PyTree, args: PyTree) -> Array:
         fields = (field.stiff, field.other) if isinstance(field, Split) else (field,)
         slope = sum(packing.pack(f(t, y, args)) for f in fields)
-        return tolerance.ratio(jnp.asarray(slope), packing.pack(y)) < 1
+        return tolerance.scaled_norm(jnp.asarray(slope), packing.pack(y)) < 1
 
     return Event(at_rest, terminal=True)
 

@@ -14,7 +14,7 @@ from ...solvers.explicit.tsit5 import Tsit5
 from ...solvers.implicit.base import Implicit
 from ...solvers.implicit.consistent_initial import Algebraic
 from ...solvers.implicit.rodas5p import Rodas5P
-from ...solvers.linear import Dense, doubled
+from ...solvers.linear import Dense, augmented_solver
 from ...solvers.step_size import Controller, Grid, Tolerance
 
 # Bounds of the difference between a state integrated backwards and the forward solution. Its norm
@@ -107,7 +107,7 @@ class BackwardConfig(eqx.Module):
         size = limit * tolerance.norm(y_forward) + _MAX_RATIO * jnp.max(tolerance.atol)
         far = ~(tolerance.norm(gap) <= size)
         if self.controller.adaptive:
-            far = far | ~(tolerance.ratio(gap, y_forward) <= _MAX_ERROR_NORM)
+            far = far | ~(tolerance.scaled_norm(gap, y_forward) <= _MAX_ERROR_NORM)
         return far
 
 
@@ -161,16 +161,16 @@ def _choose_solver(
             'jo.Continuous a solver of all states, such as "tsit5"'
         )
     if solver.partitioned:
-        return Tsit5(), Tsit5().controller()
+        return Tsit5(), Tsit5().default_controller()
     adaptive = solver.error_exponent is not None
     must_adapt = controller.adaptive or isinstance(controller, Grid) or has_tolerance
     if given is None and (not must_adapt or (adaptive and controller.adaptive)):
         return solver, controller
     if adaptive:
-        return solver, solver.controller()
+        return solver, solver.default_controller()
     if given is None:
         other = Rodas5P(linear_solver=_linear_solver_of(solver)) if solver.implicit else Tsit5()
-        return other, other.controller()
+        return other, other.default_controller()
     if must_adapt:
         raise OptionError(
             f"{name} takes fixed steps, but the adjoint equation would have to choose its own: "
@@ -195,5 +195,5 @@ def _with_adjoint_linear_solver(solver: Solver, kind: str, config: SolveConfig) 
             'method="quadrature" or "interpolate", or a solver= with jo.Dense() or jo.Krylov()'
         )
     size = config.packing.size
-    linear = linear.transposed() if kind == "interpolate" else doubled(linear, size)
+    linear = linear.transposed() if kind == "interpolate" else augmented_solver(linear, size)
     return dataclasses.replace(solver, linear_solver=linear, mass=None, jac=None)

@@ -130,7 +130,7 @@ class DiscreteBackward(eqx.Module):
 
         The rows of later steps are free: they take states on the way, evenly spaced.
         """
-        trace, solver = self.trace, self.part.config.method.stepper.forwards()
+        trace, solver = self.trace, self.part.config.method.stepper.for_forward_mode()
         row = jnp.argmax(jnp.where(kept.steps <= n, kept.steps, -1))
         begin = kept.steps[row]
         y, carry = jax.tree.map(lambda b: b[row], kept.states)

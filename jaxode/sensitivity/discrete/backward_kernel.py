@@ -210,7 +210,7 @@ class _Lanes(NamedTuple):
                 stepper = eqx.combine(own, more, rows, shared)[1].method.stepper
                 field = kernel_field(replay.ensemble, (own, more), (rows, shared))
                 if isinstance(field, LoopedField):
-                    stepped = stepper.alone(field, t, y, h, inside)
+                    stepped = stepper.step_without_error(field, t, y, h, inside)
                     return (stepped.y1, stepped.dense), []
                 # A carry that can be made afresh is cheaper to make than to keep.
                 fresh = stepper.init(field, t, y)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ...integrate.ivp import SolveConfig, direction_of
-from ...solvers.step_size import Fixed, Grid
+from ...solvers.step_size import Prescribed
 from .checkpoints import CheckpointTrace
 
 
@@ -15,7 +15,7 @@ def when(
     if isinstance(trace.t, Array):
         return trace.t[n], trace.h[n]
     controller = config.method.controller
-    assert isinstance(controller, Fixed | Grid)
+    assert isinstance(controller, Prescribed)
     t, h = controller.step(n, ts[0], direction_of(ts))
     return t, jnp.where(n == total - 1, ts[-1] - t, h)
 

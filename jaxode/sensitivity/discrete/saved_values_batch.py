@@ -134,7 +134,7 @@ class BatchSavedValues(eqx.Module):
             return True
         if save != "ts":
             return None
-        if not self.lanes.ensemble.config.method.solver.evaluations.inside:
+        if not self.lanes.ensemble.config.method.solver.evaluations.dense:
             return True
         number = jnp.minimum(row.numbers, self.lanes.ensemble.count - 1)
         _, direction = self.span(number)

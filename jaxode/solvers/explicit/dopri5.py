@@ -9,7 +9,7 @@ from typing import ClassVar
 from .runge_kutta import ExplicitRungeKutta
 from .tableau import ButcherTableau
 
-DOPRI5 = ButcherTableau(
+DOPRI5_TABLEAU = ButcherTableau(
     order=5,
     embedded_order=4,
     c=(0.0, 0.2, 0.3, 0.8, 0.8888888888888888, 1.0, 1.0),
@@ -51,4 +51,4 @@ class Dopri5(ExplicitRungeKutta):
     """The 5(4) pair of Dormand and Prince, adaptive. Dense output: quartic."""
 
     names: ClassVar[tuple[str, ...]] = ("dopri5", "rk45")
-    tableau: ClassVar[ButcherTableau] = DOPRI5
+    tableau: ClassVar[ButcherTableau] = DOPRI5_TABLEAU

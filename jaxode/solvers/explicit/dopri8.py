@@ -9,7 +9,7 @@ from typing import ClassVar
 from .runge_kutta import ExplicitRungeKutta
 from .tableau import ButcherTableau
 
-DOPRI8 = ButcherTableau(
+DOPRI8_TABLEAU = ButcherTableau(
     order=8,
     embedded_order=7,
     c=(
@@ -143,4 +143,4 @@ class Dopri8(ExplicitRungeKutta):
     """DOP853, the 8(5,3) pair of Dormand and Prince, adaptive. Dense output: order 7."""
 
     names: ClassVar[tuple[str, ...]] = ("dopri8", "dop853")
-    tableau: ClassVar[ButcherTableau] = DOPRI8
+    tableau: ClassVar[ButcherTableau] = DOPRI8_TABLEAU

@@ -9,18 +9,18 @@ from typing import ClassVar
 from .runge_kutta import ExplicitRungeKutta
 from .tableau import ButcherTableau, hermite_dense, linear_dense, quadratic_dense
 
-EULER = ButcherTableau(order=1, c=(0.0,), a=(), b=(1.0,), dense=linear_dense((1.0,)))
+EULER_TABLEAU = ButcherTableau(order=1, c=(0.0,), a=(), b=(1.0,), dense=linear_dense((1.0,)))
 
-MIDPOINT = ButcherTableau(
+MIDPOINT_TABLEAU = ButcherTableau(
     order=2, c=(0.0, 0.5), a=((0.5,),), b=(0.0, 1.0), dense=quadratic_dense((0.0, 1.0))
 )
 
-HEUN = ButcherTableau(
+HEUN_TABLEAU = ButcherTableau(
     order=2, c=(0.0, 1.0), a=((1.0,),), b=(0.5, 0.5), dense=quadratic_dense((0.5, 0.5))
 )
 
 # A. Ralston, Runge-Kutta methods with minimum error bounds, Math. Comp. 16 (1962).
-RALSTON = ButcherTableau(
+RALSTON_TABLEAU = ButcherTableau(
     order=2, c=(0.0, 2 / 3), a=((2 / 3,),), b=(0.25, 0.75), dense=quadratic_dense((0.25, 0.75))
 )
 
@@ -35,7 +35,7 @@ RK4_TABLEAU = ButcherTableau(
 )
 
 _THREE_EIGHTHS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
-RK4_38 = ButcherTableau(
+RK4_38_TABLEAU = ButcherTableau(
     order=4,
     c=(0.0, 1 / 3, 2 / 3, 1.0, 1.0),
     a=((1 / 3,), (-1 / 3, 1.0), (1.0, -1.0, 1.0), _THREE_EIGHTHS),
@@ -43,7 +43,7 @@ RK4_38 = ButcherTableau(
     dense=hermite_dense((*_THREE_EIGHTHS, 0.0)),
 )
 
-HEUN_EULER = ButcherTableau(
+HEUN_EULER_TABLEAU = ButcherTableau(
     order=2,
     embedded_order=1,
     c=(0.0, 1.0),
@@ -56,7 +56,7 @@ HEUN_EULER = ButcherTableau(
 # E. Fehlberg, Low-order classical Runge-Kutta formulas with stepsize control, NASA TR R-315
 # (1969), table II: the pair of orders 2 and 1, carried on with its second-order solution.
 _FEHLBERG = (1 / 512, 255 / 256, 1 / 512)
-FEHLBERG2 = ButcherTableau(
+FEHLBERG2_TABLEAU = ButcherTableau(
     order=2,
     embedded_order=1,
     c=(0.0, 0.5, 1.0),
@@ -68,7 +68,7 @@ FEHLBERG2 = ButcherTableau(
 
 # P. Bogacki, L. F. Shampine, A 3(2) pair of Runge-Kutta formulas, Appl. Math. Lett. 2 (1989).
 _BOSH3 = (2 / 9, 1 / 3, 4 / 9, 0.0)
-BOSH3 = ButcherTableau(
+BOSH3_TABLEAU = ButcherTableau(
     order=3,
     embedded_order=2,
     c=(0.0, 0.5, 0.75, 1.0),
@@ -83,28 +83,28 @@ class Euler(ExplicitRungeKutta):
     """Euler's method, order 1, fixed steps. Dense output: linear."""
 
     names: ClassVar[tuple[str, ...]] = ("euler",)
-    tableau: ClassVar[ButcherTableau] = EULER
+    tableau: ClassVar[ButcherTableau] = EULER_TABLEAU
 
 
 class Midpoint(ExplicitRungeKutta):
     """The explicit midpoint rule, order 2, fixed steps. Dense output: quadratic."""
 
     names: ClassVar[tuple[str, ...]] = ("midpoint",)
-    tableau: ClassVar[ButcherTableau] = MIDPOINT
+    tableau: ClassVar[ButcherTableau] = MIDPOINT_TABLEAU
 
 
 class Heun(ExplicitRungeKutta):
     """Heun's method, order 2, fixed steps. Dense output: quadratic."""
 
     names: ClassVar[tuple[str, ...]] = ("heun", "heun2")
-    tableau: ClassVar[ButcherTableau] = HEUN
+    tableau: ClassVar[ButcherTableau] = HEUN_TABLEAU
 
 
 class Ralston(ExplicitRungeKutta):
     """Ralston's method, order 2 with the least error bound, fixed steps. Dense: quadratic."""
 
     names: ClassVar[tuple[str, ...]] = ("ralston",)
-    tableau: ClassVar[ButcherTableau] = RALSTON
+    tableau: ClassVar[ButcherTableau] = RALSTON_TABLEAU
 
 
 class RK4(ExplicitRungeKutta):
@@ -118,25 +118,25 @@ class RK4ThreeEighths(ExplicitRungeKutta):
     """Kutta's 3/8 rule, order 4, fixed steps. Dense output: cubic Hermite."""
 
     names: ClassVar[tuple[str, ...]] = ("rk4_38",)
-    tableau: ClassVar[ButcherTableau] = RK4_38
+    tableau: ClassVar[ButcherTableau] = RK4_38_TABLEAU
 
 
 class HeunEuler(ExplicitRungeKutta):
     """The Heun-Euler pair 2(1), adaptive. Dense output: quadratic."""
 
     names: ClassVar[tuple[str, ...]] = ("heun_euler", "adaptive_heun")
-    tableau: ClassVar[ButcherTableau] = HEUN_EULER
+    tableau: ClassVar[ButcherTableau] = HEUN_EULER_TABLEAU
 
 
 class Fehlberg2(ExplicitRungeKutta):
     """Fehlberg's pair 2(1), adaptive. Dense output: quadratic."""
 
     names: ClassVar[tuple[str, ...]] = ("fehlberg2",)
-    tableau: ClassVar[ButcherTableau] = FEHLBERG2
+    tableau: ClassVar[ButcherTableau] = FEHLBERG2_TABLEAU
 
 
 class Bosh3(ExplicitRungeKutta):
     """The 3(2) pair of Bogacki and Shampine, adaptive. Dense output: cubic Hermite."""
 
     names: ClassVar[tuple[str, ...]] = ("bosh3", "rk23")
-    tableau: ClassVar[ButcherTableau] = BOSH3
+    tableau: ClassVar[ButcherTableau] = BOSH3_TABLEAU

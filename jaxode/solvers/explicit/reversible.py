@@ -1,4 +1,4 @@
-"""Solvers whose steps can be undone by algebra: no state has to be kept to walk back over them."""
+"""Algebraically reversible solvers: the backward pass needs no stored states."""
 
 from typing import Any, ClassVar
 
@@ -11,21 +11,21 @@ from jaxtyping import ArrayLike
 from ...problem.errors import OptionError
 from ...problem.field import Field
 from ...problem.validation import check_positive
-from .. import hermite
-from ..base import Evaluations, Solver, StepResult
+from .. import dense_output
+from ..base import EvaluationCounts, Solver, StepResult
 from .runge_kutta import ExplicitRungeKutta
 
-# Weight of the gap's growth in an error estimate: as many steps' growth may add up.
+# Weight of the growth of the gap in the error estimate, as it accumulates over steps.
 _GAP_WEIGHT = 10.0
 
 
 class ReversibleRK(Solver):
-    r"""The reversible version of an explicit Runge-Kutta solver: its order, error estimate, steps.
+    r"""The reversible version of an explicit Runge-Kutta solver, with its order and error estimate.
 
-    With $\Psi_h(t, y)$ what a step of `base` adds to `y`, two copies of the state step by turns:
+    With $\Psi_h(t, y)$ the increment of a step of `base`, two copies of the state step alternately:
     $y_{n+1} = \lambda y_n + (1 - \lambda) z_n + \Psi_h(t_n, z_n)$ and
     $z_{n+1} = z_n - \Psi_{-h}(t_{n+1}, y_{n+1})$. A step costs two of `base`. Dense output is that
-    of `base`, drawn to both ends of the step.
+    of `base` plus a linear term, so that it meets both ends of the step.
 
     - `base`: the explicit Runge-Kutta solver.
     - `coupling`: $\lambda$, in (0, 1]. It damps the gap between the copies, by $\lambda$ in each
@@ -34,7 +34,7 @@ class ReversibleRK(Solver):
 
     Where solutions approach each other at a rate $k$, the gap is multiplied by
     $\lambda e^{k |h|}$: a given coupling lets it grow in steps above $(1 - \lambda) / k$, a rate
-    where $k$ is above it. Walking back multiplies rounding by up to $1 / \lambda$ in a step.
+    where $k$ is above it. A step back multiplies rounding errors by up to $1 / \lambda$.
 
     **Raises:** `OptionError` for another base, coupling or rate, and for a step with neither.
 
@@ -71,10 +71,10 @@ class ReversibleRK(Solver):
         return self.base.error_exponent
 
     @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         table = self.base.tableau
         each = 2 * table.stages - table.first_same_as_last
-        return Evaluations(0, each, table.extra_stages)
+        return EvaluationCounts(0, each, table.extra_stages)
 
     @property
     def num_dense(self) -> int:
@@ -88,15 +88,15 @@ class ReversibleRK(Solver):
         return y
 
     def coupling_of(self, h: Array, y: Array) -> Array:
-        r"""$\lambda$ of a step, in the real dtype of the state."""
-        kept = self.coupling
-        if kept is None:
+        r"""The coupling $\lambda$ of a step of size `h`, in the real dtype of the state."""
+        coupling = self.coupling
+        if coupling is None:
             if self.rate is None:
                 raise OptionError(
                     "jo.ReversibleRK with coupling=None needs a rate=; jo.Reversible() chooses one"
                 )
-            kept = jnp.exp(-jnp.asarray(self.rate) * jnp.abs(h))
-        return jnp.asarray(kept, jnp.finfo(y.dtype).dtype)
+            coupling = jnp.exp(-jnp.asarray(self.rate) * jnp.abs(h))
+        return jnp.asarray(coupling, jnp.finfo(y.dtype).dtype)
 
     def step(
         self,
@@ -123,9 +123,9 @@ class ReversibleRK(Solver):
         first = lax.optimization_barrier(base.init(field, t, z))
         stepped, slopes, _ = base.step_and_stages(field, t, z, h, first, needs_dense)
         coupling = self.coupling_of(h, y)
-        computed = z + (coupling * (y - z) + base.rise(h, slopes))
-        # With a known end, the second half has the very stages of the step back.
-        end = computed if y1 is None else _known(computed, y1)
+        computed = z + (coupling * (y - z) + base.increment_of(h, slopes))
+        # With a known end, the second half has exactly the stages of the step back.
+        end = computed if y1 is None else _with_known_value(computed, y1)
         z1 = z - base.increment(field, t + h, end, -h)
         dense = None
         if stepped.dense is not None:
@@ -140,28 +140,30 @@ class ReversibleRK(Solver):
         self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
         z = solver_state1 + self.base.increment(field, t + h, y1, -h)
-        rise = self.base.increment(field, t, z, h)
-        return z + (y1 - z - rise) / self.coupling_of(h, y1), z
+        increment = self.base.increment(field, t, z, h)
+        return z + (y1 - z - increment) / self.coupling_of(h, y1), z
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        missing, *slopes = dense
+        correction, *slopes = dense
         inner = self.base.interpolate(theta, y, h, tuple(slopes))
-        return inner + theta.astype(jnp.finfo(y.dtype).dtype) * missing
+        return inner + theta.astype(jnp.finfo(y.dtype).dtype) * correction
 
 
 @jax.custom_jvp
-def _known(computed: Array, value: Array) -> Array:
-    """The `value` that `computed` is known to have, with its derivative."""
+def _with_known_value(computed: Array, value: Array) -> Array:
+    """The known `value` of `computed`, with the derivative of `computed`."""
     return value
 
 
-@_known.defjvp
-def _known_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+@_with_known_value.defjvp
+def _with_known_value_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
     return primals[1], tangents[0]
 
 
-class _Paired(Solver):
-    """Two methods of one evaluation a step that carry, beside the state, what gives its slope."""
+class _AuxiliaryState(Solver):
+    """Base class of reversible methods of order 2, with an auxiliary state and one evaluation."""
 
     stateless: ClassVar[bool] = False
     reversible: ClassVar[bool] = True
@@ -175,21 +177,21 @@ class _Paired(Solver):
         return 2
 
     @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, 1, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, 1, 0)
 
     @property
     def num_dense(self) -> int:
         return 2
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return hermite.value(theta, y, dense)
+        return dense_output.evaluate(theta, y, dense)
 
 
-class ReversibleHeun(_Paired):
+class ReversibleHeun(_AuxiliaryState):
     r"""The reversible Heun method, order 2, adaptive, one evaluation a step. Dense: quadratic.
 
-    Beside $y$ it carries $\hat y$, with its slope $\hat f$:
+    The solver state is $\hat y$, with its slope $\hat f$:
     $\hat y_{n+1} = 2 y_n - \hat y_n + h \hat f_n$ and
     $y_{n+1} = y_n + \frac h2 (\hat f_n + \hat f_{n+1})$. Stable for oscillations alone: where
     solutions approach each other, the gap between $y$ and $\hat y$ grows as fast as they do.
@@ -212,37 +214,39 @@ class ReversibleHeun(_Paired):
         solver_state: Any,
         needs_dense: Array | bool | None,
     ) -> StepResult:
-        scale, (other, slope) = h.astype(jnp.finfo(y.dtype).dtype), solver_state
-        other1 = (y - other) + (y + scale * slope)
-        slope1 = lax.optimization_barrier(field(t + h, other1))
+        scale, (auxiliary, slope) = h.astype(jnp.finfo(y.dtype).dtype), solver_state
+        auxiliary1 = (y - auxiliary) + (y + scale * slope)
+        slope1 = lax.optimization_barrier(field(t + h, auxiliary1))
         half = scale / 2
-        dense = None if needs_dense is None else hermite.parabola(scale * slope, scale * slope1)
+        dense = (
+            None if needs_dense is None else dense_output.parabola(scale * slope, scale * slope1)
+        )
         # The error of Euler's step with the same first slope.
         error = half * (slope1 - slope)
-        return StepResult(y + half * (slope + slope1), error, dense, (other1, slope1))
+        return StepResult(y + half * (slope + slope1), error, dense, (auxiliary1, slope1))
 
     def step_back(
         self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any
     ) -> tuple[Array, Any]:
-        scale, (other1, slope1) = h.astype(jnp.finfo(y1.dtype).dtype), solver_state1
-        other = (y1 - other1) + (y1 - scale * slope1)
-        slope = lax.optimization_barrier(field(t, other))
-        return y1 - (scale / 2) * (slope + slope1), (other, slope)
+        scale, (auxiliary1, slope1) = h.astype(jnp.finfo(y1.dtype).dtype), solver_state1
+        auxiliary = (y1 - auxiliary1) + (y1 - scale * slope1)
+        slope = lax.optimization_barrier(field(t, auxiliary))
+        return y1 - (scale / 2) * (slope + slope1), (auxiliary, slope)
 
     def slope(self, solver_state: Any) -> Array | None:
         return solver_state[1]
 
 
-class AsynchronousLeapfrog(_Paired):
+class AsynchronousLeapfrog(_AuxiliaryState):
     r"""The asynchronous leapfrog method, adaptive, one evaluation a step. Dense output: quadratic.
 
-    Beside $y$ it carries a velocity $v$ near the slope. With $u$ the field in the middle of the
+    The solver state is a velocity $v$ near the slope. With $u$ the field in the middle of the
     step, at $y_n + \frac h2 v_n$, it takes $v_{n+1} = v_n + 2 \eta (u - v_n)$ and
     $y_{n+1} = y_n + \frac h2 (v_n + v_{n+1})$.
 
     - `damping`: $\eta$, in (1/2, 1]. One, the default, damps nothing and has order 2, stable for
-      oscillations alone; less damps what $v$ is off by, by $2 \eta - 1$ in each step, has order 1,
-      and walking back multiplies rounding by up to $1 / (2 \eta - 1)$ in a step.
+      oscillations alone; a smaller one damps the error of $v$ by $2 \eta - 1$ in each step, has
+      order 1, and a step back multiplies rounding errors by up to $1 / (2 \eta - 1)$.
 
     **Raises:** `OptionError` for another damping.
 
@@ -281,7 +285,7 @@ class AsynchronousLeapfrog(_Paired):
         middle = y + half * v
         u = lax.optimization_barrier(field(t + h / 2, middle))
         v1 = v + 2 * self.damping * (u - v)
-        dense = None if needs_dense is None else hermite.parabola(2 * half * v, 2 * half * v1)
+        dense = None if needs_dense is None else dense_output.parabola(2 * half * v, 2 * half * v1)
         # The error of Euler's step with the same velocity.
         return StepResult(middle + half * v1, half * (v1 - v), dense, v1)
 

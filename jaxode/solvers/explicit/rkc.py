@@ -1,4 +1,4 @@
-"""Stabilised explicit steps for problems that are stiff by diffusion: no linear systems."""
+"""The stabilised explicit Runge-Kutta-Chebyshev solver, for problems stiff by diffusion."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -11,19 +11,19 @@ from jaxtyping import ArrayLike
 
 from ...problem.field import Field
 from ...problem.validation import check_positive
-from .. import hermite
-from ..base import Evaluations, Solver, StepResult
+from .. import dense_output
+from ..base import EvaluationCounts, Solver, StepResult
 from ..step_size import PID, Controller
 from . import chebyshev
 
-# Iterations of the power method before the first step; each step makes one more.
-_FIRST = 16
-# The method stays below the spectral radius, by a few percent where it has converged.
-_MARGIN = 1.2
+# Iterations of the power method before the first step; each step adds one.
+_INITIAL_ITERATIONS = 16
+# Safety factor, as the power method approaches the spectral radius from below.
+_SAFETY = 1.2
 
 
 class RKCState(NamedTuple):
-    """The slope at the start of a step, and the direction in which the field changes fastest."""
+    """The solver state: slope at the start of a step, and dominant eigenvector (power method)."""
 
     slope: Array
     direction: Any
@@ -34,12 +34,12 @@ class RKC2(Solver):
 
     For fields whose Jacobian has its eigenvalues near the negative real axis, such as diffusion on
     a grid: a step of $s$ stages is stable for $h \rho \le 0.65 (s^2 - 1)$, where $\rho$ is the
-    spectral radius, so the work of a long step grows with its root alone. Each step takes as few
-    stages as that asks for, 2 to 512. Waves and convection, whose eigenvalues lie far from the
-    real axis, are out of its reach.
+    spectral radius, so the work of a step grows with the root of its size alone. Each step takes as
+    few stages as stability allows, 2 to 512. It is not stable for waves and convection, whose
+    eigenvalues lie far from the real axis.
 
-    $\rho$ is found by the power method on differences of the field, with one more evaluation in
-    each step. The gradient holds the numbers of stages fixed, like the step sizes.
+    $\rho$ is estimated by the power method on differences of the field, with one more evaluation in
+    each step. The gradient holds the numbers of stages constant, like the step sizes.
 
     - `spectral_radius`: a bound of $\rho$ for the whole solve, if you know one: a positive number.
 
@@ -50,7 +50,7 @@ class RKC2(Solver):
     """
 
     names: ClassVar[tuple[str, ...]] = ("rkc2",)
-    stateless: ClassVar[bool] = False  # a step learns the direction of the radius
+    stateless: ClassVar[bool] = False  # the power method continues from step to step
     counts_evaluations: ClassVar[bool] = True
     increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.increment)
 
@@ -68,9 +68,11 @@ class RKC2(Solver):
         return 3
 
     @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         return (
-            Evaluations(1 + _FIRST, 2, 0) if self.spectral_radius is None else Evaluations(1, 1, 0)
+            EvaluationCounts(1 + _INITIAL_ITERATIONS, 2, 0)
+            if self.spectral_radius is None
+            else EvaluationCounts(1, 1, 0)
         )
 
     @property
@@ -80,10 +82,10 @@ class RKC2(Solver):
     def why_no_kernel(self) -> str:
         return f"{type(self).__name__} takes more stages in some steps than in others"
 
-    def forwards(self) -> Solver:
-        return _Forwards(spectral_radius=self.spectral_radius)
+    def for_forward_mode(self) -> Solver:
+        return _RKC2WithoutVJP(spectral_radius=self.spectral_radius)
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3)
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
@@ -91,9 +93,11 @@ class RKC2(Solver):
         if self.spectral_radius is not None:
             return RKCState(slope, ())
         power, real = _power_method(field, t, y, slope), jnp.finfo(y.dtype).dtype
-        rough = jnp.sin(jnp.arange(1.0, y.size + 1, dtype=real) ** 2).reshape(y.shape)
-        direction = (rough / _length(rough, t)).astype(y.dtype)
-        return RKCState(slope, lax.fori_loop(0, _FIRST, lambda _, v: power(v)[1], direction))
+        initial = jnp.sin(jnp.arange(1.0, y.size + 1, dtype=real) ** 2).reshape(y.shape)
+        direction = (initial / _length(initial, t)).astype(y.dtype)
+        return RKCState(
+            slope, lax.fori_loop(0, _INITIAL_ITERATIONS, lambda _, v: power(v)[1], direction)
+        )
 
     def slope(self, solver_state: Any) -> Array | None:
         return solver_state.slope
@@ -111,25 +115,25 @@ class RKC2(Solver):
         radius, direction = self._radius(field, t, y, solver_state)
         size = lax.stop_gradient(jnp.abs(scale)) * radius
         stages = chebyshev.stages_for(size)
-        possible = stages <= chebyshev.MOST
-        stages = jnp.where(possible, stages, 2)
+        stable = stages <= chebyshev.MAX_STAGES
+        stages = jnp.where(stable, stages, 2)
         closed, consts = jax.closure_convert(field, t, y)
         step = chebyshev.ChebyshevStep(consts, t, scale, y, slope, stages)
-        rise = self.increment(closed, step)
-        # A step that no number of stages makes stable is no step.
-        y1 = jnp.where(possible, y + rise, jnp.nan)
+        increment = self.increment(closed, step)
+        # NaN rejects a step that no number of stages makes stable.
+        y1 = jnp.where(stable, y + increment, jnp.nan)
         slope1 = lax.optimization_barrier(field(t + h, y1))
-        error = 0.4 * scale * (slope + slope1) - 0.8 * rise
+        error = 0.4 * scale * (slope + slope1) - 0.8 * increment
         dense = None
         if needs_dense is not None:
-            dense = hermite.cubic(y, y1, scale * slope, scale * slope1)
+            dense = dense_output.cubic(y, y1, scale * slope, scale * slope1)
         return StepResult(
             y1,
             error,
             dense,
             RKCState(slope1, direction),
-            max_next_step=0.9 * chebyshev.reach_of(chebyshev.MOST) / radius,
-            iterations=stages.astype(jnp.int32) - 1,
+            max_next_step=0.9 * chebyshev.stability_limit(chebyshev.MAX_STAGES) / radius,
+            extra_evaluations=stages.astype(jnp.int32) - 1,
         )
 
     def _radius(
@@ -143,38 +147,38 @@ class RKC2(Solver):
         return lax.stop_gradient(jnp.broadcast_to(radius, t.shape)), ()
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return hermite.value(theta, y, dense)
+        return dense_output.evaluate(theta, y, dense)
 
 
-class _Forwards(RKC2):
-    """The same without the rule for backward derivatives, which rules out all others."""
+class _RKC2WithoutVJP(RKC2):
+    """RKC2 without the rule for reverse mode, which would exclude forward mode."""
 
-    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.plain_increment)
+    increment: ClassVar[chebyshev.Increment] = staticmethod(chebyshev.increment_without_vjp)
 
 
 def _power_method(
     field: Field, t: Array, y: Array, slope: Array
 ) -> Callable[[Array], tuple[Array, Array]]:
-    """One iteration: from a direction, a bound of the spectral radius and a better direction.
+    """An iteration of the power method: from a direction, a bound of the radius and a direction.
 
-    Nothing is differentiated by it.
+    It has no derivative.
     """
     closed, consts = jax.closure_convert(field, t, y)
     consts, t, y, slope = lax.stop_gradient((consts, t, y, slope))
     size = _length(y, t)
-    reach = jnp.finfo(y.dtype).eps ** 0.5 * jnp.where(size > 0, size, 1)
+    distance = jnp.finfo(y.dtype).eps ** 0.5 * jnp.where(size > 0, size, 1)
 
     def power(direction: Array) -> tuple[Array, Array]:
-        near = lax.optimization_barrier(y + reach * direction)
+        near = lax.optimization_barrier(y + distance * direction)
         change = closed(t, near, *consts) - slope
-        grown = _length(change, t)
-        good = jnp.isfinite(grown) & (grown > 0)
-        turned = jnp.where(good, change / jnp.where(good, grown, 1), direction)
-        return jnp.where(good, _MARGIN * grown / reach, 0), turned
+        size = _length(change, t)
+        valid = jnp.isfinite(size) & (size > 0)
+        next_direction = jnp.where(valid, change / jnp.where(valid, size, 1), direction)
+        return jnp.where(valid, _SAFETY * size / distance, 0), next_direction
 
     return power
 
 
 def _length(x: Array, t: Array) -> Array:
-    """The Euclidean norm, of each lane."""
+    """The Euclidean norm, per lane."""
     return jnp.sqrt(jnp.sum(jnp.real(x * jnp.conj(x)), tuple(range(x.ndim - t.ndim))))

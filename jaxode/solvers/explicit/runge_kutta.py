@@ -1,4 +1,4 @@
-"""The one explicit Runge-Kutta step, shared by every tableau."""
+"""The step of explicit Runge-Kutta methods, for any tableau."""
 
 import functools
 import operator
@@ -8,32 +8,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, Solver, StepResult
+from ..base import EvaluationCounts, StepResult, TableauSolver
 from .stage_loop import LoopedField, looped_slopes
-from .stage_sums import combined, reach
+from .stage_sums import add_stage_sum, stage_sum
 from .tableau import ButcherTableau
 
 
-class ExplicitRungeKutta(Solver):
-    """An explicit Runge-Kutta solver: `tableau` is its whole difference from the others."""
+class ExplicitRungeKutta(TableauSolver):
+    """Base class of explicit Runge-Kutta solvers; a subclass gives the `tableau`."""
 
     tableau: ClassVar[ButcherTableau]
     can_be_coupled: ClassVar[bool] = True
     loops_over_stages: ClassVar[bool] = True
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def error_exponent(self) -> int | None:
-        embedded = self.tableau.embedded_order
-        return None if embedded is None else embedded + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
+    def evaluations(self) -> EvaluationCounts:
         first = int(self.tableau.first_same_as_last)
-        return Evaluations(first, self.tableau.stages - first, self.tableau.extra_stages)
+        return EvaluationCounts(first, self.tableau.stages - first, self.tableau.extra_stages)
 
     @property
     def num_dense(self) -> int:
@@ -41,7 +32,7 @@ class ExplicitRungeKutta(Solver):
 
     @property
     def dense_rows(self) -> tuple[tuple[float, ...], ...]:
-        """The dense coefficients of the slopes that dense output reads, a row per slope."""
+        """The rows of dense coefficients of the slopes that dense output reads: those not zero."""
         return tuple(row for row in self.tableau.dense if any(row))
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
@@ -70,56 +61,56 @@ class ExplicitRungeKutta(Solver):
         solver_state: Any,
         needs_dense: Array | bool | None,
     ) -> tuple[StepResult, list[Array], list[Array]]:
-        """The step, the slopes of its stages, and the states that they are at.
+        """The step, the slopes of its stages, and the stage states.
 
-        Of a rolled field no such states.
+        Of a `LoopedField`, the stage states are an empty list.
         """
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
         if isinstance(field, LoopedField):
-            first, points = solver_state if table.first_same_as_last else None, []
+            first, states = solver_state if table.first_same_as_last else None, []
             number = table.stages if needs_dense is None else len(table.c)
             slopes = looped_slopes(table, field, t, y, h, first, number)
         else:
-            first = solver_state if table.first_same_as_last else _once(field(t, y))
-            slopes, points = self._stages(field, t, y, h, first, table.stages)
-        last = points and table.first_same_as_last
-        y1 = points[-1] if last else reach(y, scale, table.b, slopes)
-        carry1 = slopes[table.stages - 1] if table.first_same_as_last else ()
+            first = solver_state if table.first_same_as_last else _barrier(field(t, y))
+            slopes, states = self._stages(field, t, y, h, first, table.stages)
+        last_is_end = states and table.first_same_as_last
+        y1 = states[-1] if last_is_end else add_stage_sum(y, scale, table.b, slopes)
+        solver_state1 = slopes[table.stages - 1] if table.first_same_as_last else ()
         dense = None if needs_dense is None else self._dense(field, t, y, h, slopes, needs_dense)
-        return StepResult(y1, self._error(scale, slopes), dense, carry1), slopes, points
+        return StepResult(y1, self._error(scale, slopes), dense, solver_state1), slopes, states
 
-    def alone(
+    def step_without_error(
         self, field: LoopedField, t: Array, y: Array, h: Array, needs_dense: Array | bool | None
     ) -> StepResult:
-        """The step without error and carry, and with the first slope made in the loop."""
+        """The step without error estimate and solver state; the loop includes the first stage."""
         table = self.tableau
         needed = table.stages - table.first_same_as_last
         number = needed if needs_dense is None else len(table.c)
         slopes = looped_slopes(table, field, t, y, h, None, number)
-        y1 = reach(y, h.astype(jnp.finfo(y.dtype).dtype), table.b, slopes)
+        y1 = add_stage_sum(y, h.astype(jnp.finfo(y.dtype).dtype), table.b, slopes)
         dense = None if needs_dense is None else self._dense(field, t, y, h, slopes, needs_dense)
         return StepResult(y1, None, dense, ())
 
     def increment(self, field: Field, t: Array, y: Array, h: Array) -> Array:
-        """What a step adds to `y`, by as few stages as that takes."""
+        """The increment `y1 - y` of a step, by as few stages as possible."""
         number = self.tableau.stages - self.tableau.first_same_as_last
-        slopes, _ = self._stages(field, t, y, h, _once(field(t, y)), number)
-        return self.rise(h, slopes)
+        slopes, _ = self._stages(field, t, y, h, _barrier(field(t, y)), number)
+        return self.increment_of(h, slopes)
 
-    def rise(self, h: Array, slopes: list[Array]) -> Array:
-        """What a step adds, from the slopes of its stages."""
-        return h.astype(jnp.finfo(slopes[0].dtype).dtype) * combined(self.tableau.b, slopes)
+    def increment_of(self, h: Array, slopes: list[Array]) -> Array:
+        """The increment `y1 - y` of a step, from the slopes of its stages."""
+        return h.astype(jnp.finfo(slopes[0].dtype).dtype) * stage_sum(self.tableau.b, slopes)
 
     def _stages(
         self, field: Field, t: Array, y: Array, h: Array, first: Array, number: int
     ) -> tuple[list[Array], list[Array]]:
-        """The slopes of the first `number` stages, and the states that they are at."""
+        """The slopes and the states of the first `number` stages."""
         table, scale = self.tableau, h.astype(jnp.finfo(y.dtype).dtype)
-        slopes, points = [first], [y]
+        slopes, states = [first], [y]
         for c, row in zip(table.c[1:number], table.a, strict=False):
-            points.append(_once(reach(y, scale, row, slopes)))
-            slopes.append(_once(field(t + c * h, points[-1])))
-        return slopes, points
+            states.append(_barrier(add_stage_sum(y, scale, row, slopes)))
+            slopes.append(_barrier(field(t + c * h, states[-1])))
+        return slopes, states
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         real = jnp.finfo(y.dtype).dtype
@@ -130,11 +121,11 @@ class ExplicitRungeKutta(Solver):
     def _error(self, scale: Array, slopes: list[Array]) -> Array | None:
         if self.tableau.error is None:
             return None
-        error = scale * combined(self.tableau.error, slopes)
+        error = scale * stage_sum(self.tableau.error, slopes)
         if self.tableau.error_low is None:
             return error
         # Hairer's blend of two estimates, component by component: e5^2 / |(e5, e3 / 10)|.
-        low = jnp.abs(scale * combined(self.tableau.error_low, slopes))
+        low = jnp.abs(scale * stage_sum(self.tableau.error_low, slopes))
         square = jnp.real(error * jnp.conj(error))
         size = jnp.sqrt(square + 0.01 * low**2)
         return square / jnp.where(size > 0, size, 1.0)
@@ -151,27 +142,30 @@ class ExplicitRungeKutta(Solver):
         table = self.tableau
         scale = h.astype(jnp.finfo(y.dtype).dtype)
 
-        def extra() -> list[Array]:
-            more = list(slopes)
+        def extra_slopes() -> list[Array]:
+            all_slopes = list(slopes)
             for c, row in zip(table.c[table.stages :], table.a[table.stages - 1 :], strict=True):
-                more.append(field(t + c * h, reach(y, scale, row, more)))
-            return more[table.stages :]
+                stage_t = t + c * h
+                all_slopes.append(field(stage_t, add_stage_sum(y, scale, row, all_slopes)))
+            return all_slopes[table.stages :]
 
-        def none() -> list[Array]:
+        def zeros() -> list[Array]:
             return [jnp.zeros_like(y)] * table.extra_stages
 
         if len(slopes) < len(table.c):
             slopes = slopes + (
-                extra() if needs_dense is True else lax.cond(needs_dense, extra, none)
+                extra_slopes()
+                if needs_dense is True
+                else lax.cond(needs_dense, extra_slopes, zeros)
             )
         return tuple(k for k, row in zip(slopes, table.dense, strict=True) if any(row))
 
 
-def _once(x: Array) -> Array:
-    """Computes an array once: else XLA does so again in every sum that it enters.
+def _barrier(x: Array) -> Array:
+    """The array with an optimisation barrier, so that XLA computes it once.
 
-    These are a slope's sums, and a stage's where a field has differences of neighbours: there it
-    takes four times as long.
+    Without it, XLA computes a slope again in every sum that it enters, and so a stage state of a
+    field with differences of neighbours, which then takes four times as long.
     """
     return lax.optimization_barrier(x)
 

@@ -1,4 +1,4 @@
-"""What an explicit Runge-Kutta method is made of: a checked table of coefficients."""
+"""Butcher tableaus of explicit Runge-Kutta methods, checked, and generic dense output."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ class ButcherTableau:
 
     **Fields:**
 
-    - `order`: order of the step. `embedded_order`: order of the error estimate's companion, or
-      `None` where there is none.
+    - `order`: order of the step. `embedded_order`: order of the embedded method, or `None`
+      without an error estimate.
     - `c`: the abscissae, one per stage; stages beyond `len(b)` serve dense output alone.
     - `a`: row $i$ holds the $i$ coefficients of stage $i + 1$ (the first stage has none).
     - `b`: the weights of the step. `error`: $b - \hat b$, the weights of the error estimate.
-    - `error_low`: weights of a second, lower-order estimate that tempers the first (DOP853).
+    - `error_low`: weights of a second estimate, of lower order, that damps the first (DOP853).
     - `dense`: $P$, a row of polynomial coefficients per stage.
 
     **Raises:** `ValueError` when the rows do not fit together.
@@ -41,7 +41,7 @@ class ButcherTableau:
         if any(len(row) != i + 1 for i, row in enumerate(self.a)):
             raise ValueError("row i of `a` must hold i + 1 coefficients")
         if len(self.a) + 1 != len(self.c) or len(self.dense) != len(self.c):
-            raise ValueError("`c`, `a` and `dense` must speak of the same number of stages")
+            raise ValueError("`c`, `a` and `dense` must have the same number of stages")
         for estimate in (self.error, self.error_low):
             if estimate is not None and len(estimate) != len(self.b):
                 raise ValueError("an error estimate needs one weight per stage of the step")
@@ -51,12 +51,12 @@ class ButcherTableau:
 
     @property
     def stages(self) -> int:
-        """Stages of the step itself."""
+        """Number of stages of the step itself."""
         return len(self.b)
 
     @property
     def extra_stages(self) -> int:
-        """Further stages that dense output inside the step needs."""
+        """Number of further stages that dense output inside the step needs."""
         return len(self.c) - len(self.b)
 
     @property
@@ -67,18 +67,18 @@ class ButcherTableau:
 
 
 def linear_dense(b: Row) -> tuple[Row, ...]:
-    """The straight line from start to end of the step: order 1."""
+    """Dense rows of the straight line from start to end of the step: order 1."""
     return tuple((weight,) for weight in b)
 
 
 def quadratic_dense(b: Row) -> tuple[Row, ...]:
-    """The parabola through both ends with the slope at the start: order 2."""
+    """Dense rows of the parabola through both ends with the slope at the start: order 2."""
     first = [float(i == 0) for i in range(len(b))]
     return tuple((s, w - s) for s, w in zip(first, b, strict=True))
 
 
 def hermite_dense(b: Row) -> tuple[Row, ...]:
-    """The cubic through both ends with both slopes: order 3.
+    """Dense rows of the cubic through both ends with both slopes: order 3.
 
     `b` has one weight per stage, and the last stage is the slope at the end of the step.
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), (II.6.7).

@@ -9,7 +9,7 @@ from typing import ClassVar
 from .runge_kutta import ExplicitRungeKutta
 from .tableau import ButcherTableau
 
-TSIT5 = ButcherTableau(
+TSIT5_TABLEAU = ButcherTableau(
     order=5,
     embedded_order=4,
     c=(0.0, 0.161, 0.327, 0.9, 0.9800255409045097, 1.0, 1.0),
@@ -51,4 +51,4 @@ class Tsit5(ExplicitRungeKutta):
     """Tsitouras' 5(4) pair, adaptive: the default. Dense output: quartic."""
 
     names: ClassVar[tuple[str, ...]] = ("tsit5",)
-    tableau: ClassVar[ButcherTableau] = TSIT5
+    tableau: ClassVar[ButcherTableau] = TSIT5_TABLEAU

@@ -9,7 +9,7 @@ from typing import ClassVar
 from .runge_kutta import ExplicitRungeKutta
 from .tableau import ButcherTableau
 
-VERN7 = ButcherTableau(
+VERN7_TABLEAU = ButcherTableau(
     order=7,
     embedded_order=6,
     c=(
@@ -143,4 +143,4 @@ class Vern7(ExplicitRungeKutta):
     """Verner's efficient 7(6) pair, adaptive. Dense output: order 6, and 7 to within 3e-4."""
 
     names: ClassVar[tuple[str, ...]] = ("vern7",)
-    tableau: ClassVar[ButcherTableau] = VERN7
+    tableau: ClassVar[ButcherTableau] = VERN7_TABLEAU

@@ -1,4 +1,4 @@
-"""What implicit solvers share: Jacobians, mass matrices, and the systems made of them."""
+"""Base class of implicit solvers: Jacobians, mass matrices, and their linear systems."""
 
 import functools
 import operator
@@ -16,22 +16,31 @@ from ...problem.errors import OptionError, StateError
 from ...problem.field import Field
 from ...problem.state import Packing, is_traced
 from ...problem.status import Status
+from .. import dense_output
 from ..base import Solver
-from ..linear import Dense, Direct, Linearised, LinearSolver, WithJacobian, first_axis_sum, product
+from ..linear import (
+    Dense,
+    Direct,
+    Linearisation,
+    LinearSolver,
+    WithJacobian,
+    first_axis_sum,
+    matvec,
+)
 
 
 class Implicit(Solver):
-    """A solver of systems `(shift M - J) x = b`.
+    """Base class of solvers whose steps solve systems `(shift M - J) x = b`.
 
     - `jac`: the Jacobian of the field, `(t, y, args)` to `(n, n)` with `df_i / dy_j` in row `i`;
-      by default it is made by forward-mode differentiation. A state of other shape than `(n,)`
-      is laid end to end, leaf by leaf.
+      by default it comes from forward-mode differentiation. A state of other shape than `(n,)`
+      is flattened and concatenated, leaf by leaf.
     - `mass`: the constant matrix `M` of `M y' = f(t, y)`, shape `(n, n)`; the identity by default.
       It may be singular, if the algebraic equations determine their unknowns (index 1).
-    - `linear_solver`: what the Jacobian looks like, and so how its systems are solved: `Dense()`,
+    - `linear_solver`: the structure of the Jacobian and the way to solve its systems: `Dense()`,
       `Banded(lower, upper)`, `Sparse(pattern)` or `Krylov()`.
 
-    Inside, a state is a vector `(n,)`, or `(n, lanes)`.
+    Within a step, a state is a vector `(n,)`, or `(n, lanes)`.
     """
 
     implicit: ClassVar[bool] = True
@@ -42,7 +51,7 @@ class Implicit(Solver):
     linear_solver: LinearSolver = eqx.field(default=Dense(), kw_only=True)
 
     def check(self, packing: Packing) -> None:
-        """Refuse what it cannot step.
+        """Refuse a state or an option that the solver cannot step.
 
         **Raises:** `StateError` for a complex state; `OptionError` for a mass matrix or a pattern
         of the wrong shape, or a `jac` that is no function.
@@ -68,56 +77,56 @@ class Implicit(Solver):
             'have kernels, such as "rosenbrock23" and "rodas5p"'
         )
 
-    def linearised(self, field: Field, t: Array, y: Array) -> Linearised:
-        """The field around `(t, y)`."""
+    def linearise(self, field: Field, t: Array, y: Array) -> Linearisation:
+        """The linearisation of the field at `(t, y)`."""
         return self.linear_solver.jacobian(field, t, y)
 
     def system(self, jacobian: Any, shift: Array) -> Callable[[Array], Array]:
-        """`b -> x` with `(shift M - J) x = b`, factorised once; `shift` per lane."""
+        """The map `b -> x` with `(shift M - J) x = b`, factorised once; `shift` per lane."""
         mass = None if self.mass is None else jnp.asarray(self.mass)
         return self.linear_solver.system(jacobian, shift, mass)
 
-    def factorised(self, jacobian: Any, shift: Array) -> Any:
+    def factorise(self, jacobian: Any, shift: Array) -> Any:
         """The factors of `shift M - J`, of a direct linear solver."""
         assert isinstance(self.linear_solver, Direct)
         mass = None if self.mass is None else jnp.asarray(self.mass)
-        return self.linear_solver.factorised(jacobian, shift, mass)
+        return self.linear_solver.factorise(jacobian, shift, mass)
 
     def scaled_system(self, jacobian: Any, size: Array) -> Callable[[Array], Array]:
-        """`b -> x` with `(M - size J) x = b`, factorised once; `size` per lane, zero too."""
+        """The map `b -> x` with `(M - size J) x = b`, factorised once; `size` may be zero."""
         size = jnp.where(size == 0, jnp.finfo(size.dtype).eps ** 2, size)
         solve = self.system(jacobian, 1 / size)
         return lambda b: solve(b / size)
 
     def mass_times(self, x: Array) -> Array:
-        """`M x`."""
+        """The product `M x`."""
         if self.mass is None:
             return x
         mass = jnp.asarray(self.mass, x.dtype).T
-        return product(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
+        return matvec(mass.reshape(mass.shape + (1,) * (x.ndim - 1)), x)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
-        return by_powers(theta, y, dense)
+        return dense_output.evaluate(theta, y, dense)
 
-    def trouble_of(self, jacobian: Any, result: Array) -> Array:
-        """The status of a step: a Jacobian or a solution that is not finite is a failure."""
-        known = finite(result, result.shape[1:])
-        good = finite(jacobian, result.shape[1:])
-        reason = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
-        status = jnp.where(known, Status.SUCCESS, reason)
-        return jnp.where(good, status, Status.BAD_JACOBIAN).astype(jnp.int32)
+    def failure_status(self, jacobian: Any, result: Array) -> Array:
+        """The `Status` of a step: a failure if its Jacobian or its solution is not finite."""
+        result_finite = all_finite(result, result.shape[1:])
+        jacobian_finite = all_finite(jacobian, result.shape[1:])
+        failure = Status.NOT_CONVERGED if self.linear_solver.iterative else Status.SINGULAR
+        status = jnp.where(result_finite, Status.SUCCESS, failure)
+        return jnp.where(jacobian_finite, status, Status.BAD_JACOBIAN).astype(jnp.int32)
 
 
-def finite(tree: Any, lanes: tuple[int, ...]) -> Array:
-    """Whether all arrays of `tree` are finite, for each of the `lanes` that are their last axes."""
+def all_finite(tree: Any, lanes: tuple[int, ...]) -> Array:
+    """Per lane, whether all arrays of `tree` are finite; `lanes` is the shape of the last axes."""
 
-    def one(x: Array) -> Array:
+    def array_finite(x: Array) -> Array:
         x = lax.stop_gradient(x)
         x = first_axis_sum(x) if lanes and x.ndim > 2 else x
         return jnp.isfinite(jnp.sum(x.reshape(-1, *lanes), 0))
 
     arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
-    return functools.reduce(operator.and_, map(one, arrays), jnp.full(lanes, True))
+    return functools.reduce(operator.and_, map(array_finite, arrays), jnp.full(lanes, True))
 
 
 def refuse_complex(name: str, packing: Packing) -> None:
@@ -128,8 +137,8 @@ def refuse_complex(name: str, packing: Packing) -> None:
         )
 
 
-def flattened(field: Field, like: Array) -> Field:
-    """The field on vectors, the axes of one trajectory's state laid end to end."""
+def flattened_field(field: Field, like: Array) -> Field:
+    """The field as a function of vectors: the state of one trajectory, shaped like `like`, flat."""
 
     def flat(t: Array, y: Array) -> Array:
         return field(t, y.reshape(like.shape)).reshape(y.shape)
@@ -139,24 +148,18 @@ def flattened(field: Field, like: Array) -> Field:
     return WithJacobian(flat, lambda t, y: field.jacobian(t, y.reshape(like.shape)))
 
 
-def by_powers(theta: Array, y: Array, dense: tuple[Array, ...]) -> Array:
-    """`y` and the polynomial in `theta` without constant whose coefficients are `dense`."""
-    theta = theta.astype(jnp.finfo(y.dtype).dtype)
-    return y + theta * functools.reduce(lambda total, part: total * theta + part, dense[::-1])
-
-
-def still(jacobian: Any) -> Any:
-    """The same, but nothing is differentiated by its arrays."""
+def without_gradient(jacobian: Any) -> Any:
+    """The Jacobian with `stop_gradient` applied to its arrays."""
     arrays, rest = eqx.partition(jacobian, eqx.is_array)
     return eqx.combine(lax.stop_gradient(arrays), rest)
 
 
-def weighted(row: Any, slopes: Array) -> Array:
-    """The sum of `row * slopes`, over the first axis; term by term, as lanes want it."""
+def weighted_sum(row: Any, slopes: Array) -> Array:
+    """The sum of `row * slopes` over the first axis; term by term, which is faster in lanes."""
     row = jnp.asarray(row, jnp.finfo(slopes.dtype).dtype)
     return functools.reduce(operator.add, [row[i] * slope for i, slope in enumerate(slopes)])
 
 
-def triangle(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
-    """Row `i` holds the figures of stage `i + 1`, then zeros: a square without its first row."""
+def padded_rows(rows: Sequence[tuple[float, ...]], dtype: Any) -> Array:
+    """The coefficient rows of the stages from the second on, padded with zeros to one length."""
     return jnp.array([row + (0.0,) * (len(rows) + 1 - len(row)) for row in rows], dtype)

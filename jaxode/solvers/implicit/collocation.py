@@ -1,4 +1,4 @@
-"""The one step of fully implicit collocation methods, shared by every tableau."""
+"""The step of fully implicit collocation methods, for any tableau."""
 
 import functools
 import operator
@@ -12,26 +12,26 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, StepResult
+from ..base import EvaluationCounts, StepResult, TableauSolver
 from ..linear import Dense, solver_of
 from ..step_size import PID, Controller, Tolerance
-from .base import Implicit, flattened, still, weighted
+from .base import Implicit, flattened_field, weighted_sum, without_gradient
 from .collocation_tableau import CollocationTableau, EigenBlock
-from .newton import Measure, Newton, Progress, no_progress
+from .newton import IncrementNorm, Newton, NewtonProgress, initial_progress
 
 Solve = Callable[[Array], Array]
 
-# The estimate is of a lower order than the step, whose error is far smaller: what the iteration
-# leaves would be most of it, and adds up over the steps.
+# The estimate is of lower order than the step, whose error is far smaller: with a larger kappa, the
+# error of the iteration would dominate it, and accumulate over the steps.
 _KAPPA = 1e-4
 
 
-class Collocation(Implicit):
-    """A collocation solver: `tableau` is its whole difference from the others.
+class Collocation(Implicit, TableauSolver):
+    """Base class of collocation solvers; a subclass gives the `tableau`.
 
-    All stages of a step are one system. Its unknowns are the increments of the state up to each
-    stage. Newton's iteration has the Jacobian at the start of the step, and falls into systems of
-    one and of two states, after Hairer and Wanner II, IV.8.
+    All stages of a step are one system, whose unknowns are the increments of the state up to each
+    stage. Newton's iteration uses the Jacobian at the start of the step, and decouples into systems
+    of one and of two states (Hairer and Wanner II, IV.8).
     """
 
     tableau: ClassVar[CollocationTableau]
@@ -48,24 +48,15 @@ class Collocation(Implicit):
             )
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def error_exponent(self) -> int | None:
-        embedded = self.tableau.embedded_order
-        return None if embedded is None else min(self.tableau.order, embedded) + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
-        # With the Jacobian of a step comes a value.
-        return Evaluations(0, 1, int(len(self.tableau.corrections) == 2))
+    def evaluations(self) -> EvaluationCounts:
+        # The Jacobian of a step comes with a value.
+        return EvaluationCounts(0, 1, int(len(self.tableau.corrections) == 2))
 
     @property
     def num_dense(self) -> int:
         return max([self.tableau.stages, *map(len, self.tableau.corrections)])
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
 
     def step(
@@ -78,15 +69,16 @@ class Collocation(Implicit):
         needs_dense: Array | bool | None,
     ) -> StepResult:
         table, size = self.tableau, h.astype(y.dtype)
-        flat, start = flattened(field, y), y.reshape(-1, *t.shape)
-        around = self.linearised(flat, t, start)
+        flat, start = flattened_field(field, y), y.reshape(-1, *t.shape)
+        around = self.linearise(flat, t, start)
         if needs_dense is None:
-            around = still(around)  # dense output alone is differentiated by it
+            around = without_gradient(around)  # dense output alone depends on it
         filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
-        z, progress = self._increments(flat, t, h, y, still(around.jacobian), filtered)
-        powers = [weighted(column, z) for column in zip(*table.increments, strict=True)]
+        jacobian = without_gradient(around.jacobian)
+        z, progress = self._increments(flat, t, h, y, jacobian, filtered)
+        powers = [weighted_sum(column, z) for column in zip(*table.increments, strict=True)]
         last = z[-1] if table.stiffly_accurate else functools.reduce(operator.add, powers)
-        y1, count = lax.optimization_barrier(start + last), progress.count
+        y1 = lax.optimization_barrier(start + last)
         error, dense = None, None
         defects = [filtered(size * around.slope - self.mass_times(powers[0]))]
         if table.embedded_order is not None:
@@ -95,30 +87,30 @@ class Collocation(Implicit):
             if len(table.corrections) == 2:
                 slope = functools.reduce(operator.add, (i * p for i, p in enumerate(powers, 1)))
 
-                def end() -> Array:
+                def end_defect() -> Array:
                     return filtered(size * flat(t + h, y1) - self.mass_times(slope))
 
-                blank = functools.partial(jnp.zeros_like, start)
-                defects.append(end() if needs_dense is True else lax.cond(needs_dense, end, blank))
+                zeros = functools.partial(jnp.zeros_like, start)
+                always = needs_dense is True
+                defects.append(end_defect() if always else lax.cond(needs_dense, end_defect, zeros))
             dense = tuple(p.reshape(y.shape) for p in self._corrected(powers, defects))
-        return StepResult(
-            y1.reshape(y.shape), error, dense, solver_state, progress.status, iterations=count
-        )
+        y1, status, evaluations = y1.reshape(y.shape), progress.status, progress.evaluations
+        return StepResult(y1, error, dense, solver_state, status, extra_evaluations=evaluations)
 
     def _increments(
         self, flat: Field, t: Array, h: Array, y: Array, jacobian: Any, filtered: Solve
-    ) -> tuple[Array, Progress]:
+    ) -> tuple[Array, NewtonProgress]:
         """The increments of all stages, `(stages, n)` or `(stages, n, lanes)`."""
         start, size, s = y.reshape(-1, *t.shape), h.astype(y.dtype), self.tableau.stages
         correct = self._correction(jacobian, size, filtered)
-        newton = Newton(correct, Measure(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
-        none = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
-        begin = no_progress(size, self.trouble_of(jacobian, start))
-        z, progress = newton.solve(self._residual(flat, t, start, h), none, begin)
+        newton = Newton(correct, IncrementNorm(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
+        guess = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
+        begin = initial_progress(size, self.failure_status(jacobian, start))
+        z, progress = newton.solve(self._residual(flat, t, start, h), guess, begin)
         return z.reshape(s, *start.shape), progress
 
     def _correction(self, jacobian: Any, size: Array, filtered: Solve) -> Solve:
-        r"""`b -> x` with the derivative of the residual, by that Jacobian, times `x` being `b`.
+        r"""The map `b -> x` that solves the residual's linearisation with this Jacobian for `x`.
 
         With $A^{-1} T = T \Lambda$ that is $x = T w$ and $(\Lambda \otimes M - h I \otimes J) w =
         \Lambda T^{-1} b$. `filtered` solves for the real eigenvalue.
@@ -130,27 +122,27 @@ class Collocation(Implicit):
 
         def correct(b: Array) -> Array:
             b = b.reshape(s, -1, *size.shape)
-            parts = []
+            terms = []
             for block, solve in systems:
-                known = _mixed(block.project, b)
-                w = solve(known.reshape(-1, *size.shape))
-                parts.append(_mixed(block.basis, w.reshape(known.shape)))
-            return functools.reduce(operator.add, parts).reshape(-1, *size.shape)
+                projected = _matrix_times(block.project, b)
+                w = solve(projected.reshape(-1, *size.shape))
+                terms.append(_matrix_times(block.basis, w.reshape(projected.shape)))
+            return functools.reduce(operator.add, terms).reshape(-1, *size.shape)
 
         return correct
 
     def _paired(self, jacobian: Array, size: Array, block: EigenBlock) -> Solve:
-        """The system of two states that a pair of complex eigenvalues has."""
-        n, wide = jacobian.shape[0], (2, 1, 2, 1) + (1,) * size.ndim
+        """The solver of the system of two states that belongs to a pair of complex eigenvalues."""
+        n, axes = jacobian.shape[0], (2, 1, 2, 1) + (1,) * size.ndim
         mass = jnp.eye(n) if self.mass is None else jnp.asarray(self.mass).T
         mass = mass.astype(jacobian.dtype).reshape((n, n) + (1,) * size.ndim)
-        by_columns = jnp.array(block.matrix, jacobian.dtype).T.reshape(wide)
-        one = jnp.eye(2, dtype=jacobian.dtype).reshape(wide)
-        whole = by_columns * mass[None, :, None] - one * (size * jacobian)[None, :, None]
-        return solver_of(lax.optimization_barrier(whole.reshape(2 * n, 2 * n, *size.shape)))
+        by_columns = jnp.array(block.matrix, jacobian.dtype).T.reshape(axes)
+        identity = jnp.eye(2, dtype=jacobian.dtype).reshape(axes)
+        matrix = by_columns * mass[None, :, None] - identity * (size * jacobian)[None, :, None]
+        return solver_of(lax.optimization_barrier(matrix.reshape(2 * n, 2 * n, *size.shape)))
 
     def _corrected(self, powers: list[Array], defects: list[Array]) -> list[Array]:
-        """The coefficients of the collocation polynomial with its slopes at the ends put right."""
+        """The coefficients of the collocation polynomial, corrected to the slopes at the ends."""
         columns = list(zip(*self.tableau.corrections, strict=True))
         terms = [[power] for power in powers] + [[] for _ in columns[len(powers) :]]
         for column, term in zip(columns, terms, strict=False):
@@ -158,20 +150,20 @@ class Collocation(Implicit):
         return [functools.reduce(operator.add, term) for term in terms]
 
     def _residual(self, flat: Field, t: Array, y: Array, h: Array) -> Callable[[Array], Array]:
-        """`M z_i - h sum_j A_ij f(t + c_j h, y + z_j)`, stage after stage in one vector."""
+        """The function `z -> M z_i - h sum_j A_ij f(t + c_j h, y + z_j)`, all stages one vector."""
         stages = self.tableau.stages
         times = jax.vmap(lambda c: t + c.astype(h.dtype) * h)(jnp.array(self.tableau.c))
 
         def residual(z: Array) -> Array:
             z = z.reshape(stages, *y.shape)
             slopes = lax.optimization_barrier(jax.vmap(flat)(times, y + z))
-            sums = _mixed(self.tableau.A, slopes)
+            sums = _matrix_times(self.tableau.A, slopes)
             return (jax.vmap(self.mass_times)(z) - h.astype(y.dtype) * sums).reshape(-1, *t.shape)
 
         return residual
 
 
-def _mixed(rows: Any, parts: Array) -> Array:
-    """The matrix `rows` times `parts`, along the first axis."""
-    rows = jnp.array(rows, jnp.finfo(parts.dtype).dtype)
-    return jax.vmap(weighted, (0, None))(rows, parts)
+def _matrix_times(rows: Any, vectors: Array) -> Array:
+    """The product of the matrix `rows` and `vectors`, over their first axis."""
+    rows = jnp.array(rows, jnp.finfo(vectors.dtype).dtype)
+    return jax.vmap(weighted_sum, (0, None))(rows, vectors)

@@ -1,4 +1,4 @@
-r"""Collocation methods of Gauss and Radau, computed in closed form from square roots.
+r"""Tableaus of collocation methods, and the coefficients that follow from them.
 
 Sources: E. Hairer, G. Wanner, Solving Ordinary Differential Equations II (1996), sections IV.5 and
 IV.8, and the authors' code radau5.f; E. Hairer, C. Lubich, G. Wanner, Geometric Numerical
@@ -14,8 +14,10 @@ Row = tuple[float, ...]
 
 
 class EigenBlock(NamedTuple):
-    r"""A part of $A^{-1} = T \Lambda T^{-1}$: of $\Lambda$, of the columns of $T$, of
-    $\Lambda T^{-1}$. That of the real eigenvalue is divided by it: its system has the matrix
+    r"""The block of an eigenvalue, or of a complex pair, in $A^{-1} = T \Lambda T^{-1}$.
+
+    `matrix` is the block of $\Lambda$, `basis` its columns of $T$, `project` its rows of
+    $\Lambda T^{-1}$. The block of the real eigenvalue is divided by it: its system has the matrix
     $M - h \gamma_0 J$.
     """
 
@@ -90,11 +92,11 @@ class CollocationTableau:
 
     @property
     def corrections(self) -> tuple[Row, ...]:
-        r"""Coefficients, from $\theta$ on, of polynomials that turn the slope at one end alone.
+        r"""Coefficients, from $\theta$ on, of polynomials that change the slope at one end alone.
 
-        One for the start, and one for the end unless it is a stage: with the defect of $u$ there,
-        times $h$, added to $u$ they make dense output of order $s + 1$. They vanish at both ends
-        and leave the slopes at `c`; no method of one stage has any.
+        There is one for the start, and one for the end unless it is a stage. Multiplied by $h$ and
+        the defect of $u$ there, and added to $u$, they give dense output of order $s + 1$. They
+        vanish at both ends and their slopes vanish at `c`. A method of one stage has none.
         """
         nodes = (0.0, *self.c) if self.stiffly_accurate else (0.0, *self.c, 1.0)
         ends = (0,) if self.stiffly_accurate else (0, len(nodes) - 1)
@@ -103,7 +105,7 @@ class CollocationTableau:
 
     @property
     def blocks(self) -> "tuple[EigenBlock, ...]":
-        r"""$A^{-1} = T \Lambda T^{-1}$ by its real eigenvalue, and its pair of complex ones."""
+        r"""The blocks of $A^{-1} = T \Lambda T^{-1}$: real eigenvalue, then complex pair."""
         eigen: Any = np.linalg.eig(np.linalg.inv(np.array(self.A)))
         values, vectors = eigen.eigenvalues, eigen.eigenvectors
         chosen = [i for i in range(self.stages) if values[i].imag >= 0]
@@ -119,12 +121,12 @@ class CollocationTableau:
 
     @property
     def stiffly_accurate(self) -> bool:
-        """Whether the last stage is the end of the step."""
+        """Whether the last stage is the end of the step (stiffly accurate)."""
         return self.A[-1] == self.b
 
 
 def _lagrange(nodes: Row, i: int) -> list[float]:
-    """Coefficients, constant first, of the polynomial that is one at node i, zero at the others."""
+    """The coefficients, constant first, of the Lagrange polynomial of node `i`."""
     p = [1.0]
     for j, node in enumerate(nodes):
         if j != i:

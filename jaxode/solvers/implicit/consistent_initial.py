@@ -1,4 +1,4 @@
-"""Differential-algebraic equations: states that satisfy their algebraic part at the start."""
+"""Consistent initial states of differential-algebraic equations of index 1."""
 
 from typing import Any, NamedTuple
 
@@ -11,13 +11,14 @@ from ...problem.field import Field
 from ..linear import solver_of
 from ..step_size import Tolerance
 
-_MOST = 50
+_MAX_ITERATIONS = 50
 
 
 class Algebraic(NamedTuple):
-    """The null spaces of a singular mass matrix, orthonormal columns, shape `(n, m)` each.
+    """The null spaces of a singular mass matrix: orthonormal columns, shape `(n, m)` each.
 
-    `M y' = f` leaves `equations^T f(t, y) = 0`, and says nothing of how `unknowns` move.
+    `M y' = f` implies `equations^T f(t, y) = 0`, and does not determine the derivative along
+    `unknowns`.
     """
 
     equations: Array
@@ -25,7 +26,7 @@ class Algebraic(NamedTuple):
 
 
 def algebraic_part(mass: Any) -> Algebraic | None:
-    """The algebraic part of a mass matrix `(n, n)` of known values; None if it is regular."""
+    """The algebraic part of a concrete mass matrix `(n, n)`; None if it is regular."""
     left, sizes, right = np.linalg.svd(np.asarray(mass, float))
     null = sizes <= sizes.max(initial=0.0) * len(sizes) * np.finfo(float).eps
     if not null.any():
@@ -33,12 +34,13 @@ def algebraic_part(mass: Any) -> Algebraic | None:
     return Algebraic(jnp.asarray(left[:, null]), jnp.asarray(right[null].T))
 
 
-def consistent(
+def consistent_state(
     algebraic: Algebraic, field: Field, t: Array, y: Array, tolerance: Tolerance
 ) -> tuple[Array, Array]:
-    """`y` moved along the algebraic unknowns until the algebraic equations hold; whether they do.
+    """The state near `y` that satisfies the algebraic equations, and whether one was found.
 
-    Newton's iteration; differentiable by the implicit function theorem. `y` is one packed state.
+    Newton's iteration changes `y`, one packed state, along the algebraic unknowns alone. The result
+    is differentiable by the implicit function theorem.
     """
     equations, unknowns = (x.astype(y.dtype) for x in algebraic)
 
@@ -48,7 +50,7 @@ def consistent(
     def residual(z: Array) -> Array:
         return equations.T @ field(t, state(z)).reshape(-1)
 
-    def step(residual: Any, z: Array) -> Array:
+    def newton_increment(residual: Any, z: Array) -> Array:
         value, linear = jax.linearize(residual, z)
         columns = jax.vmap(linear)(jnp.eye(z.size, dtype=z.dtype))
         return -solver_of(columns)(value)
@@ -56,18 +58,18 @@ def consistent(
     def newton(residual: Any, z: Array) -> Array:
         def unfinished(loop: tuple[Array, Array, Array]) -> Array:
             count, _, dz = loop
-            move = (unknowns @ dz).reshape(y.shape)
-            small = (tolerance.ratio(move, y) <= 1e-6) | jnp.all(dz == 0)
-            return (count < _MOST) & ~small
+            increment = (unknowns @ dz).reshape(y.shape)
+            small = (tolerance.scaled_norm(increment, y) <= 1e-6) | jnp.all(dz == 0)
+            return (count < _MAX_ITERATIONS) & ~small
 
-        def again(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        def iterate(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             count, z, _ = loop
-            dz = step(residual, z)
+            dz = newton_increment(residual, z)
             return count + 1, z + dz, dz
 
         start = jnp.int32(0), z, jnp.full_like(z, jnp.inf)
-        count, z, _ = lax.while_loop(unfinished, again, start)
-        return jnp.where(count < _MOST, z + step(residual, z), jnp.nan)
+        count, z, _ = lax.while_loop(unfinished, iterate, start)
+        return jnp.where(count < _MAX_ITERATIONS, z + newton_increment(residual, z), jnp.nan)
 
     def linear_solve(linear: Any, b: Array) -> Array:
         columns = jax.vmap(linear)(jnp.eye(b.size, dtype=b.dtype))
@@ -75,5 +77,5 @@ def consistent(
 
     zero = jnp.zeros((unknowns.shape[1],), y.dtype)
     z = lax.custom_root(residual, zero, newton, linear_solve)
-    found = jnp.all(jnp.isfinite(z))
-    return jnp.where(found, state(z), y), found
+    converged = jnp.all(jnp.isfinite(z))
+    return jnp.where(converged, state(z), y), converged

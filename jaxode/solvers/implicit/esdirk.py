@@ -1,4 +1,4 @@
-"""The one step of diagonally implicit methods with an explicit first stage, for every tableau."""
+"""The step of diagonally implicit methods with an explicit first stage, for any tableau."""
 
 import functools
 import operator
@@ -12,24 +12,24 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError
 from ...problem.field import Field, Split
-from ..base import Evaluations, StepResult
+from ..base import EvaluationCounts, StepResult, TableauSolver
 from ..step_size import PID, Controller, Tolerance
-from .base import Implicit, flattened, still, triangle, weighted
+from .base import Implicit, flattened_field, padded_rows, weighted_sum, without_gradient
 from .esdirk_tableau import EsdirkTableau, ImexTableau
-from .newton import Measure, Newton, Progress, no_progress
+from .newton import IncrementNorm, Newton, NewtonProgress, initial_progress
 
 
-class Esdirk(Implicit):
-    """A solver with implicit stages one by one: `tableau` is its whole difference from the others.
+class Esdirk(Implicit, TableauSolver):
+    """Base class of ESDIRK solvers; a subclass gives the `tableau`.
 
-    A step takes the Jacobian at its start once and factorises one matrix, for all its stages. The
-    unknowns of a stage are its slope; the last one is the first of the next step.
+    A step evaluates the Jacobian at its start and factorises one matrix, for all its stages. The
+    unknown of a stage is its slope; that of the last stage is the first of the next step.
     """
 
     tableau: ClassVar[EsdirkTableau | ImexTableau]
     counts_evaluations: ClassVar[bool] = True
     takes_mass: ClassVar[bool] = False
-    stateless: ClassVar[bool] = False  # a slope of Newton's iteration is not that of its state
+    stateless: ClassVar[bool] = False  # the slope of a stage is exact to the tolerance alone
 
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
@@ -46,23 +46,14 @@ class Esdirk(Implicit):
         return self.tableau.implicit if isinstance(self.tableau, ImexTableau) else self.tableau
 
     @property
-    def order(self) -> int:
-        return self.table.order
-
-    @property
-    def error_exponent(self) -> int | None:
-        embedded = self.table.embedded_order
-        return None if embedded is None else min(self.table.order, embedded) + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, 1, 0)  # with the Jacobian of a step comes a value
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, 1, 0)  # the Jacobian of a step comes with a value
 
     @property
     def num_dense(self) -> int:
         return len(self.table.dense[0])
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
@@ -85,73 +76,76 @@ class Esdirk(Implicit):
         needs_dense: Array | bool | None,
     ) -> StepResult:
         table, size = self.table, h.astype(y.dtype)
-        done = self._stages(field, t, y, h, solver_state)
-        slopes = functools.reduce(operator.add, done.slopes)
-        carry1 = done.slopes[0][-1].reshape(y.shape)
-        y1, count = done.last.reshape(y.shape), done.progress.count
+        stages = self._stages(field, t, y, h, solver_state)
+        slopes = functools.reduce(operator.add, stages.slopes)
+        solver_state1 = stages.slopes[0][-1].reshape(y.shape)
+        y1, evaluations = stages.last.reshape(y.shape), stages.progress.evaluations
         if isinstance(field, Split):
-            y1 = y + size * weighted(table.b, slopes).reshape(y.shape)
-            carry1, count = self.init(field, t + h, y1), count + 1
+            y1 = y + size * weighted_sum(table.b, slopes).reshape(y.shape)
+            solver_state1, evaluations = self.init(field, t + h, y1), evaluations + 1
         error, dense = None, None
         if table.error is not None:
-            error = size * weighted(table.error, slopes)
-            error = (done.solve(error) if table.filtered else error).reshape(y.shape)
+            error = size * weighted_sum(table.error, slopes)
+            error = (stages.solve(error) if table.filtered else error).reshape(y.shape)
         if needs_dense is not None:
             rows = zip(*table.dense, strict=True)
-            dense = tuple((size * weighted(row, slopes)).reshape(y.shape) for row in rows)
-        return StepResult(y1, error, dense, carry1, done.progress.status, iterations=count)
+            dense = tuple((size * weighted_sum(row, slopes)).reshape(y.shape) for row in rows)
+        status = stages.progress.status
+        return StepResult(y1, error, dense, solver_state1, status, extra_evaluations=evaluations)
 
-    def _stages(self, field: Field, t: Array, y: Array, h: Array, carry: Any) -> "_Stages":
-        """All stages, each with its Newton iteration, in a loop."""
-        table, size, once = self.table, h.astype(y.dtype), lax.optimization_barrier
+    def _stages(
+        self, field: Field, t: Array, y: Array, h: Array, solver_state: Any
+    ) -> "_EsdirkStages":
+        """All stages in a loop, each solved by its Newton iteration."""
+        table, size, barrier = self.table, h.astype(y.dtype), lax.optimization_barrier
         start = y.reshape(-1, *t.shape)
         parts = (field.stiff, field.other) if isinstance(field, Split) else (field,)
-        stiff, *other = (flattened(part, y) for part in parts)
-        # Nothing is differentiated by the matrix of the iteration.
-        jacobian = still(self.linearised(stiff, t, start).jacobian)
+        stiff, *other = (flattened_field(part, y) for part in parts)
+        # The solution does not depend on the matrix of the iteration.
+        jacobian = without_gradient(self.linearise(stiff, t, start).jacobian)
         solve = self.scaled_system(jacobian, table.gamma * size)
-        newton = Newton(solve, Measure(self.tolerance, y, size))
+        newton = Newton(solve, IncrementNorm(self.tolerance, y, size))
 
         def stage(state: tuple, row: Any) -> tuple[tuple, None]:
             slopes, _, progress = state
-            known = sum(weighted(a, k) for a, k in zip(row.a, slopes, strict=True))
-            base, at = once(start + size * known), t + row.c.astype(h.dtype) * h
+            increment = sum(weighted_sum(a, k) for a, k in zip(row.a, slopes, strict=True))
+            base, stage_t = barrier(start + size * increment), t + row.c.astype(h.dtype) * h
 
             def residual(k: Array) -> Array:
-                return k - stiff(at, base + (table.gamma * size) * k)
+                return k - stiff(stage_t, base + (table.gamma * size) * k)
 
-            guess = weighted(row.guess, slopes[0])
+            guess = weighted_sum(row.guess, slopes[0])
             slope, progress = newton.solve(residual, guess, progress)
-            last = once(base + (table.gamma * size) * slope)
-            new = slope, *(once(part(at, last)) for part in other)
+            last = barrier(base + (table.gamma * size) * slope)
+            new = slope, *(barrier(part(stage_t, last)) for part in other)
             slopes = tuple(
                 lax.dynamic_update_index_in_dim(k, new, row.index, 0)
                 for k, new in zip(slopes, new, strict=True)
             )
             return (slopes, last, progress), None
 
-        first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(carry))
+        first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(solver_state))
         rest = jnp.zeros((table.stages - 1, *start.shape), start.dtype)
         slopes = tuple(jnp.concatenate([k, rest]) for k in first)
-        state = slopes, start, no_progress(size, self.trouble_of(jacobian, start))
+        state = slopes, start, initial_progress(size, self.failure_status(jacobian, start))
         (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
-        return _Stages(slopes, last, solve, progress)
+        return _EsdirkStages(slopes, last, solve, progress)
 
     def _rows(self, y: Array, parts: int) -> "_EsdirkStage":
-        """The figures of the stages from the second on, as arrays."""
+        """The coefficients of the stages from the second on, as arrays."""
         table, real = self.table, jnp.finfo(y.dtype).dtype
         explicit = self.tableau.explicit if isinstance(self.tableau, ImexTableau) else ()
 
         below = [row[:-1] for row in table.a[1:]]
-        rows = tuple(triangle(rows, real) for rows in (below, explicit)[:parts])
+        rows = tuple(padded_rows(rows, real) for rows in (below, explicit)[:parts])
         index = jnp.arange(1, table.stages, dtype=jnp.int32)
         return _EsdirkStage(
-            rows, jnp.array(table.c[1:], real), triangle(table.guesses, real), index
+            rows, jnp.array(table.c[1:], real), padded_rows(table.guesses, real), index
         )
 
 
 class _EsdirkStage(NamedTuple):
-    """The figures of a stage."""
+    """The tableau coefficients of a stage."""
 
     a: tuple[Array, ...]
     c: Array
@@ -159,10 +153,10 @@ class _EsdirkStage(NamedTuple):
     index: Array
 
 
-class _Stages(NamedTuple):
-    """The stages of a step: the slopes of the parts of the field, and the last state."""
+class _EsdirkStages(NamedTuple):
+    """The stages of a step: slopes per part of the field, last state, linear solver, progress."""
 
     slopes: tuple[Array, ...]
     last: Array
     solve: Callable[[Array], Array]
-    progress: Progress
+    progress: NewtonProgress

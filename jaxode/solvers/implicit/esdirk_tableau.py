@@ -1,4 +1,4 @@
-"""Diagonally implicit methods with an explicit first stage, and an implicit-explicit pair.
+"""Tableaus of diagonally implicit methods with an explicit first stage, and of IMEX pairs.
 
 Sources: A. Kvaerno, Singly diagonally implicit Runge-Kutta methods with an explicit first stage,
 BIT 44 (2004); M. E. Hosea, L. F. Shampine, Analysis and implementation of TR-BDF2, Appl. Numer.
@@ -29,8 +29,8 @@ class EsdirkTableau:
     - `a`: row $i$ holds $i + 1$ coefficients, the diagonal one among them.
     - `b`: the weights of the step. `error`: $b - \hat b$, the weights of the error estimate.
     - `dense`: $P$, a row of polynomial coefficients per stage.
-    - `filtered`: whether the estimate is to be multiplied by $(I - h \gamma J)^{-1}$, for a
-      companion that grows with the stiffness.
+    - `filtered`: whether the estimate is multiplied by $(I - h \gamma J)^{-1}$, for a companion
+      that grows with the stiffness.
 
     **Raises:** `ValueError` when the rows do not fit together.
     """
@@ -50,7 +50,7 @@ class EsdirkTableau:
             raise ValueError("row i of `a` must hold i + 1 coefficients")
         rows = (self.a, self.c, self.b, self.error or self.b, self.dense)
         if len(set(map(len, rows))) != 1:
-            raise ValueError("`c`, `a`, `b`, `error` and `dense` must speak of as many stages")
+            raise ValueError("`c`, `a`, `b`, `error` and `dense` need one row per stage")
         if [row[-1] for row in self.a] != [0.0] + [self.gamma] * (len(self.a) - 1):
             raise ValueError("the diagonal of `a` must be zero, then gamma throughout")
         for abscissa, row in zip(self.c, self.a, strict=True):
@@ -66,21 +66,21 @@ class EsdirkTableau:
 
     @property
     def guesses(self) -> tuple[Row, ...]:
-        """Row $i$ extrapolates the slope of stage $i + 1$ from those of the stages before it.
+        """Weights that extrapolate the slope of stage $i + 1$ from earlier stages, in row $i$.
 
-        By the parabola through the three that are nearest in time, or the latest at the same time.
+        By the parabola through the three stages nearest in time, or the latest at the same time.
         """
         return tuple(_extrapolation(self.c[:i], self.c[i]) for i in range(1, self.stages))
 
 
-def _extrapolation(c: Row, at: float) -> Row:
-    """The weights of values at `c` in the value at `at`."""
+def _extrapolation(c: Row, target: float) -> Row:
+    """The weights of values at the nodes `c` in the extrapolated value at `target`."""
     latest = {node: i for i, node in enumerate(c)}
-    nodes = [at] if at in latest else sorted(latest, key=lambda node: abs(node - at))[:3]
+    nodes = [target] if target in latest else sorted(latest, key=lambda x: abs(x - target))[:3]
     weights = [0.0] * len(c)
     for node in nodes:
         others = [other for other in nodes if other != node]
-        weights[latest[node]] = math.prod((at - other) / (node - other) for other in others)
+        weights[latest[node]] = math.prod((target - other) / (node - other) for other in others)
     return tuple(weights)
 
 
@@ -102,6 +102,16 @@ class ImexTableau:
 
     implicit: EsdirkTableau
     explicit: tuple[Row, ...]
+
+    @property
+    def order(self) -> int:
+        """Order of the step."""
+        return self.implicit.order
+
+    @property
+    def embedded_order(self) -> int | None:
+        """Order of the companion, or `None` without one."""
+        return self.implicit.embedded_order
 
     def __post_init__(self) -> None:
         if [len(row) for row in self.explicit] != list(range(1, self.implicit.stages)):

@@ -14,7 +14,7 @@ def _gauss4() -> CollocationTableau:
     r"""Two stages. $A^{-1}$ has the eigenvalues $3 \pm i \sqrt 3$, of modulus $\sqrt{12}$.
 
     There is no real eigenvalue: $\gamma_0 = 1 / \sqrt{12}$ is a choice of scale, and the filter
-    asks for a factorisation of its own.
+    needs its own factorisation.
     """
     r = math.sqrt(3.0)
     return collocation_tableau(
@@ -48,31 +48,32 @@ def _gauss6() -> CollocationTableau:
     )
 
 
-IMPLICIT_MIDPOINT = collocation_tableau(order=2, c=(0.5,), A=((0.5,),), b=(1.0,), gamma0=0.5)
+IMPLICIT_MIDPOINT_TABLEAU = collocation_tableau(
+    order=2, c=(0.5,), A=((0.5,),), b=(1.0,), gamma0=0.5
+)
+
+GAUSS_LEGENDRE4_TABLEAU = _gauss4()
 
 
-GAUSS_LEGENDRE4 = _gauss4()
-
-
-GAUSS_LEGENDRE6 = _gauss6()
+GAUSS_LEGENDRE6_TABLEAU = _gauss6()
 
 
 class ImplicitMidpoint(Collocation):
     """The implicit midpoint rule, order 2, symplectic, fixed steps. Dense output: linear."""
 
     names: ClassVar[tuple[str, ...]] = ("implicit_midpoint",)
-    tableau: ClassVar[CollocationTableau] = IMPLICIT_MIDPOINT
+    tableau: ClassVar[CollocationTableau] = IMPLICIT_MIDPOINT_TABLEAU
 
 
 class GaussLegendre4(Collocation):
     """Gauss collocation with two stages, order 4, symplectic, fixed steps. Dense: quartic."""
 
     names: ClassVar[tuple[str, ...]] = ("gauss_legendre4", "gl4")
-    tableau: ClassVar[CollocationTableau] = GAUSS_LEGENDRE4
+    tableau: ClassVar[CollocationTableau] = GAUSS_LEGENDRE4_TABLEAU
 
 
 class GaussLegendre6(Collocation):
     """Gauss collocation with three stages, order 6, symplectic, fixed steps. Dense: order 5."""
 
     names: ClassVar[tuple[str, ...]] = ("gauss_legendre6", "gl6")
-    tableau: ClassVar[CollocationTableau] = GAUSS_LEGENDRE6
+    tableau: ClassVar[CollocationTableau] = GAUSS_LEGENDRE6_TABLEAU

@@ -11,8 +11,7 @@ from .esdirk_tableau import EsdirkTableau, ImexTableau, error_weights
 
 _KENCARP4 = (82889 / 524892, 0.0, 15625 / 83664, 69875 / 102672, -2260 / 8211, 1 / 4)
 
-
-KENCARP4 = ImexTableau(
+KENCARP4_TABLEAU = ImexTableau(
     implicit=EsdirkTableau(
         order=4,
         embedded_order=3,
@@ -77,5 +76,5 @@ class KenCarp4(Esdirk):
     """
 
     names: ClassVar[tuple[str, ...]] = ("kencarp4",)
-    tableau: ClassVar[ImexTableau] = KENCARP4
+    tableau: ClassVar[ImexTableau] = KENCARP4_TABLEAU
     imex: ClassVar[bool] = True

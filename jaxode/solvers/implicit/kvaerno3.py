@@ -33,11 +33,11 @@ def _kvaerno3() -> EsdirkTableau:
     )
 
 
-KVAERNO3 = _kvaerno3()
+KVAERNO3_TABLEAU = _kvaerno3()
 
 
 class Kvaerno3(Esdirk):
     """Kvaerno's 3(2) pair, L-stable and stiffly accurate. Dense output: cubic Hermite."""
 
     names: ClassVar[tuple[str, ...]] = ("kvaerno3",)
-    tableau: ClassVar[EsdirkTableau] = KVAERNO3
+    tableau: ClassVar[EsdirkTableau] = KVAERNO3_TABLEAU

@@ -13,15 +13,13 @@ _KVAERNO5_LOW = (
     0.13855640231268224, 0.0, -0.04245337201752043, 0.02446657898003141, 0.61943039072480676, 0.26,
 )
 
-
 _KVAERNO5 = (
     0.13659751177640291, 0.0, -0.05496908796538376, -0.04118626728321046, 0.62993304899016403,
     0.06962479448202728, 0.26,
 )
 
-
-# An interpolant of order 4, not a published one: quartic, with a continuous slope and no weight on
-# the second stage. It meets its conditions; the freedom they leave was put to the least residual of
+# An unpublished interpolant of order 4: quartic, with a continuous slope and no weight on the
+# second stage. The coefficients that the order conditions leave free minimise the residual of
 # order 5.
 _KVAERNO5_DENSE4 = (
     (1.0, -2.1386040292287545, 1.8235981055631205, -0.5483965645579632),
@@ -33,8 +31,7 @@ _KVAERNO5_DENSE4 = (
     (0.0, 0.42698030474494697, -0.8139606094898939, 0.6469803047449469),
 )
 
-
-KVAERNO5 = EsdirkTableau(
+KVAERNO5_TABLEAU = EsdirkTableau(
     order=5,
     embedded_order=4,
     gamma=0.26,
@@ -61,4 +58,4 @@ class Kvaerno5(Esdirk):
     """Kvaerno's 5(4) pair, L-stable and stiffly accurate. Dense output: quartic."""
 
     names: ClassVar[tuple[str, ...]] = ("kvaerno5",)
-    tableau: ClassVar[EsdirkTableau] = KVAERNO5
+    tableau: ClassVar[EsdirkTableau] = KVAERNO5_TABLEAU

@@ -35,23 +35,22 @@ def _radau5() -> CollocationTableau:
     )
 
 
-IMPLICIT_EULER = collocation_tableau(
+IMPLICIT_EULER_TABLEAU = collocation_tableau(
     order=1, c=(1.0,), A=((1.0,),), b=(1.0,), gamma0=1.0, adaptive=True
 )
 
-
-RADAU_IIA5 = _radau5()
+RADAU_IIA5_TABLEAU = _radau5()
 
 
 class ImplicitEuler(Collocation):
     """The implicit Euler method, order 1, L-stable, adaptive. Dense output: linear."""
 
     names: ClassVar[tuple[str, ...]] = ("implicit_euler",)
-    tableau: ClassVar[CollocationTableau] = IMPLICIT_EULER
+    tableau: ClassVar[CollocationTableau] = IMPLICIT_EULER_TABLEAU
 
 
 class RadauIIA5(Collocation):
     """Radau collocation with three stages, order 5, L-stable, adaptive. Dense output: quartic."""
 
     names: ClassVar[tuple[str, ...]] = ("radau_iia5", "radau", "radau5")
-    tableau: ClassVar[CollocationTableau] = RADAU_IIA5
+    tableau: ClassVar[CollocationTableau] = RADAU_IIA5_TABLEAU

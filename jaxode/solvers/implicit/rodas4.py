@@ -11,8 +11,7 @@ from .rosenbrock_tableau import RosenbrockTableau, dense_rows_of
 
 _RODAS4 = (1.221224509226641, 6.019134481288629, 12.53708332932087, -0.687886036105895)
 
-
-RODAS4 = RosenbrockTableau(
+RODAS4_TABLEAU = RosenbrockTableau(
     order=4,
     embedded_order=3,
     gamma=0.25,
@@ -55,4 +54,4 @@ class Rodas4(Rosenbrock):
     """The 4(3) pair of Hairer and Wanner, stiffly accurate. Dense output: order 3."""
 
     names: ClassVar[tuple[str, ...]] = ("rodas4",)
-    tableau: ClassVar[RosenbrockTableau] = RODAS4
+    tableau: ClassVar[RosenbrockTableau] = RODAS4_TABLEAU

@@ -14,8 +14,7 @@ _RODAS5P = (
     0.030198172008377946,
 )
 
-
-RODAS5P = RosenbrockTableau(
+RODAS5P_TABLEAU = RosenbrockTableau(
     order=5,
     embedded_order=4,
     gamma=0.21193756319429014,
@@ -78,4 +77,4 @@ class Rodas5P(Rosenbrock):
     """Steinebach's 5(4) pair, stiffly accurate: the default for stiff problems. Dense: order 4."""
 
     names: ClassVar[tuple[str, ...]] = ("rodas5p",)
-    tableau: ClassVar[RosenbrockTableau] = RODAS5P
+    tableau: ClassVar[RosenbrockTableau] = RODAS5P_TABLEAU

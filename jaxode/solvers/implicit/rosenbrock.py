@@ -1,4 +1,4 @@
-"""The one Rosenbrock step, shared by every tableau: linear systems, and no iteration."""
+"""The step of Rosenbrock methods, for any tableau: linear systems, and no iteration."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -6,32 +6,24 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, StepResult
+from ..base import EvaluationCounts, StepResult, TableauSolver
 from ..linear import Dense
 from ..step_size import PID, Controller
-from .base import Implicit, flattened, triangle, weighted
+from .base import Implicit, flattened_field, padded_rows, weighted_sum
 from .rosenbrock_tableau import RosenbrockTableau
 
 
-class Rosenbrock(Implicit):
-    """A Rosenbrock solver: `tableau` is its whole difference from the others.
+class Rosenbrock(Implicit, TableauSolver):
+    """Base class of Rosenbrock solvers; a subclass gives the `tableau`.
 
-    A step takes the Jacobian at its start once and factorises one matrix, for all its stages.
+    A step evaluates the Jacobian at its start and factorises one matrix, for all its stages.
     """
 
     tableau: ClassVar[RosenbrockTableau]
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def error_exponent(self) -> int:
-        return min(self.tableau.order, self.tableau.embedded_order) + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(0, self.tableau.stages, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(0, self.tableau.stages, 0)
 
     @property
     def num_dense(self) -> int:
@@ -41,7 +33,7 @@ class Rosenbrock(Implicit):
         dense = isinstance(self.linear_solver, Dense)
         return None if dense else f"{type(self.linear_solver).__name__} is for large systems"
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
 
     def step(
@@ -60,40 +52,43 @@ class Rosenbrock(Implicit):
     ) -> tuple[StepResult, Any]:
         """The step, and the Jacobian at its start."""
         table, shape = self.tableau, y.shape
-        flat, size = flattened(field, y), h.astype(y.dtype)
+        flat, size = flattened_field(field, y), h.astype(y.dtype)
         y = y.reshape(-1, *t.shape)
-        slope, slope_t, jacobian = self.linearised(flat, t, y)
+        slope, slope_t, jacobian = self.linearise(flat, t, y)
         solve = self.system(jacobian, 1 / (table.gamma * size))
-        # Each state and each stage once: else XLA computes it again in every sum that it enters.
-        once = lax.optimization_barrier
-        first = once(solve(slope + (table.d[0] * size) * slope_t))
+        # Without barriers, XLA computes a state or a stage again in every sum that it enters.
+        barrier = lax.optimization_barrier
+        first = barrier(solve(slope + (table.d[0] * size) * slope_t))
 
         def stage(stages: Array, row: _RosenbrockStage) -> tuple[Array, None]:
-            at = once(y + weighted(row.a, stages))
-            coupled = self.mass_times(weighted(row.C, stages) / size)
-            slope = flat(t + row.c.astype(h.dtype) * h, at) + coupled
-            new = once(solve(slope + (row.d * size) * slope_t))
+            state = barrier(y + weighted_sum(row.a, stages))
+            coupled = self.mass_times(weighted_sum(row.C, stages) / size)
+            slope = flat(t + row.c.astype(h.dtype) * h, state) + coupled
+            new = barrier(solve(slope + (row.d * size) * slope_t))
             return lax.dynamic_update_index_in_dim(stages, new, row.index, 0), None
 
         rest = jnp.zeros((table.stages - 1, *y.shape), y.dtype)
-        # A loop: written out, the stages of POLLU took three times as long to compile.
+        # A loop: unrolled, the stages of POLLU took three times as long to compile.
         stages, _ = lax.scan(stage, jnp.concatenate([first[None], rest]), self._rows(y.dtype))
-        stages = once(stages)
+        stages = barrier(stages)
 
-        def shaped(row: tuple[float, ...]) -> Array:
-            return weighted(row, stages).reshape(shape)
+        def combination(row: tuple[float, ...]) -> Array:
+            return weighted_sum(row, stages).reshape(shape)
 
-        y1 = y + weighted(table.m, stages)
-        dense = None if needs_dense is None else tuple(map(shaped, zip(*table.dense, strict=True)))
-        trouble = self.trouble_of(jacobian, first)
-        return StepResult(y1.reshape(shape), shaped(table.error), dense, (), trouble), jacobian
+        y1 = y + weighted_sum(table.m, stages)
+        dense = (
+            None if needs_dense is None else tuple(map(combination, zip(*table.dense, strict=True)))
+        )
+        status = self.failure_status(jacobian, first)
+        error = combination(table.error)
+        return StepResult(y1.reshape(shape), error, dense, (), status), jacobian
 
     def _rows(self, dtype: Any) -> "_RosenbrockStage":
-        """The figures of the stages from the second on, as arrays."""
+        """The coefficients of the stages from the second on, as arrays."""
         table = self.tableau
         return _RosenbrockStage(
-            a=triangle(table.a, dtype),
-            C=triangle(table.C, dtype),
+            a=padded_rows(table.a, dtype),
+            C=padded_rows(table.C, dtype),
             c=jnp.array(table.c[1:], dtype),
             d=jnp.array(table.d[1:], dtype),
             index=jnp.arange(1, table.stages, dtype=jnp.int32),
@@ -101,7 +96,7 @@ class Rosenbrock(Implicit):
 
 
 class _RosenbrockStage(NamedTuple):
-    """The figures of a stage."""
+    """The tableau coefficients of a stage."""
 
     a: Array
     C: Array

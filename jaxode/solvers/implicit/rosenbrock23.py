@@ -11,13 +11,13 @@ from .rosenbrock_tableau import RosenbrockTableau
 
 
 def _rosenbrock23() -> RosenbrockTableau:
-    r"""The pair 2(3) of Shampine and Reichelt, brought from its k-form to the form above.
+    r"""The pair 2(3) of Shampine and Reichelt, transformed from its classical form.
 
     With $g = 1 / (2 + \sqrt 2)$ and $e = 6 + \sqrt 2$ its classical coefficients are
     $\alpha_{21} = 1/2$, $\alpha_{32} = 1$, $\gamma_{21} = -g$, $\gamma_{31} = (e - 2) g$,
     $\gamma_{32} = -e g$, $b = (0, 1, 0)$, $\hat b = (1, 4, 1) / 6$. Then $h k_1 = U_1 / g$,
     $h k_2 = (U_1 + U_2) / g$ and $h k_3 = (2 U_1 + e U_2 + U_3) / g$. The third stage evaluates f
-    at $(t + h, y_1)$, so the first evaluation of the next step is already known.
+    at $(t + h, y_1)$, which is the first evaluation of the next step.
     """
     r, e = 2.0 + math.sqrt(2.0), 6.0 + math.sqrt(2.0)
     return RosenbrockTableau(
@@ -35,11 +35,11 @@ def _rosenbrock23() -> RosenbrockTableau:
     )
 
 
-ROSENBROCK23 = _rosenbrock23()
+ROSENBROCK23_TABLEAU = _rosenbrock23()
 
 
 class Rosenbrock23(Rosenbrock):
     """The 2(3) pair of Shampine and Reichelt, L-stable, for loose tolerances. Dense: order 2."""
 
     names: ClassVar[tuple[str, ...]] = ("rosenbrock23",)
-    tableau: ClassVar[RosenbrockTableau] = ROSENBROCK23
+    tableau: ClassVar[RosenbrockTableau] = ROSENBROCK23_TABLEAU

@@ -1,4 +1,4 @@
-"""Rosenbrock methods in the transformed form of Hairer and Wanner, which needs no product with J.
+"""Tableaus of Rosenbrock methods, in the form of Hairer and Wanner without products with J.
 
 Sources: L. F. Shampine, M. W. Reichelt, The MATLAB ODE suite, SIAM J. Sci. Comput. 18 (1997);
 E. Hairer, G. Wanner, Solving Ordinary Differential Equations II (1996), sections IV.7 and VI.4, and
@@ -20,8 +20,8 @@ class RosenbrockTableau:
     $$\Bigl(\frac{M}{h \gamma} - J\Bigr) U_i = f\Bigl(t + c_i h,\; y + \sum_{j<i} a_{ij} U_j\Bigr)
       + \frac{M}{h} \sum_{j<i} C_{ij} U_j + h d_i f_t,$$
     the step is $y_1 = y + \sum_i m_i U_i$, its error estimate is $\sum_i e_i U_i$, and dense output
-    is $y(t + \theta h) = y + \sum_i \sum_j P_{ij} \theta^{j+1} U_i$. `M` may be singular: the last
-    two methods keep their order on differential-algebraic equations of index 1.
+    is $y(t + \theta h) = y + \sum_i \sum_j P_{ij} \theta^{j+1} U_i$. `M` may be singular: Rodas4
+    and Rodas5P keep their order on differential-algebraic equations of index 1.
 
     With $\Gamma$ the lower triangular matrix of the classical form (its diagonal is $\gamma$) and
     $k_i$ the classical stages, $U = h \Gamma k$, $\Gamma^{-1} = I / \gamma - C$,
@@ -30,7 +30,7 @@ class RosenbrockTableau:
     **Fields:**
 
     - `order`: order of the step. `embedded_order`: order of the companion $y_1 - \sum_i e_i U_i$.
-    - `gamma`: the diagonal coefficient. `c`, `d`: one figure per stage.
+    - `gamma`: the diagonal coefficient. `c`, `d`: one coefficient per stage.
     - `a`, `C`: row $i$ holds the $i$ coefficients of stage $i + 1$ (the first stage has none).
     - `m`: the weights of the step. `error`: $e$, the weights of the error estimate.
     - `dense`: $P$, a row of polynomial coefficients per stage.
@@ -54,7 +54,7 @@ class RosenbrockTableau:
             if len(rows) != self.stages - 1 or any(len(r) != i + 1 for i, r in enumerate(rows)):
                 raise ValueError("row i of `a` and of `C` must hold i + 1 coefficients")
         if not len(self.c) == len(self.d) == len(self.error) == len(self.dense) == self.stages:
-            raise ValueError("`c`, `d`, `m`, `error` and `dense` must speak of as many stages")
+            raise ValueError("`c`, `d`, `m`, `error` and `dense` need one row per stage")
         for weight, row in zip(self.m, self.dense, strict=True):
             if abs(sum(row) - weight) > 1e-12 * max(1.0, sum(map(abs, row))):
                 raise ValueError(f"a row of `dense` ends at {sum(row)}, not at its m of {weight}")
@@ -71,7 +71,7 @@ class RosenbrockTableau:
 
 
 def dense_rows_of(m: Row, *corrections: Row) -> tuple[Row, ...]:
-    r"""Rows of $\theta m + \theta (1 - \theta) (q_1 + \theta q_2 + \dots)$ in powers of theta."""
+    r"""Dense rows of $\theta m + \theta (1 - \theta) (q_1 + \theta q_2 + \dots)$ by powers."""
     padded = [(0.0,) * len(m), *corrections, (0.0,) * len(m)]
     columns = [
         tuple(high - low for high, low in zip(after, before, strict=True))

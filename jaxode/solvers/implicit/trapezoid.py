@@ -10,7 +10,7 @@ from .esdirk_tableau import EsdirkTableau
 
 
 def _trapezoid() -> EsdirkTableau:
-    """The trapezoidal rule. It has no companion: a sound one takes values of earlier steps."""
+    """The trapezoidal rule, without an embedded method: that would need earlier steps."""
     b = (0.5, 0.5)
     return EsdirkTableau(
         order=2,
@@ -24,11 +24,11 @@ def _trapezoid() -> EsdirkTableau:
     )
 
 
-TRAPEZOID = _trapezoid()
+TRAPEZOID_TABLEAU = _trapezoid()
 
 
 class Trapezoid(Esdirk):
     """The implicit trapezoidal rule, order 2, fixed steps. Dense output: quadratic."""
 
     names: ClassVar[tuple[str, ...]] = ("trapezoid",)
-    tableau: ClassVar[EsdirkTableau] = TRAPEZOID
+    tableau: ClassVar[EsdirkTableau] = TRAPEZOID_TABLEAU

@@ -1,4 +1,4 @@
-"""Linear solvers for a state beside its adjoint."""
+"""Linear solvers for the augmented system of the adjoint equation."""
 
 import dataclasses
 
@@ -11,25 +11,26 @@ from .krylov import Krylov
 from .sparse import Sparse
 
 
-def doubled(solver: LinearSolver, size: int) -> LinearSolver:
-    r"""The linear solver for a state of `size` components beside its adjoint.
+def augmented_solver(solver: LinearSolver, size: int) -> LinearSolver:
+    r"""The linear solver for the augmented system: a state of `size` components and its adjoint.
 
-    With the Jacobian $J$ that `solver` is for, theirs is $[[J, 0], [H, -J^T]]$, where $H$, second
-    derivatives summed over the components of the field, is no fuller than $J^T J$.
+    With the Jacobian $J$ that `solver` is for, the Jacobian of the augmented system is
+    $[[J, 0], [H, -J^T]]$, where $H$, the sum of second derivatives over the components of the
+    field, has at most the pattern of $J^T J$.
     """
     if isinstance(solver, Krylov):
-        # It is not symmetric, whatever the Jacobian is; and a preconditioner is made for states.
+        # The augmented matrix is never symmetric, and the preconditioner is for states alone.
         method = "gmres" if solver.method == "cg" else solver.method
         return dataclasses.replace(solver, preconditioner=None, method=method)
     if isinstance(solver, Banded):
         diagonals = range(-solver.lower, solver.upper + 1)
-        return _beside_transpose(csr_array(sum(np.eye(size, k=d) for d in diagonals)))
+        return _augmented_pattern(csr_array(sum(np.eye(size, k=d) for d in diagonals)))
     if isinstance(solver, Sparse):
-        return _beside_transpose(csr_array(solver.pattern, dtype=float))
+        return _augmented_pattern(csr_array(solver.pattern, dtype=float))
     return solver
 
 
-def _beside_transpose(pattern: csr_array) -> Sparse:
-    # A column's components are those that some equation has beside each other.
-    bent = pattern.T @ pattern
-    return Sparse(block_array([[pattern, None], [bent, pattern.T]], format="csr") != 0)
+def _augmented_pattern(pattern: csr_array) -> Sparse:
+    # Second derivatives couple the components that occur in one equation.
+    second = pattern.T @ pattern
+    return Sparse(block_array([[pattern, None], [second, pattern.T]], format="csr") != 0)

@@ -1,4 +1,4 @@
-"""What implicit solvers ask of linear algebra: Jacobians, and systems `(shift M - J) x = b`.
+"""Base classes of linear solvers: Jacobians, and systems `(shift M - J) x = b`.
 
 A state is a vector `(n,)`, or `(n, lanes)`; `t` and `shift` are scalars, or `(lanes,)`.
 """
@@ -18,10 +18,10 @@ from ...problem.field import Field
 Solve = Callable[[Array], Array]
 
 
-class Linearised(NamedTuple):
-    """A field around `(t, y)`: its value, its derivative by `t`, and its Jacobian.
+class Linearisation(NamedTuple):
+    """The linearisation of a field at `(t, y)`: its value, derivative by `t`, and Jacobian.
 
-    The Jacobian is what the linear solver made of it: arrays whose last axes are those of `t`.
+    The Jacobian has the linear solver's own form: arrays whose last axes are those of `t`.
     """
 
     slope: Array
@@ -30,45 +30,45 @@ class Linearised(NamedTuple):
 
 
 class LinearSolver(eqx.Module):
-    """How Jacobians are made and the systems of implicit steps solved."""
+    """Base class of linear solvers: Jacobians, and the systems of implicit steps."""
 
+    iterative: ClassVar[bool] = False  # may fail to converge though the system is not singular
     has_pattern: ClassVar[bool] = False  # is for Jacobians of one size and sparsity pattern
-    iterative: ClassVar[bool] = False  # a system can be left unsolved though it is not singular
 
     @abc.abstractmethod
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
-        """The field around `(t, y)`."""
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
+        """The linearisation of the field at `(t, y)`."""
 
     @abc.abstractmethod
     def system(self, jacobian: Any, shift: Array, mass: Array | None) -> Solve:
-        """`b -> x` with `(shift M - J) x = b`, factorised once, differentiable.
+        """The map `b -> x` with `(shift M - J) x = b`, factorised once, differentiable.
 
         A singular matrix gives values that are not finite.
         """
 
     def check(self, size: int) -> None:
-        """**Raises:** `OptionError` if it does not suit a state of `size` components."""
+        """Check the size of the state. **Raises:** `OptionError` if it does not fit the solver."""
 
     @abc.abstractmethod
     def transposed(self) -> "LinearSolver":
-        """The one for transposes of such Jacobians."""
+        """The linear solver for the transposes of such Jacobians."""
 
 
 class Direct(LinearSolver):
-    """A linear solver whose factors are arrays, which serve for as many systems as one likes."""
+    """Base class of direct linear solvers, whose factors are arrays and can be reused."""
 
     @abc.abstractmethod
-    def factorised(self, jacobian: Any, shift: Array, mass: Array | None) -> Any:
+    def factorise(self, jacobian: Any, shift: Array, mass: Array | None) -> Any:
         """The factors of `shift M - J`: floating arrays whose last axes are those of `shift`."""
 
     @abc.abstractmethod
     def solve(self, factors: Any, b: Array) -> Array:
-        """The solution for the right-hand side `b`; the factors are not differentiated."""
+        """The solution for the right-hand side `b`; it has no derivative by the factors."""
 
 
-def pushed_forward(field: Field, t: Array, y: Array, seeds: np.ndarray) -> Linearised:
-    """The field around `(t, y)`, with the products of its Jacobian and the rows of `seeds`."""
+def jacobian_vector_products(field: Field, t: Array, y: Array, seeds: np.ndarray) -> Linearisation:
+    """The linearisation at `(t, y)`, its Jacobian as products with the rows of `seeds`."""
     slope, linear = jax.linearize(field, t, y)
     rows = jnp.asarray(seeds, y.dtype).reshape(seeds.shape + (1,) * t.ndim) * jnp.ones_like(y)
     slope_t = linear(jnp.ones_like(t), jnp.zeros_like(y))
-    return Linearised(slope, slope_t, jax.vmap(lambda e: linear(jnp.zeros_like(t), e))(rows))
+    return Linearisation(slope, slope_t, jax.vmap(lambda e: linear(jnp.zeros_like(t), e))(rows))

@@ -1,4 +1,4 @@
-"""Systems of any size without a matrix: Krylov iterations on products with the Jacobian."""
+"""Matrix-free systems of any size: Krylov iterations on Jacobian-vector products."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,29 +12,29 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError, unknown_name
 from ...problem.field import Field
-from .base import Linearised, LinearSolver, Solve
-from .dense import product
+from .base import Linearisation, LinearSolver, Solve
+from .dense import matvec
 
 Preconditioner = Callable[[Array, Array, Array], Callable[[Array], Array]]
 
 
-class Products(eqx.Module):
-    """A Jacobian as the function that multiplies by it, and where it was taken."""
+class JacobianOperator(eqx.Module):
+    """A Jacobian as the function `x -> J x`, and the `(t, y)` at which it was taken."""
 
-    times: Callable[[Array], Array]
+    matvec: Callable[[Array], Array]
     t: Array
     y: Array
 
 
 class Krylov(LinearSolver):
-    """An iteration on products with the Jacobian, which is never formed: for large systems.
+    """Linear solver for large systems: iterations on Jacobian-vector products, without a matrix.
 
     - `method`: "bicgstab", "gmres", or "cg" where `shift M - J` is symmetric and positive definite,
-      as of diffusion: by far the cheapest there.
+      as for diffusion: by far the cheapest there.
     - `rtol`: how far the residual falls, relative to the right-hand side. A Rosenbrock step loses
       its order where this is not well below the tolerance of the solve.
     - `max_steps`: the most iterations; a step whose system is not solved within them is rejected.
-    - `restart`: the directions that GMRES keeps.
+    - `restart`: the dimension of the Krylov space at which GMRES restarts.
     - `preconditioner`: `(t, y, shift)` to a linear function that is close to the inverse of
       `shift M - J` at the vector `y`; by default there is none.
 
@@ -56,52 +56,53 @@ class Krylov(LinearSolver):
         if not self.rtol > 0:
             raise OptionError(f"rtol of Krylov must be positive, got {self.rtol!r}")
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearised:
+    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
         slope, linear = jax.linearize(field, t, y)
         slope_t = linear(jnp.ones_like(t), jnp.zeros_like(y))
 
-        def times(x: Array) -> Array:
+        def matvec(x: Array) -> Array:
             return linear(jnp.zeros_like(t), x)
 
-        return Linearised(slope, slope_t, Products(times, t, y))
+        return Linearisation(slope, slope_t, JacobianOperator(matvec, t, y))
 
-    def system(self, jacobian: Products, shift: Array, mass: Array | None) -> Solve:
-        # A lane that takes no step, or as good as none, would spoil the norms of all.
+    def system(self, jacobian: JacobianOperator, shift: Array, mass: Array | None) -> Solve:
+        # The shift of a lane whose step is nearly zero would dominate the norm over all lanes.
         shift = jnp.where(jnp.abs(shift) < 0.5 * jnp.finfo(shift.dtype).eps ** -2, shift, 1)
 
-        def times(x: Array) -> Array:
-            weighted = x if mass is None else product(_by_columns(mass, x), x)
-            return shift * weighted - jacobian.times(x)
+        def shifted_matvec(x: Array) -> Array:
+            mass_times_x = x if mass is None else matvec(_by_columns(mass, x), x)
+            return shift * mass_times_x - jacobian.matvec(x)
 
-        near = identity
+        preconditioner = identity
         if self.preconditioner is not None:
-            near = self.preconditioner(jacobian.t, jacobian.y, shift)
+            preconditioner = self.preconditioner(jacobian.t, jacobian.y, shift)
 
-        def transposed(times: Solve, b: Array) -> Array:
-            return self.iterate(times, lambda x: jax.linear_transpose(near, x)(x)[0], b)
+        def solve(matvec: Solve, b: Array) -> Array:
+            return self.iterate(matvec, preconditioner, b)
 
-        return lambda b: lax.custom_linear_solve(
-            times, b, lambda times, b: self.iterate(times, near, b), transposed
-        )
+        def solve_transposed(matvec: Solve, b: Array) -> Array:
+            return self.iterate(matvec, lambda x: jax.linear_transpose(preconditioner, x)(x)[0], b)
+
+        return lambda b: lax.custom_linear_solve(shifted_matvec, b, solve, solve_transposed)
 
     def transposed(self) -> "Krylov":
-        # A preconditioner is made for states, at which the transpose is not taken.
+        # The preconditioner is a function of the state, which the transposed system does not have.
         return dataclasses.replace(self, preconditioner=None)
 
-    def iterate(self, times: Solve, near: Solve, b: Array) -> Array:
-        """The solution of `times(x) = b`, NaN if it is not found; `near` is about its inverse."""
+    def iterate(self, matvec: Solve, preconditioner: Solve, b: Array) -> Array:
+        """The solution of `matvec(x) = b`; NaN if the iteration does not converge."""
         like = jax.eval_shape(lambda: b)
         tags = lineax.positive_semidefinite_tag if self.method == "cg" else ()
-        options = {"preconditioner": lineax.FunctionLinearOperator(near, like, tags)}
+        options = {"preconditioner": lineax.FunctionLinearOperator(preconditioner, like, tags)}
         method = _METHODS[self.method](self)
-        operator = lineax.FunctionLinearOperator(times, like, tags)
-        # lineax measures a residual component by component: against one where b has size one.
+        operator = lineax.FunctionLinearOperator(matvec, like, tags)
+        # lineax scales a residual component by component: so b is scaled to size one.
         size = jnp.sqrt(jnp.mean(b * b))
-        known = jnp.where(size > 0, size, 1)
-        b = jnp.where(size > 0, b / known, 1)
-        found = lineax.linear_solve(operator, b, method, options=options, throw=False)
-        solved = found.result == lineax.RESULTS.successful
-        return size * jnp.where(solved, found.value, jnp.nan)
+        divisor = jnp.where(size > 0, size, 1)
+        b = jnp.where(size > 0, b / divisor, 1)
+        solution = lineax.linear_solve(operator, b, method, options=options, throw=False)
+        solved = solution.result == lineax.RESULTS.successful
+        return size * jnp.where(solved, solution.value, jnp.nan)
 
 
 _METHODS: dict[str, Callable[[Krylov], Any]] = {
@@ -112,7 +113,7 @@ _METHODS: dict[str, Callable[[Krylov], Any]] = {
 
 
 def identity(x: Array) -> Array:
-    """The preconditioner that does nothing."""
+    """The identity, as the default preconditioner."""
     return x
 
 

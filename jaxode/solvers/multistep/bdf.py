@@ -1,7 +1,8 @@
 """Numerical differentiation formulas of orders 1 to 5, in backward differences.
 
-`rows` are the differences of orders 1 and up at the spacing of the last step; the zeroth is the
-state itself. Two more than the highest order are kept, to judge that order and the one above.
+`differences` are those of orders 1 and up at the spacing of the last step; the zeroth is the state
+itself. Two more than the highest order are kept, to estimate the errors of that order and of the
+one above.
 """
 
 from typing import ClassVar, NamedTuple
@@ -12,66 +13,70 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from ...problem.errors import OptionError
 from ...problem.field import Field
-from ..base import Evaluations, StepResult
-from ..implicit.base import Implicit, flattened, weighted
-from ..implicit.newton import Measure
-from ..step_size import PID, Controller, Tolerance
+from ..base import EvaluationCounts, StepResult
+from ..implicit.base import Implicit, flattened_field, weighted_sum
+from ..implicit.newton import IncrementNorm
+from ..step_size import PID, Controller
 from .history import (
-    NEARLY,
-    OrderDecision,
-    at_order,
-    judged,
-    judged_at_fixed_steps,
-    polynomial,
-    rescaled,
+    EQUAL_STEPS,
+    entry_at_order,
+    interpolation_coefficients,
+    rescale_differences,
     row_at,
-    up_to,
-    updated,
+    rows_up_to,
+    update_differences,
 )
-from .modified_newton import TURNS, CorrectorEquation, NewtonCache, corrected, nothing_kept
+from .modified_newton import (
+    MAX_ITERATIONS,
+    CorrectorEquation,
+    NewtonCache,
+    empty_cache,
+    solve_corrector,
+)
+from .variable_order import OrderDecision, VariableOrder, raise_order, select_order
 
-MOST = 5
-# By order from 0 on; kappa is Klopfenstein's, as Shampine and Reichelt have it, but of order 1:
-# there it would hand on what a stiff slope at the start is off by.
+MAX_ORDER = 5
+# By order from 0 on. Kappa is Klopfenstein's, as in Shampine and Reichelt, but zero at order 1:
+# there it would pass on the error of a stiff initial slope.
 _KAPPA = np.array([0, 0, -1 / 9, -0.0823, -0.0415, 0])
-_GAMMA = np.cumsum([0, *(1 / np.arange(1, MOST + 1))])
+_GAMMA = np.cumsum([0, *(1 / np.arange(1, MAX_ORDER + 1))])
 _ALPHA = [*((1 - _KAPPA) * _GAMMA)]
-# Errors of formulas of higher order add up over more steps: weighed so, a solve errs by few
-# tolerances where it has a thousand steps.
+# Errors of formulas of higher order add up over more steps: with these weights, a solve of a
+# thousand steps has an error of a few tolerances.
 _WEIGHT = [2, 2, 2, 3, 4, 5]
-_ERROR = [*(_WEIGHT * (_KAPPA * _GAMMA + 1 / np.arange(1, MOST + 2)))]
+_ERROR = [*(_WEIGHT * (_KAPPA * _GAMMA + 1 / np.arange(1, MAX_ORDER + 2)))]
 
 
 class BDFState(NamedTuple):
-    """The history: `differences` at spacing `h`, and how many steps have had it and the order.
+    """The solver state: `differences` at the spacing `h`, and the cache of Newton's iteration.
 
-    All floats, `order` too: a carry has cotangents.
+    `equal_steps` counts the steps since size or order changed. All are floats, `order` too, because
+    a solver state has cotangents.
     """
 
     differences: Array
     h: Array
     order: Array
-    equal: Array
-    kept: NewtonCache
+    equal_steps: Array
+    newton_cache: NewtonCache
 
 
 class BDFHistory(NamedTuple):
-    """The same as the step reads it: states as vectors, the spacing that of the coming step."""
+    """The past as a step reads it: state and differences as vectors, at the spacing of the step."""
 
     y: Array
-    rows: Array
+    differences: Array
     h: Array
     order: Array
 
 
-class BDF(Implicit):
+class BDF(Implicit, VariableOrder):
     """The NDF of orders 1 to 5 in backward differences, for stiff problems.
 
-    Step and order vary; Jacobian and factorisation are kept for as long as they serve. With fixed
-    steps the order rises while they are equal, and the start, at order 1, leaves an error of order
-    2. Dense output: the interpolating polynomial, of the order of the step.
+    Step and order vary; a Jacobian and its factorisation are reused while the iteration converges.
+    With fixed steps the order rises while they are equal, and the start, at order 1, leaves an
+    error of order 2. Dense output: the interpolating polynomial, of the order of the step.
 
     - `max_order`: the highest order, 1 to 5; at 2 and below the method is A-stable.
 
@@ -81,52 +86,40 @@ class BDF(Implicit):
     """
 
     names: ClassVar[tuple[str, ...]] = ("bdf", "ndf")
-    stateless: ClassVar[bool] = False
+    highest_order: ClassVar[int] = MAX_ORDER
     counts_evaluations: ClassVar[bool] = True
     reuses_jacobian: ClassVar[bool] = True
 
-    max_order: int = eqx.field(static=True, default=MOST)
-    tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
-
-    def __check_init__(self) -> None:
-        if self.max_order not in range(1, MOST + 1):
-            raise OptionError(f"max_order of BDF must be 1 to {MOST}, got {self.max_order!r}")
+    max_order: int = eqx.field(static=True, default=MAX_ORDER)
 
     @property
-    def order(self) -> int:
-        return self.max_order
-
-    @property
-    def error_exponent(self) -> int:
-        return 2  # of the first step; the others' errors are returned as if they had it
-
-    @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, 0, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, 0, 0)
 
     @property
     def num_dense(self) -> int:
         return self.max_order
 
-    def controller(self) -> Controller:
+    def default_controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=10.0, dead_band=(0.9, 1.2))
 
     def init(self, field: Field, t: Array, y: Array) -> BDFState:
-        flat, start = flattened(field, y), y.reshape(-1, *t.shape)
+        flat, start = flattened_field(field, y), y.reshape(-1, *t.shape)
         slope = flat(t, start) if self.mass is None else self._slope(flat, t, start)
         rest = jnp.zeros((self.max_order + 1, *y.shape), y.dtype)
-        rows = jnp.concatenate([slope.reshape(1, *y.shape), rest])
+        differences = jnp.concatenate([slope.reshape(1, *y.shape), rest])
         one = jnp.ones_like(t)
-        # As if after a step of size one: the first step makes its differences of that.
-        return BDFState(rows, one, one, jnp.zeros_like(t), nothing_kept(self, flat, t, start))
+        # As after a step of size one: the first step rescales the differences to its own size.
+        cache = empty_cache(self, flat, t, start)
+        return BDFState(differences, one, one, jnp.zeros_like(t), cache)
 
     def _slope(self, field: Field, t: Array, y: Array) -> Array:
-        """y' where M y' = f; M may be singular, so by an implicit Euler step of next to no size."""
-        at, mass = self.linearised(field, t, y), jnp.asarray(self.mass, y.dtype)
-        arrays = jax.tree.leaves(eqx.filter(at.jacobian, eqx.is_array))
+        """y' where M y' = f; by an implicit Euler step of tiny size, as M may be singular."""
+        around, mass = self.linearise(field, t, y), jnp.asarray(self.mass, y.dtype)
+        arrays = jax.tree.leaves(eqx.filter(around.jacobian, eqx.is_array))
         ratio = jnp.sqrt(jnp.sum(mass**2) / sum(jnp.sum(x**2) for x in arrays))
         shift = 1 / (jnp.finfo(y.dtype).eps ** 0.25 * jnp.where(jnp.isfinite(ratio), ratio, 1))
-        return self.system(at.jacobian, shift)(at.slope * shift + at.slope_t)
+        return self.system(around.jacobian, shift)(around.slope * shift + around.slope_t)
 
     def slope(self, solver_state: BDFState) -> Array:
         slope = solver_state.differences[0]
@@ -144,24 +137,29 @@ class BDF(Implicit):
         shape, order, ratio = y.shape, solver_state.order, h / solver_state.h
         start = y.reshape(-1, *t.shape)
         rows = solver_state.differences.reshape(-1, *start.shape)
-        rows = rescaled(rows, ratio, order, self.max_order)
-        equation = self._equation(flattened(field, y), t, BDFHistory(start, rows, h, order), shape)
-        d, how = corrected(self, equation, solver_state.kept)
+        rows = rescale_differences(rows, ratio, order, self.max_order)
+        past = BDFHistory(start, rows, h, order)
+        equation = self._equation(flattened_field(field, y), t, past, shape)
+        d, newton = solve_corrector(self, equation, solver_state.newton_cache)
         y1 = (equation.start + d).reshape(shape)
-        rows = updated(rows, d, order).reshape(-1, *shape)
-        equal = jnp.where(jnp.abs(ratio - 1) < NEARLY, solver_state.equal, 0) + 1
-        found = self._judged(rows, d.reshape(shape), order, equal, how.turns, (y, y1))
+        rows = update_differences(rows, d, order).reshape(-1, *shape)
+        equal_steps = jnp.where(jnp.abs(ratio - 1) < EQUAL_STEPS, solver_state.equal_steps, 0) + 1
+        decision = self._select_order(
+            rows, d.reshape(shape), order, equal_steps, newton.iterations, (y, y1)
+        )
+        dense = None
+        if needs_dense is not None:
+            dense = interpolation_coefficients(rows, order, self.max_order)
+        equal_steps = jnp.where(decision.order == order, equal_steps, 0)
         return StepResult(
             y1=y1,
-            error=found.error,
-            dense=None if needs_dense is None else polynomial(rows, order, self.max_order),
-            solver_state=BDFState(
-                rows, h, found.order, jnp.where(found.order == order, equal, 0), how.kept
-            ),
-            status=how.status,
-            factor=found.factor,
-            iterations=how.evaluations,
-            linear_algebra_counts=(how.jacobians, how.factorisations),
+            error=decision.error,
+            dense=dense,
+            solver_state=BDFState(rows, h, decision.order, equal_steps, newton.cache),
+            status=newton.status,
+            step_factor=decision.step_factor,
+            extra_evaluations=newton.evaluations,
+            linear_algebra_counts=(newton.jacobians, newton.factorisations),
         )
 
     def _equation(
@@ -172,36 +170,40 @@ class BDF(Implicit):
         `f(t + h, predicted + d) - shift M (psi + d) = 0`.
         """
         y, rows, h, order = past
-        alpha, t1 = at_order(_ALPHA, order, 0), t + h
+        alpha, t1 = entry_at_order(_ALPHA, order, 0), t + h
         shift = (alpha / h).astype(y.dtype)
-        known = up_to(order, rows[: self.max_order])
-        predicted = lax.optimization_barrier(y + jnp.sum(known, axis=0))
+        differences = rows_up_to(order, rows[: self.max_order])
+        predicted = lax.optimization_barrier(y + jnp.sum(differences, axis=0))
         gamma = _GAMMA[1 : self.max_order + 1].astype(y.dtype)
-        psi = lax.optimization_barrier(weighted(gamma, known) / alpha.astype(y.dtype))
+        psi = lax.optimization_barrier(weighted_sum(gamma, differences) / alpha.astype(y.dtype))
 
         def residual(d: Array) -> Array:
             return field(t1, predicted + d) - shift * self.mass_times(psi + d)
 
-        measure = Measure(self.tolerance, predicted.reshape(shape), jnp.ones_like(shift))
-        return CorrectorEquation(field, t1, predicted, shift, residual, measure)
+        norm = IncrementNorm(self.tolerance, predicted.reshape(shape), jnp.ones_like(shift))
+        return CorrectorEquation(field, t1, predicted, shift, residual, norm)
 
-    def _judged(
+    def _select_order(
         self,
         rows: Array,
         d: Array,
         order: Array,
-        equal: Array,
-        turns: Array,
+        equal_steps: Array,
+        iterations: Array,
         states: tuple[Array, Array],
     ) -> OrderDecision:
-        """What follows from the errors of this order and its neighbours, after `equal` steps."""
+        """The next order and step size from the errors of this order and its neighbours."""
 
-        def error(x: Array, power: int) -> Array:
-            return at_order(_ERROR, order + power, 0).astype(x.dtype) * x
+        def error(difference: Array, power: int) -> Array:
+            constant = entry_at_order(_ERROR, order + power, 0)
+            return constant.astype(difference.dtype) * difference
 
-        due, here = equal > order, error(d, 0)
+        may_change, current = equal_steps > order, error(d, 0)
         if self.tolerance is None:
-            return judged_at_fixed_steps(here, order, due, self.max_order)
-        errors = error(row_at(rows, order), -1), here, error(row_at(rows, order + 2), 1)
-        safety = (2 * TURNS + 1) / (2 * TURNS + turns.astype(order.dtype))
-        return judged(errors, order, due, self.max_order, self.tolerance, states, safety)
+            return raise_order(current, order, may_change, self.max_order)
+        errors = error(row_at(rows, order), -1), current, error(row_at(rows, order + 2), 1)
+        most = 2 * MAX_ITERATIONS
+        safety = (most + 1) / (most + iterations.astype(order.dtype))
+        return select_order(
+            errors, order, may_change, self.max_order, self.tolerance, states, safety
+        )

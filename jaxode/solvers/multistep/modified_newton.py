@@ -1,7 +1,7 @@
-"""The implicit equation of a multistep step, by Newton's iteration with what earlier steps left.
+"""Newton's iteration for the corrector equation of a multistep step, with reused Jacobians.
 
-A Jacobian and the factors of `shift M - J` serve as many steps as they can. Where the iteration
-does not converge with a Jacobian of an earlier step, it begins again with a new one.
+A Jacobian and the factors of `shift M - J` serve as many steps as possible. Where the iteration
+does not converge with a Jacobian of an earlier step, it starts again with a new one.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from jax import Array, lax
 
 from ...problem.field import Field
 from ...problem.status import Status
-from ..implicit.base import Implicit, finite
-from ..implicit.newton import Measure
+from ..implicit.base import Implicit, all_finite
+from ..implicit.newton import IncrementNorm
 from ..linear import Direct
 
-# The most turns of an iteration that a smaller step may spare, and of one that it may not.
-TURNS, TURNS_TO_ROUNDING = 4, 50
-REUSED = 0.3  # relative changes of `shift` for which factors still serve
-# In units of the measure: what may be left of the error; a change that is none; and one that is
-# rounding where a new Jacobian does not make it smaller.
-LIMIT, TINY, NOISE = 0.03, 3e-7, 1e-2
+# The most iterations with a tolerance, and of fixed steps, which iterate until rounding.
+MAX_ITERATIONS, MAX_ITERATIONS_TO_ROUNDING = 4, 50
+MAX_SHIFT_CHANGE = 0.3  # relative change of `shift` up to which factors are reused
+# In units of the tolerance: the error that may be left; an increment that counts as zero; and one
+# that counts as rounding where a new Jacobian does not make it smaller.
+MAX_ERROR, ZERO_INCREMENT, ROUNDING_INCREMENT = 0.03, 3e-7, 1e-2
 
 
 class NewtonCache(NamedTuple):
-    """What serves from step to step.
+    """The part of Newton's iteration that is reused from step to step.
 
-    A Jacobian, the factors for a `shift`, which is zero before the first; and the rate at which
-    the iteration with them converges, one if not known.
+    The Jacobian, the factors for a `shift`, which is zero before the first step, and the rate at
+    which the iteration with them converges, one if not known.
     """
 
     jacobian: Any
@@ -39,9 +39,9 @@ class NewtonCache(NamedTuple):
 
 
 class CorrectorEquation(NamedTuple):
-    """`residual(x) = 0` for the change `x` of the state from `start`, at the time `t`.
+    """The equation `residual(x) = 0` for the change `x` of the state from `start`, at the time `t`.
 
-    `residual` has the derivative `J - shift M`.
+    The derivative of `residual` is `J - shift M`.
     """
 
     field: Field
@@ -49,193 +49,204 @@ class CorrectorEquation(NamedTuple):
     start: Array
     shift: Array
     residual: Callable[[Array], Array]
-    measure: Measure
+    norm: IncrementNorm
 
 
 class CorrectorResult(NamedTuple):
-    """How it went: the `Status` of a failure, the turns of the last try, and what it cost."""
+    """The cache after the iteration, its `Status`, iterations of the last attempt, and its cost."""
 
-    kept: NewtonCache
+    cache: NewtonCache
     status: Array
-    turns: Array
+    iterations: Array
     evaluations: Array
     jacobians: Array
     factorisations: Array
 
 
-def nothing_kept(solver: Implicit, field: Field, t: Array, y: Array) -> NewtonCache:
-    """What a first step is handed."""
+def empty_cache(solver: Implicit, field: Field, t: Array, y: Array) -> NewtonCache:
+    """The cache before the first step."""
     zero = jnp.zeros(t.shape, y.dtype)
 
-    def shapes() -> tuple[Any, Any]:
-        jacobian = solver.linearised(field, t, y).jacobian
-        return jacobian, solver.factorised(jacobian, zero)
+    def jacobian_and_factors() -> tuple[Any, Any]:
+        jacobian = solver.linearise(field, t, y).jacobian
+        return jacobian, solver.factorise(jacobian, zero)
 
-    pieces = jax.eval_shape(shapes) if isinstance(solver.linear_solver, Direct) else ((), ())
-    jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), pieces)
+    direct = isinstance(solver.linear_solver, Direct)
+    shapes = jax.eval_shape(jacobian_and_factors) if direct else ((), ())
+    jacobian, factors = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return NewtonCache(jacobian, factors, zero, zero + 1)
 
 
-def corrected(
-    solver: Implicit, equation: CorrectorEquation, kept: NewtonCache
+def solve_corrector(
+    solver: Implicit, equation: CorrectorEquation, cache: NewtonCache
 ) -> tuple[Array, CorrectorResult]:
-    """The solution, and how it was found.
+    """The solution of the corrector equation, and the result of the iteration.
 
-    It is differentiated as the root that it is, with the Jacobian there.
+    The derivative is that of the root, by the implicit function theorem, with the Jacobian there.
     """
 
     def solve(_: Any, start: Array) -> tuple[Array, CorrectorResult]:
-        x, how = _solve(solver, equation, kept, start)
-        # Floating: some versions of JAX have no derivative of whole numbers here.
-        return x, CorrectorResult(how.kept, *(n.astype(x.dtype) for n in how[1:]))
+        x, result = _solve(solver, equation, cache, start)
+        # Floating: some versions of JAX have no derivative of integers here.
+        return x, CorrectorResult(result.cache, *(n.astype(x.dtype) for n in result[1:]))
 
     def solve_linear(linear: Callable[[Array], Array], b: Array) -> Array:
         def field(t: Array, x: Array) -> Array:
             return linear(x) + equation.shift * solver.mass_times(x)
 
-        jacobian = solver.linearised(field, equation.t, equation.start).jacobian
+        jacobian = solver.linearise(field, equation.t, equation.start).jacobian
         return -solver.system(jacobian, equation.shift)(b)
 
-    nothing = jnp.zeros_like(equation.start)
-    x, how = lax.custom_root(equation.residual, nothing, solve, solve_linear, has_aux=True)
-    return x, CorrectorResult(how.kept, *(n.astype(jnp.int32) for n in how[1:]))
+    zero = jnp.zeros_like(equation.start)
+    x, result = lax.custom_root(equation.residual, zero, solve, solve_linear, has_aux=True)
+    return x, CorrectorResult(result.cache, *(n.astype(jnp.int32) for n in result[1:]))
 
 
-class _Try(NamedTuple):
-    """Newton's iteration with a kept Jacobian, then with a fresh one, in the lanes `left`."""
+class _Attempt(NamedTuple):
+    """The attempts so far: first with the cached Jacobian, then with a new one.
+
+    `active` are the lanes that are not solved yet; `renew` says where the next attempt starts with
+    a new Jacobian.
+    """
 
     x: Array
-    left: Array
-    fresh: Array
-    how: CorrectorResult
+    active: Array
+    renew: Array
+    result: CorrectorResult
 
 
 def _solve(
-    solver: Implicit, equation: CorrectorEquation, kept: NewtonCache, start: Array
+    solver: Implicit, equation: CorrectorEquation, cache: NewtonCache, start: Array
 ) -> tuple[Array, CorrectorResult]:
     no = jnp.zeros(equation.t.shape, bool)
     zero = jnp.zeros(equation.t.shape, jnp.int32)
 
-    def again(s: _Try) -> _Try:
-        kept, broken, renewed, factorised = _prepared(solver, equation, s)
-        newton = _iterated(equation, kept, _correction(solver, equation, kept), start, s)
-        known = jnp.isfinite(newton.size) | solver.linear_solver.iterative
-        lost = jnp.where(known, Status.NOT_CONVERGED, Status.SUCCESS)
-        trouble = jnp.where(broken == Status.SUCCESS, lost, broken)
-        trouble = jnp.where(newton.converged, Status.SUCCESS, trouble).astype(jnp.int32)
-        how = CorrectorResult(
-            kept=kept._replace(rate=jnp.where(s.left, newton.rate, kept.rate)),
-            status=jnp.where(s.left, trouble, s.how.status),
-            turns=jnp.where(s.left, newton.turns, s.how.turns),
-            evaluations=s.how.evaluations + renewed + newton.turns,
-            jacobians=s.how.jacobians + renewed,
-            factorisations=s.how.factorisations + factorised,
+    def attempt(s: _Attempt) -> _Attempt:
+        cache, failure, renewed, factorised = _update_cache(solver, equation, s)
+        correct = _correction(solver, equation, cache)
+        newton = _iterate(equation, cache, correct, start, s)
+        solvable = jnp.isfinite(newton.size) | solver.linear_solver.iterative
+        status = jnp.where(solvable, Status.NOT_CONVERGED, Status.SUCCESS)
+        status = jnp.where(failure == Status.SUCCESS, status, failure)
+        status = jnp.where(newton.converged, Status.SUCCESS, status).astype(jnp.int32)
+        result = CorrectorResult(
+            cache=cache._replace(rate=jnp.where(s.active, newton.rate, cache.rate)),
+            status=jnp.where(s.active, status, s.result.status),
+            iterations=jnp.where(s.active, newton.iterations, s.result.iterations),
+            evaluations=s.result.evaluations + renewed + newton.iterations,
+            jacobians=s.result.jacobians + renewed,
+            factorisations=s.result.factorisations + factorised,
         )
-        left = s.left & ~newton.converged & ~s.fresh
-        return _Try(jnp.where(s.left, newton.x, s.x), left, ~no, how)
+        active = s.active & ~newton.converged & ~s.renew
+        return _Attempt(jnp.where(s.active, newton.x, s.x), active, ~no, result)
 
-    fresh = kept.shift == 0 if isinstance(solver.linear_solver, Direct) else ~no
-    how = CorrectorResult(kept, zero, zero, zero, zero, zero)
-    end = lax.while_loop(lambda s: jnp.any(s.left), again, _Try(start, ~no, fresh, how))
-    return end.x, end.how
+    renew = cache.shift == 0 if isinstance(solver.linear_solver, Direct) else ~no
+    result = CorrectorResult(cache, zero, zero, zero, zero, zero)
+    first = _Attempt(start, ~no, renew, result)
+    end = lax.while_loop(lambda s: jnp.any(s.active), attempt, first)
+    return end.x, end.result
 
 
-def _prepared(
-    solver: Implicit, equation: CorrectorEquation, s: _Try
+def _update_cache(
+    solver: Implicit, equation: CorrectorEquation, s: _Attempt
 ) -> tuple[NewtonCache, Array, Array, Array]:
-    """What the next try goes with, the `Status` of that, and in which lanes it is new."""
-    kept, lanes, good = s.how.kept, equation.t.shape, jnp.zeros_like(s.how.status)
-    renewed = s.left & s.fresh
+    """The cache for the next attempt, its `Status`, and the lanes of new Jacobians and factors."""
+    cache, lanes, success = s.result.cache, equation.t.shape, jnp.zeros_like(s.result.status)
+    renewed = s.active & s.renew
     if not isinstance(solver.linear_solver, Direct):
-        return kept, good, renewed, jnp.zeros_like(renewed)
-    near = jnp.abs(equation.shift - kept.shift) <= REUSED * jnp.abs(equation.shift)
-    factorised = s.left & (s.fresh | ~near)
+        return cache, success, renewed, jnp.zeros_like(renewed)
+    near = jnp.abs(equation.shift - cache.shift) <= MAX_SHIFT_CHANGE * jnp.abs(equation.shift)
+    factorised = s.active & (s.renew | ~near)
 
-    def chosen(mask: Array, found: Any, old: Any, status: Status) -> tuple[Any, Array]:
-        new = jax.tree.map(lambda a, b: jnp.where(mask, a, b), found, old)
-        return new, jnp.where(mask & ~finite(found, lanes), status, 0).astype(jnp.int32)
+    def replace(mask: Array, new: Any, old: Any, failure: Status) -> tuple[Any, Array]:
+        """The new arrays in the lanes of `mask`, and there a failure if they are not finite."""
+        chosen = jax.tree.map(lambda a, b: jnp.where(mask, a, b), new, old)
+        return chosen, jnp.where(mask & ~all_finite(new, lanes), failure, 0).astype(jnp.int32)
 
     def renew() -> tuple[Any, Array]:
-        found = solver.linearised(equation.field, equation.t, equation.start).jacobian
-        return chosen(renewed, found, kept.jacobian, Status.BAD_JACOBIAN)
+        new = solver.linearise(equation.field, equation.t, equation.start).jacobian
+        return replace(renewed, new, cache.jacobian, Status.BAD_JACOBIAN)
 
-    jacobian, bad = lax.cond(jnp.any(renewed), renew, lambda: (kept.jacobian, good))
+    jacobian, bad = lax.cond(jnp.any(renewed), renew, lambda: (cache.jacobian, success))
 
     def factorise() -> tuple[Any, Array]:
-        found = solver.factorised(jacobian, equation.shift)
-        return chosen(factorised, found, kept.factors, Status.SINGULAR)
+        new = solver.factorise(jacobian, equation.shift)
+        return replace(factorised, new, cache.factors, Status.SINGULAR)
 
-    factors, singular = lax.cond(jnp.any(factorised), factorise, lambda: (kept.factors, good))
-    shift = jnp.where(factorised, equation.shift, kept.shift)
-    kept = NewtonCache(jacobian, factors, shift, jnp.where(factorised, 1, kept.rate))
-    return kept, jnp.where(bad == Status.SUCCESS, singular, bad), renewed, factorised
+    factors, singular = lax.cond(jnp.any(factorised), factorise, lambda: (cache.factors, success))
+    shift = jnp.where(factorised, equation.shift, cache.shift)
+    cache = NewtonCache(jacobian, factors, shift, jnp.where(factorised, 1, cache.rate))
+    return cache, jnp.where(bad == Status.SUCCESS, singular, bad), renewed, factorised
 
 
 def _correction(
-    solver: Implicit, equation: CorrectorEquation, kept: NewtonCache
+    solver: Implicit, equation: CorrectorEquation, cache: NewtonCache
 ) -> Callable[[Array], Array]:
-    """The change of `x` that a residual asks for."""
-    inner = solver.linear_solver
-    if not isinstance(inner, Direct):
-        jacobian = solver.linearised(equation.field, equation.t, equation.start).jacobian
+    """The linear map from a residual to the increment of `x`."""
+    linear_solver = solver.linear_solver
+    if not isinstance(linear_solver, Direct):
+        jacobian = solver.linearise(equation.field, equation.t, equation.start).jacobian
         return solver.system(jacobian, equation.shift)
-    # The factors may be of another shift: this is the best that one number does about it.
-    weight = 2 / (1 + equation.shift / kept.shift)
-    return lambda residual: inner.solve(kept.factors, weight * residual)
+    # The factors may be of another shift, for which this scalar compensates best.
+    weight = 2 / (1 + equation.shift / cache.shift)
+    return lambda residual: linear_solver.solve(cache.factors, weight * residual)
 
 
-class _Newton(NamedTuple):
-    """The iteration under way; `size` is that of its last change."""
+class _NewtonIteration(NamedTuple):
+    """The state of the iteration; `size` is the norm of its last increment."""
 
     x: Array
     size: Array
     rate: Array
-    turns: Array
-    going: Array
+    iterations: Array
+    active: Array
     converged: Array
 
 
-def _iterated(
+def _iterate(
     equation: CorrectorEquation,
-    kept: NewtonCache,
+    cache: NewtonCache,
     correct: Callable[[Array], Array],
     start: Array,
-    s: _Try,
-) -> _Newton:
-    """Newton's iteration at its end.
+    attempt: _Attempt,
+) -> _NewtonIteration:
+    """Newton's iteration until it has converged, diverged, or converges too slowly.
 
-    What is left of the error follows from the rate of convergence: before the second turn, that of
-    the steps before, not quite trusted. It is given up where the rate says that it is too slow.
+    The rate of convergence gives an estimate of the error that is left. Before the second iteration
+    the rate is three times that of earlier steps.
     """
-    fresh, most = s.fresh, TURNS_TO_ROUNDING if equation.measure.tolerance is None else TURNS
+    renew = attempt.renew
+    most = MAX_ITERATIONS_TO_ROUNDING if equation.norm.tolerance is None else MAX_ITERATIONS
 
-    def turn(s: _Newton) -> _Newton:
-        change = correct(lax.optimization_barrier(equation.residual(s.x)))
-        x, first = s.x + change, s.turns == 0
-        size, rounded = equation.measure(change, x)
+    def iterate(s: _NewtonIteration) -> _NewtonIteration:
+        increment = correct(lax.optimization_barrier(equation.residual(s.x)))
+        x, first = s.x + increment, s.iterations == 0
+        size, rounded = equation.norm(increment, x)
         rate = jnp.where(first, 3 * s.rate, size / s.size)
-        ahead = jnp.where(rate < 1, rate / (1 - rate), jnp.inf) * size
-        rest = _power(rate, most - 1 - s.turns, most) if most <= TURNS else 0
-        hopeful = first | (ahead * rest <= LIMIT)
-        rounded = (rounded & ~hopeful) | ((size <= NOISE) & ~first)
-        converged = (ahead < LIMIT) | (size <= TINY) | (fresh & rounded)
-        turns = s.turns + s.going
-        return _Newton(
-            x=jnp.where(s.going, x, s.x),
-            size=jnp.where(s.going, size, s.size),
-            rate=jnp.where(s.going & ~first, jnp.maximum(0.3 * s.rate, rate), s.rate),
-            turns=turns,
-            going=s.going & jnp.isfinite(size) & hopeful & ~converged & (turns < most),
-            converged=s.converged | (s.going & converged),
+        error = jnp.where(rate < 1, rate / (1 - rate), jnp.inf) * size
+        # The factor by which the iterations that are left reduce the error.
+        reduction = _power(rate, most - 1 - s.iterations, most) if most <= MAX_ITERATIONS else 0
+        hopeful = first | (error * reduction <= MAX_ERROR)
+        rounded = (rounded & ~hopeful) | ((size <= ROUNDING_INCREMENT) & ~first)
+        converged = (error < MAX_ERROR) | (size <= ZERO_INCREMENT) | (renew & rounded)
+        iterations = s.iterations + s.active
+        return _NewtonIteration(
+            x=jnp.where(s.active, x, s.x),
+            size=jnp.where(s.active, size, s.size),
+            rate=jnp.where(s.active & ~first, jnp.maximum(0.3 * s.rate, rate), s.rate),
+            iterations=iterations,
+            active=s.active & jnp.isfinite(size) & hopeful & ~converged & (iterations < most),
+            converged=s.converged | (s.active & converged),
         )
 
-    zero = jnp.zeros_like(s.how.turns)
-    begin = _Newton(start, jnp.ones_like(kept.rate), kept.rate, zero, s.left, zero != 0)
-    return lax.while_loop(lambda s: jnp.any(s.going), turn, begin)
+    zero = jnp.zeros_like(attempt.result.iterations)
+    size, none = jnp.ones_like(cache.rate), zero != 0
+    begin = _NewtonIteration(start, size, cache.rate, zero, attempt.active, none)
+    return lax.while_loop(lambda s: jnp.any(s.active), iterate, begin)
 
 
 def _power(x: Array, exponent: Array, most: int) -> Array:
-    """`x` to a whole power of less than `most`."""
+    """`x` to the power of an integer array below `most`."""
     power = jnp.ones_like(x)
     for n in range(1, most):
         power = jnp.where(exponent >= n, power * x, power)

@@ -23,11 +23,11 @@ def _mclachlan4() -> SymplecticTableau:
     return SymplecticTableau(order=4, drift=(*a, *a[::-1]), kick=(0.4, -0.1, 0.4, -0.1, 0.4, 0.0))
 
 
-MCLACHLAN4 = _mclachlan4()
+MCLACHLAN4_TABLEAU = _mclachlan4()
 
 
 class McLachlan4(Symplectic):
     """McLachlan's method of order 4 with small errors, five forces a step. Dense: cubic Hermite."""
 
     names: ClassVar[tuple[str, ...]] = ("mclachlan4",)
-    tableau: ClassVar[SymplecticTableau] = MCLACHLAN4
+    tableau: ClassVar[SymplecticTableau] = MCLACHLAN4_TABLEAU

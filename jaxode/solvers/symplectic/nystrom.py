@@ -1,4 +1,4 @@
-"""The one Runge-Kutta-Nystrom step, shared by every tableau."""
+"""The step of Runge-Kutta-Nystrom methods, for any tableau."""
 
 from typing import Any, ClassVar
 
@@ -6,20 +6,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
-from ..base import Evaluations, StepResult
-from ..explicit.stage_sums import combined
+from ..base import EvaluationCounts, StepResult, TableauSolver
+from ..explicit.stage_sums import stage_sum
 from .nystrom_tableau import NystromTableau, Row
 from .partitioned import Partitioned, halves, joined
 
 
-class Nystrom(Partitioned):
-    r"""A Runge-Kutta-Nystrom solver of $\ddot q = a(t, q)$.
+class Nystrom(Partitioned, TableauSolver):
+    r"""Base class of Runge-Kutta-Nystrom solvers of $\ddot q = a(t, q)$.
 
-    `tableau` is its whole difference from the others. The state is a pair `(q, v)` of equal
+    A subclass gives the `tableau`. The state is a pair `(q, v)` of equal
     structure and shapes, or one array whose first axis holds q and then v; the field returns
-    `(v, a)`. The first half is taken to be v: what the field returns there is not looked at.
+    `(v, a)`. The first half is taken to be v: what the field returns there is ignored.
 
-    An acceleration that depends on v costs the order, and nothing says so.
+    An acceleration that depends on v costs the order, and is not detected.
 
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.14.
     """
@@ -27,17 +27,8 @@ class Nystrom(Partitioned):
     tableau: ClassVar[NystromTableau]
 
     @property
-    def order(self) -> int:
-        return self.tableau.order
-
-    @property
-    def error_exponent(self) -> int | None:
-        embedded = self.tableau.embedded_order
-        return None if embedded is None else embedded + 1
-
-    @property
-    def evaluations(self) -> Evaluations:
-        return Evaluations(1, self.tableau.stages - 1, 0)
+    def evaluations(self) -> EvaluationCounts:
+        return EvaluationCounts(1, self.tableau.stages - 1, 0)
 
     @property
     def num_dense(self) -> int:
@@ -45,7 +36,7 @@ class Nystrom(Partitioned):
 
     @property
     def _dense_rows(self) -> tuple[Row, ...]:
-        """The dense coefficients of the stages that dense output reads."""
+        """The rows of dense coefficients of the stages that dense output reads: those not zero."""
         return tuple(row for row in self.tableau.dense if any(row))
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
@@ -67,33 +58,33 @@ class Nystrom(Partitioned):
         q, v = halves(y)
         stages, end = [halves(solver_state)[1]], q
         for c, row in zip(table.c[1:], table.a, strict=True):
-            end = q + (c * scale) * v + (scale * scale) * combined(row, stages)
+            end = q + (c * scale) * v + (scale * scale) * stage_sum(row, stages)
             slope = field(t + c * h, joined(end, v), 1)
             stages.append(lax.optimization_barrier(slope))
-        v1 = v + scale * combined(table.bd, stages)
+        v1 = v + scale * stage_sum(table.bd, stages)
         error = None
         if table.error_b is not None and table.error_bd is not None:
-            in_place = scale * combined(table.error_b, stages)
-            error = scale * joined(in_place, combined(table.error_bd, stages))
+            position_error = scale * stage_sum(table.error_b, stages)
+            error = scale * joined(position_error, stage_sum(table.error_bd, stages))
         dense = None if needs_dense is None else self._dense(stages)
-        # The last stage stands at the end of the step, and is the next step's first.
+        # The last stage is at the end of the step, and is the first of the next step.
         return StepResult(joined(end, v1), error, dense, joined(v1, stages[-1]))
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         scale, theta = (x.astype(jnp.finfo(y.dtype).dtype) for x in (h, theta))
         q, v = halves(y)
         stages = [stage for pair in dense for stage in halves(pair)]
-        places = [theta * _polynomial(row, theta) for row in self._dense_rows]
-        speeds = [_polynomial(_derivative(row), theta) for row in self._dense_rows]
-        q1 = q + (theta * scale) * v + (scale * scale) * combined(places, stages)
-        return joined(q1, v + scale * combined(speeds, stages))
+        positions = [theta * _polynomial(row, theta) for row in self._dense_rows]
+        velocities = [_polynomial(_derivative(row), theta) for row in self._dense_rows]
+        q1 = q + (theta * scale) * v + (scale * scale) * stage_sum(positions, stages)
+        return joined(q1, v + scale * stage_sum(velocities, stages))
 
     def _dense(self, stages: list[Array]) -> tuple[Array, ...]:
         """The stages that dense output reads, two in each array."""
-        read = [k for k, row in zip(stages, self.tableau.dense, strict=True) if any(row)]
-        if len(read) % 2:
-            read.append(jnp.zeros_like(read[0]))
-        return tuple(map(joined, read[::2], read[1::2]))
+        used = [k for k, row in zip(stages, self.tableau.dense, strict=True) if any(row)]
+        if len(used) % 2:
+            used.append(jnp.zeros_like(used[0]))
+        return tuple(map(joined, used[::2], used[1::2]))
 
 
 def _polynomial(row: Row, theta: Array) -> Array:
@@ -105,5 +96,5 @@ def _polynomial(row: Row, theta: Array) -> Array:
 
 
 def _derivative(row: Row) -> Row:
-    """Of `row[0] theta^2 + row[1] theta^3 + ...`, from theta on."""
+    """The derivative of `row[0] theta^2 + row[1] theta^3 + ...`: coefficients from theta on."""
     return tuple((power + 2) * p for power, p in enumerate(row))

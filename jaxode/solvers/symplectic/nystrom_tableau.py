@@ -1,4 +1,4 @@
-"""Runge-Kutta-Nystrom methods for second order equations whose right hand side has no velocity.
+"""Tableaus of Runge-Kutta-Nystrom methods, for equations y'' = f(t, y).
 
 Sources: E. Hairer, S. P. Norsett, G. Wanner, Solving Ordinary Differential Equations I (1993),
 section II.14 (Nystrom's method of order 4); J. R. Dormand, P. J. Prince, Runge-Kutta-Nystrom
@@ -46,7 +46,7 @@ class NystromTableau:
         if any(len(row) != i + 1 for i, row in enumerate(self.a)):
             raise ValueError("row i of `a` must hold i + 1 coefficients")
         if len(self.a) + 1 != self.stages or any(len(row) != self.stages for row in self._rows):
-            raise ValueError("all rows of weights must speak of as many stages")
+            raise ValueError("all rows of weights must have the same number of stages")
         for abscissa, row in zip(self.c[1:], self.a, strict=True):
             if abs(sum(row) - 0.5 * abscissa * abscissa) > 1e-14:
                 raise ValueError(f"a row of `a` sums to {sum(row)}: not half of {abscissa} squared")

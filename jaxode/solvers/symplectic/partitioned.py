@@ -1,4 +1,4 @@
-"""What solvers of two halves share: a state `(q, p)`, and how it is told from others."""
+"""Base class of solvers of partitioned states `(q, p)`, and the halves of such states."""
 
 from typing import ClassVar
 
@@ -12,10 +12,10 @@ from ..base import Solver
 
 
 class Partitioned(Solver):
-    """A solver that moves two halves of the state by turns.
+    """Base class of solvers that update the two halves of the state alternately.
 
-    The packed state is one array, its first axis the halves end to end. A field is asked for one
-    half of its slope, `field(t, y, half)`: the other is then not computed.
+    The packed state is one array; its first axis holds the halves, one after the other. The call
+    `field(t, y, half)` evaluates one half of the slope alone.
     """
 
     partitioned: ClassVar[bool] = True
@@ -45,11 +45,11 @@ def _has_halves(packing: Packing) -> bool:
 
 
 def halves(y: Array) -> tuple[Array, Array]:
-    """`q` and `p`."""
+    """The halves `q` and `p` of a state."""
     middle = y.shape[0] // 2
     return y[:middle], y[middle:]
 
 
 def joined(first: Array, second: Array) -> Array:
-    """The state of two halves."""
+    """The state made of two halves."""
     return jnp.concatenate([first, second])

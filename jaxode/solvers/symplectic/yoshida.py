@@ -24,21 +24,20 @@ def _yoshida6() -> SymplecticTableau:
     return SymplecticTableau(order=6, drift=drift, kick=kick)
 
 
-YOSHIDA4 = _yoshida4()
+YOSHIDA4_TABLEAU = _yoshida4()
 
-
-YOSHIDA6 = _yoshida6()
+YOSHIDA6_TABLEAU = _yoshida6()
 
 
 class Yoshida4(Symplectic):
     """Yoshida's triple jump, order 4, three forces a step. Dense output: cubic Hermite."""
 
     names: ClassVar[tuple[str, ...]] = ("yoshida4",)
-    tableau: ClassVar[SymplecticTableau] = YOSHIDA4
+    tableau: ClassVar[SymplecticTableau] = YOSHIDA4_TABLEAU
 
 
 class Yoshida6(Symplectic):
     """Yoshida's solution A, order 6, seven forces a step. Dense output: order 5."""
 
     names: ClassVar[tuple[str, ...]] = ("yoshida6",)
-    tableau: ClassVar[SymplecticTableau] = YOSHIDA6
+    tableau: ClassVar[SymplecticTableau] = YOSHIDA6_TABLEAU
