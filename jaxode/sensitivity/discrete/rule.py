@@ -13,9 +13,9 @@ from ...integrate.ivp import IVP, SolveConfig
 from ..ad_direction import forwards_after
 from .backward import DiscreteBackward
 from .checkpoints import CheckpointRecorder, TimeRecorder
-from .events import EventVJP
-from .stage_residuals import keeping, kept_of_step
-from .step_vjp import StepVJP
+from .single_layout import SingleLayout
+from .stage_residuals import residual_shapes, step_with_residuals
+from .step_vjp import StepStart
 
 
 @eqx.filter_custom_vjp
@@ -40,8 +40,8 @@ def _forward(
 ) -> tuple[Result, Any]:
     step = None
     if stages and isinstance(tracing, CheckpointRecorder):
-        part = StepVJP.of(perturbed, problem, config)
-        step, tracing = keeping(part), with_stages(tracing, part)
+        layout = SingleLayout.of(perturbed, problem, config)
+        step, tracing = step_with_residuals(layout), with_stages(tracing, layout)
     result, trace = run(problem, config, tracing, step)
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
     return result, (trace, result.status, result.stats.num_accepted, result.log, perturbed)
@@ -59,21 +59,22 @@ def _backward(
     stages: bool = False,
 ) -> PyTree:
     trace, status, num_accepted, log, perturbed = residuals
-    part, walks = StepVJP.of(perturbed, problem, config), isinstance(tracing, TimeRecorder)
-    met = EventVJP(part, log, cotangents) if problem.has_events else None
-    replay = DiscreteBackward(part, trace, cotangents, met, walks)
-    end = replay.steps(replay.start(status), num_accepted)
-    return eqx.filter(replay.finish(end, num_accepted), perturbed)
+    layout, steps_back = (
+        SingleLayout.of(perturbed, problem, config),
+        isinstance(tracing, TimeRecorder),
+    )
+    backward = DiscreteBackward.of(layout, trace, cotangents, log, steps_back)
+    return eqx.filter(backward.run(status, num_accepted), perturbed)
 
 
-def with_stages(tracing: CheckpointRecorder, part: StepVJP) -> CheckpointRecorder:
+def with_stages(tracing: CheckpointRecorder, layout: SingleLayout) -> CheckpointRecorder:
     """`tracing`, with places for what is kept of the stages."""
-    problem, method = part.problem, part.config.method
+    problem, method = layout.problem, layout.config.method
     t, y = problem.ts[0], problem.y0
-    carry = jax.eval_shape(lambda: method.stepper.init(part.field(t), t, y))
+    carry = jax.eval_shape(lambda: method.stepper.init(layout.field(t), t, y))
     carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry)
-    inside = {"ends": None, "steps": None, "dense": True}.get(part.config.save, jnp.asarray(True))
+    inside = {"ends": None, "steps": None, "dense": True}.get(layout.config.save, jnp.asarray(True))
     if problem.events:
         inside = True
-    shapes = kept_of_step(part, (y, carry, t, t, inside), method.max_steps)
+    shapes = residual_shapes(layout, StepStart(y, carry, t, t, inside), method.max_steps)
     return dataclasses.replace(tracing, residuals=shapes)

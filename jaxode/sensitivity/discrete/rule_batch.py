@@ -13,7 +13,7 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...problem.status import Status
 from ..ad_direction import forwards_after
-from .backward_batch import BatchDiscreteBackward
+from .backward_lanes import BatchDiscreteBackward
 
 
 @eqx.filter_custom_vjp
@@ -72,5 +72,5 @@ def pulled_back(
     """The cotangent of the ensemble, from those of its result and what was kept of the run."""
     log, status, num_accepted, events = kept
     residuals = log, status == Status.SUCCESS, events
-    replay = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
-    return replay.finish(replay.log(log), num_accepted, perturbed)
+    backward = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
+    return backward.run(log, num_accepted, perturbed)
