@@ -15,8 +15,9 @@ from ...problem.status import Status
 from ..batch_cotangents import nan_unless
 from ..cse import cse
 from .checkpoints import CheckpointTrace
-from .cotangents import BackwardState, ReplayedStep, add
+from .cotangents import BackwardState, ReplayedStep
 from .events import EventVJP
+from .layout import StepLayout, tree_add, tree_zeros
 from .reversible_steps import roundtrip_ok, step_clock
 from .saved_values import (
     SavedValuesVJP,
@@ -24,7 +25,6 @@ from .saved_values import (
     first_value_cotangent,
     last_state_cotangent,
 )
-from .single_layout import SingleLayout
 from .state_sources import StateSource, StepBackState
 from .step_pullback import StepPullback
 
@@ -32,7 +32,7 @@ from .step_pullback import StepPullback
 class DiscreteBackward(eqx.Module):
     """The backward pass over the trace of one trajectory."""
 
-    layout: SingleLayout
+    layout: StepLayout
     source: StateSource
     step: StepPullback
     cotangents: Result
@@ -40,7 +40,7 @@ class DiscreteBackward(eqx.Module):
     @classmethod
     def of(
         cls,
-        layout: SingleLayout,
+        layout: StepLayout,
         trace: CheckpointTrace,
         cotangents: Result,
         log: Any,
@@ -70,7 +70,7 @@ class DiscreteBackward(eqx.Module):
         return BackwardState(
             y=nan_unless(status == Status.SUCCESS, y),
             solver_state=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), solver_state),
-            diff=jax.tree.map(jnp.zeros_like, layout.diff),
+            diff=tree_zeros(layout.diff),
             t=jnp.zeros_like(self.t0) if times else None,
             t1=jnp.zeros_like(self.t0) if times else None,
             times=jnp.zeros_like(ts) if times else None,
@@ -107,15 +107,14 @@ class DiscreteBackward(eqx.Module):
 
     def finish(self, back: BackwardState, num_accepted: Array) -> PyTree:
         """The cotangent of the problem, from those at its first time."""
-        layout, problem, ct = self.layout, self.layout.problem, self.cotangents
+        layout, ct, y0 = self.layout, self.cotangents, self.layout.problem.y0
         save = layout.config.save
 
         def first_step(diff: PyTree, y: Array, t: Array) -> Any:
-            read = step_reader(layout.problem_with(diff), layout.config).fn
-            value = read(t, y) if save == "ts" else ()
+            value = layout.each(step_reader, diff).fn(t, y) if save == "ts" else ()
             return layout.stepper.init(layout.field(t, diff), t, y), value
 
-        (_, value), pull = jax.vjp(first_step, layout.diff, problem.y0, self.t0)
+        (_, value), pull = jax.vjp(first_step, layout.diff, y0, self.t0)
         ct_value = first_value_cotangent(save, ct.ys, value, back.saves_left)
         diff, y0, t0 = pull((back.solver_state, ct_value))
         y0 = add_first_state_cotangent(save, y0 + back.y, ct.ys, ct.dense, num_accepted)
@@ -124,7 +123,8 @@ class DiscreteBackward(eqx.Module):
             ts = back.times.at[0].add(t0 + back.t).at[-1].add(back.t1)
             if save == "steps" and ct.ts is not None:
                 ts = ts.at[0].add(ct.ts[0])
-        return dataclasses.replace(add(back.diff, diff), y0=y0, ts=ts)
+        (problem, _), _ = tree_add(back.diff, diff)
+        return dataclasses.replace(problem, y0=y0, ts=ts)
 
     @property
     def t0(self) -> Array:

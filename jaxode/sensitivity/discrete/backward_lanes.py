@@ -24,10 +24,10 @@ from ...integrate.step import select
 from ...integrate.xla_loops import fused
 from ..batch_cotangents import cotangent, replace_failed, shared_cotangent_invalid, without
 from ..cse import cse
-from .cotangents import ReplayedStep, add
+from .cotangents import ReplayedStep
 from .events import EventVJP
-from .lane_exchange import BatchBackwardState, LaneCotangents, LaneExchange
-from .lane_layout import LaneLayout, ensemble_with
+from .lane_exchange import BackwardLane, BatchBackwardState, LaneExchange
+from .layout import StepLayout, tree_add
 from .reversible_steps import roundtrip_ok
 from .saved_values import (
     SavedValuesVJP,
@@ -141,10 +141,10 @@ class BatchDiscreteBackward(eqx.Module):
         layout = self.layout(row, rows, active)
         last = active & lanes.before_last
         step = ReplayedStep(row.y, row.solver_state, row.t, row.h, row.index, last)
-        after = self.step(layout, back.of_lanes(), step, end)
-        return back.with_lanes(after, after=lanes.after, before_last=lanes.before_last & ~active)
+        lanes = lanes._replace(before_last=lanes.before_last & ~active)
+        return back._replace(lanes=lanes).scatter(self.step(layout, back.gather(), step, end))
 
-    def layout(self, row: IterationRow, rows: PyTree, active: Array) -> LaneLayout:
+    def layout(self, row: IterationRow, rows: PyTree, active: Array) -> StepLayout:
         """The layout of the lanes in one iteration."""
         exchange = self.exchange
         number = jnp.minimum(row.numbers, self.ensemble.count - 1)
@@ -152,20 +152,20 @@ class BatchDiscreteBackward(eqx.Module):
         if ts is not None and self.ensemble.has_events:
             ends = jnp.stack([ts[number, 0], ts[number, -1]])
             rows = eqx.tree_at(lambda rows: rows[0].ts, rows, ends, is_leaf=lambda x: x is None)
-        return LaneLayout(
+        return StepLayout(
             self.ensemble,
             exchange.tile,
-            exchange.per_trajectory,
             exchange.shared,
+            exchange.per_trajectory,
+            exchange.with_times,
             rows,
             number,
             active,
-            exchange.with_times,
         )
 
     def step_back(
-        self, row: IterationRow, lanes: LaneCotangents, active: Array
-    ) -> tuple[IterationRow, LaneCotangents]:
+        self, row: IterationRow, lanes: BackwardLane, active: Array
+    ) -> tuple[IterationRow, BackwardLane]:
         """The row with the states before its steps, by the solver's steps back; the lanes there."""
         y1, solver_state1 = lanes.after
         solver = method_in_lanes(self.ensemble, lanes.rows).stepper
@@ -198,14 +198,14 @@ class BatchDiscreteBackward(eqx.Module):
 
     def finish(self, back: BatchBackwardState, num_accepted: Array, perturbed: PyTree) -> PyTree:
         """The cotangent of the ensemble, from those at the first times."""
-        ended, ct, succeeded = self.exchange.results(back), self.cotangents, self.exchange.succeeded
+        lanes, ct, succeeded = self.exchange.results(back), self.cotangents, self.exchange.succeeded
+        ended = lanes.back
         own, save = self.ensemble.per_trajectory, self.ensemble.config.save
         t0 = jax.vmap(lambda rows: self.ensemble.ts(rows)[0])(own)
 
         def first_steps(shared: PyTree, diff: PyTree, y: Array, t: Array) -> Any:
             def of_trajectory(diff: PyTree, rows: PyTree, y: Array, t: Array) -> Any:
-                ensemble, rows = ensemble_with(self.ensemble, shared, diff, rows)
-                problem, config = ensemble.one(rows)
+                problem, config = eqx.combine(diff, rows, shared, self.ensemble.shared)
                 solver_state = config.method.stepper.init(packed_field(problem, config), t, y)
                 value = step_reader(problem, config).fn(t, y) if save == "ts" else ()
                 return solver_state, value
@@ -218,7 +218,7 @@ class BatchDiscreteBackward(eqx.Module):
         of_first_value = jax.vmap(partial(first_value_cotangent, save))
         ct_value = of_first_value(ct.ys, value, jnp.where(succeeded, ended.saves_left, 0))
         shared, diff, y0, ct_t0 = pull((ended.solver_state, ct_value))
-        shared, diff = add((back.shared, ended.per_trajectory), (shared, diff))
+        shared, diff = tree_add((back.shared, ended.diff), (shared, diff))
         add_first_state = jax.vmap(partial(add_first_state_cotangent, save))
         y0 = add_first_state(y0 + ended.y, ct.ys, ct.dense, num_accepted)
         ts = None
@@ -226,9 +226,9 @@ class BatchDiscreteBackward(eqx.Module):
             ts = back.times.at[:, 0].add(ended.t + ct_t0).at[:, -1].add(ended.t1)
             if save == "steps" and ct.ts is not None:
                 ts = ts.at[:, 0].add(ct.ts[:, 0])
-        if ended.after:
+        if lanes.after:
             end_states = self.exchange.end_states[0]
-            succeeded &= jax.vmap(roundtrip_ok)(ended.after[0], own[0].y0, end_states)
+            succeeded &= jax.vmap(roundtrip_ok)(lanes.after[0], own[0].y0, end_states)
         invalid = shared_cotangent_invalid(ct, succeeded)
         ct = cotangent(self.ensemble, diff, shared, y0, ts, succeeded, invalid)
         return eqx.filter(ct, perturbed)

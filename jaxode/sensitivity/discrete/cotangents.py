@@ -2,12 +2,11 @@
 
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from .step_vjp import Layout, StepClock, StepParts
+from .layout import StepLayout, tree_zeros
+from .step_vjp import StepClock, StepParts
 
 
 class ReplayedStep(NamedTuple):
@@ -55,12 +54,7 @@ class StepCotangents(NamedTuple):
     clock: StepClock | None
 
     @classmethod
-    def zeros(cls, layout: Layout, step: ReplayedStep, parts: StepParts) -> "StepCotangents":
+    def zeros(cls, layout: StepLayout, step: ReplayedStep, parts: StepParts) -> "StepCotangents":
         """Zeros for a step."""
-        clock = jax.tree.map(jnp.zeros_like, (step.t, step.h)) if layout.with_times else None
-        return cls(jax.tree.map(jnp.zeros_like, parts), clock)
-
-
-def add(a: PyTree, b: PyTree) -> PyTree:
-    """The sum of two pytrees."""
-    return jax.tree.map(jnp.add, a, b)
+        clock = tree_zeros((step.t, step.h)) if layout.with_times else None
+        return cls(tree_zeros(parts), clock)

@@ -11,17 +11,18 @@ from jaxtyping import PyTree
 from ...integrate.events.discontinuities import ends_on
 from ...integrate.events.handling import EventLog
 from ...integrate.forward import Result
-from ...integrate.ivp import IVP, next_discontinuity_of
+from ...integrate.ivp import IVP
 from ...integrate.step import select
 from ...integrate.xla_loops import cond_as_loop
-from .cotangents import BackwardState, ReplayedStep, StepCotangents, add
+from .cotangents import BackwardState, ReplayedStep, StepCotangents
 from .event_vjp import (
     PostEventState,
     event_and_state_after,
     state_after_jump,
     truncates,
 )
-from .step_vjp import Layout, StepParts
+from .layout import StepLayout, tree_add, tree_zeros
+from .step_vjp import StepParts
 
 
 class EventTotals(NamedTuple):
@@ -44,7 +45,7 @@ class EventVJP(eqx.Module):
 
     def pull_back(
         self,
-        layout: Layout,
+        layout: StepLayout,
         back: BackwardState,
         step: ReplayedStep,
         parts: StepParts,
@@ -57,9 +58,8 @@ class EventVJP(eqx.Module):
         jump ended the step, and as zeros where one did. `ct_step`: of what was saved of the step.
         """
         cut = self.cuts(layout, back.events_left, step)
-        zeros = jax.tree.map(jnp.zeros_like, layout.diff)
-        totals = EventTotals(zeros, StepCotangents.zeros(layout, step, parts))
-        if layout.has_jumps:
+        totals = EventTotals(tree_zeros(layout.diff), StepCotangents.zeros(layout, step, parts))
+        if layout.ensemble.jumps:
             landed = self.stretched(layout, step.t, step.h)[0] & ~cut
             ct_after, totals = self.over_jumps(layout, step, parts, landed, (ct_after, totals))
         events_left = back.events_left
@@ -72,12 +72,12 @@ class EventVJP(eqx.Module):
             events_left, ct_after, totals = self.over_events(
                 layout, back.events_left, step, parts, ct_event, (ct_after, totals)
             )
-        diff, ct_step = add(EventTotals(back.diff, ct_step), totals)
+        diff, ct_step = tree_add(EventTotals(back.diff, ct_step), totals)
         return back._replace(diff=diff, events_left=events_left), ct_after, ct_step
 
     def over_jumps(
         self,
-        layout: Layout,
+        layout: StepLayout,
         step: ReplayedStep,
         parts: StepParts,
         landed: Array,
@@ -102,11 +102,11 @@ class EventVJP(eqx.Module):
             (y, _, dense), clock = totals.step
             return rest, EventTotals(ct_diff, StepCotangents((y, ct_y1, dense), clock))
 
-        return cond_as_loop(layout.anywhere(landed), over_jump, state)
+        return cond_as_loop(jnp.any(landed), over_jump, state)
 
     def over_events(
         self,
-        layout: Layout,
+        layout: StepLayout,
         events_left: Array,
         step: ReplayedStep,
         parts: StepParts,
@@ -138,20 +138,20 @@ class EventVJP(eqx.Module):
             _, pull = jax.vjp(event_and_after, filled.diff, *args[:2])
             ct_t, ct_y = self.logged(layout, mask, place)
             diff, *ct_step = pull(((ct_t, ct_y + jnp.where(cut, ct_end, 0)), through))
-            totals = add(totals, EventTotals(diff, StepCotangents(*ct_step)))
+            totals = tree_add(totals, EventTotals(diff, StepCotangents(*ct_step)))
             events_left = jnp.where(mask, events_left - 1, events_left)
             return in_step(events_left), events_left, rest, totals
 
         start = in_step(events_left), events_left, *state
-        return lax.while_loop(lambda s: layout.anywhere(s[0]), over_event, start)[1:]
+        return lax.while_loop(lambda s: jnp.any(s[0]), over_event, start)[1:]
 
-    def row(self, layout: Layout, place: Array) -> EventLog:
+    def row(self, layout: StepLayout, place: Array) -> EventLog:
         """The row of the log number `place`, of each trajectory; without the states."""
         assert self.log is not None
         rows = self.log._replace(ys=(), count=())
         return jax.tree.map(lambda x: layout.row(x, place), rows)
 
-    def logged(self, layout: Layout, mask: Array, place: Array) -> tuple[Array, Array]:
+    def logged(self, layout: StepLayout, mask: Array, place: Array) -> tuple[Array, Array]:
         """Cotangents of time and state in the row of the log number `place`."""
         ct, log = self.cotangents.log, self.log
         assert log is not None
@@ -159,11 +159,11 @@ class EventVJP(eqx.Module):
         def of_array(ct: Array | None, array: Array) -> Array:
             like = array if ct is None else ct
             row = layout.row(like, place)
-            return jnp.zeros_like(row) if ct is None else layout.only(mask, row)
+            return jnp.zeros_like(row) if ct is None else jnp.where(mask, row, 0)
 
         return of_array(ct and ct.ts, log.ts), of_array(ct and ct.ys, log.ys)
 
-    def cuts(self, layout: Layout, events_left: Any, step: ReplayedStep) -> Array:
+    def cuts(self, layout: StepLayout, events_left: Any, step: ReplayedStep) -> Array:
         """Whether an event cut the step: the last one of those that are left."""
         if self.log is None:
             return jnp.zeros_like(step.last)
@@ -173,29 +173,27 @@ class EventVJP(eqx.Module):
 
     # Times.
 
-    def stretched(self, layout: Layout, t: Array, h: Array) -> tuple[Array, Array]:
+    def stretched(self, layout: StepLayout, t: Array, h: Array) -> tuple[Array, Array]:
         """Whether a step from `t` was stretched to land on a jump, and whether on the last time."""
-        stop = self.next_discontinuity(layout, layout.diff, t)
+        stop = layout.next_discontinuity(layout.diff, t)
         landed = layout.active_and(ends_on(t, h, stop))
-        return landed & (stop != layout.last_time), landed & (stop == layout.last_time)
+        last = layout.saved_time(-1)
+        return landed & (stop != last), landed & (stop == last)
 
-    def next_discontinuity(self, layout: Layout, diff: PyTree, t: Array) -> Array:
-        """The time on which a step from `t` has to end."""
-        return layout.each(lambda problem, _, t: next_discontinuity_of(problem, t), diff, t)
-
-    def reaches_end(self, layout: Layout) -> Array | bool:
+    def reaches_end(self, layout: StepLayout) -> Array | bool:
         """Whether the solve came to its last time, and was not ended by an event."""
         if self.log is None:
             return True
-        return ~jnp.any(layout.problem.ends[layout.all_rows(self.log.index)], axis=-1)
+        index = self.log.index if layout.tile is None else self.log.index[layout.number]
+        return ~jnp.any(layout.problem.ends[index], axis=-1)
 
-    def of_discontinuity(self, layout: Layout, ct: Array, t: Array) -> PyTree:
+    def of_discontinuity(self, layout: StepLayout, ct: Array, t: Array) -> PyTree:
         """Cotangents of `diff`, from that of the jump on which a step from `t` ended."""
-        _, pull = jax.vjp(lambda diff: self.next_discontinuity(layout, diff, t), layout.diff)
+        _, pull = jax.vjp(lambda diff: layout.next_discontinuity(diff, t), layout.diff)
         return pull(ct)[0]
 
 
 def _split(mask: Array, ct: PostEventState) -> tuple[PostEventState, PostEventState]:
     """The cotangents where `mask` holds, and the others; zeros elsewhere."""
-    zeros = jax.tree.map(jnp.zeros_like, ct)
+    zeros = tree_zeros(ct)
     return select(mask, ct, zeros), select(mask, zeros, ct)

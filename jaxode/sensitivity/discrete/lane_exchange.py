@@ -15,23 +15,16 @@ from ..batch_cotangents import without
 from .cotangents import BackwardState
 
 
-class LaneCotangents(NamedTuple):
-    """The cotangents of a trajectory in its lane, and its own part of the problem.
+class BackwardLane(NamedTuple):
+    """A trajectory in its lane of the backward pass.
 
-    - `per_trajectory`: cotangents of its own differentiated arrays; the others as `BackwardState`
-      has them. `before_last`: whether its last step has not been
-      pulled back.
+    - `back`: its cotangents; of `diff` those of its own arrays, `times` is left out.
+      `before_last`: whether its last step has not been pulled back.
     - `rows`: its own part of the problem. `after`: the state and solver state that steps back have
       led to; `()` where states are stored.
     """
 
-    y: Array
-    solver_state: Any
-    per_trajectory: PyTree
-    t: Any
-    t1: Any
-    saves_left: Array
-    events_left: Any
+    back: BackwardState
     before_last: Array
     rows: PyTree
     after: Any
@@ -46,38 +39,20 @@ class BatchBackwardState(NamedTuple):
     """
 
     numbers: Array
-    lanes: LaneCotangents
+    lanes: BackwardLane
     shared: PyTree
-    results: LaneCotangents
+    results: BackwardLane
     times: Any
 
-    def of_lanes(self) -> BackwardState:
-        """The state of the backward pass in the lanes' layout."""
-        lanes = self.lanes
-        return BackwardState(
-            lanes.y,
-            lanes.solver_state,
-            (self.shared, lanes.per_trajectory),
-            lanes.t,
-            lanes.t1,
-            self.times,
-            lanes.saves_left,
-            lanes.events_left,
-        )
+    def gather(self) -> BackwardState:
+        """The lanes' cotangents, with those that are not in lanes."""
+        back = self.lanes.back
+        return back._replace(diff=(self.shared, back.diff), times=self.times)
 
-    def with_lanes(self, back: BackwardState, **fields: Any) -> "BatchBackwardState":
-        """This state with what a step of the lanes has come to, and other `fields` in the lanes."""
-        shared, per_trajectory = back.diff
-        lanes = self.lanes._replace(
-            y=back.y,
-            solver_state=back.solver_state,
-            per_trajectory=per_trajectory,
-            t=back.t,
-            t1=back.t1,
-            saves_left=back.saves_left,
-            events_left=back.events_left,
-            **fields,
-        )
+    def scatter(self, back: BackwardState) -> "BatchBackwardState":
+        """This state, with what a step has come to in the lanes and in what is not in them."""
+        shared, own = back.diff
+        lanes = self.lanes._replace(back=back._replace(diff=own, times=None))
         return self._replace(lanes=lanes, shared=shared, times=back.times)
 
 
@@ -113,11 +88,9 @@ class LaneExchange(eqx.Module):
         end, after = jax.tree.map(
             lambda x: jnp.concatenate([x, jnp.zeros_like(x[:1])]), (self.end, self.end_states)
         )
-        results = results._replace(
-            y=end,
-            after=after,
-            saves_left=jnp.full_like(results.saves_left, ts.shape[-1]),
-        )
+        saves_left = jnp.full_like(results.back.saves_left, ts.shape[-1])
+        ended = results.back._replace(y=end, saves_left=saves_left)
+        results = results._replace(back=ended, after=after)
         return BatchBackwardState(
             jnp.full((width,), count, jnp.int32),
             self.tile.zeros(loaded),
@@ -126,7 +99,7 @@ class LaneExchange(eqx.Module):
             jnp.zeros((count, ts.shape[-1]), ts.dtype) if self.with_times else None,
         )
 
-    def load(self, number: Array) -> LaneCotangents:
+    def load(self, number: Array) -> BackwardLane:
         """A trajectory at its last time."""
 
         def take(x: Array) -> Array:
@@ -135,18 +108,17 @@ class LaneExchange(eqx.Module):
         rows = jax.tree.map(take, without(self.ensemble.per_trajectory, y0=None, ts=None))
         ts = self.ensemble.all_times
         zero = jnp.zeros((), ts.dtype) if self.with_times else None
-        return LaneCotangents(
+        back = BackwardState(
             y=take(self.end),
             solver_state=self.solver_state,
-            per_trajectory=jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.per_trajectory),
+            diff=jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.per_trajectory),
             t=zero,
             t1=zero,
+            times=None,
             saves_left=jnp.int32(ts.shape[-1]),
             events_left=jax.tree.map(take, self.num_events),
-            before_last=jnp.asarray(True),
-            rows=rows,
-            after=jax.tree.map(take, self.end_states),
         )
+        return BackwardLane(back, jnp.asarray(True), rows, jax.tree.map(take, self.end_states))
 
     def exchange(self, back: BatchBackwardState, numbers: Array) -> BatchBackwardState:
         """Write the trajectories whose first step has been pulled back, and load those of `numbers`."""
@@ -186,7 +158,7 @@ class LaneExchange(eqx.Module):
 
         return lax.while_loop(lambda s: is_due(s[0]), exchange_due, (find_due(back), back))[1]
 
-    def results(self, back: BatchBackwardState) -> LaneCotangents:
+    def results(self, back: BatchBackwardState) -> BackwardLane:
         """The results of all trajectories, with those that are in the lanes at the end."""
         lanes = back.lanes._replace(rows=None)
         return jax.tree.map(

@@ -13,7 +13,7 @@ from ...integrate.ivp import IVP, SolveConfig
 from ..ad_direction import forwards_after
 from .backward import DiscreteBackward
 from .checkpoints import CheckpointRecorder, TimeRecorder
-from .single_layout import SingleLayout
+from .layout import StepLayout
 from .stage_residuals import residual_shapes, step_with_residuals
 from .step_vjp import StepStart
 
@@ -40,7 +40,7 @@ def _forward(
 ) -> tuple[Result, Any]:
     step = None
     if stages and isinstance(tracing, CheckpointRecorder):
-        layout = SingleLayout.of(perturbed, problem, config)
+        layout = StepLayout.single(perturbed, problem, config)
         step, tracing = step_with_residuals(layout), with_stages(tracing, layout)
     result, trace = run(problem, config, tracing, step)
     # `perturbed` rides along as Python booleans, which stay static through a jitted gradient.
@@ -60,14 +60,14 @@ def _backward(
 ) -> PyTree:
     trace, status, num_accepted, log, perturbed = residuals
     layout, steps_back = (
-        SingleLayout.of(perturbed, problem, config),
+        StepLayout.single(perturbed, problem, config),
         isinstance(tracing, TimeRecorder),
     )
     backward = DiscreteBackward.of(layout, trace, cotangents, log, steps_back)
     return eqx.filter(backward.run(status, num_accepted), perturbed)
 
 
-def with_stages(tracing: CheckpointRecorder, layout: SingleLayout) -> CheckpointRecorder:
+def with_stages(tracing: CheckpointRecorder, layout: StepLayout) -> CheckpointRecorder:
     """`tracing`, with places for what is kept of the stages."""
     problem, method = layout.problem, layout.config.method
     t, y = problem.ts[0], problem.y0

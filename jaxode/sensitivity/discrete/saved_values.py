@@ -13,7 +13,8 @@ from ...integrate.forward import Result
 from ...integrate.ivp import Save
 from ...integrate.xla_loops import chunk_size, host_controls_loops, masked_while
 from .cotangents import BackwardState, ReplayedStep, StepCotangents
-from .step_vjp import Layout, StepParts
+from .layout import StepLayout
+from .step_vjp import StepParts
 
 
 class SavePointTotals(NamedTuple):
@@ -86,7 +87,7 @@ class SavedValuesVJP(eqx.Module):
     cotangents: Result
 
     def pull_back(
-        self, layout: Layout, back: BackwardState, step: ReplayedStep, parts: StepParts
+        self, layout: StepLayout, back: BackwardState, step: ReplayedStep, parts: StepParts
     ) -> tuple[BackwardState, StepCotangents]:
         """Cotangents of a step, from those of what was saved of it."""
         ct, save = self.cotangents, layout.config.save
@@ -101,7 +102,7 @@ class SavedValuesVJP(eqx.Module):
         return back, zeros
 
     def of_dense_output(
-        self, layout: Layout, step: ReplayedStep, zeros: StepCotangents
+        self, layout: StepLayout, step: ReplayedStep, zeros: StepCotangents
     ) -> StepCotangents:
         """Cotangents of a step, from those of its record `(t, h, y, slopes)`, each may be None."""
         ct_y, ct_y1, ct_dense = zeros.parts
@@ -115,7 +116,7 @@ class SavedValuesVJP(eqx.Module):
 
     def of_values_at_times(
         self,
-        layout: Layout,
+        layout: StepLayout,
         back: BackwardState,
         step: ReplayedStep,
         parts: StepParts,
@@ -123,8 +124,8 @@ class SavedValuesVJP(eqx.Module):
     ) -> tuple[BackwardState, StepCotangents]:
         """Cotangents of a step, from those of the values at the times it passed, the last first."""
         diff = None if layout.problem.read is None else layout.diff
-        h = layout.nonzero_size(step.h)
-        first, direction = layout.is_first_step(step.index, step.t), layout.direction
+        direction, first = layout.direction, step.t == layout.saved_time(0)
+        h = layout.update(step.h, 1)  # what is read in inactive lanes is not used
 
         def passed(saves_left: Array) -> Array:
             ahead = direction * (layout.saved_time(saves_left - 1) - step.t) > 0
@@ -153,14 +154,16 @@ class SavedValuesVJP(eqx.Module):
             return layout.add_time_cotangents(times, mask, saves_left - 1, ct)
 
         totals = None if diff is None else back.diff, zeros
-        size = layout.size_of_save_point(self.cotangents.ys, diff)
+        size = layout.save_point_size(self.cotangents.ys, diff)
         saves_left, (ct_diff, ct_step), times = SavePointAccumulator(passed, pull_back, put).all(
             SavePointTotals(back.saves_left, totals, back.times), layout.num_times - 1, size
         )
         back = back._replace(saves_left=saves_left, times=times)
         return back if diff is None else back._replace(diff=ct_diff), ct_step
 
-    def of_values(self, layout: Layout, saves_left: Array, mask: Array, values: PyTree) -> PyTree:
+    def of_values(
+        self, layout: StepLayout, saves_left: Array, mask: Array, values: PyTree
+    ) -> PyTree:
         """Cotangents of the values at a time; zeros of those that are no continuous numbers."""
 
         def of_value(ct: Array | None, value: Array) -> Array:
@@ -170,13 +173,13 @@ class SavedValuesVJP(eqx.Module):
 
         return jax.tree.map(of_value, self.cotangents.ys, values, is_leaf=lambda ct: ct is None)
 
-    def of_end_time(self, layout: Layout, step: ReplayedStep) -> Array | float:
+    def of_end_time(self, layout: StepLayout, step: ReplayedStep) -> Array | float:
         """The cotangent of the time at which a step ended, where it was saved."""
         if layout.config.save != "steps" or self.cotangents.ts is None:
             return 0.0
         return layout.active_only(layout.row(self.cotangents.ts, step.index + 1))
 
-    def needs_dense(self, layout: Layout, saves_left: Array, t: Array) -> Array | bool | None:
+    def needs_dense(self, layout: StepLayout, saves_left: Array, t: Array) -> Array | bool | None:
         """Whether dense output of the step from `t` was read; None for no dense output."""
         save = layout.config.save
         if save == "dense" or layout.problem.events:
@@ -186,7 +189,7 @@ class SavedValuesVJP(eqx.Module):
         if not layout.config.method.solver.evaluations.inside:
             return True
         time = layout.saved_time(jnp.maximum(saves_left - 1, 0))
-        return layout.anywhere(layout.active_and(layout.direction * (time - t) > 0))
+        return jnp.any(layout.active_and(layout.direction * (time - t) > 0))
 
 
 # Cotangents at both ends of one trajectory; `jax.vmap` makes them those of many.

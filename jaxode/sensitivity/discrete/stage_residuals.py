@@ -16,11 +16,11 @@ from ...batch.memory import memory_of_machine, size_text
 from ...problem.errors import OutOfMemoryError
 from ...problem.field import Field
 from ...solvers.base import StepResult
-from .single_layout import SingleLayout
-from .step_vjp import Layout, StepParts, StepStart, step_vjp
+from .layout import StepLayout
+from .step_vjp import StepParts, StepStart, step_vjp
 
 
-def step_with_residuals(layout: Layout) -> Callable[..., StepResult]:
+def step_with_residuals(layout: StepLayout) -> Callable[..., StepResult]:
     """The solver's step, which also returns the residuals that its pull-back reads."""
 
     def step(
@@ -35,7 +35,7 @@ def step_with_residuals(layout: Layout) -> Callable[..., StepResult]:
 
 
 def restored(
-    layout: Layout, start: StepStart, residuals: tuple[Array, ...]
+    layout: StepLayout, start: StepStart, residuals: tuple[Array, ...]
 ) -> tuple[StepParts, Callable]:
     """What `step_vjp` returns, the pull-back made of stored residuals; XLA drops the rest."""
     out, pull, _ = step_vjp(layout, start)
@@ -45,7 +45,7 @@ def restored(
     return out, jax.tree.unflatten(form, [next(stored) if new else leaf for leaf, new in pairs])
 
 
-def residual_shapes(layout: SingleLayout, start: StepStart, max_steps: int) -> tuple[Any, ...]:
+def residual_shapes(layout: StepLayout, start: StepStart, max_steps: int) -> tuple[Any, ...]:
     """The shapes of one step's residuals.
 
     **Raises:** `OutOfMemoryError` where those of `max_steps` steps do not fit.
@@ -67,7 +67,7 @@ def residual_shapes(layout: SingleLayout, start: StepStart, max_steps: int) -> t
     return shapes
 
 
-def _changes(layout: Layout, start: StepStart) -> list[bool]:
+def _changes(layout: StepLayout, start: StepStart) -> list[bool]:
     """Which arrays of a step's pull-back depend on where the step starts."""
     arrays, rest = eqx.partition(start, eqx.is_array)
 

@@ -18,7 +18,7 @@ from ...solvers.base import StepResult
 from .checkpoints import CheckpointTrace
 from .event_vjp import event_and_state_after, state_after_jump, truncates
 from .events import EventVJP
-from .single_layout import SingleLayout
+from .layout import StepLayout
 from .step_vjp import StepClock
 
 State = tuple[Array, Any]  # a state, and the solver state there
@@ -41,7 +41,7 @@ class Checkpoints(NamedTuple):
 class StateSource(eqx.Module):
     """The states before the steps of a trace; `steps_back` where they are found by steps back."""
 
-    layout: SingleLayout
+    layout: StepLayout
     trace: CheckpointTrace
     events: EventVJP | None
     steps_back: bool = eqx.field(static=True)
@@ -128,7 +128,7 @@ class StateSource(eqx.Module):
                 return after.y, after.solver_state
 
             after = cond_as_loop(cut, after_cut, after)
-        if not layout.has_jumps:
+        if not layout.ensemble.jumps:
             return after
 
         def after_jump(state: State) -> State:

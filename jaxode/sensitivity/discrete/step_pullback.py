@@ -4,12 +4,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 
-from .cotangents import BackwardState, ReplayedStep, add
+from .cotangents import BackwardState, ReplayedStep
 from .event_vjp import PostEventState
 from .events import EventVJP
+from .layout import StepLayout, tree_add
 from .saved_values import SavedValuesVJP
 from .stage_residuals import restored
-from .step_vjp import Layout, StepClock, StepStart, step_vjp
+from .step_vjp import StepClock, StepStart, step_vjp
 
 
 class StepPullback(eqx.Module):
@@ -23,7 +24,7 @@ class StepPullback(eqx.Module):
 
     def __call__(
         self,
-        layout: Layout,
+        layout: StepLayout,
         back: BackwardState,
         step: ReplayedStep,
         end: Array | None = None,
@@ -52,20 +53,24 @@ class StepPullback(eqx.Module):
         back = back._replace(
             y=layout.update(ct_start + ct_y, back.y),
             solver_state=layout.update(ct_solver_state, back.solver_state),
-            diff=add(back.diff, ct_diff),
+            diff=tree_add(back.diff, ct_diff),
         )
         if ct_clock is None:
             return back
-        return self.pull_back_times(layout, back, step, ct_after.t, add(ct_clock, ct_clock_of_step))
+        return self.pull_back_times(
+            layout, back, step, ct_after.t, tree_add(ct_clock, ct_clock_of_step)
+        )
 
-    def after_step(self, layout: Layout, back: BackwardState, step: ReplayedStep) -> PostEventState:
+    def after_step(
+        self, layout: StepLayout, back: BackwardState, step: ReplayedStep
+    ) -> PostEventState:
         """Cotangents of what the next step began with; zeros in inactive lanes."""
         t = back.t + self.saved.of_end_time(layout, step) if layout.with_times else None
         return PostEventState(t, *layout.active_only((back.y, back.solver_state)))
 
     def pull_back_times(
         self,
-        layout: Layout,
+        layout: StepLayout,
         back: BackwardState,
         step: ReplayedStep,
         ct_end: Array,
@@ -84,7 +89,7 @@ class StepPullback(eqx.Module):
             t=layout.update(ct_t - ct_h + ct_end - ct_t1, back.t),
             t1=back.t1 + jnp.where(to_last, ct_h, 0) + ct_t1,
         )
-        if self.events is None or not layout.has_jumps:
+        if self.events is None or not layout.ensemble.jumps:
             return back
         ct_diff = self.events.of_discontinuity(layout, jnp.where(to_jump, ct_h, 0), step.t)
-        return back._replace(diff=add(back.diff, ct_diff))
+        return back._replace(diff=tree_add(back.diff, ct_diff))

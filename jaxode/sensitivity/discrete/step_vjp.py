@@ -9,10 +9,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ...solvers.base import StepResult
-from .lane_layout import LaneLayout
-from .single_layout import SingleLayout
-
-Layout = SingleLayout | LaneLayout
+from .layout import StepLayout
 
 # Start and end of a step, and its dense output.
 StepParts = tuple[Array, Array, Any]
@@ -31,7 +28,7 @@ class StepStart(NamedTuple):
 
 
 def step_vjp(
-    layout: Layout, start: StepStart, end: Array | None = None
+    layout: StepLayout, start: StepStart, end: Array | None = None
 ) -> tuple[StepParts, Callable, StepResult]:
     """A step's end, dense output and solver state, their pull-back, and the step's result.
 
