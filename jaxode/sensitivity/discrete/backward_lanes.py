@@ -27,7 +27,7 @@ from ..cse import cse
 from .cotangents import ReplayedStep
 from .events import EventVJP
 from .lane_exchange import BackwardLane, BatchBackwardState, LaneExchange
-from .layout import StepLayout, tree_add
+from .layout import StepLayout, differentiated, tree_add
 from .reversible_steps import roundtrip_ok
 from .saved_values import (
     SavedValuesVJP,
@@ -78,7 +78,7 @@ class BatchDiscreteBackward(eqx.Module):
         save, y0 = ensemble.config.save, ensemble.per_trajectory[0].y0
         replaced = replace_failed(ensemble, succeeded)
         exchange = LaneExchange(
-            *diff_of(perturbed, replaced),
+            *differentiated(perturbed, replaced),
             replaced,
             tile,
             succeeded,
@@ -232,9 +232,3 @@ class BatchDiscreteBackward(eqx.Module):
         invalid = shared_cotangent_invalid(ct, succeeded)
         ct = cotangent(self.ensemble, diff, shared, y0, ts, succeeded, invalid)
         return eqx.filter(ct, perturbed)
-
-
-def diff_of(perturbed: PyTree, ensemble: Ensemble) -> tuple[PyTree, PyTree]:
-    """The differentiated arrays: each trajectory's own without `y0` and `ts`, and the shared ones."""
-    own = eqx.filter(ensemble.per_trajectory, without(perturbed.per_trajectory, y0=False, ts=False))
-    return own, eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))

@@ -1,4 +1,4 @@
-"""The state of a backward pass, and the cotangents of one step."""
+"""The state of a backward pass, a step of it, and the cotangents of that step."""
 
 from typing import Any, NamedTuple
 
@@ -6,14 +6,16 @@ from jax import Array
 from jaxtyping import PyTree
 
 from .layout import StepLayout, tree_zeros
-from .step_vjp import StepClock, StepParts
+
+StepParts = tuple[Array, Array, Any]  # start and end of a step, and its dense output
+StepClock = tuple[Array, Array]  # start time and size of a step
 
 
 class ReplayedStep(NamedTuple):
     """An accepted step that is pulled back, of one trajectory or of each lane.
 
     `index` counts the accepted steps before it; `()` where nothing asks for it. `last`: whether it
-    is the last step of its trajectory.
+    is the last step of its trajectory. `y1`, `dense`: its end and dense output, once it is computed.
     """
 
     y: Array
@@ -22,6 +24,30 @@ class ReplayedStep(NamedTuple):
     h: Array
     index: Any
     last: Array
+    y1: Any = None
+    dense: Any = None
+
+    @property
+    def parts(self) -> StepParts:
+        """Start, end and dense output."""
+        return self.y, self.y1, self.dense
+
+    @property
+    def clock(self) -> StepClock:
+        """Start time and size."""
+        return self.t, self.h
+
+
+class StepCotangents(NamedTuple):
+    """Cotangents of a step's `parts` and `clock`; the latter None without cotangents of times."""
+
+    parts: StepParts
+    clock: StepClock | None
+
+    @classmethod
+    def zeros(cls, layout: StepLayout, step: ReplayedStep) -> "StepCotangents":
+        """Zeros for a step."""
+        return cls(tree_zeros(step.parts), tree_zeros(step.clock) if layout.with_times else None)
 
 
 class BackwardState(NamedTuple):
@@ -42,19 +68,3 @@ class BackwardState(NamedTuple):
     times: Any
     saves_left: Array
     events_left: Any
-
-
-class StepCotangents(NamedTuple):
-    """Cotangents of a step's start, end and dense output, and of its time and size.
-
-    `clock` is None where times are not differentiated.
-    """
-
-    parts: StepParts
-    clock: StepClock | None
-
-    @classmethod
-    def zeros(cls, layout: StepLayout, step: ReplayedStep, parts: StepParts) -> "StepCotangents":
-        """Zeros for a step."""
-        clock = tree_zeros((step.t, step.h)) if layout.with_times else None
-        return cls(tree_zeros(parts), clock)

@@ -15,7 +15,7 @@ from ...integrate.ivp import (
     next_discontinuity_of,
 )
 from ...integrate.save import StepRecord
-from .step_vjp import StepClock, StepParts
+from .cotangents import StepClock, StepParts
 
 
 class PostEventState(NamedTuple):

@@ -14,7 +14,7 @@ from ...integrate.forward import Result
 from ...integrate.ivp import IVP
 from ...integrate.step import select
 from ...integrate.xla_loops import cond_as_loop
-from .cotangents import BackwardState, ReplayedStep, StepCotangents
+from .cotangents import BackwardState, ReplayedStep, StepClock, StepCotangents, StepParts
 from .event_vjp import (
     PostEventState,
     event_and_state_after,
@@ -22,7 +22,6 @@ from .event_vjp import (
     truncates,
 )
 from .layout import StepLayout, tree_add, tree_zeros
-from .step_vjp import StepParts
 
 
 class EventTotals(NamedTuple):
@@ -48,7 +47,6 @@ class EventVJP(eqx.Module):
         layout: StepLayout,
         back: BackwardState,
         step: ReplayedStep,
-        parts: StepParts,
         ct_after: PostEventState,
         ct_step: StepCotangents,
     ) -> tuple[BackwardState, PostEventState, StepCotangents]:
@@ -58,10 +56,10 @@ class EventVJP(eqx.Module):
         jump ended the step, and as zeros where one did. `ct_step`: of what was saved of the step.
         """
         cut = self.cuts(layout, back.events_left, step)
-        totals = EventTotals(tree_zeros(layout.diff), StepCotangents.zeros(layout, step, parts))
+        totals = EventTotals(tree_zeros(layout.diff), StepCotangents.zeros(layout, step))
         if layout.ensemble.jumps:
             landed = self.stretched(layout, step.t, step.h)[0] & ~cut
-            ct_after, totals = self.over_jumps(layout, step, parts, landed, (ct_after, totals))
+            ct_after, totals = self.over_jumps(layout, step, landed, (ct_after, totals))
         events_left = back.events_left
         if self.log is not None:
             # The state saved at a step's end is the one at which an event cut it.
@@ -70,7 +68,7 @@ class EventVJP(eqx.Module):
             ct_event, ct_y1 = jnp.where(cut, ct_y1, 0), jnp.where(cut, 0, ct_y1)
             ct_step = StepCotangents((ct_y, ct_y1, ct_dense), clock)
             events_left, ct_after, totals = self.over_events(
-                layout, back.events_left, step, parts, ct_event, (ct_after, totals)
+                layout, back.events_left, step, ct_event, (ct_after, totals)
             )
         diff, ct_step = tree_add(EventTotals(back.diff, ct_step), totals)
         return back._replace(diff=diff, events_left=events_left), ct_after, ct_step
@@ -79,12 +77,11 @@ class EventVJP(eqx.Module):
         self,
         layout: StepLayout,
         step: ReplayedStep,
-        parts: StepParts,
         landed: Array,
         state: tuple[PostEventState, EventTotals],
     ) -> tuple[PostEventState, EventTotals]:
         """Cotangents before the jumps of those that `landed` on one, from those after them."""
-        filled, (y1, t) = layout.fill(landed, (parts[1], step.t))
+        filled, (y1, t) = layout.fill(landed, (step.y1, step.t))
 
         def after_jump(diff: PyTree, y1: Array) -> PostEventState:
             def of_trajectory(problem: IVP, config: Any, y1: Array, t: Array) -> PostEventState:
@@ -109,7 +106,6 @@ class EventVJP(eqx.Module):
         layout: StepLayout,
         events_left: Array,
         step: ReplayedStep,
-        parts: StepParts,
         ct_end: Array,
         state: tuple[PostEventState, EventTotals],
     ) -> tuple[Array, PostEventState, EventTotals]:
@@ -130,12 +126,12 @@ class EventVJP(eqx.Module):
             event = self.row(layout, place)
             cut = mask & truncates(layout.problem, event.index)
             through, rest = _split(cut, ct_after)
-            filled, args = layout.fill(mask, (parts, (step.t, step.h), event))
+            filled, (event, *args) = layout.fill(mask, (event, step.parts, step.clock))
 
-            def event_and_after(diff: PyTree, parts: StepParts, clock: Any) -> Any:
-                return filled.each(event_and_state_after, diff, parts, clock, args[2])
+            def event_and_after(diff: PyTree, parts: StepParts, clock: StepClock) -> Any:
+                return filled.each(event_and_state_after, diff, parts, clock, event)
 
-            _, pull = jax.vjp(event_and_after, filled.diff, *args[:2])
+            _, pull = jax.vjp(event_and_after, filled.diff, *args)
             ct_t, ct_y = self.logged(layout, mask, place)
             diff, *ct_step = pull(((ct_t, ct_y + jnp.where(cut, ct_end, 0)), through))
             totals = tree_add(totals, EventTotals(diff, StepCotangents(*ct_step)))

@@ -30,6 +30,7 @@ from ...integrate.xla_loops import size_of
 from ...problem.field import Field, map_parts
 from ...solvers.base import Solver
 from ...solvers.linear import WithJacobian
+from ..batch_cotangents import without
 
 
 class StepLayout(eqx.Module):
@@ -78,7 +79,7 @@ class StepLayout(eqx.Module):
 
         A vjp by them sums the cotangents of the former over the lanes.
         """
-        return self.shared, differentiated_rows(self.per_trajectory, self.rows)
+        return self.shared, like_differentiated(self.rows, self.per_trajectory)
 
     def each(self, function: Callable, diff: PyTree, *args: Any) -> Any:
         """`function(problem, config, *args)` of each trajectory, with `diff` in its problem."""
@@ -196,10 +197,16 @@ class StepLayout(eqx.Module):
         return dataclasses.replace(self, rows=rows), args
 
 
-def differentiated_rows(per_trajectory: PyTree, rows: PyTree) -> PyTree:
-    """The arrays of `rows` that are differentiated, as those of all trajectories tell."""
-    flags = jax.tree.map(lambda x: x is not None, per_trajectory, is_leaf=lambda x: x is None)
-    return eqx.filter(rows, flags)
+def differentiated(perturbed: PyTree, ensemble: Ensemble) -> tuple[PyTree, PyTree]:
+    """The differentiated arrays: each trajectory's own but for `y0` and `ts`, and shared ones."""
+    own = eqx.filter(ensemble.per_trajectory, without(perturbed.per_trajectory, y0=False, ts=False))
+    return own, eqx.filter(ensemble.shared, without(perturbed.shared, ts=False))
+
+
+def like_differentiated(tree: PyTree, arrays: PyTree) -> PyTree:
+    """The leaves of `tree` in the places of the differentiated `arrays`, None in the others."""
+    flags = jax.tree.map(lambda x: x is not None, arrays, is_leaf=lambda x: x is None)
+    return eqx.filter(tree, flags)
 
 
 def tree_add(a: PyTree, b: PyTree) -> PyTree:

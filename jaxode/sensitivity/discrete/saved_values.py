@@ -12,9 +12,8 @@ from jaxtyping import PyTree
 from ...integrate.forward import Result
 from ...integrate.ivp import Save
 from ...integrate.xla_loops import chunk_size, host_controls_loops, masked_while
-from .cotangents import BackwardState, ReplayedStep, StepCotangents
+from .cotangents import BackwardState, ReplayedStep, StepCotangents, StepParts
 from .layout import StepLayout
-from .step_vjp import StepParts
 
 
 class SavePointTotals(NamedTuple):
@@ -87,18 +86,18 @@ class SavedValuesVJP(eqx.Module):
     cotangents: Result
 
     def pull_back(
-        self, layout: StepLayout, back: BackwardState, step: ReplayedStep, parts: StepParts
+        self, layout: StepLayout, back: BackwardState, step: ReplayedStep
     ) -> tuple[BackwardState, StepCotangents]:
         """Cotangents of a step, from those of what was saved of it."""
         ct, save = self.cotangents, layout.config.save
-        zeros = StepCotangents.zeros(layout, step, parts)
+        zeros = StepCotangents.zeros(layout, step)
         if save == "steps" and ct.ys is not None:
             end = layout.active_only(layout.row(ct.ys, step.index + 1))
             return back, zeros._replace(parts=(zeros.parts[0], end, zeros.parts[2]))
         if save == "dense" and ct.dense is not None:
             return back, self.of_dense_output(layout, step, zeros)
         if save == "ts" and ct.ys is not None:
-            return self.of_values_at_times(layout, back, step, parts, zeros)
+            return self.of_values_at_times(layout, back, step, zeros)
         return back, zeros
 
     def of_dense_output(
@@ -119,7 +118,6 @@ class SavedValuesVJP(eqx.Module):
         layout: StepLayout,
         back: BackwardState,
         step: ReplayedStep,
-        parts: StepParts,
         zeros: StepCotangents,
     ) -> tuple[BackwardState, StepCotangents]:
         """Cotangents of a step, from those of the values at the times it passed, the last first."""
@@ -143,7 +141,7 @@ class SavedValuesVJP(eqx.Module):
                 return layout.value_at(diff, at, last, tuple(step_clock), parts)
 
             clock = (time, step.t, h) if layout.with_times else None
-            values, pull = jax.vjp(value, diff, parts, clock)
+            values, pull = jax.vjp(value, diff, step.parts, clock)
             ct = self.of_values(layout, saves_left, mask, values)
             ct_diff, ct_parts, ct_clock = pull(ct)
             if ct_clock is None:

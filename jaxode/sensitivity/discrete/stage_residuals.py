@@ -17,7 +17,7 @@ from ...problem.errors import OutOfMemoryError
 from ...problem.field import Field
 from ...solvers.base import StepResult
 from .layout import StepLayout
-from .step_vjp import StepParts, StepStart, step_vjp
+from .step_vjp import StepStart, step_vjp
 
 
 def step_with_residuals(layout: StepLayout) -> Callable[..., StepResult]:
@@ -36,7 +36,7 @@ def step_with_residuals(layout: StepLayout) -> Callable[..., StepResult]:
 
 def restored(
     layout: StepLayout, start: StepStart, residuals: tuple[Array, ...]
-) -> tuple[StepParts, Callable]:
+) -> tuple[Any, Callable]:
     """What `step_vjp` returns, the pull-back made of stored residuals; XLA drops the rest."""
     out, pull, _ = step_vjp(layout, start)
     leaves, form = jax.tree.flatten(pull)

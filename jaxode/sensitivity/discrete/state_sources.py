@@ -16,10 +16,10 @@ from ...integrate.save import put_row
 from ...integrate.xla_loops import cond_as_loop
 from ...solvers.base import StepResult
 from .checkpoints import CheckpointTrace
+from .cotangents import StepClock
 from .event_vjp import event_and_state_after, state_after_jump, truncates
 from .events import EventVJP
 from .layout import StepLayout
-from .step_vjp import StepClock
 
 State = tuple[Array, Any]  # a state, and the solver state there
 

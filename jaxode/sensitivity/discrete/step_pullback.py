@@ -4,13 +4,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jax import Array
 
-from .cotangents import BackwardState, ReplayedStep
+from .cotangents import BackwardState, ReplayedStep, StepClock
 from .event_vjp import PostEventState
 from .events import EventVJP
 from .layout import StepLayout, tree_add
 from .saved_values import SavedValuesVJP
 from .stage_residuals import restored
-from .step_vjp import StepClock, StepStart, step_vjp
+from .step_vjp import StepStart, step_vjp
 
 
 class StepPullback(eqx.Module):
@@ -39,13 +39,11 @@ class StepPullback(eqx.Module):
         (y1, dense, _), pull = (
             restored(layout, start, residuals) if residuals else step_vjp(layout, start, end)[:2]
         )
-        parts = step.y, y1, dense
-        back, ct_step = self.saved.pull_back(layout, back, step, parts)
+        step = step._replace(y1=y1, dense=dense)
+        back, ct_step = self.saved.pull_back(layout, back, step)
         ct_after = self.after_step(layout, back, step)
         if self.events is not None:
-            back, ct_after, ct_step = self.events.pull_back(
-                layout, back, step, parts, ct_after, ct_step
-            )
+            back, ct_after, ct_step = self.events.pull_back(layout, back, step, ct_after, ct_step)
         (ct_y, ct_y1, ct_dense), ct_clock = ct_step
         ct_diff, ct_start, ct_solver_state, ct_clock_of_step = pull(
             (ct_after.y + ct_y1, ct_dense, ct_after.solver_state)

@@ -11,11 +11,6 @@ from jaxtyping import PyTree
 from ...solvers.base import StepResult
 from .layout import StepLayout
 
-# Start and end of a step, and its dense output.
-StepParts = tuple[Array, Array, Any]
-# Start time and size of a step.
-StepClock = tuple[Array, Array]
-
 
 class StepStart(NamedTuple):
     """Arguments of a step: state, solver state, time, size, and whether it needs dense output."""
@@ -29,7 +24,7 @@ class StepStart(NamedTuple):
 
 def step_vjp(
     layout: StepLayout, start: StepStart, end: Array | None = None
-) -> tuple[StepParts, Callable, StepResult]:
+) -> tuple[tuple[Array, Any, Any], Callable, StepResult]:
     """A step's end, dense output and solver state, their pull-back, and the step's result.
 
     The pull-back leads to cotangents of the layout's `diff`, the state, the solver state, and of
