@@ -1,4 +1,4 @@
-"""The backward pass of the discrete adjoint over one trajectory: one vjp per step, the last first."""
+"""The backward pass of the discrete adjoint over one trajectory: a vjp per step, the last first."""
 
 import dataclasses
 from typing import Any
@@ -34,7 +34,7 @@ class DiscreteBackward(eqx.Module):
 
     layout: StepLayout
     source: StateSource
-    step: StepPullback
+    pullback: StepPullback
     cotangents: Result
 
     @classmethod
@@ -46,21 +46,21 @@ class DiscreteBackward(eqx.Module):
         log: Any,
         steps_back: bool,
     ) -> "DiscreteBackward":
-        """The pass for these cotangents; `steps_back`: whether the states are found by steps back.
+        """The pass for these cotangents.
 
-        `log`: of the events, None without.
+        `log`: of the events, None without. `steps_back`: whether states are found by steps back.
         """
         events = EventVJP(log, cotangents) if layout.problem.has_events else None
         source = StateSource(layout, trace, events, steps_back)
-        step = StepPullback(SavedValuesVJP(cotangents), events)
-        return cls(layout, source, step, cotangents)
+        pullback = StepPullback(SavedValuesVJP(cotangents), events)
+        return cls(layout, source, pullback, cotangents)
 
     def run(self, status: Array, num_accepted: Array) -> PyTree:
         """The cotangent of the problem."""
         return self.finish(self.steps(self.start(status), num_accepted), num_accepted)
 
     def start(self, status: Array) -> BackwardState:
-        """The cotangents at the last time; NaN if it was not reached."""
+        """The state at the last time; its cotangents are NaN if the time was not reached."""
         layout, ct, y0 = self.layout, self.cotangents, self.layout.problem.y0
         y = last_state_cotangent(layout.config.save, y0, ct.y1, ct.ys)
         solver_state = jax.eval_shape(
@@ -75,11 +75,11 @@ class DiscreteBackward(eqx.Module):
             t1=jnp.zeros_like(self.t0) if times else None,
             times=jnp.zeros_like(ts) if times else None,
             saves_left=jnp.int32(layout.num_times),
-            events_left=() if self.step.events is None else self.step.events.num_events,
+            events_left=() if self.pullback.events is None else self.pullback.events.num_events,
         )
 
     def steps(self, back: BackwardState, num_accepted: Array) -> BackwardState:
-        """The cotangents at the first time."""
+        """The state at the first time, from the one at the last: pulled back over every step."""
         layout, trace = self.layout, self.source.trace
         state_before, memory = self.source.open()
 
@@ -94,15 +94,15 @@ class DiscreteBackward(eqx.Module):
                 solver_state = layout.stepper.init(layout.field(t), t, y)
             step = ReplayedStep(y, solver_state, t, h, n, n == num_accepted - 1)
             residuals = jax.tree.map(lambda b: b[n], trace.residuals)
-            return n, memory, self.step(layout, back, step, end, residuals)
+            return n, memory, self.pullback(layout, back, step, end, residuals)
 
         start = num_accepted, memory, back
         _, memory, back = lax.while_loop(lambda s: s[0] > 0, cse(pull_back_step), start)
         if not isinstance(memory, StepBackState):
             return back
-        returned = roundtrip_ok(memory.y, layout.problem.y0, trace.y)
+        start_found = roundtrip_ok(memory.y, layout.problem.y0, trace.y)
         cotangents = back.y, back.diff, back.times
-        y, diff, times = jax.tree.map(lambda x: nan_unless(returned, x), cotangents)
+        y, diff, times = jax.tree.map(lambda x: nan_unless(start_found, x), cotangents)
         return back._replace(y=y, diff=diff, times=times)
 
     def finish(self, back: BackwardState, num_accepted: Array) -> PyTree:

@@ -47,7 +47,7 @@ class BatchDiscreteBackward(eqx.Module):
 
     as_run: Ensemble
     exchange: LaneExchange
-    step: StepPullback
+    pullback: StepPullback
     cotangents: Result
 
     @classmethod
@@ -142,7 +142,8 @@ class BatchDiscreteBackward(eqx.Module):
         last = active & lanes.before_last
         step = ReplayedStep(row.y, row.solver_state, row.t, row.h, row.index, last)
         lanes = lanes._replace(before_last=lanes.before_last & ~active)
-        return back._replace(lanes=lanes).scatter(self.step(layout, back.gather(), step, end))
+        pulled_back = self.pullback(layout, back.gather(), step, end)
+        return back._replace(lanes=lanes).scatter(pulled_back)
 
     def layout(self, row: IterationRow, rows: PyTree, active: Array) -> StepLayout:
         """The layout of the lanes in one iteration."""

@@ -15,7 +15,7 @@ class ReplayedStep(NamedTuple):
     """An accepted step that is pulled back, of one trajectory or of each lane.
 
     `index` counts the accepted steps before it; `()` where nothing asks for it. `last`: whether it
-    is the last step of its trajectory. `y1`, `dense`: its end and dense output, once it is computed.
+    is the last step of its trajectory. `y1`, `dense`: its end and dense output, once computed.
     """
 
     y: Array

@@ -121,7 +121,7 @@ class LaneExchange(eqx.Module):
         return BackwardLane(back, jnp.asarray(True), rows, jax.tree.map(take, self.end_states))
 
     def exchange(self, back: BatchBackwardState, numbers: Array) -> BatchBackwardState:
-        """Write the trajectories whose first step has been pulled back, and load those of `numbers`."""
+        """Write the trajectories whose first step is pulled back, and load those of `numbers`."""
         loadable = jnp.concatenate([self.succeeded, jnp.zeros((1,), bool)])
 
         def due(back: BatchBackwardState) -> Array:

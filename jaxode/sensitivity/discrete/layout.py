@@ -54,7 +54,7 @@ class StepLayout(eqx.Module):
 
     @classmethod
     def single(cls, perturbed: PyTree, problem: IVP, config: SolveConfig) -> "StepLayout":
-        """One trajectory, for derivatives by the arrays of `problem` that are True in `perturbed`."""
+        """One trajectory, differentiated by the arrays of `problem` that `perturbed` marks as True."""
         shared, blank = (problem, config), eqx.filter((problem, config), False)
         diff = eqx.filter(problem, dataclasses.replace(perturbed, y0=False, ts=False)), blank[1]
         # The times of events depend on all the rest.

@@ -11,7 +11,7 @@ from .checkpoints import CheckpointTrace
 def step_clock(
     trace: CheckpointTrace, config: SolveConfig, ts: Array, n: Array, num_accepted: Array
 ) -> tuple[Array, Array]:
-    """Start time and signed size of step `n`, as they were recorded or as `Fixed` or `Grid` has them."""
+    """Start time and signed size of step `n`, as recorded or as `Fixed` or `Grid` prescribes."""
     if isinstance(trace.t, Array):
         return trace.t[n], trace.h[n]
     controller = config.method.controller

@@ -103,7 +103,7 @@ class SavedValuesVJP(eqx.Module):
     def of_dense_output(
         self, layout: StepLayout, step: ReplayedStep, zeros: StepCotangents
     ) -> StepCotangents:
-        """Cotangents of a step, from those of its record `(t, h, y, slopes)`, each may be None."""
+        """Cotangents of a step, from those of its record `(t, h, y, slopes)`."""
         ct_y, ct_y1, ct_dense = zeros.parts
         none = jnp.zeros_like(step.t), jnp.zeros_like(step.h), ct_y, jnp.stack(ct_dense)
         ct_t, ct_h, ct_y, ct_slopes = (

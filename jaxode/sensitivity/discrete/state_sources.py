@@ -47,10 +47,13 @@ class StateSource(eqx.Module):
     steps_back: bool = eqx.field(static=True)
 
     def open(self) -> tuple[Callable[[Array, StepClock, Any], tuple[Array, Any, Any]], Any]:
-        """The function from step, clock and memory to state, solver state and memory; the memory."""
+        """How the state before a step is found, and the memory with which that begins.
+
+        A function from step, clock and memory to state, solver state and memory.
+        """
         trace = self.trace
-        if trace.thinning is not None:
-            return self.recomputed, Checkpoints(trace.thinning.steps, (trace.y, trace.solver_state))
+        if trace.schedule is not None:
+            return self.recomputed, Checkpoints(trace.schedule.steps, (trace.y, trace.solver_state))
         if self.steps_back:
             return self.stepped_back, StepBackState(trace.y, trace.solver_state)
         return self.stored, ()
@@ -103,7 +106,7 @@ class StateSource(eqx.Module):
         return y, solver_state if stores_solver_state else (), checkpoints
 
     def repeat(self, n: Array, y: Array, solver_state: Any) -> State:
-        """The state after step `n`, from the one before it, with the event or jump that ended it."""
+        """The state after step `n` and the event or jump that ended it, from the state before it."""
         t, h, solver = self.trace.t[n], self.trace.h[n], self.layout.stepper.forwards()
         needs_dense = True if self.layout.problem.events else None
         stepped = solver.step(self.layout.field(t), t, y, h, solver_state, needs_dense)
