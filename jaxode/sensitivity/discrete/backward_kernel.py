@@ -304,8 +304,8 @@ class _BlockBackward(NamedTuple):
 
         def pull_back_one(mask: Array, state: list[LaneScalars]) -> list[LaneScalars]:
             back, cts = jax.tree.unflatten(treedef, state)
-            state = self.pull_back_value(mask, back, cts, step, clock)
-            return jax.tree.leaves(state, is_leaf=is_cells)
+            pulled_back = self.pull_back_value(mask, back, cts, step, clock)
+            return jax.tree.leaves(pulled_back, is_leaf=is_cells)
 
         return jax.tree.unflatten(treedef, loop(passed, pull_back_one, leaves, lanes))
 

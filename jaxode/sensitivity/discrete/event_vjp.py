@@ -29,7 +29,7 @@ class PostEventState(NamedTuple):
 def event_and_state_after(
     problem: IVP, config: SolveConfig, parts: StepParts, clock: StepClock, row: EventLog
 ) -> tuple[tuple[Array, Array], PostEventState]:
-    """Time and state of the event in a row of the log, and the state after it where it cut a step."""
+    """Time and state of an event in the log, and the state after it if it cut its step."""
     handler, (t, h), (y, y1, dense) = event_handler_of(problem, config), clock, parts
     step = StepRecord(t, h, t + h, jnp.sign(h), y, y1, dense, (), row.steps, jnp.asarray(True))
     theta = lax.stop_gradient((row.ts - t) / h)

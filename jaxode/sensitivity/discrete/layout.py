@@ -49,12 +49,12 @@ class StepLayout(eqx.Module):
     per_trajectory: PyTree
     with_times: bool = eqx.field(static=True)
     rows: PyTree
-    number: Array | None = None
-    active: Array | None = None
+    number: Any = None
+    active: Any = None
 
     @classmethod
     def single(cls, perturbed: PyTree, problem: IVP, config: SolveConfig) -> "StepLayout":
-        """One trajectory, differentiated by the arrays of `problem` that `perturbed` marks as True."""
+        """One trajectory, differentiated by the arrays of `problem` that `perturbed` marks."""
         shared, blank = (problem, config), eqx.filter((problem, config), False)
         diff = eqx.filter(problem, dataclasses.replace(perturbed, y0=False, ts=False)), blank[1]
         # The times of events depend on all the rest.
@@ -121,7 +121,8 @@ class StepLayout(eqx.Module):
         diff = self.diff if diff is None else diff
         if self.tile is None:
             return self.each(step_reader, diff)(t, last, *clock, *parts)
-        step = StepRecord(*clock, *clock, *parts, (), self.number, self.active)
+        (t0, h), (y, y1, dense) = clock, parts
+        step = StepRecord(t0, h, t0, h, y, y1, dense, (), self.number, self.active)
         return values_in_lanes(*self._with_diff(diff), t, last, step)
 
     def _with_diff(self, diff: PyTree) -> tuple[Ensemble, PyTree]:

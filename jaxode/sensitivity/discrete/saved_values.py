@@ -95,20 +95,20 @@ class SavedValuesVJP(eqx.Module):
             end = layout.active_only(layout.row(ct.ys, step.index + 1))
             return back, zeros._replace(parts=(zeros.parts[0], end, zeros.parts[2]))
         if save == "dense" and ct.dense is not None:
-            return back, self.of_dense_output(layout, step, zeros)
+            return back, self.of_dense_output(layout, step, ct.dense, zeros)
         if save == "ts" and ct.ys is not None:
             return self.of_values_at_times(layout, back, step, zeros)
         return back, zeros
 
     def of_dense_output(
-        self, layout: StepLayout, step: ReplayedStep, zeros: StepCotangents
+        self, layout: StepLayout, step: ReplayedStep, ct_record: Any, zeros: StepCotangents
     ) -> StepCotangents:
         """Cotangents of a step, from those of its record `(t, h, y, slopes)`."""
         ct_y, ct_y1, ct_dense = zeros.parts
         none = jnp.zeros_like(step.t), jnp.zeros_like(step.h), ct_y, jnp.stack(ct_dense)
         ct_t, ct_h, ct_y, ct_slopes = (
             zero if ct is None else layout.active_only(layout.row(ct, step.index))
-            for ct, zero in zip(self.cotangents.dense, none, strict=True)
+            for ct, zero in zip(ct_record, none, strict=True)
         )
         clock = (ct_t, ct_h) if layout.with_times else None
         return StepCotangents((ct_y, ct_y1, tuple(ct_slopes)), clock)
@@ -136,17 +136,15 @@ class SavedValuesVJP(eqx.Module):
                 time = jnp.where(mask, time, step.t)
 
             def value(diff: PyTree, parts: StepParts, clock: Any) -> PyTree:
-                at, *step_clock = (time, step.t, h) if clock is None else clock
+                at, t_step, h_step = (time, step.t, h) if clock is None else clock
                 last = saves_left == layout.num_times
-                return layout.value_at(diff, at, last, tuple(step_clock), parts)
+                return layout.value_at(diff, at, last, (t_step, h_step), parts)
 
             clock = (time, step.t, h) if layout.with_times else None
             values, pull = jax.vjp(value, diff, step.parts, clock)
-            ct = self.of_values(layout, saves_left, mask, values)
-            ct_diff, ct_parts, ct_clock = pull(ct)
-            if ct_clock is None:
-                return (ct_diff, StepCotangents(ct_parts, None)), None
-            return (ct_diff, StepCotangents(ct_parts, ct_clock[1:])), ct_clock[0]
+            ct_diff, ct_parts, ct_clock = pull(self.of_values(layout, saves_left, mask, values))
+            ct_time, ct_clock = (None, None) if ct_clock is None else (ct_clock[0], ct_clock[1:])
+            return (ct_diff, StepCotangents(ct_parts, ct_clock)), ct_time
 
         def put(times: Array, saves_left: Array, mask: Array, ct: Array) -> Array:
             return layout.add_time_cotangents(times, mask, saves_left - 1, ct)

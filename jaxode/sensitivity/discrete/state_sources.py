@@ -106,7 +106,7 @@ class StateSource(eqx.Module):
         return y, solver_state if stores_solver_state else (), checkpoints
 
     def repeat(self, n: Array, y: Array, solver_state: Any) -> State:
-        """The state after step `n` and the event or jump that ended it, from the state before it."""
+        """The state after step `n`, and after the event or jump that ended it."""
         t, h, solver = self.trace.t[n], self.trace.h[n], self.layout.stepper.forwards()
         needs_dense = True if self.layout.problem.events else None
         stepped = solver.step(self.layout.field(t), t, y, h, solver_state, needs_dense)
