@@ -217,7 +217,32 @@ class _BlockBackward(NamedTuple):
             self.block.row(ref, index, x.shape, x.dtype)
             for ref, x in zip(self.log.solver_state, backward.logged, strict=True)
         ]
-        treedefs: list[Any] = []  # of the pull-back, which goes from `forwards` to `backwards`
+        needs_dense = self.save_left_inside(back, clock) if self.values else None
+        (y1, dense), leaves, treedef = self.step_vjp(y, solver_state, clock, needs_dense)
+        cts = (
+            LaneScalars.known(np.zeros(y.shape, y.dtype)),
+            back.y,
+            jax.tree.map(zeros, dense, is_leaf=is_cells),
+        )
+        if self.values:
+            back, cts = self.pull_back_values(mask, back, (y, y1, dense), clock, cts)
+
+        def backwards(back: KernelBackwardState, leaves: Any, cts: Any) -> KernelBackwardState:
+            ct_y, *ct_end = cts
+            pull = jax.tree.unflatten(treedef, leaves)
+            own, shared, y, logged = pull((tuple(ct_end), back.solver_state))
+            own, shared = tree_add((back.per_trajectory, back.shared), (own, shared))
+            return KernelBackwardState(
+                back.step - 1, back.saves_left, y + ct_y, logged, shared, own
+            )
+
+        return in_lanes(backwards, lanes, mask)(back, leaves, cts)
+
+    def step_vjp(
+        self, y: LaneScalars, solver_state: list[LaneScalars], clock: LaneScalars, needs_dense: Any
+    ) -> tuple[Any, Any, Any]:
+        """A step's end and dense output; leaves and treedef of their pull-back."""
+        treedefs: list[Any] = []
 
         def forwards(
             rows: PyTree, shared: PyTree, y: Array, logged: Any, clock: Array, needs_dense: Any
@@ -226,7 +251,7 @@ class _BlockBackward(NamedTuple):
 
             def advance(own: PyTree, diff_shared: PyTree, y: Array, logged: Any) -> Any:
                 stepper = eqx.combine(own, diff_shared, rows, shared)[1].method.stepper
-                field = field_in(backward.ensemble, (own, diff_shared), (rows, shared))
+                field = field_in(self.backward.ensemble, (own, diff_shared), (rows, shared))
                 if isinstance(field, LoopedField):
                     stepped = stepper.alone(field, t, y, h, needs_dense)
                     return (stepped.y1, stepped.dense), []
@@ -243,28 +268,9 @@ class _BlockBackward(NamedTuple):
             treedefs.append(treedef)
             return end, leaves
 
-        needs_dense = self.save_left_inside(back, clock) if self.values else None
-        run = in_lanes(forwards, lanes)
-        (y1, dense), leaves = run(self.rows, self.shared, y, solver_state, clock, needs_dense)
-
-        cts = (
-            LaneScalars.known(np.zeros(y.shape, y.dtype)),
-            back.y,
-            jax.tree.map(zeros, dense, is_leaf=is_cells),
-        )
-        if self.values:
-            back, cts = self.pull_back_values(mask, back, (y, y1, dense), clock, cts)
-
-        def backwards(back: KernelBackwardState, leaves: Any, cts: Any) -> KernelBackwardState:
-            ct_y, *ct_end = cts
-            pull = jax.tree.unflatten(treedefs[0], leaves)
-            own, shared, y, logged = pull((tuple(ct_end), back.solver_state))
-            own, shared = tree_add((back.per_trajectory, back.shared), (own, shared))
-            return KernelBackwardState(
-                back.step - 1, back.saves_left, y + ct_y, logged, shared, own
-            )
-
-        return in_lanes(backwards, lanes, mask)(back, leaves, cts)
+        run = in_lanes(forwards, self.block.lanes)
+        end, leaves = run(self.rows, self.shared, y, solver_state, clock, needs_dense)
+        return end, leaves, treedefs[0]
 
     def diff(self, rows: PyTree, shared: PyTree) -> tuple[PyTree, PyTree]:
         """The differentiated arrays: a trajectory's own, and those that all share."""

@@ -59,10 +59,8 @@ def _backward(
     stages: bool = False,
 ) -> PyTree:
     trace, status, num_accepted, log, perturbed = residuals
-    layout, steps_back = (
-        StepLayout.single(perturbed, problem, config),
-        isinstance(tracing, TimeRecorder),
-    )
+    layout = StepLayout.single(perturbed, problem, config)
+    steps_back = isinstance(tracing, TimeRecorder)
     backward = DiscreteBackward.of(layout, trace, cotangents, log, steps_back)
     return eqx.filter(backward.run(status, num_accepted), perturbed)
 
