@@ -1,6 +1,12 @@
-"""Trajectories on their way back: lanes that hold their cotangents, and what has come of them."""
+"""The backward pass of the discrete adjoint over a batch: one vjp per iteration for all lanes.
 
-from typing import Any, NamedTuple
+The arrays that all trajectories share have one cotangent, which is summed over the lanes inside
+each vjp. The cotangents of a trajectory's own arrays are carried in its lane, and written when its
+first step has been pulled back.
+"""
+
+from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,168 +14,227 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from ...batch.queue import LaneTile, first_true
-from ...integrate.ensemble import Ensemble
-from ...integrate.xla_loops import host_controls_loops
-from ..batch_cotangents import replace_in_problem
+from ...batch.checkpoints import BatchCheckpointer, BatchTrace, IterationRow
+from ...batch.forward import BatchRun
+from ...batch.queue import LaneTile
+from ...integrate.ensemble import Ensemble, method_in_lanes
+from ...integrate.forward import Result
+from ...integrate.ivp import packed_field, step_reader
+from ...integrate.step import select
+from ...integrate.xla_loops import fused
+from ..batch_cotangents import (
+    assemble_cotangent,
+    replace_failed,
+    replace_in_problem,
+    shared_cotangent_invalid,
+)
+from ..cse import cse
+from .cotangents import ReplayedStep
+from .events import EventVJP
+from .lane_exchange import BackwardLane, BatchBackwardState, LaneExchange
+from .layout import StepLayout, differentiated, tree_add
+from .reversible_steps import roundtrip_ok
+from .saved_values import (
+    SavedValuesVJP,
+    add_first_state_cotangent,
+    first_value_cotangent,
+    last_state_cotangent,
+)
+from .step_pullback import StepPullback
 
 
-class LaneCotangents(NamedTuple):
-    """The cotangents of a trajectory on its way back, and its own part of the problem.
+class BatchDiscreteBackward(eqx.Module):
+    """The backward pass over the trace of a batch.
 
-    `saves_left` counts the saved times whose cotangents are yet to come in, `events` those in the log;
-    `t` and `t1` are the cotangents of the time that the walk is at and of the last one, `fresh`
-    tells that its last step has not come. `place` is the state and carry that steps back have led
-    to, where they are not stored.
+    `as_run` is the ensemble with the trajectories that failed; `exchange` has one that succeeded in
+    the place of each.
     """
 
-    y: Array
-    solver_state: Any
-    per_trajectory: PyTree
-    saves_left: Array
-    events: Any
-    t: Any
-    t1: Any
-    fresh: Array
-    rows: PyTree
-    place: Any
+    as_run: Ensemble
+    exchange: LaneExchange
+    pullback: StepPullback
+    cotangents: Result
 
-
-class BatchBackwardState(NamedTuple):
-    """Lanes, the trajectories in them, what is summed, and what is known by trajectory.
-
-    `times`: cotangents of the times that values were saved at.
-    """
-
-    numbers: Array
-    lanes: LaneCotangents
-    shared: PyTree
-    results: LaneCotangents
-    times: Any
-
-
-class LaneExchange(eqx.Module):
-    """How trajectories get into the lanes of a backward pass, and out of them.
-
-    - `per_trajectory`, `shared`: the arrays that are differentiated. `good`: which trajectories went well.
-    - `end`: cotangents of the last states. `solver_state`: zeros like one trajectory's solver carry.
-    - `places`: the last state and carry of each trajectory, where they are not stored.
-    - `events`: how many each had.
-    """
-
-    per_trajectory: PyTree
-    shared: PyTree
-    ensemble: Ensemble
-    tile: LaneTile
-    good: Array
-    end: Array
-    solver_state: PyTree
-    with_times: bool = eqx.field(static=True)
-    places: PyTree = ()
-    events: Any = ()
-
-    def blank(self) -> BatchBackwardState:
-        """Blank lanes, and results as of trajectories that take no step."""
-        count, width = self.ensemble.count, self.tile.width
-        ts = self.ensemble.all_times
-        loaded = jax.eval_shape(self.load, jax.ShapeDtypeStruct((), jnp.int32))
-        # A last row takes what blank lanes write.
-        results = jax.tree.map(
-            lambda x: jnp.zeros((count + 1, *x.shape), x.dtype), loaded._replace(rows=None)
-        )
-        end, place = jax.tree.map(
-            lambda x: jnp.concatenate([x, jnp.zeros_like(x[:1])]), (self.end, self.places)
-        )
-        results = results._replace(
-            y=end,
-            place=place,
-            saves_left=jnp.full_like(results.saves_left, ts.shape[-1]),
-        )
-        return BatchBackwardState(
-            jnp.full((width,), count, jnp.int32),
-            self.tile.zeros(loaded),
-            jax.tree.map(jnp.zeros_like, self.shared),
-            results,
-            jnp.zeros((count, ts.shape[-1]), ts.dtype) if self.with_times else (),
-        )
-
-    def load(self, number: Array) -> LaneCotangents:
-        """A trajectory at its last time."""
-
-        def take(x: Array) -> Array:
-            return lax.dynamic_index_in_dim(x, number, keepdims=False)
-
-        rows = jax.tree.map(
-            take, replace_in_problem(self.ensemble.per_trajectory, y0=None, ts=None)
-        )
-        ts = self.ensemble.all_times
-        zero = jnp.zeros((), ts.dtype) if self.with_times else ()
-        return LaneCotangents(
-            take(self.end),
-            self.solver_state,
-            jax.tree.map(lambda x: jnp.zeros_like(x[0]), self.per_trajectory),
-            jnp.int32(ts.shape[-1]),
-            jax.tree.map(take, self.events),
-            zero,
-            zero,
-            jnp.asarray(True),
-            rows,
-            jax.tree.map(take, self.places),
-        )
-
-    def exchange(self, back: BatchBackwardState, numbers: Array) -> BatchBackwardState:
-        """Write the trajectories whose first step is behind us, and load those of `numbers`."""
-        known = jnp.concatenate([self.good, jnp.zeros((1,), bool)])
-
-        def due(back: BatchBackwardState) -> Array:
-            return (numbers != back.numbers) & known[numbers]
-
-        def all_lanes(mask: Array, back: BatchBackwardState) -> BatchBackwardState:
-            results = self.tile.put(
-                back.results, mask, (back.numbers,), back.lanes._replace(rows=None)
-            )
-            loaded = jax.vmap(self.load, out_axes=-1)(jnp.minimum(numbers, self.ensemble.count - 1))
-            lanes = jax.tree.map(lambda a, b: jnp.where(mask, a, b), loaded, back.lanes)
-            new = jnp.where(mask, numbers, back.numbers)
-            return back._replace(numbers=new, lanes=lanes, results=results)
-
-        def one_lane(lane: Array, back: BatchBackwardState) -> BatchBackwardState:
-            only = jnp.arange(self.tile.width) == lane
-            kept = back.lanes._replace(rows=None)
-            results = self.tile.put(back.results, only, (back.numbers,), kept)
-            lanes = self.tile.with_lane(back.lanes, lane, self.load(numbers[lane]))
-            new = jnp.where(only, numbers, back.numbers)
-            return back._replace(numbers=new, lanes=lanes, results=results)
-
-        if host_controls_loops():
-            return all_lanes(due(back), back)
-        if self.tile.wide:
-            step, found, look = all_lanes, jnp.any, due
+    @classmethod
+    def of(
+        cls,
+        perturbed: PyTree,
+        ensemble: Ensemble,
+        tile: LaneTile,
+        cotangents: Result,
+        residuals: Any,
+    ) -> "BatchDiscreteBackward":
+        """The pass for these cotangents; `residuals`: trace, which solves succeeded, event log."""
+        trace, succeeded, log = residuals
+        # The times of events depend on all the rest.
+        flags = [
+            part
+            for p in (perturbed.per_trajectory[0], perturbed.shared[0])
+            for part in (p.ts, p.jumps)
+        ]
+        with_times = any(map(bool, flags)) or log is not None
+        events = EventVJP(log, cotangents) if ensemble.has_events else None
+        if trace.ends:
+            solver_state = jax.tree.map(lambda x: jnp.zeros_like(x[0]), trace.ends[1])
         else:
-            step, look = one_lane, lambda back: first_true(due(back))
-            found = lambda lane: lane < self.tile.width  # noqa: E731
+            solver_state = jax.tree.map(
+                lambda x: jnp.zeros(x.shape[1:-1], x.dtype), trace.rows.solver_state
+            )
+        save, y0 = ensemble.config.save, ensemble.per_trajectory[0].y0
+        replaced = replace_failed(ensemble, succeeded)
+        exchange = LaneExchange(
+            *differentiated(perturbed, replaced),
+            replaced,
+            tile,
+            succeeded,
+            jax.vmap(partial(last_state_cotangent, save))(y0, cotangents.y1, cotangents.ys),
+            solver_state,
+            with_times,
+            trace.ends,
+            () if events is None else events.num_events,
+        )
+        return cls(ensemble, exchange, StepPullback(SavedValuesVJP(cotangents), events), cotangents)
 
-        def again(state: tuple[Any, BatchBackwardState]) -> tuple[Any, BatchBackwardState]:
-            back = step(*state)
-            return look(back), back
+    @property
+    def ensemble(self) -> Ensemble:
+        """The ensemble, without the trajectories that failed."""
+        return self.exchange.ensemble
 
-        return lax.while_loop(lambda s: found(s[0]), again, (look(back), back))[1]
+    def run(self, trace: BatchTrace, num_accepted: Array, perturbed: PyTree) -> PyTree:
+        """The cotangent of the ensemble."""
+        return self.finish(self.iterations(trace), num_accepted, perturbed)
 
-    def results(self, back: BatchBackwardState) -> LaneCotangents:
-        """What is known of every trajectory, with those that are in the lanes at the end."""
-        lanes = back.lanes._replace(rows=None)
-        return jax.tree.map(
-            lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.lanes_first(lanes)
+    def iterations(self, trace: BatchTrace) -> BatchBackwardState:
+        """Pull the cotangents back over all iterations of the trace, the last first."""
+        # Segments are written again with the trajectories that failed: they took their iterations.
+        checkpointer = BatchCheckpointer.from_trace(trace, self.as_run, self.exchange.tile)
+
+        def pull_back_segment(
+            state: tuple[Array, IterationRow, BatchBackwardState],
+        ) -> tuple[Array, IterationRow, BatchBackwardState]:
+            segment, rows, back = state
+            rows, count = checkpointer.replay_segment(trace._replace(rows=rows), segment)
+
+            def pull_back_row(
+                state: tuple[Array, BatchBackwardState],
+            ) -> tuple[Array, BatchBackwardState]:
+                n = state[0] - 1
+                return n, self.iteration(state[1], jax.tree.map(lambda b: b[n], rows))
+
+            back = lax.while_loop(lambda s: s[0] > 0, cse(pull_back_row), (count, back))[1]
+            return segment - 1, rows, back
+
+        def pull_back_trace(back: BatchBackwardState) -> BatchBackwardState:
+            blank = self.exchange.blank()._replace(results=back.results)
+            start = trace.segments - 1, trace.rows, blank
+            return lax.while_loop(lambda s: s[0] >= 0, pull_back_segment, start)[2]
+
+        return fused(pull_back_trace, self.exchange.blank())
+
+    def iteration(self, back: BatchBackwardState, row: IterationRow) -> BatchBackwardState:
+        """Pull the cotangents of the lanes back over their steps of one iteration."""
+        back = self.exchange.exchange(back, row.numbers)
+        present = row.numbers == back.numbers
+        # A lane that holds another trajectory than its row keeps its cotangents.
+        active = present & (row.h != 0)
+        lanes, end = back.lanes, None
+        if lanes.after:
+            end = lanes.after[0]
+            row, lanes = self.step_back(row, lanes, active)
+            end = jnp.where(present, end, row.y)
+        row, rows = self.with_placeholders(row, lanes.rows, present)
+        layout = self.layout(row, rows, active)
+        last = active & lanes.before_last
+        step = ReplayedStep(row.y, row.solver_state, row.t, row.h, row.index, last)
+        lanes = lanes._replace(before_last=lanes.before_last & ~active)
+        pulled_back = self.pullback(layout, back.gather(), step, end)
+        return back._replace(lanes=lanes).scatter(pulled_back)
+
+    def layout(self, row: IterationRow, rows: PyTree, active: Array) -> StepLayout:
+        """The layout of the lanes in one iteration."""
+        exchange = self.exchange
+        number = jnp.minimum(row.numbers, self.ensemble.count - 1)
+        ts = self.ensemble.per_trajectory[0].ts
+        if ts is not None and self.ensemble.has_events:
+            ends = jnp.stack([ts[number, 0], ts[number, -1]])
+            rows = eqx.tree_at(lambda rows: rows[0].ts, rows, ends, is_leaf=lambda x: x is None)
+        return StepLayout(
+            self.ensemble,
+            exchange.tile,
+            exchange.shared,
+            exchange.per_trajectory,
+            exchange.with_times,
+            rows,
+            number,
+            active,
         )
 
-    def with_moving(self, shared: PyTree, own: PyTree, rows: PyTree) -> tuple[Ensemble, PyTree]:
-        """The ensemble and rows, with differentiated arrays in the place of its own."""
-        ensemble = Ensemble(self.ensemble.per_trajectory, eqx.combine(shared, self.ensemble.shared))
-        return ensemble, eqx.combine(own, rows)
+    def step_back(
+        self, row: IterationRow, lanes: BackwardLane, active: Array
+    ) -> tuple[IterationRow, BackwardLane]:
+        """The row with the states before its steps, by the solver's steps back; the lanes there."""
+        y1, solver_state1 = lanes.after
+        solver = method_in_lanes(self.ensemble, lanes.rows).stepper
+        field = BatchRun(self.ensemble, self.exchange.tile).field(lanes.rows)
+        before = solver.step_back(field, row.t, y1, row.h, solver_state1)
+        before = select(active, before, lanes.after)
+        return row._replace(y=before[0], solver_state=before[1]), lanes._replace(after=before)
 
-    def own_of(self, rows: PyTree) -> PyTree:
-        """What is differentiated of the lanes' own rows."""
-        known = jax.tree.map(
-            lambda x: x is not None, self.per_trajectory, is_leaf=lambda x: x is None
+    def with_placeholders(
+        self, row: IterationRow, rows: PyTree, present: Array
+    ) -> tuple[IterationRow, PyTree]:
+        """The row, with the start of a solve that succeeded in the lanes that are not `present`.
+
+        Their cotangents are zero, but zero times NaN is NaN, in every sum over lanes.
+        """
+        own = jax.tree.map(
+            lambda x: x[jnp.argmax(self.exchange.succeeded)], self.ensemble.per_trajectory
         )
-        return eqx.filter(rows, known)
+        problem, config = self.ensemble.problem_of(own)
+        t, y = problem.ts[0], problem.y0
+        solver_state = config.method.stepper.init(packed_field(problem, config), t, y)
+        t, y, solver_state, rows = jax.tree.map(
+            lambda a, b: jnp.where(present, a, b[..., None]),
+            (row.t, row.y, row.solver_state, rows),
+            (t, y, solver_state, replace_in_problem(own, y0=None, ts=None)),
+        )
+        # A short step instead of none: implicit solvers divide by it.
+        h = jnp.where(present & (row.h != 0), row.h, jnp.finfo(row.h.dtype).eps ** 2)
+        return row._replace(t=t, y=y, solver_state=solver_state, h=h), rows
+
+    def finish(self, back: BatchBackwardState, num_accepted: Array, perturbed: PyTree) -> PyTree:
+        """The cotangent of the ensemble, from those at the first times."""
+        lanes, ct, succeeded = self.exchange.results(back), self.cotangents, self.exchange.succeeded
+        ended = lanes.back
+        own, save = self.ensemble.per_trajectory, self.ensemble.config.save
+        t0 = jax.vmap(lambda rows: self.ensemble.ts(rows)[0])(own)
+
+        def first_steps(shared: PyTree, diff: PyTree, y: Array, t: Array) -> Any:
+            def of_trajectory(diff: PyTree, rows: PyTree, y: Array, t: Array) -> Any:
+                problem, config = eqx.combine(diff, rows, shared, self.ensemble.shared)
+                solver_state = config.method.stepper.init(packed_field(problem, config), t, y)
+                value = step_reader(problem, config).fn(t, y) if save == "ts" else ()
+                return solver_state, value
+
+            return jax.vmap(of_trajectory)(diff, own, y, t)
+
+        (_, value), pull = jax.vjp(
+            first_steps, self.exchange.shared, self.exchange.per_trajectory, own[0].y0, t0
+        )
+        of_first_value = jax.vmap(partial(first_value_cotangent, save))
+        ct_value = of_first_value(ct.ys, value, jnp.where(succeeded, ended.saves_left, 0))
+        shared, diff, y0, ct_t0 = pull((ended.solver_state, ct_value))
+        shared, diff = tree_add((back.shared, ended.diff), (shared, diff))
+        add_first_state = jax.vmap(partial(add_first_state_cotangent, save))
+        y0 = add_first_state(y0 + ended.y, ct.ys, ct.dense, num_accepted)
+        ts = None
+        if self.exchange.with_times:
+            ts = back.times.at[:, 0].add(ended.t + ct_t0).at[:, -1].add(ended.t1)
+            if save == "steps" and ct.ts is not None:
+                ts = ts.at[:, 0].add(ct.ts[:, 0])
+        if lanes.after:
+            end_states = self.exchange.end_states[0]
+            succeeded &= jax.vmap(roundtrip_ok)(lanes.after[0], own[0].y0, end_states)
+        invalid = shared_cotangent_invalid(ct, succeeded)
+        ct = assemble_cotangent(self.ensemble, diff, shared, y0, ts, succeeded, invalid)
+        return eqx.filter(ct, perturbed)

@@ -11,30 +11,31 @@ from ...integrate.save import StepRecord, put_row
 
 
 class CheckpointSchedule(NamedTuple):
-    """Which step each row of a thinned trace holds (-1: none yet), and their distance."""
+    """The step whose start each row of a thinned trace holds (-1: none yet), and their distance."""
 
     steps: Array
     stride: Array
 
 
 class CheckpointTrace(NamedTuple):
-    """The accepted steps as the discrete adjoint replays them.
+    """The accepted steps as the backward pass of the discrete adjoint reads them.
 
-    Every `(t, h)` is kept that the controller cannot tell. `y` and `solver_state` have a row per step, or,
-    thinned, the rows that `thinning` tells of; of a `TimeRecorder` they are those at the end.
-    `residuals`: what the backward pass reads of the stages, if it is kept.
+    - `t`, `h`: of every step; `()` where the controller prescribes them.
+    - `y`, `solver_state`: the start of every step, or of those that `schedule` names; of a
+      `TimeRecorder` the end of the solve.
+    - `residuals`: of the stages of every step, where they are stored.
     """
 
     t: Any
     h: Any
     y: Any
     solver_state: Any
-    thinning: CheckpointSchedule | None
+    schedule: CheckpointSchedule | None
     residuals: tuple[Array, ...] = ()
 
 
 class TimeRecorder(eqx.Module):
-    """Records a `CheckpointTrace` of times alone, for a solver that finds the states by steps back.
+    """Records a `CheckpointTrace` without states, for a solver that finds these by steps back.
 
     Its `y` and `solver_state` are those at the end of the solve. `known` times are not recorded.
     """
@@ -42,28 +43,31 @@ class TimeRecorder(eqx.Module):
     max_steps: int = eqx.field(static=True)
     known: bool = eqx.field(static=True)
 
-    def open(self, t0: Array, y0: Array, carry: Any) -> CheckpointTrace:
+    def open(self, t0: Array, y0: Array, solver_state: Any) -> CheckpointTrace:
         """Buffers of zeros, or none."""
         times = () if self.known else jnp.zeros((self.max_steps,), t0.dtype)
         return CheckpointTrace(times, times, (), (), None)
 
     def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
-        """Write down when the step began, and its size."""
+        """Record start time and size of the step."""
         if self.known:
             return trace
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
         return trace._replace(t=t, h=h)
 
-    def close(self, trace: CheckpointTrace, y1: Array, carry: Any) -> CheckpointTrace:
-        """Keep the end."""
-        return trace._replace(y=y1, solver_state=carry)
+    def close(self, trace: CheckpointTrace, y1: Array, solver_state: Any) -> CheckpointTrace:
+        """Record the end of the solve."""
+        return trace._replace(y=y1, solver_state=solver_state)
 
 
 class CheckpointRecorder(eqx.Module):
     """Records a `CheckpointTrace` with `rows` states for at most `max_steps` steps.
 
     With fewer rows than steps the states are thinned as the solve goes: when three quarters of the
-    rows are taken, the distance between kept steps doubles and every other row becomes free again.
+    rows are taken, the distance between recorded steps doubles, and every other row is free again.
+
+    - `keep_carry`: whether solver states are recorded, or initialised again by the backward pass.
+    - `residuals`: shapes of those of one step, where they are stored.
     """
 
     max_steps: int = eqx.field(static=True)
@@ -71,55 +75,56 @@ class CheckpointRecorder(eqx.Module):
     keep_carry: bool = eqx.field(static=True)
     residuals: tuple[jax.ShapeDtypeStruct, ...] = eqx.field(static=True, default=())
 
-    def open(self, t0: Array, y0: Array, carry: Any) -> CheckpointTrace:
+    def open(self, t0: Array, y0: Array, solver_state: Any) -> CheckpointTrace:
         """Buffers of zeros."""
+
+        def buffers(tree: Any) -> Any:
+            return jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape), x.dtype), tree)
+
         times = jnp.zeros((self.max_steps,), t0.dtype)
-        carry = carry if self.keep_carry else ()
-        y, carry = jax.tree.map(lambda x: jnp.zeros((self.rows, *x.shape), x.dtype), (y0, carry))
+        y, solver_state = buffers((y0, solver_state if self.keep_carry else ()))
         if self.rows >= self.max_steps:
-            kept = tuple(jnp.zeros((self.rows, *x.shape), x.dtype) for x in self.residuals)
-            return CheckpointTrace(times, times, y, carry, None, kept)
-        thinning = CheckpointSchedule(
-            jnp.full((self.rows,), -1, jnp.int32), jnp.ones((), jnp.int32)
-        )
-        return CheckpointTrace(times, times, y, carry, thinning)
+            return CheckpointTrace(times, times, y, solver_state, None, buffers(self.residuals))
+        none = jnp.full((self.rows,), -1, jnp.int32)
+        schedule = CheckpointSchedule(none, jnp.ones((), jnp.int32))
+        return CheckpointTrace(times, times, y, solver_state, schedule)
 
     def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
-        """Write down the start of the step."""
+        """Record the start of the step."""
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
-        carry = step.solver_state if self.keep_carry else ()
-        if trace.thinning is None:
-            y, carry, kept = jax.tree.map(
+        start = step.y, step.solver_state if self.keep_carry else ()
+        if trace.schedule is None:
+            (y, solver_state), residuals = jax.tree.map(
                 lambda b, v: put_row(b, v, step.index),
-                (trace.y, trace.solver_state, trace.residuals),
-                (step.y, carry, step.residuals),
+                ((trace.y, trace.solver_state), trace.residuals),
+                (start, step.residuals),
             )
-            return CheckpointTrace(t, h, y, carry, None, kept)
-        row, keep, thinning = _find_row(trace.thinning, step.index)
-        y, carry = jax.tree.map(
-            lambda b, v: put_row(b, jnp.where(keep, v, b[row]), row),
+            return CheckpointTrace(t, h, y, solver_state, None, residuals)
+        row, due, schedule = _find_row(trace.schedule, step.index)
+        y, solver_state = jax.tree.map(
+            lambda b, v: put_row(b, jnp.where(due, v, b[row]), row),
             (trace.y, trace.solver_state),
-            (step.y, carry),
+            start,
         )
-        return CheckpointTrace(t, h, y, carry, thinning)
+        return CheckpointTrace(t, h, y, solver_state, schedule)
 
-    def close(self, trace: CheckpointTrace, y1: Array, carry: Any) -> CheckpointTrace:
-        """The trace as it is."""
+    def close(self, trace: CheckpointTrace, y1: Array, solver_state: Any) -> CheckpointTrace:
+        """Return the trace as it is."""
         return trace
 
 
 def _find_row(
-    thinning: CheckpointSchedule, index: Array
+    schedule: CheckpointSchedule, index: Array
 ) -> tuple[Array, Array, CheckpointSchedule]:
-    """The row for step `index`, whether the step is kept, and the thinning after it."""
-    steps, stride = thinning
-    again = steps == index  # its first attempt was rejected
-    due = (index % stride == 0) & ~jnp.any(again)
-    # The rest is for those who run the steps again between the kept ones.
+    """The row for step `index`, whether the step is recorded, and the schedule after it."""
+    steps, stride = schedule
+    retried = steps == index  # its first attempt was rejected
+    due = (index % stride == 0) & ~jnp.any(retried)
+    # The other quarter is for the states that the backward pass computes between the recorded ones.
     full = jnp.sum((steps >= 0) & (steps % stride == 0)) >= steps.size - steps.size // 4
     stride = jnp.where(due & full, 2 * stride, stride)
     free = (steps < 0) | (steps % stride != 0)
-    row = jnp.where(jnp.any(again), jnp.argmax(again), jnp.argmax(free)).astype(jnp.int32)
-    keep = index % stride == 0
-    steps = steps.at[row].set(jnp.where(keep, index, steps[row]))
-    return row, keep, CheckpointSchedule(steps, stride)
+    row = jnp.where(jnp.any(retried), jnp.argmax(retried), jnp.argmax(free)).astype(jnp.int32)
+    recorded = index % stride == 0
+    steps = steps.at[row].set(jnp.where(recorded, index, steps[row]))
+    return row, recorded, CheckpointSchedule(steps, stride)

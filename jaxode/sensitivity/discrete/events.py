@@ -1,4 +1,4 @@
-"""The events and jumps of one solve on the way back over its steps."""
+"""Pull-back over the events and jumps that ended steps."""
 
 from typing import Any, NamedTuple
 
@@ -11,161 +11,185 @@ from jaxtyping import PyTree
 from ...integrate.events.discontinuities import ends_on
 from ...integrate.events.handling import EventLog
 from ...integrate.forward import Result
-from ...integrate.ivp import next_discontinuity_of
+from ...integrate.ivp import IVP
+from ...integrate.step import select
 from ...integrate.xla_loops import cond_as_loop
-from ...solvers.base import StepResult
-from .event_vjp import Clock, Parts, PostEventState, cutting, of_event, of_jump, rows_of
-from .step_vjp import StepVJP
+from .cotangents import BackwardState, ReplayedStep, StepClock, StepCotangents, StepParts
+from .event_vjp import (
+    PostEventState,
+    event_and_state_after,
+    state_after_jump,
+    truncates,
+)
+from .layout import StepLayout, tree_add, tree_zeros
 
 
-class EventCotangents(NamedTuple):
-    """Cotangents of a step, from what followed it: of the moving arrays, and its own."""
+class EventTotals(NamedTuple):
+    """Sums over the events of a step: cotangents of the layout's `diff`, and of the step."""
 
-    moving: PyTree
-    parts: Parts
-    clock: Any
+    diff: PyTree
+    step: StepCotangents
 
 
 class EventVJP(eqx.Module):
-    """The jumps of one solve, and the events as they were written down, if it had any."""
+    """Pulls cotangents back over events and jumps; `log` holds the events, if there are any."""
 
-    part: StepVJP
     log: EventLog | None
     cotangents: Result
 
     @property
-    def count(self) -> Any:
-        """How many events there were."""
-        return () if self.log is None else jnp.minimum(self.log.count, self.log.ts.shape[0])
+    def num_events(self) -> Any:
+        """How many events the log holds, of one trajectory or of each; `()` without events."""
+        return () if self.log is None else jnp.minimum(self.log.count, self.log.ts.shape[-1])
 
-    def event(self, moving: PyTree, parts: Parts, clock: Clock, row: EventLog) -> Any:
-        """Time and state of the event, and what followed if it cut its step."""
-        return of_event(self.part.with_moving(moving), self.part.config, parts, clock, row)
-
-    def landing(self, moving: PyTree, y1: Array, t: Array) -> PostEventState:
-        """What followed a step from `t` that ended on a jump."""
-        problem = self.part.with_moving(moving)
-        return of_jump(problem, self.part.config, y1, t, self.part.with_times)
-
-    def truncates_step(self, n: Array) -> Array:
-        """Which rows of the log hold an event that cut step `n`."""
-        assert self.log is not None
-        known = jnp.arange(self.log.ts.shape[0]) < self.count
-        return cutting(self.part.problem, self.log.index) & (self.log.steps == n) & known
-
-    def cut(self, n: Array) -> Array:
-        """Whether an event cut step `n`."""
-        return jnp.asarray(False) if self.log is None else jnp.any(self.truncates_step(n))
-
-    def aimed(self, t: Array, h: Array) -> tuple[Array, Array]:
-        """Whether a step was drawn out to a jump, or to the last time."""
-        stop, last = next_discontinuity_of(self.part.problem, t), self.part.problem.ts[-1]
-        aimed = ends_on(t, h, stop)
-        return aimed & (stop != last), aimed & (stop == last)
-
-    def at_discontinuity(self, n: Array, t: Array, h: Array) -> Array:
-        """Whether step `n` ended on a jump."""
-        return self.aimed(t, h)[0] & ~self.cut(n)
-
-    def resumed(self, n: Array, t: Array, h: Array, y: Array, stepped: StepResult) -> Any:
-        """The state and carry that step `n` was followed by."""
-        moving, after = self.part.moving, (stepped.y1, stepped.solver_state)
-        if self.log is not None:
-            cuts = self.truncates_step(n)
-            row = rows_of(self.log, jnp.argmax(cuts))
-
-            def event(_: Any) -> Any:
-                parts = y, stepped.y1, stepped.dense
-                behind = self.event(moving, parts, (t, h), row)[1]
-                return behind.y, behind.solver_state
-
-            after = cond_as_loop(jnp.any(cuts), event, after)
-
-        def landing(after: Any) -> Any:
-            behind = self.landing(moving, after[0], t)
-            return behind.y, behind.solver_state
-
-        return cond_as_loop(self.at_discontinuity(n, t, h), landing, after)
-
-    def pulled(
+    def pull_back(
         self,
-        saves_left: Any,
-        n: Array,
-        ct: PostEventState,
-        ct_end: Array,
-        parts: Parts,
-        clock: Clock,
-    ) -> tuple[Any, PostEventState, EventCotangents]:
-        """Cotangents back over what ended step `n`, and its events, of which `saves_left` are left.
+        layout: StepLayout,
+        back: BackwardState,
+        step: ReplayedStep,
+        ct_after: PostEventState,
+        ct_step: StepCotangents,
+    ) -> tuple[BackwardState, PostEventState, StepCotangents]:
+        """The cotangents of the step's end and of the step, from those of what came after it.
 
-        From `ct`, of what the next step began with; it is handed on where nothing ended the step.
-        `ct_end`: of the state where an event cut it.
+        `ct_after`: of what the next step began with. It is returned as it is where no event or
+        jump ended the step, and as zeros where one did. `ct_step`: of what was saved of the step.
         """
-        moving, (t, h) = self.part.moving, clock
-        zeros = jax.tree.map(jnp.zeros_like, EventCotangents(moving, parts, clock))
-        if not self.part.with_times:
-            zeros = zeros._replace(clock=None)
+        cut = self.cuts(layout, back.events_left, step)
+        totals = EventTotals(tree_zeros(layout.diff), StepCotangents.zeros(layout, step))
+        if layout.ensemble.has_jumps:
+            landed = self.stretched(layout, step.t, step.h)[0] & ~cut
+            ct_after, totals = self.over_jumps(layout, step, landed, (ct_after, totals))
+        events_left = back.events_left
+        if self.log is not None:
+            # The state saved at a step's end is the one at which an event cut it.
+            (ct_y, ct_y1, ct_dense), clock = ct_step
+            cut = cut & (layout.config.save == "steps")
+            ct_event, ct_y1 = jnp.where(cut, ct_y1, 0), jnp.where(cut, 0, ct_y1)
+            ct_step = StepCotangents((ct_y, ct_y1, ct_dense), clock)
+            events_left, ct_after, totals = self.over_events(
+                layout, back.events_left, step, ct_event, (ct_after, totals)
+            )
+        diff, ct_step = tree_add(EventTotals(back.diff, ct_step), totals)
+        return back._replace(diff=diff, events_left=events_left), ct_after, ct_step
 
-        def landing(
-            state: tuple[PostEventState, EventCotangents],
-        ) -> tuple[PostEventState, EventCotangents]:
-            ct, totals = state
-            _, pull = jax.vjp(lambda moving, y1: self.landing(moving, y1, t), moving, parts[1])
-            more, ct_y1 = pull(ct)
-            y, _, dense = totals.parts
-            found = EventCotangents(more, (y, ct_y1, dense), totals.clock)
-            return jax.tree.map(jnp.zeros_like, ct), found
+    def over_jumps(
+        self,
+        layout: StepLayout,
+        step: ReplayedStep,
+        landed: Array,
+        state: tuple[PostEventState, EventTotals],
+    ) -> tuple[PostEventState, EventTotals]:
+        """Cotangents before the jumps of those that `landed` on one, from those after them."""
+        filled, (y1, t) = layout.fill(landed, (step.y1, step.t))
 
-        ct, totals = cond_as_loop(self.at_discontinuity(n, t, h), landing, (ct, zeros))
-        if self.log is None:
-            return saves_left, ct, totals
-        return self.over_events(saves_left, n, (ct, totals), ct_end, parts, clock)
+        def after_jump(diff: PyTree, y1: Array) -> PostEventState:
+            def of_trajectory(problem: IVP, config: Any, y1: Array, t: Array) -> PostEventState:
+                return state_after_jump(problem, config, y1, t, layout.with_times)
+
+            return filled.each(of_trajectory, diff, y1, t)
+
+        def over_jump(
+            state: tuple[PostEventState, EventTotals],
+        ) -> tuple[PostEventState, EventTotals]:
+            ct_after, totals = state
+            through, rest = _split(landed, ct_after)
+            _, pull = jax.vjp(after_jump, filled.diff, y1)
+            ct_diff, ct_y1 = pull(through)
+            (y, _, dense), clock = totals.step
+            return rest, EventTotals(ct_diff, StepCotangents((y, ct_y1, dense), clock))
+
+        return cond_as_loop(jnp.any(landed), over_jump, state)
 
     def over_events(
         self,
-        saves_left: Array,
-        n: Array,
-        found: tuple[PostEventState, EventCotangents],
+        layout: StepLayout,
+        events_left: Array,
+        step: ReplayedStep,
         ct_end: Array,
-        parts: Parts,
-        clock: Clock,
-    ) -> tuple[Array, PostEventState, EventCotangents]:
-        """The same over the events, the last first."""
+        state: tuple[PostEventState, EventTotals],
+    ) -> tuple[Array, PostEventState, EventTotals]:
+        """Cotangents before the events of a step, from those after them, the last event first.
+
+        `ct_end`: of the state at which an event cut the step.
+        """
         log = self.log
         assert log is not None
 
-        def here(state: tuple) -> Array:
-            saves_left = state[0]
-            return (saves_left > 0) & (log.steps[jnp.maximum(saves_left - 1, 0)] == n)
+        def in_step(events_left: Array) -> Array:
+            steps = layout.row(log.steps, jnp.maximum(events_left - 1, 0))
+            return layout.active_and((events_left > 0) & (steps == step.index))
 
-        def one(state: tuple) -> tuple:
-            saves_left, ct, totals = state
-            row = rows_of(log, saves_left - 1)
-            _, pull = jax.vjp(
-                lambda moving, parts, clock: self.event(moving, parts, clock, row),
-                self.part.moving, parts, clock,
-            )  # fmt: skip
-            cut = cutting(self.part.problem, row.index)
-            through = jax.tree.map(lambda x: jnp.where(cut, x, 0), ct)
-            left = jax.tree.map(lambda x: jnp.where(cut, 0, x), ct)
-            ct_t, ct_y = self.written(saves_left - 1)
-            more = EventCotangents(*pull(((ct_t, ct_y + jnp.where(cut, ct_end, 0)), through)))
-            return saves_left - 1, left, jax.tree.map(jnp.add, totals, more)
+        def over_event(state: tuple) -> tuple:
+            mask, events_left, ct_after, totals = state
+            place = jnp.maximum(events_left - 1, 0)
+            event = self.row(layout, place)
+            cut = mask & truncates(layout.problem, event.index)
+            through, rest = _split(cut, ct_after)
+            filled, (event, *args) = layout.fill(mask, (event, step.parts, step.clock))
 
-        return lax.while_loop(here, one, (saves_left, *found))
+            def event_and_after(diff: PyTree, parts: StepParts, clock: StepClock) -> Any:
+                return filled.each(event_and_state_after, diff, parts, clock, event)
 
-    def written(self, j: Array) -> tuple[Array, Array]:
-        """Cotangents of time and state of event `j` in the log."""
+            _, pull = jax.vjp(event_and_after, filled.diff, *args)
+            ct_t, ct_y = self.logged(layout, mask, place)
+            diff, *ct_step = pull(((ct_t, ct_y + jnp.where(cut, ct_end, 0)), through))
+            totals = tree_add(totals, EventTotals(diff, StepCotangents(*ct_step)))
+            events_left = jnp.where(mask, events_left - 1, events_left)
+            return in_step(events_left), events_left, rest, totals
+
+        start = in_step(events_left), events_left, *state
+        return lax.while_loop(lambda s: jnp.any(s[0]), over_event, start)[1:]
+
+    def row(self, layout: StepLayout, place: Array) -> EventLog:
+        """The row of the log number `place`, of each trajectory; without the states."""
+        assert self.log is not None
+        rows = self.log._replace(ys=(), count=())
+        return jax.tree.map(lambda x: layout.row(x, place), rows)
+
+    def logged(self, layout: StepLayout, mask: Array, place: Array) -> tuple[Array, Array]:
+        """Cotangents of time and state in the row of the log number `place`."""
         ct, log = self.cotangents.log, self.log
         assert log is not None
-        if ct is None:
-            return jnp.zeros_like(log.ts[0]), jnp.zeros_like(log.ys[0])
-        ts = jnp.zeros_like(log.ts[0]) if ct.ts is None else ct.ts[j]
-        return ts, jnp.zeros_like(log.ys[0]) if ct.ys is None else ct.ys[j]
 
-    def of_stop(self, ct: Array, t: Array) -> PyTree:
-        """The cotangent of the moving arrays, from that of the jump on which a step ended."""
-        _, pull = jax.vjp(
-            lambda m: next_discontinuity_of(self.part.with_moving(m), t), self.part.moving
-        )
+        def of_array(ct: Array | None, array: Array) -> Array:
+            like = array if ct is None else ct
+            row = layout.row(like, place)
+            return jnp.zeros_like(row) if ct is None else jnp.where(mask, row, 0)
+
+        return of_array(ct and ct.ts, log.ts), of_array(ct and ct.ys, log.ys)
+
+    def cuts(self, layout: StepLayout, events_left: Any, step: ReplayedStep) -> Array:
+        """Whether an event cut the step: the last one of those that are left."""
+        if self.log is None:
+            return jnp.zeros_like(step.last)
+        event = self.row(layout, jnp.maximum(events_left - 1, 0))
+        cut = (event.steps == step.index) & truncates(layout.problem, event.index)
+        return layout.active_and((events_left > 0) & cut)
+
+    # Times.
+
+    def stretched(self, layout: StepLayout, t: Array, h: Array) -> tuple[Array, Array]:
+        """Whether a step from `t` was stretched to land on a jump, and whether on the last time."""
+        stop = layout.next_discontinuity(layout.diff, t)
+        landed = layout.active_and(ends_on(t, h, stop))
+        last = layout.saved_time(-1)
+        return landed & (stop != last), landed & (stop == last)
+
+    def reaches_end(self, layout: StepLayout) -> Array | bool:
+        """Whether the solve came to its last time, and was not ended by an event."""
+        if self.log is None:
+            return True
+        index = self.log.index if layout.tile is None else self.log.index[layout.number]
+        return ~jnp.any(layout.problem.terminal_events[index], axis=-1)
+
+    def of_discontinuity(self, layout: StepLayout, ct: Array, t: Array) -> PyTree:
+        """Cotangents of `diff`, from that of the jump on which a step from `t` ended."""
+        _, pull = jax.vjp(lambda diff: layout.next_discontinuity(diff, t), layout.diff)
         return pull(ct)[0]
+
+
+def _split(mask: Array, ct: PostEventState) -> tuple[PostEventState, PostEventState]:
+    """The cotangents where `mask` holds, and the others; zeros elsewhere."""
+    zeros = tree_zeros(ct)
+    return select(mask, ct, zeros), select(mask, zeros, ct)

@@ -12,9 +12,9 @@ from ...integrate.ivp import IVP, SolveConfig
 from ..vjp_rule import with_vjp
 from .backward import DiscreteBackward
 from .checkpoints import CheckpointRecorder, TimeRecorder
-from .events import EventVJP
-from .stage_residuals import keeping, kept_of_step
-from .step_vjp import StepVJP
+from .layout import StepLayout
+from .stage_residuals import residual_shapes, step_with_residuals
+from .step_vjp import StepStart
 
 
 def _forward(
@@ -26,8 +26,8 @@ def _forward(
 ) -> tuple[Result, Any]:
     step = None
     if stages and isinstance(recorder, CheckpointRecorder):
-        part = StepVJP.of(perturbed, problem, config)
-        step, recorder = keeping(part), with_stages(recorder, part)
+        layout = StepLayout.single(perturbed, problem, config)
+        step, recorder = step_with_residuals(layout), with_stages(recorder, layout)
     result, trace = solve_forward(problem, config, recorder, step)
     return result, (trace, result.status, result.stats.num_accepted, result.log)
 
@@ -42,11 +42,10 @@ def _backward(
     stages: bool,
 ) -> PyTree:
     trace, status, num_accepted, log = residuals
-    part, walks = StepVJP.of(perturbed, problem, config), isinstance(recorder, TimeRecorder)
-    met = EventVJP(part, log, cotangents) if problem.has_events else None
-    replay = DiscreteBackward(part, trace, cotangents, met, walks)
-    end = replay.steps(replay.start(status), num_accepted)
-    return replay.finish(end, num_accepted)
+    layout = StepLayout.single(perturbed, problem, config)
+    steps_back = isinstance(recorder, TimeRecorder)
+    backward = DiscreteBackward.of(layout, trace, cotangents, log, steps_back)
+    return backward.run(status, num_accepted)
 
 
 @with_vjp(_forward, _backward)
@@ -63,14 +62,14 @@ def solve_discrete(
     return solve_forward(problem, config)[0]
 
 
-def with_stages(recorder: CheckpointRecorder, part: StepVJP) -> CheckpointRecorder:
+def with_stages(recorder: CheckpointRecorder, layout: StepLayout) -> CheckpointRecorder:
     """Return the recorder with buffers for what the backward pass reads of the stages."""
-    problem, method = part.problem, part.config.method
+    problem, method = layout.problem, layout.config.method
     t, y = problem.ts[0], problem.y0
-    carry = jax.eval_shape(lambda: method.stepper.init(part.field(t), t, y))
-    carry = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), carry)
-    inside = {"ends": None, "steps": None, "dense": True}.get(part.config.save, jnp.asarray(True))
-    if problem.events:
-        inside = True
-    shapes = kept_of_step(part, (y, carry, t, t, inside), method.max_steps)
+    shapes = jax.eval_shape(lambda: method.stepper.init(layout.field(t), t, y))
+    solver_state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    asks = {"ends": None, "steps": None, "dense": True}
+    needs_dense = True if problem.events else asks.get(layout.config.save, jnp.asarray(True))
+    start = StepStart(y, solver_state, t, t, needs_dense)
+    shapes = residual_shapes(layout, start, method.max_steps)
     return dataclasses.replace(recorder, residuals=shapes)

@@ -11,7 +11,7 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...problem.status import Status
 from ..vjp_rule import with_vjp
-from .backward_batch import BatchDiscreteBackward
+from .backward_lanes import BatchDiscreteBackward
 
 
 def run_with_trace(
@@ -28,8 +28,8 @@ def discrete_cotangent(
     """Return the cotangent of an ensemble from those of its result, by recomputing its steps."""
     trace, status, num_accepted, events = residuals
     residuals = trace, status == Status.SUCCESS, events
-    replay = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
-    return replay.finish(replay.log(trace), num_accepted, perturbed)
+    backward = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
+    return backward.run(trace, num_accepted, perturbed)
 
 
 def _forward(perturbed: PyTree, *args: Any) -> tuple[Result, Any]:

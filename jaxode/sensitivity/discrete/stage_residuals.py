@@ -1,7 +1,7 @@
-"""Steps whose backward pass computes nothing again: what it reads of the stages is kept.
+"""Steps whose backward pass computes nothing again, as the residuals of their stages are stored.
 
-`jax.vjp` returns a function that is a pytree; its arrays are what the pass reads. Those that do
-not change from step to step, such as the weights of a network, need no keeping.
+`jax.vjp` returns a function that is a pytree; its arrays are what the backward pass reads. Those
+that do not change from step to step, such as the weights of a network, need not be stored.
 """
 
 from collections.abc import Callable
@@ -16,41 +16,45 @@ from ...batch.memory import format_bytes, machine_memory
 from ...problem.errors import OutOfMemoryError
 from ...problem.field import Field
 from ...solvers.base import StepResult
-from .step_vjp import StepStart, StepVJP
+from .layout import StepLayout
+from .step_vjp import StepStart, step_vjp
 
 
-def keeping(part: StepVJP) -> Callable[..., StepResult]:
-    """The solver's step, with what its backward pass will read."""
+def step_with_residuals(layout: StepLayout) -> Callable[..., StepResult]:
+    """The solver's step, which also returns the residuals that its pull-back reads."""
 
     def step(
-        field: Field, t: Array, y: Array, h: Array, carry: Any, inside: Array | bool | None
+        field: Field, t: Array, y: Array, h: Array, solver_state: Any, needs_dense: Any
     ) -> StepResult:
-        at = (y, carry, t, h, inside)
-        pull, stepped = part.pull(at)[1:]
-        pairs = zip(jax.tree.leaves(pull), _changing(part, at), strict=True)
+        start = StepStart(y, solver_state, t, h, needs_dense)
+        _, pull, stepped = step_vjp(layout, start)
+        pairs = zip(jax.tree.leaves(pull), _changes(layout, start), strict=True)
         return stepped._replace(residuals=tuple(leaf for leaf, changes in pairs if changes))
 
     return step
 
 
-def restored(part: StepVJP, at: StepStart, kept: tuple[Array, ...]) -> tuple[Any, Callable]:
-    """What the step returns, and its pull on what was kept; XLA drops what no one reads."""
-    out, pull, _ = part.pull(at)
+def restored(
+    layout: StepLayout, start: StepStart, residuals: tuple[Array, ...]
+) -> tuple[Any, Callable]:
+    """What `step_vjp` returns, the pull-back made of stored residuals; XLA drops the rest."""
+    out, pull, _ = step_vjp(layout, start)
     leaves, form = jax.tree.flatten(pull)
-    rest = iter(kept)
-    pairs = zip(leaves, _changing(part, at), strict=True)
-    return out, jax.tree.unflatten(form, [next(rest) if new else leaf for leaf, new in pairs])
+    stored = iter(residuals)
+    pairs = zip(leaves, _changes(layout, start), strict=True)
+    return out, jax.tree.unflatten(form, [next(stored) if new else leaf for leaf, new in pairs])
 
 
-def kept_of_step(part: StepVJP, at: StepStart, max_steps: int) -> tuple[Any, ...]:
-    """Shapes of what is kept of one step.
+def residual_shapes(layout: StepLayout, start: StepStart, max_steps: int) -> tuple[Any, ...]:
+    """The shapes of one step's residuals.
 
-    **Raises:** `OutOfMemoryError` where `max_steps` of them do not fit.
+    **Raises:** `OutOfMemoryError` where those of `max_steps` steps do not fit.
     """
-    y, carry, t, h, inside = at
+    y, solver_state, t, h, needs_dense = start
+    step = step_with_residuals(layout)
     shapes = jax.eval_shape(
-        lambda y, carry, t, h: keeping(part)(part.field(t), t, y, h, carry, inside).residuals,
-        y, carry, t, h,
+        lambda y, state, t, h: step(layout.field(t), t, y, h, state, needs_dense).residuals,
+        y, solver_state, t, h,
     )  # fmt: skip
     needed = max_steps * sum(x.size * x.dtype.itemsize for x in shapes)
     available = machine_memory()
@@ -63,24 +67,24 @@ def kept_of_step(part: StepVJP, at: StepStart, max_steps: int) -> tuple[Any, ...
     return shapes
 
 
-def _changing(part: StepVJP, at: StepStart) -> list[bool]:
-    """Which arrays of a step's pull depend on where the step begins."""
-    arrays, rest = eqx.partition(at, eqx.is_array)
+def _changes(layout: StepLayout, start: StepStart) -> list[bool]:
+    """Which arrays of a step's pull-back depend on where the step starts."""
+    arrays, rest = eqx.partition(start, eqx.is_array)
 
     def leaves(arrays: Any) -> list[Array]:
-        return jax.tree.leaves(part.pull(eqx.combine(arrays, rest))[1])
+        return jax.tree.leaves(step_vjp(layout, eqx.combine(arrays, rest))[1])
 
     return depends(jax.make_jaxpr(leaves)(arrays))
 
 
 def depends(program: ClosedJaxpr) -> list[bool]:
-    """Which results of a program depend on its arguments, an equation taken as a whole."""
-    known = set(program.jaxpr.invars)
+    """Which results of a program depend on its arguments, each equation taken as a whole."""
+    dependent = set(program.jaxpr.invars)
 
-    def touched(variables: Any) -> list[bool]:
-        return [not isinstance(v, Literal) and v in known for v in variables]
+    def flags(variables: Any) -> list[bool]:
+        return [not isinstance(v, Literal) and v in dependent for v in variables]
 
     for equation in program.jaxpr.eqns:
-        if any(touched(equation.invars)):
-            known.update(equation.outvars)
-    return touched(program.jaxpr.outvars)
+        if any(flags(equation.invars)):
+            dependent.update(equation.outvars)
+    return flags(program.jaxpr.outvars)
