@@ -11,7 +11,7 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.registry import SOLVERS
 from tests.support.batches import in_tile
-from tests.support.differences import assert_close, central, weighted
+from tests.support.differences import assert_close, central, gradient_and_differences, weighted
 from tests.support.registry import ADAPTIVE, NAMES, linear, step_of
 
 METHODS = ["quadrature", "backsolve", "interpolate"]
@@ -81,12 +81,17 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+# The three methods of single solves are fast in test_modes_agree.
+@pytest.mark.parametrize(
+    "way",
+    [pytest.param(way, marks=() if way == "plain" else pytest.mark.slow) for way in WAYS],
+)
 def test_agrees_with_the_discrete_gradient_at_tight_tolerances(way):
     gradient = jax.jit(jax.grad(lambda p: loss(p, WAYS[way], False)))(point(False))
     assert_discrete(gradient, False)
 
 
+@pytest.mark.slow
 def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
     """Each array has a norm of its own: a thousand zeros beside it change no step."""
 
@@ -103,13 +108,21 @@ def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
     np.testing.assert_allclose(gradient(1000), gradient(1), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_a_saved_function_read_off_the_interpolated_way():
     way = jo.Continuous("interpolate", solver=jo.Vern7())
     gradient = jax.jit(jax.grad(lambda p: loss(p, way, False, read)))(point(False))
     assert_discrete(gradient, False, read)
 
 
-@pytest.mark.parametrize(("name", "wide"), [*zip(METHODS, (True, False, False), strict=True)])
+@pytest.mark.parametrize(
+    ("name", "wide"),
+    [
+        pytest.param("quadrature", True, marks=pytest.mark.slow),
+        pytest.param("backsolve", False, marks=pytest.mark.slow),
+        ("interpolate", False),
+    ],
+)
 def test_batches_of_odd_times_agree_with_the_discrete_gradient(name, wide):
     """Their own times, in both directions, and one that has no time to cross."""
     p = point(True)
@@ -119,9 +132,13 @@ def test_batches_of_odd_times_agree_with_the_discrete_gradient(name, wide):
 
 # Of low order, or with an error estimate that is.
 ROUGH = {"euler": 0.06, "semi_implicit_euler": 0.06, "implicit_euler": 0.02}
+# One solver of each family: explicit, implicit, multistep, splitting, and switching.
+FAST = ("bosh3", "kvaerno3", "bdf", "semi_implicit_euler", "auto")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES]
+)
 def test_every_solver_by_one_of_the_methods(name):
     """Against the flow of a linear field."""
     field, flow = linear(name)
@@ -141,13 +158,15 @@ def test_every_solver_by_one_of_the_methods(name):
     assert_close(jax.jit(jax.grad(value, (0, 1)))(y0, rate), exact, tolerance)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "backsolve" else pytest.mark.slow) for n in METHODS]
+)
 def test_complex_states(name):
     def value(p):
         sol = jo.solve(
             lambda t, y, k: k * y + 0.1 * y**2 * jnp.cos(t),
             (p["y"][0] + 1j * p["y"][1])[None],
-            (0.0, 1.0),
+            (0.0, 0.4, 1.0),
             p["k"][0] + 1j * p["k"][1],
             sensitivity=jo.Continuous(name),
             **TIGHT,
@@ -155,7 +174,7 @@ def test_complex_states(name):
         return weighted(sol.ys)
 
     p = {"y": jnp.array([0.5, 0.2]), "k": jnp.array([-0.2, 1.5])}
-    assert_close(jax.jit(jax.grad(value))(p), central(value, p), 1e-6)
+    assert_close(*gradient_and_differences(value, p), 1e-6)
 
 
 # A field of three components with mass matrices: regular, and of index 1.
@@ -199,19 +218,22 @@ def massive_discrete(kind):
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
-        ("regular", jo.Continuous("interpolate")),
-        ("regular", jo.Continuous("backsolve")),
-        ("regular", jo.Continuous("quadrature", solver="tsit5")),
+        pytest.param("regular", jo.Continuous("interpolate"), marks=pytest.mark.slow),
+        pytest.param("regular", jo.Continuous("backsolve"), marks=pytest.mark.slow),
+        pytest.param(
+            "regular", jo.Continuous("quadrature", solver="tsit5"), marks=pytest.mark.slow
+        ),
         ("index 1", jo.Continuous("interpolate")),
-        ("index 1", jo.Continuous("quadrature")),
+        pytest.param("index 1", jo.Continuous("quadrature"), marks=pytest.mark.slow),
     ],
 )
 def test_mass_matrices(kind, way):
-    """Solved as they are, or divided by, where the solver of the way back takes none."""
+    """The adjoint solver keeps the matrix, or the equation is divided by it if that takes none."""
     gradient = jax.jit(jax.grad(lambda p: massive(p, kind, way)))(MASSIVE)
     assert_close(gradient, massive_discrete(kind), 1e-6)
 
 
+@pytest.mark.slow
 def test_algebraic_equations_in_a_batch():
     def value(p, sensitivity):
         sols = jo.solve_batch(
@@ -246,6 +268,14 @@ def structured(k, solver, sensitivity):
     return weighted(jo.solve(convection, start, (0.0, 0.3, 0.5), k, **options).ys)
 
 
+CONVECTION_K = jnp.array([2.0, 1.0])
+
+
+@functools.cache
+def structured_discrete():
+    return jax.jit(jax.grad(lambda k: structured(k, "tsit5", "discrete")))(CONVECTION_K)
+
+
 LINEAR = {
     "banded": jo.Banded(2, 1),
     "sparse": jo.Sparse(PATTERN),
@@ -255,15 +285,17 @@ LINEAR = {
 
 @pytest.mark.parametrize(
     ("name", "method"),
-    [("banded", "interpolate"), ("banded", "quadrature"), ("sparse", "interpolate"),
-     ("krylov", "backsolve")],
-)  # fmt: skip
+    [
+        ("banded", "interpolate"),
+        pytest.param("banded", "quadrature", marks=pytest.mark.slow),
+        pytest.param("sparse", "interpolate", marks=pytest.mark.slow),
+        pytest.param("krylov", "backsolve", marks=pytest.mark.slow),
+    ],
+)
 def test_structured_jacobians(name, method):
-    k, solver = jnp.array([2.0, 1.0]), jo.Rodas5P(linear_solver=LINEAR[name])
-    way = jo.Continuous(method)
-    gradient = jax.jit(jax.grad(lambda k: structured(k, solver, way)))(k)
-    expected = jax.jit(jax.grad(lambda k: structured(k, "tsit5", "discrete")))(k)
-    assert_close(gradient, expected, 1e-6)
+    solver, way = jo.Rodas5P(linear_solver=LINEAR[name]), jo.Continuous(method)
+    gradient = jax.jit(jax.grad(lambda k: structured(k, solver, way)))(CONVECTION_K)
+    assert_close(gradient, structured_discrete(), 1e-6)
 
 
 K = jnp.log(jnp.array([0.04, 3e7, 1e4]))
@@ -282,6 +314,7 @@ def stiff(k, sensitivity: Any = "discrete", rtol=1e-8):
     return jnp.sum(jnp.array([1.0, 1e5, 2.0]) * sol.y1**2)
 
 
+@pytest.mark.slow
 def test_a_stiff_problem_interpolated_has_the_gradient_of_differences():
     """And so has the discrete one: differences of solves whose steps are their own."""
     exact = central(lambda k: stiff(k, rtol=1e-11), K)
@@ -290,17 +323,20 @@ def test_a_stiff_problem_interpolated_has_the_gradient_of_differences():
         np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quadrature", "backsolve"])
 def test_a_stiff_problem_integrated_backwards_is_never_a_wrong_number(name):
     gradient = jax.jit(jax.grad(lambda k: stiff(k, jo.Continuous(name))))(K)
     assert np.all(np.isnan(gradient))
 
 
-@pytest.mark.parametrize("options", [{}, {"controller": jo.Fixed(0.01)}])
-def test_only_the_trajectory_that_goes_astray_is_nan(options):
-    """A state that contracts by exp(-rate) comes back wrong by as much, in a number that is finite.
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"controller": jo.Fixed(0.01)}, marks=pytest.mark.slow)]
+)
+def test_only_the_trajectory_that_is_not_retraced_is_nan(options):
+    """Backwards, the error of a state that contracts by exp(-rate) grows by as much, and is finite.
 
-    What all share is unknown then, unless the loss leaves that trajectory out.
+    The gradient by what all share is NaN then, unless the loss leaves that trajectory out.
     """
     rates = jnp.array([0.5, 45.0, 1.0])
 
@@ -327,12 +363,18 @@ def test_only_the_trajectory_that_goes_astray_is_nan(options):
     ("solver", "options"),
     [
         ("stormer_verlet", {"dt": 1e-3}),
-        ("rk4", {"controller": jo.Grid(np.linspace(0.0, 1.0, 101))}),
-        ("implicit_midpoint", {"controller": jo.Grid(np.linspace(0.0, 1.0, 801))}),
+        pytest.param(
+            "rk4", {"controller": jo.Grid(np.linspace(0.0, 1.0, 101))}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "implicit_midpoint",
+            {"controller": jo.Grid(np.linspace(0.0, 1.0, 801))},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-def test_ways_back_with_a_solver_of_their_own(solver, options):
-    """Where the solve's own cannot go back: pairs, and grids."""
+def test_another_solver_integrates_backwards(solver, options):
+    """Where the solver of the solve cannot: splitting solvers, and grids."""
     field, flow = linear("stormer_verlet")
     ts, y0, rate = np.array([0.0, 0.3, 1.0]), jnp.array([0.7, -0.4]), jnp.array(1.3)
     way = jo.Continuous("backsolve", rtol=1e-7)
@@ -345,7 +387,7 @@ def test_ways_back_with_a_solver_of_their_own(solver, options):
     assert_close(jax.jit(jax.grad(value, (0, 1)))(y0, rate), exact, 1e-5)
 
 
-def test_many_segments_are_made_again():
+def test_many_segments_are_recomputed():
     """Of more steps than a segment has, forwards and backwards in time."""
 
     def value(p, way, sign):

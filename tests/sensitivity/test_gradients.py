@@ -7,69 +7,45 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from tests.support.differences import assert_close, central, weighted
+from tests.support.differences import assert_close, gradient_and_differences, weighted
+from tests.support.pendulum import loss_of, pendulum, point
 from tests.support.registry import ADAPTIVE, PARTITIONED
 
-QUERIES = jnp.array([0.31, 0.77, 1.1, 1.33])
+# A save mode for each family of solvers, and on a few solvers all the others.
 CASES = [
-    *((name, mode) for name in ("midpoint", "tsit5", "rk4") for mode in ("ends", "ts", "function")),
-    *((name, mode) for name in ("rk4", "tsit5") for mode in ("steps", "dense")),
-    *((name, mode) for name in ("dopri8", "vern7") for mode in ("ts", "dense")),
+    ("midpoint", "ends"),
+    ("rk4", "function"),
+    ("tsit5", "dense"),
+    ("dopri8", "ts"),
+    ("vern7", "ts"),
     ("bosh3", "ts"),
     ("euler", "ts"),
-    ("midpoint", "steps"),
-    *((name, "dense") for name in (*PARTITIONED, "rkc2")),
-    *((name, "ts") for name in ("semi_implicit_euler", "stormer_verlet", "dprkn6")),
-    ("kvaerno5", "dense"),
+    *((name, "dense") for name in ("semi_implicit_euler", "stormer_verlet", "yoshida4", "dprkn6")),
+    *((name, "dense") for name in ("nystrom4", "rkc2", "kvaerno5", "radau_iia5", "bdf", "adams")),
     ("kencarp4", "ts"),
     ("trbdf2", "steps"),
     ("trapezoid", "function"),
-    ("radau_iia5", "dense"),
     ("gauss_legendre4", "ts"),
     ("implicit_midpoint", "steps"),
     ("implicit_euler", "function"),
-    ("bdf", "dense"),
-    ("adams", "dense"),
+]
+MORE_CASES = [
+    *(("midpoint", mode) for mode in ("ts", "function", "steps")),
+    *(("tsit5", mode) for mode in ("ends", "ts", "function", "steps")),
+    *(("rk4", mode) for mode in ("ends", "ts", "steps", "dense")),
+    *((name, "dense") for name in ("dopri8", "vern7", "mclachlan4", "yoshida6")),
+    *((name, "ts") for name in ("semi_implicit_euler", "stormer_verlet", "dprkn6")),
 ]
 
 
-def pendulum(t, y, args):
-    bend = -args["k"] * jnp.sin(y[0]) + jnp.sin(3 * t) * y[0] ** 2
-    return args["speed"] * jnp.stack([y[1], bend])
-
-
-def point(ts=(0.2, 0.5, 0.9, 1.4)):
-    return {
-        "y0": jnp.array([0.7, -0.3]),
-        "args": {"k": jnp.array(2.0), "speed": jnp.array([1.1, 0.9])},
-        "ts": jnp.array(ts),
-    }
-
-
-def read(t, y, args):
-    return {"product": y[0] * y[1] * args["k"], "when": jnp.cos(t) * y}
-
-
-def loss_of(mode, **options):
-    """A loss of `point` through each kind of output."""
-
-    def loss(p):
-        ts = p["ts"][jnp.array([0, -1])] if mode == "ends" else p["ts"]
-        save = {"ends": "ts", "function": read}.get(mode, mode)
-        sol = jo.solve(pendulum, p["y0"], ts, p["args"], save=save, throw=False, **options)
-        known = jnp.arange(sol.ts.shape[0])[:, None] <= sol.stats.num_accepted
-        ys = jnp.where(known, sol.ys, 0.0) if mode == "steps" else sol.ys
-        queries = sol(QUERIES) if mode == "dense" else ()
-        return weighted((ys, 2.0 * sol.y1, queries))
-
-    return loss
-
-
 def check(loss, p, tolerance, step=1e-3):
-    assert_close(jax.jit(jax.grad(loss))(p), central(loss, p, step), tolerance)
+    assert_close(*gradient_and_differences(loss, p, step), tolerance)
 
 
-@pytest.mark.parametrize(("name", "mode"), CASES)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES)],
+)
 def test_fixed_steps_have_the_exact_gradient(name, mode):
     """Seven steps of 0.17 and one cut short, so that no perturbation changes their number."""
     step = {"controller": jo.Fixed(0.17)} if name in ADAPTIVE else {"dt": 0.17}
@@ -79,7 +55,11 @@ def test_fixed_steps_have_the_exact_gradient(name, mode):
     check(loss_of(mode, solver=name, max_steps=12, **step), p, 1e-9)
 
 
-@pytest.mark.parametrize("name", ["tsit5", "dopri8"])
+def test_every_partitioned_solver_has_its_dense_output_differentiated():
+    assert {name for name, mode in [*CASES, *MORE_CASES] if mode == "dense"} >= set(PARTITIONED)
+
+
+@pytest.mark.parametrize("name", ["tsit5", pytest.param("dopri8", marks=pytest.mark.slow)])
 def test_backwards_in_time_the_gradient_is_exact_too(name):
     options = {"solver": name, "controller": jo.Fixed(0.17), "max_steps": 12}
     check(loss_of("ts", **options), point(ts=(1.4, 0.9, 0.5, 0.2)), 1e-9)
@@ -87,7 +67,13 @@ def test_backwards_in_time_the_gradient_is_exact_too(name):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("tsit5", "ts"), ("tsit5", "dense"), ("vern7", "ts"), ("dopri8", "function")],
+    [
+        ("tsit5", "ts"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("tsit5", "dense"), ("vern7", "ts"), ("dopri8", "function"))
+        ),
+    ],
 )
 def test_adaptive_steps_agree_with_differences(name, mode):
     options = {"solver": name, "rtol": 1e-12, "atol": 1e-12, "max_steps": 2048}
@@ -107,8 +93,8 @@ def test_repeated_times_share_the_gradient():
         return jnp.sum(jnp.array([2.0, 3.0, 1.0])[:, None] * sol.ys**3)
 
     p = {name: value for name, value in point().items() if name != "ts"}
-    repeated = jax.grad(loss)(p, jnp.array([0.2, 0.2, 0.9, 0.9, 0.9, 1.4]))
-    assert_close(repeated, jax.grad(thrice)(p, jnp.array([0.2, 0.9, 1.4])), 1e-13)
+    repeated = jax.jit(jax.grad(loss))(p, jnp.array([0.2, 0.2, 0.9, 0.9, 0.9, 1.4]))
+    assert_close(repeated, jax.jit(jax.grad(thrice))(p, jnp.array([0.2, 0.9, 1.4])), 1e-13)
 
 
 def test_the_times_that_come_back_carry_their_gradient():
@@ -117,7 +103,7 @@ def test_the_times_that_come_back_carry_their_gradient():
         return jnp.sum(sol.ts**2)
 
     ts = point()["ts"]
-    np.testing.assert_allclose(jax.grad(loss)(ts), 2 * ts)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(ts), 2 * ts)
 
 
 def test_the_query_time_of_dense_output_gets_the_slope():
@@ -141,7 +127,7 @@ def network():
     return eqx.partition(Field(net), eqx.is_inexact_array)
 
 
-@pytest.mark.parametrize("save", ["ts", "dense"])
+@pytest.mark.parametrize("save", ["ts", pytest.param("dense", marks=pytest.mark.slow)])
 def test_arrays_of_a_module_get_the_exact_gradient(save):
     arrays, rest = network()
 
@@ -170,13 +156,18 @@ def test_closed_over_arrays_of_field_and_read_out_get_the_exact_gradient():
     check(loss, p, 1e-9)
 
 
-@pytest.mark.parametrize("sensitivity", ["discrete", "adjoint"])
+@pytest.mark.parametrize(
+    "sensitivity", [pytest.param("discrete", marks=pytest.mark.slow), "adjoint"]
+)
 def test_a_saved_function_and_its_arguments_under_both_modes(sensitivity):
+    """The discrete one of adaptive steps, the adjoint to the tolerance."""
     options = {"solver": "dopri8", "sensitivity": sensitivity, "rtol": 1e-11, "atol": 1e-12}
     check(loss_of("function", **options), point(), 1e-6, step=3e-3)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.complex128])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(jnp.float64, marks=pytest.mark.slow), jnp.complex128]
+)
 def test_complex_states_and_parameters(dtype):
     def loss(p):
         y0 = (p["y"][0] + 1j * p["y"][1])[None]

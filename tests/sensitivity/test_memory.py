@@ -1,5 +1,6 @@
 """What Discrete keeps of the forward pass: every choice gives the same gradient."""
 
+import functools
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ CASES = [
     ("bdf", "ts"),
     ("rk4", "steps"),
 ]
+FAST = [("tsit5", "ts"), ("bdf", "ts"), ("rk4", "steps")]
 
 
 def oscillator(t, y, mu):
@@ -39,7 +41,10 @@ def gradients(memory, name, save, **options):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(Y0, jnp.array(1.5), TS)
 
 
-@pytest.mark.parametrize(("name", "save"), CASES)
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow) for case in CASES],
+)
 def test_what_is_kept_does_not_change_the_gradient(name, save):
     options = {"dt": 0.05} if name == "rk4" else {}
     expected = gradients("steps", name, save, **options)
@@ -47,18 +52,28 @@ def test_what_is_kept_does_not_change_the_gradient(name, save):
         assert_close(gradients(memory, name, save, **options), expected, 1e-9)
 
 
-@pytest.mark.parametrize("memory", [1, 3, 20, 200])
-@pytest.mark.parametrize("count", [1, 2, 7, 64, 100])
-def test_any_number_of_steps_goes_into_any_number_of_states(memory, count):
+@functools.cache
+def gradient_of_euler_steps(memory, max_steps):
+    """The gradient of the end of a linear equation, as a compiled function of rate and `dt`."""
+    how = jo.Discrete(memory=memory)
+
+    def end(rate, dt):
+        options = {"solver": "euler", "dt": dt, "max_steps": max_steps, "sensitivity": how}
+        return jo.solve(lambda t, y, k: k * y, 1.0, (0.0, 1.0), rate, **options).y1
+
+    return jax.jit(jax.grad(end))
+
+
+@pytest.mark.parametrize(
+    ("memory", "max_steps"), [(1, 100), (3, 100), (20, 100), (200, 100), (3, 7), (1, 1)]
+)
+def test_any_number_of_steps_goes_into_any_number_of_states(memory, max_steps):
     """Of a linear equation by Euler's steps, known in closed form."""
-
-    def end(rate):
-        options = {"solver": "euler", "dt": 1.0 / count, "max_steps": count}
-        how = jo.Discrete(memory=memory)
-        return jo.solve(lambda t, y, k: k * y, 1.0, (0.0, 1.0), rate, sensitivity=how, **options).y1
-
-    expected = (1 + 0.5 / count) ** (count - 1)
-    np.testing.assert_allclose(jax.grad(end)(0.5), expected, rtol=1e-12)
+    for count in (1, 2, 7, 64, 100):
+        if count <= max_steps:
+            expected = (1 + 0.5 / count) ** (count - 1)
+            gradient = gradient_of_euler_steps(memory, max_steps)(0.5, 1.0 / count)
+            np.testing.assert_allclose(gradient, expected, rtol=1e-12, err_msg=str(count))
 
 
 def test_with_the_stages_nothing_is_computed_again():
@@ -110,21 +125,32 @@ def test_a_number_of_states_is_all_that_is_kept():
     assert temporary("steps", 100) > 2 * few
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("memory", [1, 3, "steps"])
-def test_a_batch_keeps_as_many_snapshots(memory, wide):
+@functools.cache
+def batch_gradient(memory, lanes):
     starts = jax.random.normal(jax.random.key(0), (5, 2))
+    how = jo.Discrete(memory=memory)
 
-    def loss(starts, mu, how):
-        options: dict[str, Any] = {"sensitivity": how, "max_steps": 200, "lanes": 5 if wide else 2}
+    def loss(starts, mu):
+        options: dict[str, Any] = {"sensitivity": how, "max_steps": 200, "lanes": lanes}
         sols = jo.solve_batch(oscillator, starts, TS, mu, in_axes=(0, None, None), **options)
         return jnp.sum(jnp.sin(sols.ys))
 
-    def gradient(memory):
-        how = jo.Discrete(memory=memory)
-        return jax.jit(jax.grad(lambda y, mu: loss(y, mu, how), (0, 1)))(starts, jnp.array(1.5))
+    return jax.jit(jax.grad(loss, (0, 1)))(starts, jnp.array(1.5))
 
-    assert_close(gradient(memory), gradient(None), 1e-10)
+
+@pytest.mark.parametrize(
+    ("memory", "lanes"),
+    [
+        (1, 2),
+        *(
+            pytest.param(memory, lanes, marks=pytest.mark.slow)
+            for memory, lanes in [(3, 2), ("steps", 2), (1, 5), (3, 5), ("steps", 5)]
+        ),
+    ],
+)
+def test_a_batch_keeps_as_many_snapshots(memory, lanes):
+    """In fewer lanes than trajectories, and in as many."""
+    assert_close(batch_gradient(memory, lanes), batch_gradient(None, lanes), 1e-10)
 
 
 @pytest.mark.parametrize("memory", [0, -1, True, 2.5, "all"])
