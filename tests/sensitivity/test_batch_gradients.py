@@ -88,8 +88,8 @@ def test_complex_states_and_matrices_with_tolerances_of_their_own():
         y0 = {"wave": p["a"] + 1j * p["b"], "real": (p["m"],)}
         args, rtol = p["b"][:, 0] + 1.5j * p["a"][:, 0], jnp.full(N, 1e-3)
         sols = jo.solve_batch(
-            rotation_and_decay, y0, (0.2, 1.4), args, in_axes=(0, None, 0, 0, None), rtol=rtol, lanes=3,
-            controller=jo.Fixed(0.17), max_steps=16,
+            rotation_and_decay, y0, (0.2, 1.4), args, in_axes=(0, None, 0, 0, None),
+            rtol=rtol, lanes=3, controller=jo.Fixed(0.17), max_steps=16,
         )  # fmt: skip
         return weighted(sols.ys)
 
