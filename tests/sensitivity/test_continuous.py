@@ -12,16 +12,12 @@ import jaxode as jo
 from jaxode.solvers.registry import SOLVERS
 from tests.support.batches import in_tile
 from tests.support.differences import assert_close, gradient_and_differences, weighted
+from tests.support.pendulum import pendulum, read_out
 from tests.support.registry import ADAPTIVE, NAMES, linear, step_of
 
 METHODS = ["quadrature", "backsolve", "interpolate"]
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "max_steps": 512}
 OWN_TS = jnp.array([[0.0, 0.4, 0.4, 1.0], [1.2, 0.9, 0.5, 0.2], [0.3] * 4, [0.0, 0.5, 1.0, 3.0]])
-
-
-def pendulum(t, y, args):
-    bend = -args["k"] * jnp.sin(y[0]) + jnp.sin(3 * t) * y[0] ** 2
-    return args["speed"] * jnp.stack([y[1], bend])
 
 
 def point(many):
@@ -33,10 +29,6 @@ def point(many):
         "pull": jnp.array(0.3),
         "ts": OWN_TS if many else OWN_TS[0],
     }
-
-
-def read(t, y, args):
-    return {"product": y[0] * y[1] * args["k"], "when": jnp.cos(t) * y}
 
 
 def loss(p, sensitivity, many, save: Any = "ts"):
@@ -61,8 +53,8 @@ def discrete(many, save: Any = "ts"):
 
 def assert_discrete(gradient, many, save: Any = "ts"):
     expected = discrete(many, save)
-    for one in (gradient, expected):
-        np.testing.assert_array_equal(one["args"]["unused"], 0)
+    for result in (gradient, expected):
+        np.testing.assert_array_equal(result["args"]["unused"], 0)
     assert_close(compared(gradient), compared(expected), 1e-6)
 
 
@@ -110,8 +102,8 @@ def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
 @pytest.mark.slow
 def test_a_saved_function_read_off_the_interpolated_way():
     way = jo.Continuous("interpolate", solver=jo.Vern7())
-    gradient = jax.jit(jax.grad(lambda p: loss(p, way, False, read)))(point(False))
-    assert_discrete(gradient, False, read)
+    gradient = jax.jit(jax.grad(lambda p: loss(p, way, False, read_out)))(point(False))
+    assert_discrete(gradient, False, read_out)
 
 
 @pytest.mark.parametrize(

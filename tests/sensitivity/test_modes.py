@@ -10,6 +10,7 @@ import pytest
 import jaxode as jo
 from jaxode.sensitivity.discrete.options import rows_that_fit
 from tests.support.differences import assert_close, weighted
+from tests.support.pendulum import pendulum, point
 
 MODES = ["discrete", "adjoint"]
 ADJOINT_IS_SLOW = ["discrete", pytest.param("adjoint", marks=pytest.mark.slow)]
@@ -18,13 +19,8 @@ Y0 = jnp.array([0.7, -0.3])
 TIGHT = {"rtol": 1e-12, "atol": 1e-13, "dt": 0.1}
 
 
-def pendulum(t, y, args):
-    bend = -args["k"] * jnp.sin(y[0]) + jnp.sin(3 * t) * y[0] ** 2
-    return args["speed"] * jnp.stack([y[1], bend])
-
-
 def parameters():
-    return {"k": jnp.array(2.0), "speed": jnp.array([1.1, 0.9])}
+    return point()["args"]
 
 
 def weights(n):
