@@ -65,7 +65,7 @@ def compared(gradient):
     return gradient | {"args": args, "ts": ts}
 
 
-WAYS = {
+SENSITIVITIES = {
     **{name: jo.Continuous(name) for name in METHODS},
     "plain": jo.Continuous("backsolve", seminorm=False),
     "another solver": jo.Continuous(solver="dopri8", rtol=1e-9, atol=1e-11),
@@ -74,11 +74,14 @@ WAYS = {
 
 # The three methods of single solves are fast in test_modes_agree.
 @pytest.mark.parametrize(
-    "way",
-    [pytest.param(way, marks=() if way == "plain" else pytest.mark.slow) for way in WAYS],
+    "sensitivity",
+    [
+        pytest.param(sensitivity, marks=() if sensitivity == "plain" else pytest.mark.slow)
+        for sensitivity in SENSITIVITIES
+    ],
 )
-def test_agrees_with_the_discrete_gradient_at_tight_tolerances(way):
-    gradient = jax.jit(jax.grad(lambda p: loss(p, WAYS[way], False)))(point(False))
+def test_agrees_with_the_discrete_gradient_at_tight_tolerances(sensitivity):
+    gradient = jax.jit(jax.grad(lambda p: loss(p, SENSITIVITIES[sensitivity], False)))(point(False))
     assert_discrete(gradient, False)
 
 
@@ -91,7 +94,7 @@ def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
             def field(t, y, p):
                 return -p["k"] * jnp.sin(3 * y) + jnp.sum(p["idle"]) * 0
 
-            options = {"rtol": 1e-4, "atol": 1e-8, "sensitivity": WAYS["plain"]}
+            options = {"rtol": 1e-4, "atol": 1e-8, "sensitivity": SENSITIVITIES["plain"]}
             return jnp.sum(jo.solve(field, jnp.array([0.4, 1.0]), (0.0, 2.0), p, **options).y1 ** 2)
 
         return jax.jit(jax.grad(value))({"k": jnp.array(1.3), "idle": jnp.zeros(size)})["k"]
@@ -100,9 +103,9 @@ def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
 
 
 @pytest.mark.slow
-def test_a_saved_function_read_off_the_interpolated_way():
-    way = jo.Continuous("interpolate", solver=jo.Vern7())
-    gradient = jax.jit(jax.grad(lambda p: loss(p, way, False, read_out)))(point(False))
+def test_a_saved_function_with_an_interpolated_forward_solution():
+    sensitivity = jo.Continuous("interpolate", solver=jo.Vern7())
+    gradient = jax.jit(jax.grad(lambda p: loss(p, sensitivity, False, read_out)))(point(False))
     assert_discrete(gradient, False, read_out)
 
 
@@ -186,10 +189,10 @@ def test_another_solver_integrates_backwards(solver, options):
     """Where the solver of the solve cannot: splitting solvers, and grids."""
     field, flow = linear("stormer_verlet")
     ts, y0, rate = np.array([0.0, 0.3, 1.0]), jnp.array([0.7, -0.4]), jnp.array(1.3)
-    way = jo.Continuous("backsolve", rtol=1e-7)
+    sensitivity = jo.Continuous("backsolve", rtol=1e-7)
 
     def value(y0, rate):
-        sol = jo.solve(field, y0, ts, rate, solver=solver, sensitivity=way, **options)
+        sol = jo.solve(field, y0, ts, rate, solver=solver, sensitivity=sensitivity, **options)
         return weighted(sol.ys)
 
     exact = jax.grad(lambda y0, rate: weighted(flow(ts, y0, rate)), (0, 1))(y0, rate)
@@ -199,13 +202,13 @@ def test_another_solver_integrates_backwards(solver, options):
 def test_many_segments_are_recomputed():
     """Of more steps than a segment has, forwards and backwards in time."""
 
-    def value(p, way, sign):
+    def value(p, sensitivity, sign):
         def field(t, y, args):
             return args * jnp.stack([y[1], -jnp.sin(y[0]) - 0.1 * y[1]])
 
         ts = sign * jnp.array([0.0, 1.0, 7.0])
         options: dict[str, Any] = {"controller": jo.Fixed(0.01), "max_steps": 1000, "solver": "rk4"}
-        return weighted(jo.solve(field, p["y0"], ts, p["k"], sensitivity=way, **options).ys)
+        return weighted(jo.solve(field, p["y0"], ts, p["k"], sensitivity=sensitivity, **options).ys)
 
     p = {"y0": jnp.array([0.5, 1.0]), "k": jnp.array(1.3)}
     run = jax.jit(jax.grad(value), static_argnums=1)
@@ -256,6 +259,6 @@ DOES_NOT_FIT = {
 
 @pytest.mark.parametrize("case", DOES_NOT_FIT)
 def test_what_does_not_fit_the_solve_is_refused_by_name(case):
-    way, options, words = DOES_NOT_FIT[case]
+    sensitivity, options, words = DOES_NOT_FIT[case]
     with pytest.raises(jo.OptionError, match=words):
-        jo.solve(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), sensitivity=way, **options)
+        jo.solve(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), sensitivity=sensitivity, **options)

@@ -53,7 +53,7 @@ def massive_discrete(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "way"),
+    ("kind", "sensitivity"),
     [
         pytest.param("regular", jo.Continuous("interpolate"), marks=pytest.mark.slow),
         pytest.param("regular", jo.Continuous("backsolve"), marks=pytest.mark.slow),
@@ -64,9 +64,9 @@ def massive_discrete(kind):
         pytest.param("index 1", jo.Continuous("quadrature"), marks=pytest.mark.slow),
     ],
 )
-def test_mass_matrices(kind, way):
+def test_mass_matrices(kind, sensitivity):
     """The adjoint solver keeps the matrix, or the equation is divided by it if that takes none."""
-    gradient = jax.jit(jax.grad(lambda p: massive(p, kind, way)))(MASSIVE)
+    gradient = jax.jit(jax.grad(lambda p: massive(p, kind, sensitivity)))(MASSIVE)
     assert_close(gradient, massive_discrete(kind), 1e-6)
 
 
@@ -130,8 +130,8 @@ LINEAR = {
     ],
 )
 def test_structured_jacobians(name, method):
-    solver, way = jo.Rodas5P(linear_solver=LINEAR[name]), jo.Continuous(method)
-    gradient = jax.jit(jax.grad(lambda k: structured(k, solver, way)))(CONVECTION_K)
+    solver, sensitivity = jo.Rodas5P(linear_solver=LINEAR[name]), jo.Continuous(method)
+    gradient = jax.jit(jax.grad(lambda k: structured(k, solver, sensitivity)))(CONVECTION_K)
     assert_close(gradient, structured_discrete(), 1e-6)
 
 
@@ -155,8 +155,8 @@ def stiff(k, sensitivity: Any = "discrete", rtol=1e-8):
 def test_a_stiff_problem_interpolated_has_the_gradient_of_differences():
     """And so has the discrete one: differences of solves whose steps are their own."""
     exact = central(lambda k: stiff(k, rtol=1e-11), K)
-    for way in (jo.Continuous("interpolate"), "discrete"):
-        found = jax.jit(jax.grad(lambda k: stiff(k, way)))(K)  # noqa: B023
+    for sensitivity in (jo.Continuous("interpolate"), "discrete"):
+        found = jax.jit(jax.grad(lambda k: stiff(k, sensitivity)))(K)  # noqa: B023
         np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 

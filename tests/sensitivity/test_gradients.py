@@ -60,6 +60,17 @@ def test_fixed_steps_have_the_exact_gradient(name, mode):
     check(loss_of(mode, solver=name, max_steps=12, **step), p, 1e-9)
 
 
+@pytest.mark.parametrize(
+    "mode",
+    ["ts", *(pytest.param(m, marks=pytest.mark.slow) for m in ("ends", "steps", "function"))],
+)
+def test_a_solve_that_records_its_steps_has_the_same_values(mode):
+    """Differences above are of solves under `grad`, which record what the gradient needs."""
+    loss = loss_of(mode, solver="euler", controller=jo.Fixed(0.17), max_steps=12)
+    alone, (recorded, _) = jax.jit(lambda p: (loss(p), jax.value_and_grad(loss)(p)))(point())
+    np.testing.assert_allclose(recorded, alone, rtol=1e-14)
+
+
 def test_every_partitioned_solver_has_its_dense_output_differentiated():
     assert {name for name, mode in [*CASES, *MORE_CASES] if mode == "dense"} >= set(PARTITIONED)
 
