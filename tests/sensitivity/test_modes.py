@@ -82,32 +82,46 @@ def test_adjoint_of_mixed_pytrees():
     assert_close(run(y0, "adjoint"), run(y0, "discrete"), 1e-6)
 
 
-@pytest.mark.parametrize("mode", ADJOINT_IS_SLOW)
-def test_vmap_of_grad_and_grad_of_vmap_equal_a_loop(mode):
-    """Parameters shared by the batch, parameters of each lane, and times of each lane."""
-    starts = Y0 + 0.2 * jnp.arange(6.0).reshape(3, 2)
-    args = {"k": jnp.array([1.0, 2.0, 3.0]), "speed": jnp.array([1.1, 0.9])}
-    times = TS * jnp.array([1.0, 0.5, -0.7])[:, None]
-    control = {"rtol": 1e-8, "atol": 1e-9, "dt": 0.1}
+# Parameters shared by the batch, parameters of each lane, and times of each lane.
+LANES = (
+    Y0 + 0.2 * jnp.arange(6.0).reshape(3, 2),
+    {"k": jnp.array([1.0, 2.0, 3.0]), "speed": jnp.array([1.1, 0.9])},
+    TS * jnp.array([1.0, 0.5, -0.7])[:, None],
+)
+AXES = (0, {"k": 0, "speed": None}, 0)
+CONTROL = {"rtol": 1e-8, "atol": 1e-9, "dt": 0.1}
 
-    def single_loss(y0, args, ts):
-        return loss(y0, args, ts, weights(3), control, mode=mode)
 
-    def single_gradient(i):
+def lane_loss(y0, args, ts, mode):
+    return loss(y0, args, ts, weights(3), CONTROL, mode=mode)
+
+
+def gradients_in_a_loop(mode):
+    def one_gradient(i):
+        starts, args, times = LANES
         own = args | {"k": args["k"][i]}
-        return gradient("tsit5", mode)(starts[i], own, times[i], weights(3), control)[:3]
+        return gradient("tsit5", mode)(starts[i], own, times[i], weights(3), CONTROL)[:3]
 
-    loop = jax.tree.map(lambda *x: jnp.stack(x), *map(single_gradient, range(3)))
-    axes = (0, {"k": 0, "speed": None}, 0)
-    lanes = jax.jit(jax.vmap(jax.grad(single_loss, argnums=(0, 1, 2)), in_axes=axes))
-    assert_close(lanes(starts, args, times), loop, 1e-9)
+    return jax.tree.map(lambda *x: jnp.stack(x), *map(one_gradient, range(3)))
 
+
+@pytest.mark.parametrize("mode", ADJOINT_IS_SLOW)
+def test_vmap_of_grad_equals_a_loop(mode):
+    by = jax.grad(functools.partial(lane_loss, mode=mode), argnums=(0, 1, 2))
+    lanes = jax.jit(jax.vmap(by, in_axes=AXES))(*LANES)
+    assert_close(lanes, gradients_in_a_loop(mode), 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_grad_of_vmap_is_the_sum_of_a_loop(mode):
     def total(*inputs):
-        return jnp.sum(jax.vmap(single_loss, in_axes=axes)(*inputs))
+        return jnp.sum(jax.vmap(functools.partial(lane_loss, mode=mode), in_axes=AXES)(*inputs))
 
-    of_sum = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(starts, args, times)
-    summed = loop[0], loop[1] | {"speed": jnp.sum(loop[1]["speed"], axis=0)}, loop[2]
-    assert_close(of_sum, summed, 1e-9)
+    of_sum = jax.jit(jax.grad(total, argnums=(0, 1, 2)))(*LANES)
+    by_start, by_args, by_times = gradients_in_a_loop(mode)
+    by_args = by_args | {"speed": jnp.sum(by_args["speed"], axis=0)}
+    assert_close(of_sum, (by_start, by_args, by_times), 1e-9)
 
 
 @pytest.mark.parametrize("mode", ADJOINT_IS_SLOW)
@@ -154,22 +168,9 @@ def test_a_repeat_of_the_first_time_moves_by_the_slope(mode):
     np.testing.assert_allclose(by_ts, jnp.array([-slope, slope, 0.0]), atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("name", "ts"),
-    [
-        ("tsit5", TS),
-        *(
-            pytest.param(name, ts, marks=pytest.mark.slow)
-            for name, ts in [
-                ("tsit5", TS[jnp.array([0, 2])]),
-                ("rk4", TS),
-                ("rk4", TS[jnp.array([0, 2])]),
-                ("vern7", TS),
-                ("vern7", TS[jnp.array([0, 2])]),
-            ]
-        ),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tsit5", "rk4", "vern7"])
+@pytest.mark.parametrize("ts", [TS, TS[jnp.array([0, 2])]])
 def test_thinned_states_give_the_gradient_of_kept_ones(name, ts):
     """Many copies of a small system keep few states, and each copy has the small one's gradient."""
     copies, max_steps, steps = 5_000, 4096, 150

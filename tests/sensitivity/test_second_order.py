@@ -56,6 +56,7 @@ def test_products_by_state_rates_and_times(ends):
     assert_close(product, difference, 1e-8)
 
 
+@pytest.mark.slow
 def test_hessian_of_adaptive_steps():
     """Step sizes are held fixed, so forward over forward gives it to rounding."""
 
