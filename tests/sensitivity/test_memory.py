@@ -17,7 +17,6 @@ CASES = [
     ("tsit5", "ts"),
     ("tsit5", "dense"),
     ("vern7", "steps"),
-    ("rodas5p", "ts"),
     ("kvaerno5", "dense"),
     ("bdf", "ts"),
     ("rk4", "steps"),
@@ -42,7 +41,7 @@ def gradients(memory, name, save):
     return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(Y0, jnp.array(1.5), TS)
 
 
-# A few states and the stages of "tsit5" are fast in test_modes_agree.
+# test_modes_agree compares a few states and the stages of "tsit5" (fast) and "rodas5p".
 KEPT = [
     pytest.param(*case, memory, marks=() if (case[0], memory) == ("bdf", 2) else pytest.mark.slow)
     for case in CASES
