@@ -11,18 +11,13 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.registry import SOLVERS
 from tests.support.batches import in_tile
-from tests.support.differences import assert_close, central, weighted
+from tests.support.differences import assert_close, gradient_and_differences, weighted
+from tests.support.pendulum import pendulum, read_out
 from tests.support.registry import ADAPTIVE, NAMES, linear, step_of
 
 METHODS = ["quadrature", "backsolve", "interpolate"]
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "max_steps": 512}
-STIFF: dict[str, Any] = TIGHT | {"rtol": 1e-9}
 OWN_TS = jnp.array([[0.0, 0.4, 0.4, 1.0], [1.2, 0.9, 0.5, 0.2], [0.3] * 4, [0.0, 0.5, 1.0, 3.0]])
-
-
-def pendulum(t, y, args):
-    bend = -args["k"] * jnp.sin(y[0]) + jnp.sin(3 * t) * y[0] ** 2
-    return args["speed"] * jnp.stack([y[1], bend])
 
 
 def point(many):
@@ -34,10 +29,6 @@ def point(many):
         "pull": jnp.array(0.3),
         "ts": OWN_TS if many else OWN_TS[0],
     }
-
-
-def read(t, y, args):
-    return {"product": y[0] * y[1] * args["k"], "when": jnp.cos(t) * y}
 
 
 def loss(p, sensitivity, many, save: Any = "ts"):
@@ -62,8 +53,8 @@ def discrete(many, save: Any = "ts"):
 
 def assert_discrete(gradient, many, save: Any = "ts"):
     expected = discrete(many, save)
-    for one in (gradient, expected):
-        np.testing.assert_array_equal(one["args"]["unused"], 0)
+    for result in (gradient, expected):
+        np.testing.assert_array_equal(result["args"]["unused"], 0)
     assert_close(compared(gradient), compared(expected), 1e-6)
 
 
@@ -74,19 +65,27 @@ def compared(gradient):
     return gradient | {"args": args, "ts": ts}
 
 
-WAYS = {
+SENSITIVITIES = {
     **{name: jo.Continuous(name) for name in METHODS},
     "plain": jo.Continuous("backsolve", seminorm=False),
     "another solver": jo.Continuous(solver="dopri8", rtol=1e-9, atol=1e-11),
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_agrees_with_the_discrete_gradient_at_tight_tolerances(way):
-    gradient = jax.jit(jax.grad(lambda p: loss(p, WAYS[way], False)))(point(False))
+# The three methods of single solves are fast in test_modes_agree.
+@pytest.mark.parametrize(
+    "sensitivity",
+    [
+        pytest.param(sensitivity, marks=() if sensitivity == "plain" else pytest.mark.slow)
+        for sensitivity in SENSITIVITIES
+    ],
+)
+def test_agrees_with_the_discrete_gradient_at_tight_tolerances(sensitivity):
+    gradient = jax.jit(jax.grad(lambda p: loss(p, SENSITIVITIES[sensitivity], False)))(point(False))
     assert_discrete(gradient, False)
 
 
+@pytest.mark.slow
 def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
     """Each array has a norm of its own: a thousand zeros beside it change no step."""
 
@@ -95,7 +94,7 @@ def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
             def field(t, y, p):
                 return -p["k"] * jnp.sin(3 * y) + jnp.sum(p["idle"]) * 0
 
-            options = {"rtol": 1e-4, "atol": 1e-8, "sensitivity": WAYS["plain"]}
+            options = {"rtol": 1e-4, "atol": 1e-8, "sensitivity": SENSITIVITIES["plain"]}
             return jnp.sum(jo.solve(field, jnp.array([0.4, 1.0]), (0.0, 2.0), p, **options).y1 ** 2)
 
         return jax.jit(jax.grad(value))({"k": jnp.array(1.3), "idle": jnp.zeros(size)})["k"]
@@ -103,13 +102,21 @@ def test_parameters_that_do_not_matter_do_not_loosen_the_plain_norm():
     np.testing.assert_allclose(gradient(1000), gradient(1), rtol=1e-13)
 
 
-def test_a_saved_function_read_off_the_interpolated_way():
-    way = jo.Continuous("interpolate", solver=jo.Vern7())
-    gradient = jax.jit(jax.grad(lambda p: loss(p, way, False, read)))(point(False))
-    assert_discrete(gradient, False, read)
+@pytest.mark.slow
+def test_a_saved_function_with_an_interpolated_forward_solution():
+    sensitivity = jo.Continuous("interpolate", solver=jo.Vern7())
+    gradient = jax.jit(jax.grad(lambda p: loss(p, sensitivity, False, read_out)))(point(False))
+    assert_discrete(gradient, False, read_out)
 
 
-@pytest.mark.parametrize(("name", "wide"), [*zip(METHODS, (True, False, False), strict=True)])
+@pytest.mark.parametrize(
+    ("name", "wide"),
+    [
+        pytest.param("quadrature", True, marks=pytest.mark.slow),
+        pytest.param("backsolve", False, marks=pytest.mark.slow),
+        ("interpolate", False),
+    ],
+)
 def test_batches_of_odd_times_agree_with_the_discrete_gradient(name, wide):
     """Their own times, in both directions, and one that has no time to cross."""
     p = point(True)
@@ -119,9 +126,13 @@ def test_batches_of_odd_times_agree_with_the_discrete_gradient(name, wide):
 
 # Of low order, or with an error estimate that is.
 ROUGH = {"euler": 0.06, "semi_implicit_euler": 0.06, "implicit_euler": 0.02}
+# One solver of each family: explicit, implicit, multistep, splitting, and switching.
+FAST = ("bosh3", "kvaerno3", "bdf", "semi_implicit_euler", "auto")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES]
+)
 def test_every_solver_by_one_of_the_methods(name):
     """Against the flow of a linear field."""
     field, flow = linear(name)
@@ -141,13 +152,15 @@ def test_every_solver_by_one_of_the_methods(name):
     assert_close(jax.jit(jax.grad(value, (0, 1)))(y0, rate), exact, tolerance)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n == "backsolve" else pytest.mark.slow) for n in METHODS]
+)
 def test_complex_states(name):
     def value(p):
         sol = jo.solve(
             lambda t, y, k: k * y + 0.1 * y**2 * jnp.cos(t),
             (p["y"][0] + 1j * p["y"][1])[None],
-            (0.0, 1.0),
+            (0.0, 0.4, 1.0),
             p["k"][0] + 1j * p["k"][1],
             sensitivity=jo.Continuous(name),
             **TIGHT,
@@ -155,206 +168,47 @@ def test_complex_states(name):
         return weighted(sol.ys)
 
     p = {"y": jnp.array([0.5, 0.2]), "k": jnp.array([-0.2, 1.5])}
-    assert_close(jax.jit(jax.grad(value))(p), central(value, p), 1e-6)
-
-
-# A field of three components with mass matrices: regular, and of index 1.
-MASSES = {
-    "regular": np.array([[2.0, 0.3, 0.1], [-0.4, 1.5, 0.2], [0.1, 0.5, 1.0]]),
-    "index 1": np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, -1.0]]),
-}
-MASSIVE = {
-    "y0": jnp.array([1.1, 0.6, 0.3]),
-    "k": jnp.array([1.0, 0.9, 1.2]),
-    "c": jnp.array(0.7),
-    "ts": jnp.array([0.0, 0.4, 0.4, 1.0]),
-}
-
-
-def mixing(t, u, args):
-    k, c = args
-    x, y, z = u
-    A = jnp.array([[-0.7, 0.9, 0.4], [-0.5, -0.8, 0.6], [0.5, -0.3, -1.9]])
-    more = [
-        jnp.sin(x * y) + 0.3 * z**2 * x * c,
-        x * y - 0.4 * z**3 * y + c * jnp.cos(t),
-        0.3 * jnp.sin(x * z) + x**2 + jnp.sin(t),
-    ]
-    return k * (A @ u) + jnp.stack(more)
-
-
-def massive(p, kind, sensitivity):
-    sol = jo.solve(
-        mixing, p["y0"], p["ts"], (p["k"], p["c"]), solver=jo.Rodas5P(mass=MASSES[kind]),
-        sensitivity=sensitivity, **STIFF,
-    )  # fmt: skip
-    return weighted(sol.ys)
-
-
-@functools.cache
-def massive_discrete(kind):
-    return jax.jit(jax.grad(lambda p: massive(p, kind, "discrete")))(MASSIVE)
-
-
-@pytest.mark.parametrize(
-    ("kind", "way"),
-    [
-        ("regular", jo.Continuous("interpolate")),
-        ("regular", jo.Continuous("backsolve")),
-        ("regular", jo.Continuous("quadrature", solver="tsit5")),
-        ("index 1", jo.Continuous("interpolate")),
-        ("index 1", jo.Continuous("quadrature")),
-    ],
-)
-def test_mass_matrices(kind, way):
-    """Solved as they are, or divided by, where the solver of the way back takes none."""
-    gradient = jax.jit(jax.grad(lambda p: massive(p, kind, way)))(MASSIVE)
-    assert_close(gradient, massive_discrete(kind), 1e-6)
-
-
-def test_algebraic_equations_in_a_batch():
-    def value(p, sensitivity):
-        sols = jo.solve_batch(
-            mixing, p["y0"][None], p["ts"], (p["k"][None], p["c"]), in_axes=(0, None, (0, None)),
-            solver=jo.Rodas5P(mass=MASSES["index 1"]), sensitivity=sensitivity,
-            **STIFF,
-        )  # fmt: skip
-        return weighted(sols.ys)
-
-    gradient = jax.jit(jax.grad(lambda p: value(p, jo.Continuous("interpolate"))))(MASSIVE)
-    assert_close(gradient, massive_discrete("index 1"), 1e-6)
-
-
-# Convection upwind, and a reaction: bands of different widths below and above.
-SIZE = 12
-PATTERN = np.tri(SIZE, k=1) - np.tri(SIZE, k=-3)
-
-
-def convection(t, u, k):
-    before, twice = jnp.pad(u, (1, 0))[:-1], jnp.pad(u, (2, 0))[:-2]
-    after = jnp.pad(u, (0, 1))[1:]
-    return k[0] * (before - u) + 0.3 * twice * u + k[1] * after * jnp.cos(t) - 0.1 * u**2
-
-
-def structured(k, solver, sensitivity):
-    start = jnp.sin(jnp.linspace(0.1, 3.0, SIZE))
-    options: dict[str, Any] = {
-        "solver": solver,
-        "sensitivity": sensitivity,
-        **STIFF,
-    }
-    return weighted(jo.solve(convection, start, (0.0, 0.3, 0.5), k, **options).ys)
-
-
-LINEAR = {
-    "banded": jo.Banded(2, 1),
-    "sparse": jo.Sparse(PATTERN),
-    "krylov": jo.Krylov(rtol=1e-12),
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "method"),
-    [("banded", "interpolate"), ("banded", "quadrature"), ("sparse", "interpolate"),
-     ("krylov", "backsolve")],
-)  # fmt: skip
-def test_structured_jacobians(name, method):
-    k, solver = jnp.array([2.0, 1.0]), jo.Rodas5P(linear_solver=LINEAR[name])
-    way = jo.Continuous(method)
-    gradient = jax.jit(jax.grad(lambda k: structured(k, solver, way)))(k)
-    expected = jax.jit(jax.grad(lambda k: structured(k, "tsit5", "discrete")))(k)
-    assert_close(gradient, expected, 1e-6)
-
-
-K = jnp.log(jnp.array([0.04, 3e7, 1e4]))
-
-
-def robertson(t, y, k):
-    one, two, three = k[0] * y[0], k[1] * y[1] ** 2, k[2] * y[1] * y[2]
-    return jnp.stack([three - one, one - two - three, two])
-
-
-def stiff(k, sensitivity: Any = "discrete", rtol=1e-8):
-    sol = jo.solve(
-        robertson, jnp.array([1.0, 0.0, 0.0]), (0.0, 1e5), jnp.exp(k), solver="rodas5p",
-        rtol=rtol, atol=1e-4 * rtol, sensitivity=sensitivity, max_steps=20_000,
-    )  # fmt: skip
-    return jnp.sum(jnp.array([1.0, 1e5, 2.0]) * sol.y1**2)
-
-
-def test_a_stiff_problem_interpolated_has_the_gradient_of_differences():
-    """And so has the discrete one: differences of solves whose steps are their own."""
-    exact = central(lambda k: stiff(k, rtol=1e-11), K)
-    for way in (jo.Continuous("interpolate"), "discrete"):
-        found = jax.jit(jax.grad(lambda k: stiff(k, way)))(K)  # noqa: B023
-        np.testing.assert_allclose(found, exact, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["quadrature", "backsolve"])
-def test_a_stiff_problem_integrated_backwards_is_never_a_wrong_number(name):
-    gradient = jax.jit(jax.grad(lambda k: stiff(k, jo.Continuous(name))))(K)
-    assert np.all(np.isnan(gradient))
-
-
-@pytest.mark.parametrize("options", [{}, {"controller": jo.Fixed(0.01)}])
-def test_only_the_trajectory_that_goes_astray_is_nan(options):
-    """A state that contracts by exp(-rate) comes back wrong by as much, in a number that is finite.
-
-    What all share is unknown then, unless the loss leaves that trajectory out.
-    """
-    rates = jnp.array([0.5, 45.0, 1.0])
-
-    def value(p, keep):
-        def field(t, y, rate):
-            return -rate * (y - p["push"] * jnp.cos(t))
-
-        sols = jo.solve_batch(
-            field, p["y0"], (0.0, 1.0), rates, in_axes=(0, None, 0), sensitivity="adjoint",
-            rtol=1e-4, atol=1e-4, **options,
-        )  # fmt: skip
-        return jnp.sum(jnp.where(keep[:, None], sols.y1, 0) ** 2)
-
-    p = {"y0": jnp.ones((3, 1)), "push": jnp.array(0.3)}
-    run = jax.jit(jax.grad(value))
-    all_of_them = run(p, jnp.ones(3, bool))
-    np.testing.assert_array_equal(np.isnan(all_of_them["y0"][:, 0]), [False, True, False])
-    assert np.isnan(all_of_them["push"])
-    rest = run(p, rates < 10)
-    assert np.isfinite(rest["push"])
+    assert_close(*gradient_and_differences(value, p), 1e-6)
 
 
 @pytest.mark.parametrize(
     ("solver", "options"),
     [
         ("stormer_verlet", {"dt": 1e-3}),
-        ("rk4", {"controller": jo.Grid(np.linspace(0.0, 1.0, 101))}),
-        ("implicit_midpoint", {"controller": jo.Grid(np.linspace(0.0, 1.0, 801))}),
+        pytest.param(
+            "rk4", {"controller": jo.Grid(np.linspace(0.0, 1.0, 101))}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "implicit_midpoint",
+            {"controller": jo.Grid(np.linspace(0.0, 1.0, 801))},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
-def test_ways_back_with_a_solver_of_their_own(solver, options):
-    """Where the solve's own cannot go back: pairs, and grids."""
+def test_another_solver_integrates_backwards(solver, options):
+    """Where the solver of the solve cannot: splitting solvers, and grids."""
     field, flow = linear("stormer_verlet")
     ts, y0, rate = np.array([0.0, 0.3, 1.0]), jnp.array([0.7, -0.4]), jnp.array(1.3)
-    way = jo.Continuous("backsolve", rtol=1e-7)
+    sensitivity = jo.Continuous("backsolve", rtol=1e-7)
 
     def value(y0, rate):
-        sol = jo.solve(field, y0, ts, rate, solver=solver, sensitivity=way, **options)
+        sol = jo.solve(field, y0, ts, rate, solver=solver, sensitivity=sensitivity, **options)
         return weighted(sol.ys)
 
     exact = jax.grad(lambda y0, rate: weighted(flow(ts, y0, rate)), (0, 1))(y0, rate)
     assert_close(jax.jit(jax.grad(value, (0, 1)))(y0, rate), exact, 1e-5)
 
 
-def test_many_segments_are_made_again():
+def test_many_segments_are_recomputed():
     """Of more steps than a segment has, forwards and backwards in time."""
 
-    def value(p, way, sign):
+    def value(p, sensitivity, sign):
         def field(t, y, args):
             return args * jnp.stack([y[1], -jnp.sin(y[0]) - 0.1 * y[1]])
 
         ts = sign * jnp.array([0.0, 1.0, 7.0])
         options: dict[str, Any] = {"controller": jo.Fixed(0.01), "max_steps": 1000, "solver": "rk4"}
-        return weighted(jo.solve(field, p["y0"], ts, p["k"], sensitivity=way, **options).ys)
+        return weighted(jo.solve(field, p["y0"], ts, p["k"], sensitivity=sensitivity, **options).ys)
 
     p = {"y0": jnp.array([0.5, 1.0]), "k": jnp.array(1.3)}
     run = jax.jit(jax.grad(value), static_argnums=1)
@@ -405,6 +259,6 @@ DOES_NOT_FIT = {
 
 @pytest.mark.parametrize("case", DOES_NOT_FIT)
 def test_what_does_not_fit_the_solve_is_refused_by_name(case):
-    way, options, words = DOES_NOT_FIT[case]
+    sensitivity, options, words = DOES_NOT_FIT[case]
     with pytest.raises(jo.OptionError, match=words):
-        jo.solve(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), sensitivity=way, **options)
+        jo.solve(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), sensitivity=sensitivity, **options)

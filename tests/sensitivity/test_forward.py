@@ -8,28 +8,40 @@ import numpy as np
 import pytest
 
 import jaxode as jo
-from tests.sensitivity.test_gradients import loss_of, point
 from tests.support.differences import assert_close
+from tests.support.pendulum import loss_of, point
 from tests.support.registry import ADAPTIVE, NAMES
 
 SAVES = ("ts", "steps", "dense", "function", "ends")
 CASES = [(name, SAVES[i % len(SAVES)]) for i, name in enumerate(NAMES)]
+# The solvers that the fast tests of the discrete gradient leave to this file.
+FAST = {
+    "asynchronous_leapfrog", "auto", "dopri5", "dopri8", "dprkn6", "fehlberg2", "gauss_legendre4",
+    "gauss_legendre6", "heun", "heun_euler", "kencarp4", "kvaerno3", "kvaerno5", "mclachlan4",
+    "radau_iia5", "ralston", "reversible_heun", "rk4_38", "rodas4", "rodas5p", "rosenbrock23",
+    "yoshida4", "yoshida6",
+}  # fmt: skip
 
 
 def tangent_and_difference(loss, p):
     """The derivative of `loss` along a direction in which all of `p` moves, and its difference."""
     push = jax.tree.map(lambda x: jnp.cos(1.0 + jnp.arange(x.size)).reshape(x.shape), p)
 
-    def both(s):
+    def value_and_tangent(s):
         moved = jax.tree.map(lambda x, v: x + s * v, p, push)
         return jax.jvp(loss, (moved,), (push,))
 
     h = 1e-3
-    values, tangents = jax.jit(lambda s: jax.lax.map(both, s))(h * jnp.arange(-2.0, 3.0))
+    values, tangents = jax.jit(lambda s: jax.lax.map(value_and_tangent, s))(
+        h * jnp.arange(-2.0, 3.0)
+    )
     return tangents[2], values @ jnp.array([1.0, -8.0, 0.0, 8.0, -1.0]) / (12 * h)
 
 
-@pytest.mark.parametrize(("name", "mode"), CASES)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [pytest.param(*case, marks=() if case[0] in FAST else pytest.mark.slow) for case in CASES],
+)
 def test_fixed_steps_have_exact_tangents(name, mode):
     """In `y0`, `args` and `ts` at once, with every solver; the number of steps stays."""
     p = point()
@@ -52,7 +64,7 @@ def value(p, mode, batch=False, **options):
     return jnp.sum(jo.solve_batch(field, y0, (0.0, 1.0), p, lanes=2, **options).y1 ** 2)
 
 
-@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("batch", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_adaptive_tangents_are_those_of_the_discrete_gradient(batch):
     """Step sizes are held fixed in both."""
     tangent = jax.jit(jax.jacfwd(lambda p: value(p, "forward", batch, solver="bosh3")))(1.3)

@@ -1,5 +1,7 @@
 """The discrete gradient against differences of the same steps, and against that of tight ones."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -47,35 +49,56 @@ CASES: dict[str, tuple] = {
 }  # fmt: skip
 
 
-def gradient(name: str, options: dict[str, Any]) -> tuple[Any, Any]:
-    """Of a sum of squares at the end, by start and argument; and the function itself."""
-    field, y0, args, t1, *_ = CASES[name]
-
-    def loss(point: Any, **more: Any) -> Any:
-        options: dict[str, Any] = {"max_steps": 20_000, **more}
-        return weighted(jo.solve(field, point[0], (0.0, t1), point[1], **options).y1)
-
-    point = jnp.asarray(y0, float), jnp.asarray(args, float)
-    return jax.jit(jax.grad(lambda p: loss(p, **options)))(point), (loss, point)
+MAX_STEPS = 20_000
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
+def point(name: str) -> tuple[Any, Any]:
+    """The start and the argument that gradients are by."""
+    _, y0, args, *_ = CASES[name]
+    return jnp.asarray(y0, float), jnp.asarray(args, float)
+
+
+def loss(name: str, point: Any, **options: Any) -> Any:
+    """A sum of squares at the end."""
+    field, _, _, t1, *_ = CASES[name]
+    sol = jo.solve(field, point[0], (0.0, t1), point[1], max_steps=MAX_STEPS, **options)
+    return weighted(sol.y1)
+
+
+@functools.cache
+def gradient(name: str, solver: str) -> Callable[..., Any]:
+    """The gradient of `loss` as a compiled function of point and tolerances."""
+    return jax.jit(
+        jax.grad(lambda p, rtol, atol: loss(name, p, solver=solver, rtol=rtol, atol=atol))
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    [
+        ("Van der Pol", "tsit5"),
+        *(pytest.param(n, "tsit5", marks=pytest.mark.slow) for n in CASES if n != "Van der Pol"),
+        *(pytest.param(n, "rodas5p", marks=pytest.mark.slow) for n in CASES),
+    ],
+)
 def test_differences_of_the_same_steps_agree_to_seven_digits(name, solver):
     field, _, _, t1, step, _ = CASES[name]
+    p = point(name)
     options: dict[str, Any] = {"solver": solver, "rtol": 1e-7, "atol": 1e-9}
-    got, (loss, point) = gradient(name, options)
-    taken = jo.solve(field, point[0], (0.0, t1), point[1], save="steps", max_steps=20_000,
-                     **options)  # fmt: skip
+    taken = jo.solve(field, p[0], (0.0, t1), p[1], save="steps", max_steps=MAX_STEPS, **options)
     ts = taken.ts[: int(taken.stats.num_accepted) + 1]
     same = {**options, "controller": jo.Grid(ts)}
-    assert_close(got, central(lambda p: loss(p, **same), point, step), 1e-7)
+    differences = central(lambda p: loss(name, p, **same), p, step)
+    assert_close(gradient(name, solver)(p, 1e-7, 1e-9), differences, 1e-7)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n == "Van der Pol" else pytest.mark.slow) for n in CASES],
+)
 def test_the_error_falls_with_the_tolerance(name):
     *_, growth = CASES[name]
-    exact, _ = gradient(name, {"solver": "dopri8", "rtol": 1e-13, "atol": 1e-14})
+    exact = gradient(name, "dopri8")(point(name), 1e-13, 1e-14)
     for rtol in (1e-6, 1e-9):
-        got, _ = gradient(name, {"rtol": rtol, "atol": 1e-2 * rtol})
+        got = gradient(name, "tsit5")(point(name), rtol, 1e-2 * rtol)
         assert_close(got, exact, growth * rtol)

@@ -1,75 +1,54 @@
 """The discrete gradient against finite differences, for every kind of solve."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxode as jo
-from tests.support.differences import assert_close, central, weighted
+from tests.support.differences import assert_close, gradient_and_differences
+from tests.support.pendulum import loss_of, pendulum, point
 from tests.support.registry import ADAPTIVE, PARTITIONED
 
-QUERIES = jnp.array([0.31, 0.77, 1.1, 1.33])
+# A save mode for each kind of step. Tangents of all other solvers are fast in test_forward.
 CASES = [
-    *((name, mode) for name in ("midpoint", "tsit5", "rk4") for mode in ("ends", "ts", "function")),
-    *((name, mode) for name in ("rk4", "tsit5") for mode in ("steps", "dense")),
-    *((name, mode) for name in ("dopri8", "vern7") for mode in ("ts", "dense")),
+    ("midpoint", "ends"),
+    ("rk4", "function"),
+    ("tsit5", "dense"),
+    ("vern7", "ts"),
     ("bosh3", "ts"),
     ("euler", "ts"),
-    ("midpoint", "steps"),
-    *((name, "dense") for name in (*PARTITIONED, "rkc2")),
-    *((name, "ts") for name in ("semi_implicit_euler", "stormer_verlet", "dprkn6")),
-    ("kvaerno5", "dense"),
-    ("kencarp4", "ts"),
-    ("trbdf2", "steps"),
-    ("trapezoid", "function"),
-    ("radau_iia5", "dense"),
-    ("gauss_legendre4", "ts"),
-    ("implicit_midpoint", "steps"),
-    ("implicit_euler", "function"),
+    ("semi_implicit_euler", "dense"),
+    ("stormer_verlet", "dense"),
+    ("nystrom4", "dense"),
+    ("rkc2", "dense"),
     ("bdf", "dense"),
     ("adams", "dense"),
+    ("trbdf2", "steps"),
+    ("trapezoid", "function"),
+    ("implicit_midpoint", "steps"),
+    ("implicit_euler", "function"),
+]
+MORE_CASES = [
+    *(("midpoint", mode) for mode in ("ts", "function", "steps")),
+    *(("tsit5", mode) for mode in ("ends", "ts", "function", "steps")),
+    *(("rk4", mode) for mode in ("ends", "ts", "steps", "dense")),
+    *(("dopri8", mode) for mode in ("ts", "dense")),
+    *((name, "dense") for name in ("vern7", "radau_iia5", "kvaerno5")),
+    *((name, "ts") for name in ("kencarp4", "gauss_legendre4")),
+    *((name, "dense") for name in ("yoshida4", "mclachlan4", "yoshida6", "dprkn6")),
+    *((name, "ts") for name in ("semi_implicit_euler", "stormer_verlet", "dprkn6")),
 ]
 
 
-def pendulum(t, y, args):
-    bend = -args["k"] * jnp.sin(y[0]) + jnp.sin(3 * t) * y[0] ** 2
-    return args["speed"] * jnp.stack([y[1], bend])
-
-
-def point(ts=(0.2, 0.5, 0.9, 1.4)):
-    return {
-        "y0": jnp.array([0.7, -0.3]),
-        "args": {"k": jnp.array(2.0), "speed": jnp.array([1.1, 0.9])},
-        "ts": jnp.array(ts),
-    }
-
-
-def read(t, y, args):
-    return {"product": y[0] * y[1] * args["k"], "when": jnp.cos(t) * y}
-
-
-def loss_of(mode, **options):
-    """A loss of `point` through each kind of output."""
-
-    def loss(p):
-        ts = p["ts"][jnp.array([0, -1])] if mode == "ends" else p["ts"]
-        save = {"ends": "ts", "function": read}.get(mode, mode)
-        sol = jo.solve(pendulum, p["y0"], ts, p["args"], save=save, throw=False, **options)
-        known = jnp.arange(sol.ts.shape[0])[:, None] <= sol.stats.num_accepted
-        ys = jnp.where(known, sol.ys, 0.0) if mode == "steps" else sol.ys
-        queries = sol(QUERIES) if mode == "dense" else ()
-        return weighted((ys, 2.0 * sol.y1, queries))
-
-    return loss
-
-
 def check(loss, p, tolerance, step=1e-3):
-    assert_close(jax.jit(jax.grad(loss))(p), central(loss, p, step), tolerance)
+    assert_close(*gradient_and_differences(loss, p, step), tolerance)
 
 
-@pytest.mark.parametrize(("name", "mode"), CASES)
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE_CASES)],
+)
 def test_fixed_steps_have_the_exact_gradient(name, mode):
     """Seven steps of 0.17 and one cut short, so that no perturbation changes their number."""
     step = {"controller": jo.Fixed(0.17)} if name in ADAPTIVE else {"dt": 0.17}
@@ -79,7 +58,22 @@ def test_fixed_steps_have_the_exact_gradient(name, mode):
     check(loss_of(mode, solver=name, max_steps=12, **step), p, 1e-9)
 
 
-@pytest.mark.parametrize("name", ["tsit5", "dopri8"])
+@pytest.mark.parametrize(
+    "mode",
+    ["ts", *(pytest.param(m, marks=pytest.mark.slow) for m in ("ends", "steps", "function"))],
+)
+def test_a_solve_that_records_its_steps_has_the_same_values(mode):
+    """Differences above are of solves under `grad`, which record what the gradient needs."""
+    loss = loss_of(mode, solver="euler", controller=jo.Fixed(0.17), max_steps=12)
+    alone, (recorded, _) = jax.jit(lambda p: (loss(p), jax.value_and_grad(loss)(p)))(point())
+    np.testing.assert_allclose(recorded, alone, rtol=1e-14)
+
+
+def test_every_partitioned_solver_has_its_dense_output_differentiated():
+    assert {name for name, mode in [*CASES, *MORE_CASES] if mode == "dense"} >= set(PARTITIONED)
+
+
+@pytest.mark.parametrize("name", ["tsit5", pytest.param("dopri8", marks=pytest.mark.slow)])
 def test_backwards_in_time_the_gradient_is_exact_too(name):
     options = {"solver": name, "controller": jo.Fixed(0.17), "max_steps": 12}
     check(loss_of("ts", **options), point(ts=(1.4, 0.9, 0.5, 0.2)), 1e-9)
@@ -87,7 +81,13 @@ def test_backwards_in_time_the_gradient_is_exact_too(name):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [("tsit5", "ts"), ("tsit5", "dense"), ("vern7", "ts"), ("dopri8", "function")],
+    [
+        ("tsit5", "ts"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("tsit5", "dense"), ("vern7", "ts"), ("dopri8", "function"))
+        ),
+    ],
 )
 def test_adaptive_steps_agree_with_differences(name, mode):
     options = {"solver": name, "rtol": 1e-12, "atol": 1e-12, "max_steps": 2048}
@@ -107,8 +107,8 @@ def test_repeated_times_share_the_gradient():
         return jnp.sum(jnp.array([2.0, 3.0, 1.0])[:, None] * sol.ys**3)
 
     p = {name: value for name, value in point().items() if name != "ts"}
-    repeated = jax.grad(loss)(p, jnp.array([0.2, 0.2, 0.9, 0.9, 0.9, 1.4]))
-    assert_close(repeated, jax.grad(thrice)(p, jnp.array([0.2, 0.9, 1.4])), 1e-13)
+    repeated = jax.jit(jax.grad(loss))(p, jnp.array([0.2, 0.2, 0.9, 0.9, 0.9, 1.4]))
+    assert_close(repeated, jax.jit(jax.grad(thrice))(p, jnp.array([0.2, 0.9, 1.4])), 1e-13)
 
 
 def test_the_times_that_come_back_carry_their_gradient():
@@ -117,7 +117,7 @@ def test_the_times_that_come_back_carry_their_gradient():
         return jnp.sum(sol.ts**2)
 
     ts = point()["ts"]
-    np.testing.assert_allclose(jax.grad(loss)(ts), 2 * ts)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(ts), 2 * ts)
 
 
 def test_the_query_time_of_dense_output_gets_the_slope():
@@ -128,82 +128,10 @@ def test_the_query_time_of_dense_output_gets_the_slope():
     np.testing.assert_allclose(slope, pendulum(0.8, sol(0.8), point()["args"]), rtol=1e-5)
 
 
-class Field(eqx.Module):
-    net: eqx.nn.MLP
-    name: str = eqx.field(static=True, default="field")
-
-    def __call__(self, t, y, args):
-        return self.net(jnp.concatenate([y, t[None]]))
-
-
-def network():
-    net = eqx.nn.MLP(3, 2, 4, 1, activation=jax.nn.tanh, key=jax.random.key(3))
-    return eqx.partition(Field(net), eqx.is_inexact_array)
-
-
-@pytest.mark.parametrize("save", ["ts", "dense"])
-def test_arrays_of_a_module_get_the_exact_gradient(save):
-    arrays, rest = network()
-
-    def loss(arrays):
-        sol = jo.solve(
-            eqx.combine(arrays, rest), jnp.ones(2), (0.2, 0.8, 1.4), save=save,
-            controller=jo.Fixed(0.17), max_steps=12,
-        )  # fmt: skip
-        return weighted(sol.ys)
-
-    check(loss, arrays, 1e-9)
-
-
-def test_closed_over_arrays_of_field_and_read_out_get_the_exact_gradient():
-    def loss(p):
-        sol = jo.solve(
-            lambda t, y, args: p["inner"] @ jnp.sin(y),
-            jnp.array([0.4, 0.8]),
-            (0.2, 0.8, 1.4),
-            save=lambda t, y, args: p["outer"] * y,
-            controller=jo.Fixed(0.17),
-        )
-        return weighted(sol.ys)
-
-    p = {"inner": jnp.array([[0.1, 1.0], [-1.2, 0.3]]), "outer": jnp.array([1.0, -2.0])}
-    check(loss, p, 1e-9)
-
-
-@pytest.mark.parametrize("sensitivity", ["discrete", "adjoint"])
+@pytest.mark.parametrize(
+    "sensitivity", [pytest.param("discrete", marks=pytest.mark.slow), "adjoint"]
+)
 def test_a_saved_function_and_its_arguments_under_both_modes(sensitivity):
+    """The discrete one of adaptive steps, the adjoint to the tolerance."""
     options = {"solver": "dopri8", "sensitivity": sensitivity, "rtol": 1e-11, "atol": 1e-12}
     check(loss_of("function", **options), point(), 1e-6, step=3e-3)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.complex128])
-def test_complex_states_and_parameters(dtype):
-    def loss(p):
-        y0 = (p["y"][0] + 1j * p["y"][1])[None]
-        factor = p["k"][0] + 1j * p["k"][1]
-        args = factor if dtype == jnp.complex128 else p["k"]
-
-        def field(t, y, k):
-            k = k if dtype == jnp.complex128 else k[0] + 1j * k[1]
-            return k * y + 0.1 * y**2 * jnp.cos(t)
-
-        sol = jo.solve(field, y0, p["ts"], args, controller=jo.Fixed(0.17), max_steps=12)
-        return weighted(sol.ys)
-
-    p = {"y": jnp.array([0.5, 0.2]), "k": jnp.array([-0.2, 1.5]), "ts": point()["ts"]}
-    check(loss, p, 1e-9)
-
-
-def test_mixed_pytree_states():
-    def loss(p):
-        y0 = {"wave": p["a"] + 1j * p["b"], "real": (p["a"][:1], p["b"][None])}
-
-        def field(t, y, args):
-            size = jnp.sum(jnp.abs(y["wave"]) ** 2)
-            real = jax.tree.map(lambda x: -x * size, y["real"])
-            return {"wave": 1j * y["wave"] * y["real"][0][0], "real": real}
-
-        sol = jo.solve(field, y0, (0.2, 0.8, 1.4), controller=jo.Fixed(0.17), max_steps=12)
-        return weighted((sol.ys, sol.y1))
-
-    check(loss, {"a": jnp.array([0.6, 0.3]), "b": jnp.array([-0.4, 0.9])}, 1e-9)

@@ -31,12 +31,14 @@ def product_and_difference(loss, p):
     """The Hessian times a direction, and the difference of gradients along it."""
     push = jax.tree.map(lambda x: x * jnp.cos(jnp.arange(x.size)).reshape(x.shape), p)
 
-    def both(s):
+    def gradient_and_product(s):
         moved = jax.tree.map(lambda x, v: x + s * v, p, push)
         return jax.jvp(jax.grad(loss), (moved,), (push,))
 
     h = 1e-3
-    gradients, products = jax.jit(lambda s: jax.lax.map(both, s))(h * jnp.arange(-2.0, 3.0))
+    gradients, products = jax.jit(lambda s: jax.lax.map(gradient_and_product, s))(
+        h * jnp.arange(-2.0, 3.0)
+    )
     weights = jnp.array([1.0, -8.0, 0.0, 8.0, -1.0]) / (12 * h)
     difference = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), gradients)
     return jax.tree.map(lambda x: x[2], products), difference
@@ -46,7 +48,7 @@ def forwards_twice(loss, p):
     return jax.jit(jax.jacfwd(jax.jacfwd(lambda p: loss(p, "forward"))))(p)
 
 
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("ends", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_products_by_state_rates_and_times(ends):
     p = jnp.concatenate([Y0, RATES, TS[jnp.array([0, 3])] if ends else TS])
     options = {"solver": "bosh3", "controller": jo.Fixed(0.17), "max_steps": 12}
@@ -54,6 +56,7 @@ def test_products_by_state_rates_and_times(ends):
     assert_close(product, difference, 1e-8)
 
 
+@pytest.mark.slow
 def test_hessian_of_adaptive_steps():
     """Step sizes are held fixed, so forward over forward gives it to rounding."""
 
@@ -66,6 +69,7 @@ def test_hessian_of_adaptive_steps():
     assert_close(forwards_twice(loss, p), hessian, 1e-10)
 
 
+@pytest.mark.slow
 def test_continuous_has_a_hessian_to_the_tolerance():
     def product(mode):
         p = jnp.concatenate([Y0, RATES])
@@ -75,7 +79,7 @@ def test_continuous_has_a_hessian_to_the_tolerance():
     assert_close(product("adjoint"), product("discrete"), 1e-6)
 
 
-@pytest.mark.parametrize("thinned", [False, True])
+@pytest.mark.parametrize("thinned", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_products_with_the_hessian_of_a_network(thinned):
     """Its parameters, through states that are kept and through thinned ones."""
     net = eqx.nn.MLP(2, 2, 8, 1, activation=jax.nn.tanh, key=jax.random.key(1))
@@ -98,6 +102,7 @@ def robertson_at(p, sensitivity="discrete", **options):
     return jnp.sum(sol.y1 * jnp.array([1.0, 1e4, 2.0]))
 
 
+@pytest.mark.slow
 def test_products_with_the_hessian_of_a_stiff_solve():
     """Robertson's reaction: steps of a given grid against differences."""
     grid = jo.Grid(jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-5, 40.0, 40)]))
@@ -106,6 +111,7 @@ def test_products_with_the_hessian_of_a_stiff_solve():
     assert_close(product, difference, 1e-6)
 
 
+@pytest.mark.slow
 def test_hessian_of_a_stiff_solve():
     def loss(p, sensitivity="discrete"):
         return robertson_at(p, sensitivity, rtol=1e-7, atol=1e-10)
@@ -114,7 +120,7 @@ def test_hessian_of_a_stiff_solve():
     assert_close(forwards_twice(loss, p), jax.jit(jax.hessian(loss))(p), 1e-8)
 
 
-@pytest.mark.parametrize("mode", ["discrete", "forward"])
+@pytest.mark.parametrize("mode", ["discrete", pytest.param("forward", marks=pytest.mark.slow)])
 def test_hessian_of_a_batch_is_the_sum_of_its_solves(mode):
     starts = Y0 * jnp.array([0.6, 0.8, 1.0, 1.3, 1.7])[:, None]
     first = jax.jacrev if mode == "discrete" else jax.jacfwd
@@ -136,9 +142,14 @@ def test_hessian_of_a_batch_is_the_sum_of_its_solves(mode):
 
 @pytest.mark.parametrize(
     ("mode", "batch"),
-    [(m, False) for m in ("discrete", "reversible", "adjoint", "forward")] + [("discrete", True)],
+    [
+        ("discrete", False),
+        *(pytest.param(m, False, marks=pytest.mark.slow) for m in ("reversible", "adjoint")),
+        ("forward", False),
+        pytest.param("discrete", True, marks=pytest.mark.slow),
+    ],
 )
-def test_of_a_solve_that_failed_it_is_nan(mode, batch):
+def test_second_derivatives_of_a_failed_solve_are_nan(mode, batch):
     """And not zero, which a constant NaN would have for a derivative."""
 
     def loss(rates):

@@ -10,13 +10,13 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.explicit.runge_kutta import ExplicitRungeKutta
 from jaxode.solvers.registry import SOLVERS
-from tests.sensitivity.test_batch_gradients import Case
-from tests.sensitivity.test_gradients import loss_of, point
 from tests.solvers.test_convergence import exact as circle
 from tests.solvers.test_convergence import field as around
 from tests.solvers.test_convergence import slope
+from tests.support.batch_losses import BatchLoss
 from tests.support.batches import in_tile
 from tests.support.differences import assert_close, central
+from tests.support.pendulum import loss_of, point
 from tests.support.problems import lotka_volterra
 
 EXPLICIT = sorted(
@@ -96,7 +96,7 @@ def test_adaptive_steps_agree_with_stored_states_and_a_grid_with_differences(nam
     assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-9)
 
 
-class Walked(Case):
+class Walked(BatchLoss):
     @property
     def options(self):
         return {**super().options, "sensitivity": "reversible"}
