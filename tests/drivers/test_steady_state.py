@@ -43,7 +43,7 @@ def diffusion(t, y, args):
 def test_logistic_growth_ends_at_its_capacity():
     found = jo.steady_state(logistic, jnp.array(0.1), (0.7, 3.0))
     np.testing.assert_allclose(found.y, 3.0, rtol=1e-14)
-    assert found.success
+    assert isinstance(found, jo.SteadyState) and found.success
     gradient = jax.grad(lambda y, a: jo.steady_state(logistic, y, a).y, (0, 1))
     assert jax.tree.map(float, gradient(0.1, (0.7, 3.0))) == (0.0, (0.0, pytest.approx(1.0)))
 

@@ -175,6 +175,7 @@ def test_log_of_a_named_loss():
     _, log = jo.fit(
         jo.NeuralODE(network()), (X, LABELS), loss="cross_entropy", steps=5, progress=False
     )
+    assert isinstance(log, jo.Log)
     assert set(log.history) == {"loss", "accuracy", "evaluations", "rejected"}
     assert all(values.shape == (5,) for values in log.history.values())
     assert log.ms_per_step > 0
@@ -207,6 +208,7 @@ def test_minibatches_are_drawn_afresh_and_by_the_key():
 def test_custom_loss_with_a_key_and_stats():
     def loss(model, batch, key):
         sol = model.solve(batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape))
+        assert isinstance(sol.stats, jo.Stats)
         return jnp.mean(sol.y1**2), {"stats": sol.stats, "largest": jnp.max(sol.y1)}
 
     _, log = jo.fit(
