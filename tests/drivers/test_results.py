@@ -13,7 +13,7 @@ def decay(t, y, args):
 def test_a_solve_returns_values_statistics_and_events():
     half = jo.Event(lambda t, y, args: y[0] - 0.5, terminal=True)
     sol = jo.solve(decay, jnp.ones(1), (0.0, 2.0), events=half, rtol=1e-8, atol=1e-10)
-    assert isinstance(sol, jo.Solution) and sol.status == jo.Status.TERMINATED
+    assert isinstance(sol, jo.Solution) and sol.success
     assert isinstance(sol.stats, jo.Stats) and sol.stats.num_steps > 0
     assert isinstance(sol.events, jo.Events)
     assert sol.events.count == 1 and sol.events.index[0] == 0 and sol.events.terminated
