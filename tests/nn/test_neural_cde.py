@@ -258,6 +258,7 @@ def spirals(key, count=64):
     return t, x + 0.01 * jax.random.normal(noise, x.shape), clockwise
 
 
+@pytest.mark.slow
 def test_it_learns_which_way_spirals_turn():
     model = NeuralCDE.mlp(2, 1, width=16, key=jax.random.key(0), rtol=1e-2, atol=1e-3)
     ts, x, clockwise = spirals(jax.random.key(1))
