@@ -1,8 +1,8 @@
 """Every public name is used by a test that `make test` runs.
 
-The sources are parsed: a name counts where a test reads it from a public module, imports it, or, for
-a solver, asks for it by a name of the registry. Tests and parameters that are marked slow do not
-count.
+The sources are parsed: a name counts where a test reads it from a public module, imports it, or
+asks for it, if it is a solver, by a name of the registry. Tests and parameters that are marked slow
+do not count.
 """
 
 import ast
