@@ -161,7 +161,8 @@ def test_a_convex_potential_is_convex_and_zero_at_the_origin_alone():
     assert np.all(middles <= ends / 2 + 1e-12)
     assert float(energy(jnp.zeros(3))) == 0.0
     values = energies(a)
-    assert np.all(values >= 1e-2 * np.sum(np.asarray(a) ** 2, 1))
+    least = 1e-2 * np.sum(np.asarray(a) ** 2, 1)  # attained, so equal but for rounding
+    assert np.all(values >= (1 - 1e-14) * least)
     assert float(jnp.mean(values)) > 0.2  # more than the floor, which gives 0.12 on average
     np.testing.assert_array_equal(jax.jit(jax.grad(energy))(jnp.zeros(3)), np.zeros(3))
 
