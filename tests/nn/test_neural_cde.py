@@ -98,7 +98,16 @@ def test_rectilinear_moves_time_and_values_by_turns():
     )
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hermite",
+        "log_ode",
+        pytest.param("linear", marks=pytest.mark.slow),
+        pytest.param("natural_cubic", marks=pytest.mark.slow),
+        pytest.param("rectilinear", marks=pytest.mark.slow),
+    ],
+)
 def test_repeated_times_change_nothing(name):
     # Twice the first, one in the middle and the last: of two observations the last one counts.
     order = [0, 0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 8, 8]
@@ -158,7 +167,9 @@ def test_log_ode_of_a_linear_equation():
     assert jnp.abs(found - exact).max() < 0.3 * jnp.abs(without_areas - exact).max()
 
 
-@pytest.mark.parametrize("control", ["hermite", "rectilinear"])
+@pytest.mark.parametrize(
+    "control", ["hermite", pytest.param("rectilinear", marks=pytest.mark.slow)]
+)
 def test_one_channel_has_its_exponential(control):
     # dz = A z dX is solved by exp(A (X - X(t0))), whatever the path; with time, A is zero there.
     a = jnp.array([[0.1, 0.5], [-0.5, -0.2]])
