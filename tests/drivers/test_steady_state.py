@@ -165,16 +165,20 @@ def test_pytrees_modules_and_vmap():
     def field(t, y, args):
         return {"a": args - y["a"] ** 2, "b": (y["a"] - jnp.sum(y["b"][0]) - y["b"][0],)}
 
-    def one(k):
+    def state_at_rest(k):
         y0 = {"a": jnp.array(1.0), "b": (jnp.ones(2),)}
         return jo.steady_state(field, y0, k, atol={"a": 1e-6, "b": (1e-8,)}).y
 
+    @jax.jit
+    @jax.vmap
+    def states_and_slopes(k):
+        return state_at_rest(k), jax.grad(lambda k: state_at_rest(k)["b"][0][0])(k)
+
     rates = jnp.array([1.0, 4.0, 0.25])
-    many = jax.vmap(one)(rates)
+    many, slopes = states_and_slopes(rates)
     root = jnp.sqrt(rates)
     expected = {"a": root, "b": (jnp.stack([root, root], 1) / 3,)}
     assert_close(many, expected, 1e-13)
-    slopes = jax.vmap(jax.grad(lambda k: one(k)["b"][0][0]))(rates)
     np.testing.assert_allclose(slopes, 1 / (6 * root), rtol=1e-12)
 
 
