@@ -146,6 +146,7 @@ def test_failures_are_raised_outside_of_jit():
         jo.steady_state(lambda t, y, args: y, jnp.ones(2), max_steps=50)
 
 
+@pytest.mark.slow
 def test_a_deep_equilibrium_model():
     """A network of 32 components at rest, under jit; gradients by weights and input."""
     net = eqx.nn.MLP(32, 32, 32, 1, activation=jax.nn.tanh, key=jax.random.key(0))

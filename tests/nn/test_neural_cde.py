@@ -225,6 +225,7 @@ def test_rectilinear_never_looks_ahead():
     assert jnp.abs(one[:, 3] - two[:, 3]).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_linear_equation_along_lines_at_any_pace():
     matrices = jnp.asarray(0.5 * RNG.normal(size=(2, 3, 3)))
     model = NeuralCDE(
