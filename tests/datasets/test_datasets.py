@@ -198,6 +198,7 @@ def test_series_are_the_keys_alone(name: str) -> None:
 
 def test_latent_spirals_follow_the_formula() -> None:
     drawn = datasets.latent_spirals(200, key=KEY, shown=30)
+    assert isinstance(drawn, datasets.LatentSpirals)
     assert [a.shape for a in drawn] == [(100,), (200, 100, 2), (200, 100), (200, 200, 2), (200,)]
     np.testing.assert_array_equal(drawn.mask.sum(axis=1), 30)
     assert np.all(np.asarray(drawn.mask).any(axis=0))  # every place is shown by some series
@@ -225,6 +226,7 @@ def test_latent_spirals_follow_the_formula() -> None:
 
 def test_periodic_is_a_sine_of_drifting_frequency() -> None:
     drawn = datasets.periodic(300, key=KEY, shown=50, noise=0.01)
+    assert isinstance(drawn, datasets.Periodic)
     assert [a.shape for a in drawn] == [(300, 100), (300, 100, 1), (300, 100), (300, 100, 1)]
     ts = np.asarray(drawn.ts)
     assert np.all(ts[:, 1:] >= ts[:, :-1])
@@ -339,7 +341,29 @@ def test_simulation_inside_jit_with_the_noise_that_was_asked_for() -> None:
     np.testing.assert_allclose(added / spread, 0.1, rtol=0.1)
 
 
+def grow(t, y, parameters):
+    return parameters["rate"] * y
+
+
+def test_a_system_may_be_the_users_own() -> None:
+    assert all(isinstance(system, datasets.System) for system in datasets.SYSTEMS.values())
+    growth = datasets.System(grow, ("size",), {"rate": 0.5}, ((1.0,), (2.0,)), 3.0)
+    sim = datasets.simulate(growth, 4, key=KEY, times=5)
+    assert isinstance(sim, datasets.Simulated)
+    start = np.asarray(sim.truth[:, :1])
+    assert np.all((start >= 1) & (start <= 2))
+    np.testing.assert_allclose(sim.truth, start * np.exp(0.5 * sim.ts)[..., None], rtol=1e-7)
+    np.testing.assert_array_equal(sim.ys, sim.truth)
+
+
 # Records.
+
+
+def test_lynx_and_hare_are_those_of_the_company() -> None:
+    years, pelts = datasets.lynx_hare()
+    np.testing.assert_array_equal(years, np.arange(1900, 1921))
+    assert pelts.shape == (21, 2)
+    np.testing.assert_allclose(np.asarray(pelts)[[0, -1]], [[30.0, 4.0], [24.7, 8.6]])
 
 
 def test_digits() -> None:

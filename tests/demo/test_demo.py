@@ -17,6 +17,7 @@ from jaxode.solvers.registry import SOLVERS
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.slow
 def test_quick_demo_prints_its_figures_and_writes_four_pngs(tmp_path, capsys):
     paths = demo.run(tmp_path / "out", demo.QUICK, progress=False)
     printed = capsys.readouterr().out

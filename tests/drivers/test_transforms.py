@@ -14,7 +14,7 @@ from tests.support.differences import assert_close
 
 Y0 = jnp.array([0.7, -0.3])
 TS = jnp.array([0.0, 0.4, 1.0])
-MODES = ["discrete", "adjoint"]
+MODES = ["discrete", pytest.param("adjoint", marks=pytest.mark.slow)]
 TRACES = [0]
 
 
@@ -81,8 +81,15 @@ def test_controllers_change_without_recompiling_outside_jit():
     assert seen[1:] == seen[:-1]
 
 
-@pytest.mark.parametrize("save", ["ts", "dense"])
-@pytest.mark.parametrize("solver", ["tsit5", "rk4"])
+@pytest.mark.parametrize(
+    ("solver", "save"),
+    [
+        ("tsit5", "dense"),
+        ("rk4", "ts"),
+        pytest.param("tsit5", "ts", marks=pytest.mark.slow),
+        pytest.param("rk4", "dense", marks=pytest.mark.slow),
+    ],
+)
 def test_vmap_equals_a_loop(solver, save):
     """Over states, parameters and times at once, each lane with steps of its own."""
     starts = Y0 + jnp.arange(8.0).reshape(4, 2)
@@ -143,7 +150,7 @@ def test_scan_over_solves(mode):
     def whole(k):
         return jnp.sum(jo.solve(pendulum, Y0, (0.0, 1.0), k, rtol=1e-9, atol=1e-9).y1)
 
-    assert_close(jax.jit(jax.grad(end))(2.0), jax.grad(whole)(2.0), 1e-6)
+    assert_close(jax.jit(jax.grad(end))(2.0), jax.jit(jax.grad(whole))(2.0), 1e-6)
 
 
 @pytest.mark.parametrize("what", ["solve", *MODES])
@@ -169,7 +176,9 @@ def memory(loss, *inputs):
     return analysis.temp_size_in_bytes
 
 
-@pytest.mark.parametrize("method", ["quadrature", "backsolve"])
+@pytest.mark.parametrize(
+    "method", ["quadrature", pytest.param("backsolve", marks=pytest.mark.slow)]
+)
 def test_memory_of_the_adjoint_does_not_grow_with_the_steps(method):
     way = jo.Continuous(method)
 

@@ -43,6 +43,13 @@ NETWORK = CNF(Network(), 2, **TIGHT)
 LINEAR = CNF(linear, 2, **TIGHT)
 
 
+def test_the_base_is_the_standard_normal_unless_another_is_given():
+    assert LINEAR.base == jo.nn.StandardNormal(2)
+    exact = scipy.stats.multivariate_normal(np.zeros(2)).logpdf(np.asarray(X[0]))
+    np.testing.assert_allclose(LINEAR.base.log_prob(X[0]), exact, rtol=1e-12)
+    assert LINEAR.base.sample(jax.random.key(0), 3).shape == (3, 2)
+
+
 def test_a_linear_field_gives_the_normal_distribution_of_its_matrix_exponential():
     flow: Any = scipy.linalg.expm(A)
     covariance: Any = flow @ flow.T

@@ -88,7 +88,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("name", KINDS)
+QUICK = {"DepthConcat", "SecondOrder"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in KINDS],
+)
 def test_a_field_learns_what_it_is_for(name):
     field, system = KINDS[name]
     ts = jax.random.uniform(KEYS[3], (POINTS,))

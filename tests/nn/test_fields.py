@@ -145,6 +145,8 @@ def test_bases_are_the_functions_of_the_books():
     want = np.cos(np.arange(5) * angle[:, None])
     np.testing.assert_allclose(jax.vmap(fields.Chebyshev(5, (0.0, 2.0)))(t), want, atol=1e-13)
     r = (t[:, None] - np.array([0.0, 1.0, 2.0])) / 0.7
+    for basis in (fields.Fourier(4), fields.Polynomial(4), fields.Chebyshev(4), fields.RBF(4)):
+        assert isinstance(basis, fields.Basis) and basis.n == 4
     for kind, want in {
         "gaussian": np.exp(-(r**2)),
         "multiquadric": np.hypot(1, r),

@@ -157,6 +157,7 @@ class Network(eqx.Module):
         return self.mlp(jnp.append(y, t))
 
 
+@pytest.mark.slow
 def test_moons_are_learnt_in_seconds():
     mlp = eqx.nn.MLP(3, 2, 64, 2, activation=jax.nn.silu, key=jax.random.key(0))
     model = CNF(Network(single(mlp)), 2, rtol=1e-4, atol=1e-4)

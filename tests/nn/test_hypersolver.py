@@ -18,7 +18,7 @@ def linear(t, y, args):
     return MATRIX @ y
 
 
-@pytest.mark.parametrize("base", ["euler", "midpoint", "rk4"])
+@pytest.mark.parametrize("base", ["euler", pytest.param("midpoint", marks=pytest.mark.slow), "rk4"])
 def test_untrained_it_is_its_base(base):
     solver = HyperSolver(2, base, key=jax.random.key(1))
     options = {"dt": 0.1, "ts": jnp.linspace(0.0, 1.0, 4)}

@@ -71,6 +71,7 @@ def test_gradients_of_the_classifier():
     np.testing.assert_allclose(slope, (value(ahead) - value(behind)) / 2e-7, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns_where_a_square_is():
     corners = jnp.arange(48) % 4
     images = 0.3 * jax.random.normal(KEY, (48, 1, 8, 8))

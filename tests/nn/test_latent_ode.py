@@ -38,7 +38,7 @@ def plain():
     return LatentODE(2, 3, encoder=encoder, t0=1.0, key=KEY, **SIZES, **OPTIONS)
 
 
-@pytest.mark.parametrize("name", ["model", "plain"])
+@pytest.mark.parametrize("name", ["model", pytest.param("plain", marks=pytest.mark.slow)])
 def test_what_is_masked_out_or_padding_does_not_matter(name, request):
     model = request.getfixturevalue(name)
     expected = assert_what_is_masked_out_and_other_samples_do_not_matter(model.reconstruct)
@@ -52,7 +52,7 @@ def test_what_is_masked_out_or_padding_does_not_matter(name, request):
         np.testing.assert_allclose(got[:1], want, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["model", "plain"])
+@pytest.mark.parametrize("name", [pytest.param("model", marks=pytest.mark.slow), "plain"])
 def test_an_encoder_passes_over_places_where_nothing_was_observed(name, request):
     encoder = request.getfixturevalue(name).encoder
     ts, xs, mask = (jnp.asarray(x) for x in series())
@@ -121,6 +121,7 @@ def test_samples_of_the_prior_differ_and_start_at_the_first_time(model):
     np.testing.assert_allclose(model.decode(z0, times, 1.0), drawn, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32_data_give_float32(plain):
     ts, xs, mask = series()
     got = plain.reconstruct(jnp.float32(ts), jnp.float32(xs), mask)
@@ -128,6 +129,7 @@ def test_float32_data_give_float32(plain):
     np.testing.assert_allclose(got, plain.reconstruct(ts, xs, mask), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_gradients_are_right_and_noisy_sines_are_learnt():
     options = {"solver": "midpoint", "dt": 0.25}
     model = LatentODE(1, 3, 12, key=KEY, width=16, depth=1, **options)

@@ -25,16 +25,28 @@ GAPS[[1, 2, 6], 1] = np.nan
 GAPS[[0, 8], 2] = np.nan
 SERIES = np.cumsum(RNG.uniform(0.1, 0.3, (3, 7)), axis=1), RNG.normal(size=(3, 7, 2))
 TIGHT: Any = {"rtol": 1e-10, "atol": 1e-12}
+exponential, exponentials = jax.jit(expm), jax.jit(jax.vmap(jax.vmap(expm)))
 KINDS = {**CONTROLS, "log_ode": LogODE}
 
 
+@eqx.filter_jit
+def built(kind, ts, xs, **options):
+    return kind(ts, xs, **options)
+
+
+@eqx.filter_jit
 def along(control, times, what="evaluate"):
     return jax.vmap(getattr(control, what))(jnp.asarray(times))
 
 
+@eqx.filter_jit
+def gradient_of_the_last_slope(kind, ts, xs, **options):
+    return jax.grad(lambda data: kind(*data, **options).derivative(TS[-1]).sum())((ts, xs))
+
+
 @pytest.mark.parametrize("name", sorted(CONTROLS))
 def test_paths_pass_through_the_observations(name):
-    values = along(CONTROLS[name](TS, GAPS), TS)
+    values = along(built(CONTROLS[name], TS, GAPS), TS)
     if name == "rectilinear":
         np.testing.assert_allclose(values[:, 0], TS, rtol=1e-14)
         values = values[:, 1:]
@@ -44,14 +56,14 @@ def test_paths_pass_through_the_observations(name):
 
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_derivatives_are_those_of_the_path(name):
-    control = KINDS[name](TS, GAPS)
+    control = built(KINDS[name], TS, GAPS)
     times, step = np.linspace(TS[0] + 0.013, TS[-1] - 0.013, 40), 1e-5
     slopes = (along(control, times + step) - along(control, times - step)) / (2 * step)
     np.testing.assert_allclose(along(control, times, "derivative"), slopes, atol=1e-7)
 
 
 def test_natural_cubic_is_the_spline_of_each_channel():
-    control = NaturalCubic(TS, GAPS)
+    control = built(NaturalCubic, TS, GAPS)
     for channel in range(3):
         seen = ~np.isnan(GAPS[:, channel])
         spline = CubicSpline(TS[seen], GAPS[seen, channel], bc_type="natural")
@@ -86,7 +98,16 @@ def test_rectilinear_moves_time_and_values_by_turns():
     )
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hermite",
+        "log_ode",
+        pytest.param("linear", marks=pytest.mark.slow),
+        pytest.param("natural_cubic", marks=pytest.mark.slow),
+        pytest.param("rectilinear", marks=pytest.mark.slow),
+    ],
+)
 def test_repeated_times_change_nothing(name):
     # Twice the first, one in the middle and the last: of two observations the last one counts.
     order = [0, 0, 1, 2, 3, 3, 4, 5, 6, 7, 8, 8, 8]
@@ -96,11 +117,11 @@ def test_repeated_times_change_nothing(name):
     options: Any = {"window": 20} if name == "log_ode" else {}
     kind = KINDS[name]
     times = np.linspace(TS[0], TS[-1], 30)
-    short, long = kind(TS, GAPS, **options), kind(ts, xs, **options)
+    short, long = built(kind, TS, GAPS, **options), built(kind, ts, xs, **options)
     np.testing.assert_allclose(along(long, times), along(short, times), atol=1e-12)
     slopes = along(long, times, "derivative")
     np.testing.assert_allclose(slopes, along(short, times, "derivative"), atol=1e-11)
-    by_data = jax.grad(lambda data: kind(*data, **options).derivative(TS[-1]).sum())((ts, xs))
+    by_data = gradient_of_the_last_slope(kind, jnp.asarray(ts), jnp.asarray(xs), **options)
     assert all(jnp.isfinite(leaf).all() for leaf in by_data)
 
 
@@ -136,17 +157,19 @@ def test_log_ode_of_a_linear_equation():
     expected = start
     for window in (xs[:5], xs[4:]):
         signature = log_signature(jnp.diff(window, axis=0))
-        expected = expm(jnp.einsum("k,kij->ij", signature, matrices)) @ expected
+        expected = exponential(jnp.einsum("k,kij->ij", signature, matrices)) @ expected
     exact = start
     for dx in jnp.diff(xs, axis=0):
-        exact = expm(dx[0] * a + dx[1] * b) @ exact
-    found = model(ts, xs[None])[0]
+        exact = exponential(dx[0] * a + dx[1] * b) @ exact
+    found = eqx.filter_jit(model)(ts, xs[None])[0]
     np.testing.assert_allclose(found, expected, atol=1e-7)
-    without_areas = expm(jnp.einsum("k,kij->ij", (xs[-1] - xs[0]), matrices[:2])) @ start
+    without_areas = exponential(jnp.einsum("k,kij->ij", (xs[-1] - xs[0]), matrices[:2])) @ start
     assert jnp.abs(found - exact).max() < 0.3 * jnp.abs(without_areas - exact).max()
 
 
-@pytest.mark.parametrize("control", ["hermite", "rectilinear"])
+@pytest.mark.parametrize(
+    "control", ["hermite", pytest.param("rectilinear", marks=pytest.mark.slow)]
+)
 def test_one_channel_has_its_exponential(control):
     # dz = A z dX is solved by exp(A (X - X(t0))), whatever the path; with time, A is zero there.
     a = jnp.array([[0.1, 0.5], [-0.5, -0.2]])
@@ -157,8 +180,8 @@ def test_one_channel_has_its_exponential(control):
         control=control, time_channel=with_time, **TIGHT,
     )  # fmt: skip
     ts, xs = SERIES[0], jnp.asarray(SERIES[1][..., :1])
-    flows = jax.vmap(jax.vmap(expm))((xs - xs[:, :1])[..., None] * a)
-    found = model(ts, xs, evolving=True)
+    flows = exponentials((xs - xs[:, :1])[..., None] * a)
+    found = eqx.filter_jit(model)(ts, xs, evolving=True)
     assert found.shape == (3, 7, 2)
     np.testing.assert_allclose(found, flows @ jnp.array([1.0, 2.0]), atol=1e-6)
 
@@ -183,8 +206,8 @@ def test_padding_gaps_and_company_change_nothing():
 
 def test_back_in_time():
     model = small(**TIGHT)
-    there = model.solve(*SERIES)
-    back = model.inverse(there.y1, *SERIES)
+    there = eqx.filter_jit(model.solve)(*SERIES)
+    back = eqx.filter_jit(model.inverse)(there.y1, *SERIES)
     np.testing.assert_allclose(back, there.ys[:, 0], atol=1e-7)
     assert jnp.abs(there.y1 - there.ys[:, 0]).max() > 1e-2
 
@@ -196,11 +219,13 @@ def test_rectilinear_never_looks_ahead():
     later[:, 4:] += 1.0
     times = np.stack([ts[:, 1], ts[:, 3], ts[:, 4] - 1e-4, ts[:, 4]], axis=1)
     model = small(control="rectilinear", counts=True, **TIGHT)
-    one, two = model(ts, xs, times=times), model(ts, later, times=times)
+    evaluated = eqx.filter_jit(model)
+    one, two = evaluated(ts, xs, times=times), evaluated(ts, later, times=times)
     np.testing.assert_allclose(one[:, :3], two[:, :3], atol=1e-7)
     assert jnp.abs(one[:, 3] - two[:, 3]).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_linear_equation_along_lines_at_any_pace():
     matrices = jnp.asarray(0.5 * RNG.normal(size=(2, 3, 3)))
     model = NeuralCDE(
@@ -208,13 +233,14 @@ def test_linear_equation_along_lines_at_any_pace():
         control="linear", time_channel=False, **TIGHT,
     )  # fmt: skip
     ts, xs = SERIES[0], jnp.asarray(SERIES[1])
-    flows = jax.vmap(jax.vmap(expm))(jnp.einsum("bnk,kij->bnij", jnp.diff(xs, axis=1), matrices))
+    flows = exponentials(jnp.einsum("bnk,kij->bnij", jnp.diff(xs, axis=1), matrices))
     states = [jnp.concatenate([xs[:, 0], jnp.ones((3, 1))], axis=1)]
     for piece in range(6):
         states.append(jnp.einsum("bij,bj->bi", flows[:, piece], states[-1]))
     expected = jnp.stack(states, axis=1)
-    np.testing.assert_allclose(model(ts, xs, evolving=True), expected, atol=1e-7)
-    np.testing.assert_allclose(model(ts**2, xs, evolving=True), expected, atol=1e-7)
+    evaluated = eqx.filter_jit(model)
+    np.testing.assert_allclose(evaluated(ts, xs, evolving=True), expected, atol=1e-7)
+    np.testing.assert_allclose(evaluated(ts**2, xs, evolving=True), expected, atol=1e-7)
 
 
 def test_gradients_against_differences_with_gaps_and_padding():
@@ -244,6 +270,7 @@ def spirals(key, count=64):
     return t, x + 0.01 * jax.random.normal(noise, x.shape), clockwise
 
 
+@pytest.mark.slow
 def test_it_learns_which_way_spirals_turn():
     model = NeuralCDE.mlp(2, 1, width=16, key=jax.random.key(0), rtol=1e-2, atol=1e-3)
     ts, x, clockwise = spirals(jax.random.key(1))

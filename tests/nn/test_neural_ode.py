@@ -1,5 +1,9 @@
 """NeuralODE and fit: the tutorial, training by hand, augmentation, options, logs."""
 
+import contextlib
+import functools
+import io
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -27,6 +31,7 @@ def network(width=2, depth=1):
     return eqx.nn.MLP(width, width, 16, depth, activation=jnp.tanh, key=jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_and_its_loss_falls(capfd):
     func = eqx.nn.MLP(2, 2, 16, 1, activation=jax.nn.tanh, key=jax.random.key(0))
     neural_de = jo.NeuralDE(func, sensitivity="adjoint", solver="dopri5")
@@ -39,11 +44,21 @@ def test_the_tutorial_runs_and_its_loss_falls(capfd):
     assert model(X).shape == (1000, 2)
 
 
+@functools.cache
+def ten_steps():
+    """A model, what ten steps of `fit` make of it, their log, and what the progress bar shows."""
+    model, bar = jo.NeuralODE(network(), rtol=jnp.array(1e-4), atol=1e-6), io.StringIO()
+    with contextlib.redirect_stderr(bar):
+        trained, log = jo.fit(
+            model, (X, LABELS), loss="cross_entropy", optimizer=optax.adam(1e-2), steps=10,
+            progress=True,
+        )  # fmt: skip
+    return model, trained, log, bar.getvalue()
+
+
 def test_training_with_plain_equinox_and_optax_is_the_same():
-    model, optimizer = jo.NeuralODE(network()), optax.adam(1e-2)
-    trained, log = jo.fit(
-        model, (X, LABELS), loss="cross_entropy", optimizer=optimizer, steps=10, progress=False
-    )
+    model, trained, log, _ = ten_steps()
+    optimizer = optax.adam(1e-2)
 
     @eqx.filter_jit
     def step(model, state):
@@ -64,6 +79,26 @@ def test_training_with_plain_equinox_and_optax_is_the_same():
     np.testing.assert_allclose(model(X), trained(X), atol=1e-2)
 
 
+def test_log_and_progress_bar_of_a_named_loss():
+    _, _, log, bar = ten_steps()
+    assert "fit: 100%" in bar
+    assert isinstance(log, jo.Log)
+    assert set(log.history) == {"loss", "accuracy", "evaluations", "rejected"}
+    assert all(values.shape == (10,) for values in log.history.values())
+    assert log.ms_per_step > 0
+    assert log.compile_seconds > 0
+    for part in ("10 steps: ", "loss ", "accuracy ", "ms/step", "compiled in"):
+        assert part in log.summary()
+
+
+def test_only_parameters_are_trained():
+    model, trained, _, _ = ten_steps()
+    assert trained.settings.rtol == model.settings.rtol
+    assert trained.settings.solver == model.settings.solver
+    assert not np.allclose(trained.field.layers[0].weight, model.field.layers[0].weight)
+
+
+@pytest.mark.slow
 def test_augmented_model_tells_the_spirals_apart():
     train, held_out = (
         jo.datasets.Spiral(n_points=600, key=jax.random.key(seed))() for seed in (1, 2)
@@ -129,6 +164,10 @@ def test_a_layer_that_takes_a_key_is_called_with_the_state_alone():
     assert model(X).shape == X.shape
 
 
+def test_the_name_of_torchdyn_is_the_same_class():
+    assert jo.NeuralDE is jo.NeuralODE
+
+
 def test_one_sample_and_a_batch_agree():
     model = jo.NeuralODE(network(), rtol=1e-9, atol=1e-9)
     assert model(X[0]).shape == (2,)
@@ -148,11 +187,11 @@ def test_a_layer_of_a_sequential_model():
     assert layers(X[0]).shape == (3,)
 
 
-@pytest.mark.parametrize("option", EVERY_OPTION)
-def test_every_option_of_solve_goes_by_the_same_name(option):
-    model = jo.NeuralODE(network(), **{option: EVERY_OPTION[option]})
+@pytest.mark.parametrize("options", [EVERY_OPTION, {}], ids=["all", "none"])
+def test_every_option_of_solve_goes_by_the_same_name(options):
+    model = jo.NeuralODE(network(), **options)
     field = model.field
-    sol = jo.solve(lambda t, y, args: field(y), X[0], (0.0, 1.0), **{option: EVERY_OPTION[option]})
+    sol = jo.solve(lambda t, y, args: field(y), X[0], (0.0, 1.0), **options)
     np.testing.assert_allclose(model(X[0]), sol.y1, rtol=1e-12)
     assert model.solve(X[0]).stats.num_steps == sol.stats.num_steps
 
@@ -171,30 +210,10 @@ def test_leaves_can_be_written_and_read_again(tmp_path):
     np.testing.assert_array_equal(again(X), model(X))
 
 
-def test_log_of_a_named_loss():
-    _, log = jo.fit(
-        jo.NeuralODE(network()), (X, LABELS), loss="cross_entropy", steps=5, progress=False
-    )
-    assert set(log.history) == {"loss", "accuracy", "evaluations", "rejected"}
-    assert all(values.shape == (5,) for values in log.history.values())
-    assert log.ms_per_step > 0
-    assert log.compile_seconds > 0
-    for part in ("5 steps: ", "loss ", "accuracy ", "ms/step", "compiled in"):
-        assert part in log.summary()
-
-
-def test_only_parameters_are_trained():
-    model = jo.NeuralODE(network(), rtol=jnp.array(1e-4), atol=1e-6)
-    trained, _ = jo.fit(model, (X, LABELS), loss="cross_entropy", steps=3, progress=False)
-    assert trained.settings.rtol == model.settings.rtol
-    assert trained.settings.solver == model.settings.solver
-    assert not np.allclose(trained.field.layers[0].weight, model.field.layers[0].weight)
-
-
 def test_minibatches_are_drawn_afresh_and_by_the_key():
     def run(**options):
         return jo.fit(
-            jo.NeuralODE(network()), (X, LABELS), loss="cross_entropy", steps=4, batch_size=8,
+            network(), (X, LABELS), loss="cross_entropy", steps=4, batch_size=8,
             progress=False, **options,
         )[1].loss  # fmt: skip
 
@@ -207,6 +226,7 @@ def test_minibatches_are_drawn_afresh_and_by_the_key():
 def test_custom_loss_with_a_key_and_stats():
     def loss(model, batch, key):
         sol = model.solve(batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape))
+        assert isinstance(sol.stats, jo.Stats)
         return jnp.mean(sol.y1**2), {"stats": sol.stats, "largest": jnp.max(sol.y1)}
 
     _, log = jo.fit(

@@ -153,7 +153,10 @@ def bayes_loss(model, ts, xs):
     return model.loss(ts, xs)
 
 
-@pytest.mark.parametrize(("kind", "loss"), [("rnn", next_loss), ("bayes", bayes_loss)])
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [("rnn", next_loss), pytest.param("bayes", bayes_loss, marks=pytest.mark.slow)],
+)
 def test_gradients_are_right_and_the_next_value_is_learnt(kind, loss):
     options = {"solver": "midpoint", "dt": 0.5}
     model: Any

@@ -156,13 +156,15 @@ def test_a_convex_potential_is_convex_and_zero_at_the_origin_alone():
     energy = fields.ConvexPotential(3, 8, key=KEY)
     points = 2 * jax.random.normal(KEY, (2, 200, 3))
     a, b = points
-    ends, middles = jax.vmap(energy)(a) + jax.vmap(energy)(b), jax.vmap(energy)((a + b) / 2)
+    energies = jax.jit(jax.vmap(energy))
+    ends, middles = energies(a) + energies(b), energies((a + b) / 2)
     assert np.all(middles <= ends / 2 + 1e-12)
     assert float(energy(jnp.zeros(3))) == 0.0
-    values = jax.vmap(energy)(a)
-    assert np.all(values >= 1e-2 * np.sum(np.asarray(a) ** 2, 1))
+    values = energies(a)
+    least = 1e-2 * np.sum(np.asarray(a) ** 2, 1)  # attained, so equal but for rounding
+    assert np.all(values >= (1 - 1e-14) * least)
     assert float(jnp.mean(values)) > 0.2  # more than the floor, which gives 0.12 on average
-    np.testing.assert_array_equal(jax.grad(energy)(jnp.zeros(3)), np.zeros(3))
+    np.testing.assert_array_equal(jax.jit(jax.grad(energy))(jnp.zeros(3)), np.zeros(3))
 
 
 def test_stable_fields_fall_where_the_free_field_runs_away():

@@ -37,7 +37,9 @@ def gradient(make, **options):
     return np.asarray(parted(found)[0])
 
 
-@pytest.mark.parametrize("make", [latent, ode_rnn, cde])
+@pytest.mark.parametrize(
+    "make", [latent, *(pytest.param(make, marks=pytest.mark.slow) for make in (ode_rnn, cde))]
+)
 def test_the_adjoint_has_the_gradient_of_the_replay(make):
     replayed, adjoint = (gradient(make, sensitivity=name) for name in ("discrete", "adjoint"))
     size = float(np.linalg.norm(replayed))
@@ -55,14 +57,17 @@ class Dropped(eqx.Module):
         return self.dropout(jnp.tanh(self.network(z)))
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_a_cde_draws_once_for_a_solve_by_its_key(dtype):
     ts, xs, mask = series()
     field = Dropped(eqx.nn.Linear(3, 9, key=KEY), jo.nn.Dropout(0.5, 9))
     model = jo.nn.NeuralCDE(field, eqx.nn.Linear(3, 3, key=KEY))
 
+    evaluated = eqx.filter_jit(model)
+    data = jnp.asarray(ts, dtype), jnp.asarray(xs, dtype), mask
+
     def run(seed):
-        return model(jnp.asarray(ts, dtype), jnp.asarray(xs, dtype), mask, key=jax.random.key(seed))
+        return evaluated(*data, key=jax.random.key(seed))
 
     one = run(1)
     assert one.dtype == dtype and bool(jnp.all(jnp.isfinite(one)))
