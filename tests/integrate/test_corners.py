@@ -60,10 +60,10 @@ def test_the_repeats_of_the_last_time_move_by_themselves():
     np.testing.assert_allclose(gradient, [-110 * e, 10 * e, 100 * e], rtol=1e-6)
 
 
-@pytest.mark.parametrize("ts", [[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 @pytest.mark.parametrize("save", ["ts", "steps", "dense"])
-def test_there_and_back_under_jit(ts, save):
-    sol = jax.jit(lambda ts: jo.solve(decay, Y0, ts, save=save, max_steps=50))(jnp.array(ts))
+def test_there_and_back_under_jit(save):
+    ts = jnp.array([0.0, 1.0, 0.0])
+    sol = jax.jit(lambda ts: jo.solve(decay, Y0, ts, save=save, max_steps=50))(ts)
     assert sol.status == jo.Status.BAD_TIMES
     assert np.all(np.isnan(sol.y1))
 
