@@ -181,6 +181,7 @@ def test_a_terminal_event_ends_its_own_trajectory():
     np.testing.assert_allclose(speeds, exact, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dt", [None, 0.3, 10.0])
 def test_no_bounce_of_ten_thousand_random_drops_is_missed_or_met_twice(dt):
     rng = np.random.default_rng(0)

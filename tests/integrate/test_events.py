@@ -84,7 +84,7 @@ def test_times_and_states_of_ten_bounces_have_the_derivatives_of_their_closed_fo
     jacobian = jax.jacfwd if mode == "forward" else jax.jacrev
     options = {"sensitivity": ways.get(mode, "discrete"), "max_steps": 256}
     got = jax.jit(jacobian(lambda p: met(p, 10, **options)))(POINT)
-    expected = jax.jacfwd(lambda p: bounces(p, 10))(POINT)
+    expected = jax.jit(jax.jacfwd(lambda p: bounces(p, 10)))(POINT)
     for one, two in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-9)
 
@@ -426,6 +426,6 @@ def test_ten_bounces_in_float32(solver):
     expected = bounces(POINT, 10)
     for one, two in zip(values, expected, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4)
-    wanted = jax.jacfwd(lambda p: bounces(p, 10))(POINT)
+    wanted = jax.jit(jax.jacfwd(lambda p: bounces(p, 10)))(POINT)
     for one, two in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4 * np.max(np.abs(two)))

@@ -41,6 +41,7 @@ def flow(p, time, y, rate):
     return (expm(matrix * time) @ jnp.append(y, 1.0))[:2]
 
 
+@jax.jit
 def piecewise(p):
     """The end of the infusions, piece by piece."""
     y, t = jnp.zeros(2), 0.0
@@ -90,7 +91,7 @@ def test_derivatives_by_the_times_of_jumps_are_those_of_the_pieces(sensitivity):
     options = {"sensitivity": modes.get(sensitivity, sensitivity), "max_steps": 256}
     jacobian = jax.jacfwd if sensitivity == "forward" else jax.jacrev
     got = jax.jit(jacobian(lambda p: infusions(p, **options).y1))(POINT)
-    assert_close(got, jax.jacfwd(piecewise)(POINT), 1e-8)
+    assert_close(got, jax.jit(jax.jacfwd(piecewise))(POINT), 1e-8)
 
 
 @pytest.mark.parametrize("save", few(["ts", "steps", "dense"], "ts"))
@@ -112,7 +113,7 @@ def test_hessians_of_both_modes_agree():
     def loss(p, **options):
         return jnp.sum(infusions(p, **options).y1 ** 2)
 
-    exact = jax.hessian(lambda p: jnp.sum(piecewise(p) ** 2))(POINT)
+    exact = jax.jit(jax.hessian(lambda p: jnp.sum(piecewise(p) ** 2)))(POINT)
     assert_close(jax.jit(jax.hessian(loss))(POINT), exact, 1e-6)
     forward = jax.jacfwd(jax.jacfwd(lambda p: loss(p, sensitivity="forward")))
     assert_close(jax.jit(forward)(POINT), exact, 1e-6)
@@ -127,6 +128,7 @@ def test_a_dose_moves_the_state():
         field = lambda t, y, p: jnp.stack([-p["k"] * y[0], p["k"] * y[0] - 0.3 * y[1]])  # noqa: E731
         return jo.solve(field, jnp.zeros(2), (0.0, END), p, jumps=jumps, rtol=1e-10, atol=1e-12).y1
 
+    @jax.jit
     def exact(p):
         y, t = jnp.zeros(2), 0.0
         for start in p["starts"]:
@@ -134,7 +136,7 @@ def test_a_dose_moves_the_state():
         return flow(p, END - t, y, 0.0)
 
     np.testing.assert_allclose(end(POINT), exact(POINT), atol=1e-8)
-    assert_close(jax.jit(jax.jacrev(end))(POINT), jax.jacfwd(exact)(POINT), 1e-8)
+    assert_close(jax.jit(jax.jacrev(end))(POINT), jax.jit(jax.jacfwd(exact))(POINT), 1e-8)
 
 
 def test_an_event_at_the_time_of_a_dose_does_not_swallow_it():

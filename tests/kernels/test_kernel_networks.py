@@ -80,7 +80,8 @@ SOLVERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("solver", few(SOLVERS, "rk4"))
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", SOLVERS)
 def test_stages_in_a_loop_are_those_written_out(solver):
     def loss(weights, kernel):
         sol = solve(kernel, plain, Y0, weights, solver=solver, **SOLVERS[solver])
