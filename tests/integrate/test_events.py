@@ -59,9 +59,7 @@ def met(p, count, **options: Any):
     return sol.events.ts[:count], sol.events.ys[:count, 1]
 
 
-@pytest.mark.parametrize(
-    "solver", few(["tsit5", "dopri8", "rodas5p", "kvaerno5"], "tsit5", "rodas5p")
-)
+@pytest.mark.parametrize("solver", few(["tsit5", "dopri8", "rodas5p", "kvaerno5"], "tsit5"))
 def test_ten_bounces(solver):
     times, speeds = bounces(POINT, 11)
     end = float(0.5 * (times[-1] + times[-2]))
@@ -72,9 +70,7 @@ def test_ten_bounces(solver):
     assert sol.events.count == 10
 
 
-@pytest.mark.parametrize(
-    "mode", few(["discrete", "forward", "thinned", "stages"], "discrete", "forward")
-)
+@pytest.mark.parametrize("mode", few(["discrete", "forward", "thinned", "stages"], "discrete"))
 def test_times_and_states_of_ten_bounces_have_the_derivatives_of_their_closed_form(mode):
     ways = {
         "thinned": jo.Discrete(memory=4),
@@ -411,7 +407,8 @@ def test_a_log_has_a_whole_number_of_rows(most):
         drop(POINT, 1.0, max_events=most)
 
 
-@pytest.mark.parametrize("solver", few(["dopri5", "kvaerno5"], "dopri5"))
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["dopri5", "kvaerno5"])
 def test_ten_bounces_in_float32(solver):
     """Times, speeds and their derivatives by height, gravity and restitution."""
     point = jax.tree.map(lambda x: x.astype(jnp.float32), POINT)

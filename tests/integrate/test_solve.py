@@ -123,9 +123,7 @@ def test_backwards_in_time_follows_the_closed_form(name):
     np.testing.assert_allclose(sol.ys, expected, rtol=limit, atol=limit)
 
 
-@pytest.mark.parametrize(
-    "name", few(sorted(set(ADAPTIVE) - {"implicit_euler"}), *REPRESENTATIVES)
-)
+@pytest.mark.parametrize("name", few(sorted(set(ADAPTIVE) - {"implicit_euler"}), *REPRESENTATIVES))
 def test_reversed_times_return_to_the_start(name):
     loose = name in ("heun_euler", "fehlberg2", "trbdf2")
     rtol, atol = (1e-7, 1e-8) if loose else (1e-9, 1e-11)

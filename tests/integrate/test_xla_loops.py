@@ -76,8 +76,7 @@ def compared(name: str) -> list[Any]:
     return jax.tree.leaves(found)
 
 
-# One solve, times and lengths of a batch that differ, failures, and a log that is read backwards.
-FAST = ("values at times", "a batch of which some fail", "a batch's gradient by steps")
+FAST = ("values at times", "a batch of which some fail")
 
 
 @pytest.mark.parametrize("name", few(CASES, *FAST))
@@ -105,7 +104,7 @@ def loops(program: Any, depth: int = 0) -> Iterator[int]:
                 yield from loops(inner, depth + inside)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", few(CASES, *FAST, "a gradient", "a batch's gradient by steps"))
 def test_a_step_reads_one_condition(name, host):
     function, ts = CASES[name]
     host()
