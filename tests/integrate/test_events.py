@@ -139,6 +139,9 @@ def test_a_ball_that_comes_to_rest_is_a_status_with_its_time(options, status):
     assert sol.status == status
     assert np.all(np.isnan(sol.y1))
     assert sol.stats.t_reached < rest + 1e-6
+    if status == jo.Status.TOO_MANY_EVENTS:
+        times, _ = bounces(POINT, options["max_events"] + 1)
+        np.testing.assert_allclose(sol.stats.t_reached, times[-1], rtol=1e-6)
     with pytest.raises(jo.SolveError, match="events"):
         drop(POINT, 30.0, **options)
 
