@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jaxode as jo
 from jaxode.solvers.registry import SOLVERS
 from tests.support.batches import assert_bits, assert_same, in_tile, one_by_one, outcome
 from tests.support.registry import ITERATING, NAMES, PARTITIONED
+from tests.support.sweeps import few
 
 N = 8
 Y0 = jax.random.normal(jax.random.key(0), (N, 2))
@@ -51,7 +53,7 @@ def read(t, y, args):
     return {"product": y[0] * y[1] * args["k"], "when": jnp.cos(t) * y}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", few(NAMES, "tsit5", "rk4", "rodas5p", "bdf", "stormer_verlet"))
 def test_every_solver_equals_its_single_solves(name):
     """Steps of their own: adaptive ones by the rates, fixed ones by the spans of time."""
     solver = SOLVERS[name]()
@@ -122,8 +124,10 @@ class Case:
         return got
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("save", ["steps", "dense", read])
+@pytest.mark.parametrize(
+    ("save", "wide"),
+    few(product(["steps", "dense", read], [False, True]), ("steps", False), ("dense", True)),
+)
 def test_every_save_mode_over_odd_times(save, wide):
     """Also dense output over no time, and before and after the span."""
     extra = {"solver": "rk4", "dt": 0.02} if wide == (save is read) else {}
@@ -138,7 +142,7 @@ def test_every_save_mode_over_odd_times(save, wide):
 ENDS = jnp.array([1.0, 0.2, 1.4, -1.0, 3.0, 0.2, 0.3, 0.4])
 
 
-@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("wide", few([False, True], True))
 def test_two_times_one_of_them_mapped(wide):
     """Forwards, backwards and over no time; `ys` are the two ends."""
     case = Case(ts=(0.2, ENDS), in_axes=(0, (None, 0), MAPS_K))
@@ -228,7 +232,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    few(
+        CASES,
+        "axes 1, -1 and -2; atol by component",
+        "one axis for all; float32",
+        "tolerances of a pytree; steps",
+    ),
+)
 def test_a_batch_equals_its_single_solves(name):
     CASES[name].check()
 
@@ -260,7 +272,9 @@ def test_another_order_changes_no_bit(wide):
         jax.tree.map(lambda a, b, order=order: assert_bits(a, b[order]), got, expected)
 
 
-@pytest.mark.parametrize(("wide", "lanes"), [(False, (1, 2, 5, 100)), (True, (1, N))])
+@pytest.mark.parametrize(
+    ("wide", "lanes"), few([(False, (1, 2, 5, 100)), (True, (1, N))], (True, (1, N)))
+)
 def test_results_do_not_depend_on_the_lanes(wide, lanes):
     for number in lanes:
         assert_same(compiled(wide, number)(Y0, K), compiled(wide)(Y0, K))

@@ -67,6 +67,7 @@ def test_eight_devices_give_what_one_gives(tmp_path):
     assert results["collectives"] == [""]
 
 
+@pytest.mark.slow
 def test_gradients_over_eight_devices(tmp_path):
     """Of states, of what each trajectory has for itself, and of what they share."""
     [results] = run(tmp_path, ("gradients",), devices=8)
@@ -77,6 +78,7 @@ def test_gradients_over_eight_devices(tmp_path):
         assert "all-reduce" in str(results[f"{mode}, collectives"])
 
 
+@pytest.mark.slow
 def test_fit_over_eight_devices(tmp_path):
     [results] = run(tmp_path, ("training",), devices=8)
     for kind in ("auto", "explicit"):
@@ -86,6 +88,7 @@ def test_fit_over_eight_devices(tmp_path):
     assert results["12 samples"] == results["16 samples"] == [refusal]
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     """Each holds half of the trajectories; the shared gradient is the sum over both."""
     with socket.socket() as free:

@@ -1,5 +1,8 @@
 """Events in lanes: each trajectory has its own, and they are those of its own solve."""
 
+import functools
+from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import jax
@@ -10,6 +13,7 @@ import pytest
 import jaxode as jo
 from tests.support.batches import in_tile, one_by_one
 from tests.support.differences import assert_close
+from tests.support.sweeps import few
 
 HEIGHTS = jnp.linspace(3.5, 40.0, 11)
 POINT = {"g": jnp.array(9.81), "e": jnp.linspace(0.75, 0.95, 11)}
@@ -47,14 +51,25 @@ def told(sol: Any) -> Any:
     return sol.ys, sol.y1, sol.events.ts, sol.events.ys
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("save", ["ts", "steps", "dense"])
-def test_every_lane_meets_its_own_events(wide, save):
+@functools.cache
+def of_single_solves(save: str) -> Any:
+    ts, options = saved_as(save)
+    return one_by_one(lambda h, e: one(h, e, 9.81, ts, **options), 0, HEIGHTS, POINT["e"])
+
+
+def saved_as(save: str) -> tuple[Any, dict[str, Any]]:
     ts = jnp.linspace(0.0, 4.5, 5) if save == "ts" else jnp.array([0.0, 4.5])
-    options = {"save": save, "max_steps": 96}
+    return ts, {"save": save, "max_steps": 96}
+
+
+@pytest.mark.parametrize(
+    ("save", "wide"),
+    few(product(["ts", "steps", "dense"], [False, True]), ("ts", False), ("steps", True)),
+)
+def test_every_lane_meets_its_own_events(save, wide):
+    ts, options = saved_as(save)
     run = in_tile(wide, lambda h, p: many(h, p, ts, lanes=4, **options), HEIGHTS, POINT)
-    got = run(HEIGHTS, POINT)
-    expected = one_by_one(lambda h, e: one(h, e, 9.81, ts, **options), 0, HEIGHTS, POINT["e"])
+    got, expected = run(HEIGHTS, POINT), of_single_solves(save)
     np.testing.assert_array_equal(got.status, 0)
     assert len(set(np.asarray(got.events.count).tolist())) > 2
     np.testing.assert_array_equal(got.events.count, expected.events.count)
@@ -74,35 +89,41 @@ def total(sol: Any) -> Any:
     return times + states + jnp.sum(jnp.sin(sol.y1)) + jnp.sum(jnp.cos(sol.ys))
 
 
-@pytest.mark.parametrize(
-    ("wide", "options"),
-    [
-        (False, {}),
-        (True, {}),
-        (False, {"solver": "rodas5p"}),
-        (False, {"sensitivity": jo.Discrete(memory=3)}),
-        (True, {"sensitivity": "forward"}),
-    ],
-    ids=["narrow", "wide", "rodas5p", "snapshots", "forward"],
-)
-def test_gradients_are_those_of_single_solves(wide, options):
-    ts = jnp.linspace(0.0, 4.5, 4)
-    derivative = jax.jacfwd if options.get("sensitivity") == "forward" else jax.grad
-
+@functools.cache
+def gradient_of_single_solves(solver: str) -> Callable:
     def singles(point):
         heights, p, ts = point
-        solve = lambda h, e: one(h, e, p["g"], ts, solver=options.get("solver", "tsit5"))  # noqa: E731
+        solve = lambda h, e: one(h, e, p["g"], ts, solver=solver)  # noqa: E731
         return total(jax.vmap(solve)(heights, p["e"]))
+
+    return jax.jit(jax.grad(singles))
+
+
+WAYS: dict[str, tuple[bool, dict[str, Any]]] = {
+    "narrow": (False, {}),
+    "wide": (True, {}),
+    "rodas5p": (False, {"solver": "rodas5p"}),
+    "snapshots": (False, {"sensitivity": jo.Discrete(memory=3)}),
+    "forward": (True, {"sensitivity": "forward"}),
+}
+
+
+@pytest.mark.parametrize("way", few(WAYS, "narrow"))
+def test_gradients_are_those_of_single_solves(way):
+    wide, options = WAYS[way]
+    derivative = jax.jacfwd if way == "forward" else jax.grad
 
     def batch(point):
         heights, p, ts = point
         return total(many(heights, p, ts, lanes=4, **options))
 
-    point = HEIGHTS, POINT, ts
+    point = HEIGHTS, POINT, jnp.linspace(0.0, 4.5, 4)
     got = in_tile(wide, derivative(batch), point)(point)
-    assert_close(got, jax.jit(jax.grad(singles))(point), 1e-9)
+    expected = gradient_of_single_solves(options.get("solver", "tsit5"))(point)
+    assert_close(got, expected, 1e-9)
 
 
+@pytest.mark.slow
 def test_the_second_derivative_is_that_of_the_closed_form():
     """The time of the second bounce, by the height."""
 
@@ -131,7 +152,8 @@ def test_one_that_fails_leaves_the_others_alone():
     assert sol.status[1] in (jo.Status.TOO_MANY_EVENTS, jo.Status.EVENTS_ACCUMULATE)
     np.testing.assert_allclose(sol.stats.t_reached[1], 1.0096 * (1 + 2 * 0.3 / 0.7), rtol=1e-3)
     assert np.all(np.isfinite(np.asarray(grad["e"])[[0, 2]]))
-    alone = jax.grad(lambda e: jnp.sum(one(5.0, e, 9.81, (0.0, 3.0), events=BOUNCE).y1))(0.8)
+    sum_of_one = lambda e: jnp.sum(one(5.0, e, 9.81, (0.0, 3.0), events=BOUNCE).y1)  # noqa: E731
+    alone = jax.jit(jax.grad(sum_of_one))(0.8)
     np.testing.assert_allclose(grad["e"][0], alone, rtol=1e-9)
 
 
@@ -147,15 +169,21 @@ def test_a_terminal_event_ends_its_own_trajectory():
     reached = np.linspace(0.0, 2.0, 6) <= np.minimum(expected, 2.0)[:, None]
     np.testing.assert_array_equal(np.isfinite(sol.ys[..., 0]), reached)
 
-    def times(h):
-        return jnp.sum(many(h, POINT, (0.0, 9.0), events=level).stats.t_reached)
+    @jax.jit
+    @jax.grad
+    def gradient(h, weights):
+        """By the heights, of the times and speeds at which the level is passed."""
+        sol = many(h, POINT, (0.0, 9.0), events=level)
+        return weights[0] * jnp.sum(sol.stats.t_reached) + weights[1] * jnp.sum(sol.y1[:, 1])
 
+    times, speeds = gradient(HEIGHTS, (1.0, 0.0)), gradient(HEIGHTS, (0.0, 1.0))
     exact = 1 / np.sqrt(2 * 9.81 * (np.asarray(HEIGHTS) - 3))
-    np.testing.assert_allclose(jax.grad(times)(HEIGHTS), exact, rtol=1e-8)
-    grad = jax.grad(lambda h: jnp.sum(many(h, POINT, (0.0, 9.0), events=level).y1[:, 1]))(HEIGHTS)
-    np.testing.assert_allclose(grad, -np.sqrt(9.81 / (2 * (np.asarray(HEIGHTS) - 3))), rtol=1e-8)
+    np.testing.assert_allclose(times, exact, rtol=1e-8)
+    exact = -np.sqrt(9.81 / (2 * (np.asarray(HEIGHTS) - 3)))
+    np.testing.assert_allclose(speeds, exact, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dt", [None, 0.3, 10.0])
 def test_no_bounce_of_ten_thousand_random_drops_is_missed_or_met_twice(dt):
     rng = np.random.default_rng(0)

@@ -33,7 +33,7 @@ def test_a_solve_over_no_time_passes_the_gradient_on(save):
         return jnp.sum(rows**2)
 
     rows = 1 if save == "steps" else 2
-    np.testing.assert_allclose(jax.grad(loss)(Y0), rows * 2 * Y0)
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(Y0), rows * 2 * Y0)
 
 
 def test_dense_output_knows_nothing_of_a_rejected_step():
@@ -55,15 +55,15 @@ def test_the_repeats_of_the_last_time_move_by_themselves():
         sol = jo.solve(lambda t, y, a: y, jnp.array(1.0), ts, rtol=1e-9, atol=1e-9)
         return jnp.array([1.0, 10.0, 100.0]) @ sol.ys
 
-    gradient = jax.grad(loss)(jnp.array([0.0, 1.0, 1.0]))
+    gradient = jax.jit(jax.grad(loss))(jnp.array([0.0, 1.0, 1.0]))
     e = np.exp(1.0)
     np.testing.assert_allclose(gradient, [-110 * e, 10 * e, 100 * e], rtol=1e-6)
 
 
-@pytest.mark.parametrize("ts", [[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 @pytest.mark.parametrize("save", ["ts", "steps", "dense"])
-def test_there_and_back_under_jit(ts, save):
-    sol = jax.jit(lambda ts: jo.solve(decay, Y0, ts, save=save, max_steps=50))(jnp.array(ts))
+def test_there_and_back_under_jit(save):
+    ts = jnp.array([0.0, 1.0, 0.0])
+    sol = jax.jit(lambda ts: jo.solve(decay, Y0, ts, save=save, max_steps=50))(ts)
     assert sol.status == jo.Status.BAD_TIMES
     assert np.all(np.isnan(sol.y1))
 
@@ -84,7 +84,7 @@ def test_a_norm_sees_the_shape_of_the_state_in_both_modes():
         return jnp.sum(sol.y1)
 
     for mode in ("discrete", "adjoint"):
-        gradient = jax.grad(loss)(jnp.ones((2, 2)), mode)
+        gradient = jax.jit(jax.grad(loss), static_argnums=1)(jnp.ones((2, 2)), mode)
         np.testing.assert_allclose(gradient, np.exp(-1.0) * np.ones((2, 2)), rtol=1e-6)
 
 

@@ -10,6 +10,7 @@ from jax.scipy.linalg import expm
 
 import jaxode as jo
 from tests.support.differences import assert_close, central
+from tests.support.sweeps import few
 
 STARTS = jnp.array([1.0, 2.5, 4.0])
 POINT = {"starts": STARTS, "rate": jnp.array(3.0), "k": jnp.array(1.3)}
@@ -40,6 +41,7 @@ def flow(p, time, y, rate):
     return (expm(matrix * time) @ jnp.append(y, 1.0))[:2]
 
 
+@jax.jit
 def piecewise(p):
     """The end of the infusions, piece by piece."""
     y, t = jnp.zeros(2), 0.0
@@ -49,13 +51,15 @@ def piecewise(p):
     return flow(p, END - t, y, 0.0)
 
 
-@pytest.mark.parametrize("solver", ["tsit5", "dopri8", "rodas5p", "kvaerno5", "auto"])
+@pytest.mark.parametrize(
+    "solver", few(["tsit5", "dopri8", "rodas5p", "kvaerno5", "auto"], "rodas5p")
+)
 def test_every_piece_is_solved_by_itself(solver):
     sol = infusions(POINT, solver=solver)
     np.testing.assert_allclose(sol.y1, piecewise(POINT), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("solver", ["bdf", "adams"])
+@pytest.mark.parametrize("solver", few(["bdf", "adams"], "bdf"))
 def test_a_history_begins_afresh(solver):
     sol = infusions(POINT, solver=solver, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(sol.y1, piecewise(POINT), rtol=0, atol=1e-6)
@@ -79,16 +83,18 @@ def test_a_step_sees_one_side_of_a_jump_alone():
         assert back.stats.num_steps == 4
 
 
-@pytest.mark.parametrize("sensitivity", ["discrete", "thinned", "stages", "forward"])
+@pytest.mark.parametrize(
+    "sensitivity", few(["discrete", "thinned", "stages", "forward"], "discrete", "forward")
+)
 def test_derivatives_by_the_times_of_jumps_are_those_of_the_pieces(sensitivity):
     modes = {"thinned": jo.Discrete(memory=4), "stages": jo.Discrete(memory="stages")}
     options = {"sensitivity": modes.get(sensitivity, sensitivity), "max_steps": 256}
     jacobian = jax.jacfwd if sensitivity == "forward" else jax.jacrev
     got = jax.jit(jacobian(lambda p: infusions(p, **options).y1))(POINT)
-    assert_close(got, jax.jacfwd(piecewise)(POINT), 1e-8)
+    assert_close(got, jax.jit(jax.jacfwd(piecewise))(POINT), 1e-8)
 
 
-@pytest.mark.parametrize("save", ["ts", "steps", "dense"])
+@pytest.mark.parametrize("save", few(["ts", "steps", "dense"], "ts"))
 def test_gradients_of_saved_values_and_of_times(save):
     def loss(point):
         p, ts = point
@@ -102,11 +108,12 @@ def test_gradients_of_saved_values_and_of_times(save):
     assert_close(jax.jit(jax.grad(loss))(point), central(loss, point, 1e-4), 1e-7)
 
 
+@pytest.mark.slow
 def test_hessians_of_both_modes_agree():
     def loss(p, **options):
         return jnp.sum(infusions(p, **options).y1 ** 2)
 
-    exact = jax.hessian(lambda p: jnp.sum(piecewise(p) ** 2))(POINT)
+    exact = jax.jit(jax.hessian(lambda p: jnp.sum(piecewise(p) ** 2)))(POINT)
     assert_close(jax.jit(jax.hessian(loss))(POINT), exact, 1e-6)
     forward = jax.jacfwd(jax.jacfwd(lambda p: loss(p, sensitivity="forward")))
     assert_close(jax.jit(forward)(POINT), exact, 1e-6)
@@ -121,6 +128,7 @@ def test_a_dose_moves_the_state():
         field = lambda t, y, p: jnp.stack([-p["k"] * y[0], p["k"] * y[0] - 0.3 * y[1]])  # noqa: E731
         return jo.solve(field, jnp.zeros(2), (0.0, END), p, jumps=jumps, rtol=1e-10, atol=1e-12).y1
 
+    @jax.jit
     def exact(p):
         y, t = jnp.zeros(2), 0.0
         for start in p["starts"]:
@@ -128,7 +136,7 @@ def test_a_dose_moves_the_state():
         return flow(p, END - t, y, 0.0)
 
     np.testing.assert_allclose(end(POINT), exact(POINT), atol=1e-8)
-    assert_close(jax.jit(jax.jacrev(end))(POINT), jax.jacfwd(exact)(POINT), 1e-8)
+    assert_close(jax.jit(jax.jacrev(end))(POINT), jax.jit(jax.jacfwd(exact))(POINT), 1e-8)
 
 
 def test_an_event_at_the_time_of_a_dose_does_not_swallow_it():
@@ -159,8 +167,17 @@ def test_times_outside_of_the_solve_are_passed_over():
     np.testing.assert_allclose(sol.y1, plain.y1, rtol=1e-12)
 
 
-@pytest.mark.parametrize("own", [False, True])
-@pytest.mark.parametrize("ts", [(0.0, END), np.linspace(END, 0.0, 5)], ids=["forward", "backward"])
+FORWARDS, BACKWARDS = (0.0, END), tuple(np.linspace(END, 0.0, 5).tolist())
+
+
+@pytest.mark.parametrize(
+    ("own", "ts"),
+    few(
+        [(own, ts) for own in (False, True) for ts in (FORWARDS, BACKWARDS)],
+        (True, BACKWARDS),
+    ),
+    ids=["shared-forwards", "shared-backwards", "own-forwards", "own-backwards"],
+)
 def test_jumps_in_lanes_equal_those_of_single_solves(own, ts):
     starts = STARTS + 0.1 * jnp.arange(5)[:, None] if own else STARTS
     ks = jnp.linspace(1.0, 2.0, 5)

@@ -1,5 +1,7 @@
 """What a solve returns: times, states of every kind, save modes, statuses, dense output."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +13,16 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.registry import SOLVERS
 from tests.support.problems import lotka_volterra
-from tests.support.registry import ADAPTIVE, NAMES, linear, nonlinear, step_of
+from tests.support.registry import (
+    ADAPTIVE,
+    NAMES,
+    PARTITIONED,
+    REPRESENTATIVES,
+    linear,
+    nonlinear,
+    step_of,
+)
+from tests.support.sweeps import few
 
 TIGHT: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-11}
 Y0 = jnp.array([1.0, 1.0])
@@ -25,14 +36,42 @@ def rotation(t, y, args):
     return 1j * y
 
 
-@pytest.mark.parametrize("name", NAMES)
+LINEAR, NONLINEAR = (1.0, 0.0), (0.0, 1.0)
+
+
+def weighted_sum(name: str) -> Callable:
+    """A field `(t, y, weights)`: the sum of `linear(name)` at rate 1 and `nonlinear(name)`."""
+    if name in PARTITIONED:
+        return lambda t, y, w: jnp.stack([y[1], -(w[0] * y[0] + w[1] * jnp.sin(y[0]))])
+    return lambda t, y, w: -w[0] * y + w[1] * lotka_volterra(t, y, None)
+
+
+@functools.cache
+def jitted(name: str, save: Any = "ts") -> Callable:
+    """The solve by `name` at 33 times, compiled once: options, too, are traced."""
+
+    def solve(y0, ts, weights, options):
+        sol = jo.solve(
+            weighted_sum(name), y0, ts, weights, solver=name, save=save,
+            max_steps=100_000 if save == "ts" else 4096, **options,
+        )  # fmt: skip
+        return (sol, sol(ts), sol(ts[5])) if save == "dense" else sol
+
+    return jax.jit(solve)
+
+
+def options_of(name: str, rtol: float = 1e-4, atol: float = 1e-6, dt: float = 0.05) -> Any:
+    return {"rtol": rtol, "atol": atol, **step_of(name, dt)}
+
+
+@pytest.mark.parametrize("name", few(NAMES, *REPRESENTATIVES))
 def test_first_row_is_y0_and_last_row_is_y1_to_the_bit(name):
-    ts = jnp.array([0.5, 0.7, 1.3, 1.9])
-    sol = jo.solve(nonlinear(name), Y0, ts, solver=name, **step_of(name))
+    ts = jnp.linspace(0.5, 1.9, 33)
+    sol = jitted(name)(Y0, ts, NONLINEAR, options_of(name))
     np.testing.assert_array_equal(sol.ts, ts)
     np.testing.assert_array_equal(sol.ys[0], Y0)
     np.testing.assert_array_equal(sol.ys[-1], sol.y1)
-    assert sol.ys.shape == (4, 2)
+    assert sol.ys.shape == (33, 2)
     assert sol.status == jo.Status.SUCCESS
     assert sol.success
 
@@ -69,32 +108,31 @@ def test_dense_output_of_no_time_knows_its_one_time():
     assert np.all(np.isnan(sol(2.1)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", few(NAMES, *REPRESENTATIVES))
 def test_backwards_in_time_follows_the_closed_form(name):
-    ts = jnp.linspace(1.0, -1.0, 6)
-    step: dict[str, Any] = {"dt": 1e-3} if name not in ADAPTIVE else {"rtol": 1e-6, "atol": 1e-9}
+    ts = jnp.linspace(1.0, -1.0, 33)
+    tolerances = (1e-6, 1e-9) if name in ADAPTIVE else (1e-4, 1e-6)
     loose = {
         "euler": 3e-3, "semi_implicit_euler": 3e-3, "fehlberg2": 3e-4, "rosenbrock23": 1e-4,
         "trbdf2": 3e-5, "implicit_euler": 3e-3, "rkc2": 3e-4,
     }  # fmt: skip
-    field, flow = linear(name)
-    sol = jo.solve(field, Y0, ts, 1.0, solver=name, **step, max_steps=100_000)
+    _, flow = linear(name)
+    sol = jitted(name)(Y0, ts, LINEAR, options_of(name, *tolerances, dt=1e-3))
     expected = flow(ts - 1.0, Y0, 1.0)
     limit = loose.get(name, 1e-5)
     np.testing.assert_allclose(sol.ys, expected, rtol=limit, atol=limit)
 
 
-@pytest.mark.parametrize("name", sorted(set(ADAPTIVE) - {"implicit_euler"}))
+@pytest.mark.parametrize("name", few(sorted(set(ADAPTIVE) - {"implicit_euler"}), *REPRESENTATIVES))
 def test_reversed_times_return_to_the_start(name):
-    tight: dict[str, Any] = (
-        TIGHT if name not in ("heun_euler", "fehlberg2", "trbdf2") else {"rtol": 1e-7, "atol": 1e-8}
-    )
+    loose = name in ("heun_euler", "fehlberg2", "trbdf2")
+    rtol, atol = (1e-7, 1e-8) if loose else (1e-9, 1e-11)
     # Where solutions draw near each other, reversible solvers take tiny steps.
     end = 0.5 if SOLVERS[name]().reversible else 2.0
-    field, options = nonlinear(name), {"solver": name, "max_steps": 100_000, **tight}
-    there = jo.solve(field, Y0, (0.0, end), **options)
-    back = jo.solve(field, there.y1, (end, 0.0), **options)
-    np.testing.assert_allclose(back.y1, Y0, rtol=100 * tight["rtol"])
+    ts, options = jnp.linspace(0.0, end, 33), options_of(name, rtol, atol)
+    there = jitted(name)(Y0, ts, NONLINEAR, options)
+    back = jitted(name)(there.y1, ts[::-1], NONLINEAR, options)
+    np.testing.assert_allclose(back.y1, Y0, rtol=100 * rtol)
 
 
 def test_time_reaches_the_field():
@@ -156,9 +194,9 @@ def test_real_and_complex_leaves_keep_their_dtypes_and_do_not_mix():
     np.testing.assert_allclose(sol.y1["wave"], np.exp(2j) * y0["wave"], rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_float32_stays_float32_though_float64_is_enabled(name):
-    linear_field, flow = linear(name)
+def solve_in_float32(name: str) -> tuple[Any, ...]:
+    """Values, end state, times and dense output of a linear problem with rate 0.5."""
+    linear_field, _ = linear(name)
 
     def field(t, y, args):
         assert (t.dtype, y.dtype, args.dtype) == (jnp.float32,) * 3
@@ -167,10 +205,22 @@ def test_float32_stays_float32_though_float64_is_enabled(name):
     y0, rate = jnp.ones(2, jnp.float32), jnp.float32(0.5)
     ts = jnp.linspace(0.0, 1.0, 4)
     sol = jo.solve(field, y0, ts, rate, solver=name, save="dense", **step_of(name))
-    assert sol.ys.dtype == sol.y1.dtype == sol.ts.dtype == jnp.float32
+    return sol.ys, sol.y1, sol.ts, sol(0.3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_stays_float32_though_float64_is_enabled(name):
+    shapes = jax.eval_shape(lambda: solve_in_float32(name))
+    assert [x.dtype for x in shapes] == [jnp.float32] * 4
+
+
+@pytest.mark.parametrize("name", few(NAMES, "tsit5", "rk4", "kvaerno5", "bdf"))
+def test_a_float32_solve_follows_the_closed_form(name):
+    found = jax.jit(lambda: solve_in_float32(name))()
+    assert [x.dtype for x in found] == [jnp.float32] * 4
+    expected = linear(name)[1](1.0, jnp.ones(2, jnp.float32), jnp.float32(0.5))
     loose = {"euler": 2e-2, "semi_implicit_euler": 5e-2, "fehlberg2": 5e-3, "implicit_euler": 5e-3}
-    np.testing.assert_allclose(sol.y1, flow(1.0, y0, rate), rtol=loose.get(name, 1e-3))
-    assert sol(0.3).dtype == jnp.float32
+    np.testing.assert_allclose(found[1], expected, rtol=loose.get(name, 1e-3))
 
 
 def test_float32_state_takes_a_python_number_in_the_field_and_args():
@@ -218,18 +268,17 @@ def test_rejected_last_step_leaves_no_row():
     assert np.all(np.isfinite(sol.ys[: count + 1]))
 
 
-@pytest.mark.parametrize(
-    ("name", "direction"), [*((name, 1.0) for name in NAMES), ("rk4", -1.0), ("tsit5", -1.0)]
-)
-def test_dense_output_agrees_with_values_saved_at_times(name, direction):
-    ts = direction * jnp.linspace(0.0, 2.0, 33)
-    field = nonlinear(name)
-    kept = jo.solve(field, Y0, ts, solver=name, **step_of(name))
-    dense = jo.solve(field, Y0, ts, solver=name, save="dense", **step_of(name))
-    np.testing.assert_allclose(dense.ys, kept.ys, rtol=1e-12)
-    np.testing.assert_allclose(dense(ts), kept.ys, rtol=1e-12)
-    np.testing.assert_allclose(dense(ts[5]), kept.ys[5], rtol=1e-12)
-    np.testing.assert_allclose(dense.y1, kept.y1, rtol=1e-12)
+@pytest.mark.parametrize("name", few(NAMES, *REPRESENTATIVES[::2], "dopri8", "rodas5p"))
+def test_dense_output_agrees_with_values_saved_at_times(name):
+    for direction in (1.0, -1.0) if name in ("rk4", "tsit5") else (1.0,):
+        problem = Y0, direction * jnp.linspace(0.0, 2.0, 33), NONLINEAR, options_of(name)
+        kept = jitted(name)(*problem)
+        dense, at_times, at_a_time = jitted(name, "dense")(*problem)
+        assert kept.success
+        np.testing.assert_allclose(dense.ys, kept.ys, rtol=1e-12)
+        np.testing.assert_allclose(at_times, kept.ys, rtol=1e-12)
+        np.testing.assert_allclose(at_a_time, kept.ys[5], rtol=1e-12)
+        np.testing.assert_allclose(dense.y1, kept.y1, rtol=1e-12)
 
 
 def test_dense_output_outside_the_solve_is_nan():

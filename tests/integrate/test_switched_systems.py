@@ -9,6 +9,7 @@ import pytest
 from jax.scipy.linalg import expm
 
 import jaxode as jo
+from tests.support.sweeps import few
 
 
 def root(function, low, high):
@@ -18,7 +19,7 @@ def root(function, low, high):
     return low
 
 
-@pytest.mark.parametrize("sensitivity", ["discrete", "forward"])
+@pytest.mark.parametrize("sensitivity", few(["discrete", "forward"], "discrete"))
 def test_the_saltation_matrix(sensitivity):
     """Two linear fields that take turns on a plane: the derivative of the flow has a closed form.
 
@@ -130,6 +131,7 @@ def test_a_year_of_a_shop_with_reorder_point_and_lead_time():
     np.testing.assert_allclose(sol.y1[0], stock, rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_shop_is_differentiated_by_its_rules():
     """Days of orders and least stocks, by the rules and the demand."""
 
@@ -204,7 +206,7 @@ def test_twenty_doses_are_followed_with_a_third_of_the_steps():
 PERIOD = 6.6632868593231301896996820305
 
 
-@pytest.mark.parametrize("solver", ["vern7", "dopri8"])
+@pytest.mark.parametrize("solver", few(["vern7", "dopri8"], "vern7"))
 def test_the_period_of_the_van_der_pol_oscillator(solver):
     section = jo.Event(lambda t, y, args: y[0], direction="up")
     field = lambda t, y, args: jnp.stack([y[1], (1 - y[0] ** 2) * y[1] - y[0]])  # noqa: E731

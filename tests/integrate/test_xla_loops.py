@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 import jaxode as jo
 from jaxode.integrate import xla_loops
+from tests.support.sweeps import few
 
 TS = jnp.array([0.0, 0.0, 0.1, 0.11, 0.12, 0.13, 0.5, 1.0, 1.0, 3.0, 3.0])
 MATRIX = jax.random.normal(jax.random.key(0), (3, 3))
@@ -67,22 +68,28 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-@pytest.mark.parametrize("room", [xla_loops.CHUNK_NUMBERS, 64])
-@pytest.mark.parametrize("name", CASES)
-def test_results_are_those_of_loops_within_loops(name, room, host, monkeypatch):
+def compared(name: str) -> list[Any]:
     function, ts = CASES[name]
-    expected = function(STATES, ts, MATRIX)
-    jax.clear_caches()
-    host()
-    monkeypatch.setattr(xla_loops, "CHUNK_NUMBERS", room)
     found = function(STATES, ts, MATRIX)
     if isinstance(found, jo.Solution):
-        expected, found = (
-            (s.ys, s.y1, s.ts, s.status, s.stats.num_steps) for s in (expected, found)
-        )
-    for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
-        scale = float(np.max(np.abs(np.nan_to_num(a)), initial=1.0))
-        np.testing.assert_allclose(b, a, 1e-9, 1e-11 * scale)
+        found = found.ys, found.y1, found.ts, found.status, found.stats.num_steps
+    return jax.tree.leaves(found)
+
+
+FAST = ("values at times", "a batch of which some fail")
+
+
+@pytest.mark.parametrize("name", few(CASES, *FAST))
+def test_results_are_those_of_loops_within_loops(name, host, monkeypatch):
+    """With chunks of the usual size, and with ones so small that there are many."""
+    expected = compared(name)
+    host()
+    for size in (xla_loops.CHUNK_NUMBERS, 64):
+        jax.clear_caches()
+        monkeypatch.setattr(xla_loops, "CHUNK_NUMBERS", size)
+        for a, b in zip(expected, compared(name), strict=True):
+            scale = float(np.max(np.abs(np.nan_to_num(a)), initial=1.0))
+            np.testing.assert_allclose(b, a, 1e-9, 1e-11 * scale)
 
 
 def loops(program: Any, depth: int = 0) -> Iterator[int]:
@@ -97,7 +104,7 @@ def loops(program: Any, depth: int = 0) -> Iterator[int]:
                 yield from loops(inner, depth + inside)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", few(CASES, *FAST, "a gradient", "a batch's gradient by steps"))
 def test_a_step_reads_one_condition(name, host):
     function, ts = CASES[name]
     host()

@@ -1,6 +1,7 @@
 """Kernels are made for CUDA and for TPUs, on a machine that need not have these."""
 
 import contextlib
+from itertools import product
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 import jaxode as jo
 from jaxode.kernels.lowering import platform
+from tests.support.sweeps import few
 
 # Of JAX 0.12 on. It names no release that would be without it, and no other path takes this kernel.
 pytestmark = pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated")
@@ -59,16 +61,26 @@ def _compiled(monkeypatch):
     monkeypatch.setattr(platform, "backend", lambda: "gpu")
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    few(
+        product(OPTIONS, [jnp.float32, jnp.float64]),
+        ("values", jnp.float32), ("fixed", jnp.float64), ("a linear system", jnp.float32),
+    ),
+)  # fmt: skip
 def test_a_solve_is_one_kernel_for_cuda(name, dtype):
     text = exported(lambda rho: ends(rho, dtype, **OPTIONS[name]), RHO.astype(dtype))
     assert text.count(f"custom_call @{CUDA}") == 1
     assert "stablehlo.while" not in text
 
 
-@pytest.mark.parametrize("sensitivity", ["discrete", "adjoint"])
-@pytest.mark.parametrize("name", ["adaptive", "values", "eight stages"])
+@pytest.mark.parametrize(
+    ("name", "sensitivity"),
+    few(
+        product(["adaptive", "values", "eight stages"], ["discrete", "adjoint"]),
+        ("values", "discrete"), ("adaptive", "adjoint"),
+    ),
+)  # fmt: skip
 def test_a_gradient_is_two(name, sensitivity):
     def loss(rho):
         return jnp.sum(ends(rho, sensitivity=sensitivity, **OPTIONS[name]) ** 2)
@@ -78,7 +90,7 @@ def test_a_gradient_is_two(name, sensitivity):
     assert "stablehlo.while" not in text
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", few([jnp.float32, jnp.float64], jnp.float32))
 def test_a_network_is_one_too_and_its_gradient_two(dtype):
     shapes = (64, 2), (64,), (64, 64), (2, 64)
     weights = [jnp.ones(shape, dtype) for shape in shapes]

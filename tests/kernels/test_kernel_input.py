@@ -9,6 +9,7 @@ import pytest
 
 import jaxode as jo
 from jaxode.kernels import dispatch
+from tests.support.sweeps import few
 
 Y0 = jnp.ones((3, 2))
 
@@ -84,7 +85,9 @@ def test_a_kernel_that_cannot_be_is_refused_by_name(name):
         solve(kernel=True, **options)
 
 
-@pytest.mark.parametrize("name", ["an operation", "an iteration", "weights", "forward"])
+@pytest.mark.parametrize(
+    "name", few(["an operation", "an iteration", "weights", "forward"], "an operation", "forward")
+)
 def test_auto_runs_without_one_and_says_why(name, monkeypatch):
     options, _ = REFUSED[name]
     monkeypatch.setattr(
@@ -95,7 +98,9 @@ def test_auto_runs_without_one_and_says_why(name, monkeypatch):
     np.testing.assert_allclose(sol.y1, solve(kernel=False, **options).y1, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("options", "size"), [({}, 72), ({"solver": "rodas5p"}, 40)])
+@pytest.mark.parametrize(
+    ("options", "size"), few([({}, 72), ({"solver": "rodas5p"}, 40)], ({}, 72))
+)
 def test_auto_leaves_states_that_fit_no_registers(options, size, monkeypatch):
     monkeypatch.setattr(
         dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel))
@@ -128,6 +133,7 @@ def test_gradients_by_times_are_refused():
         jax.grad(lambda t: jnp.sum(solve(ts=jnp.array([0.0, t]), kernel=True).y1))(1.0)
 
 
+@pytest.mark.slow
 def test_auto_takes_gradients_in_tiles_that_no_kernel_has(monkeypatch):
     monkeypatch.setattr(
         dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel))
@@ -136,10 +142,12 @@ def test_auto_takes_gradients_in_tiles_that_no_kernel_has(monkeypatch):
     def loss(t, kernel):
         return jnp.sum(solve(ts=jnp.array([0.0, t]), kernel=kernel).y1 ** 2)
 
-    slopes = [jax.grad(loss)(1.0, kernel) for kernel in ("auto", False)]
+    run = jax.jit(jax.grad(loss), static_argnums=1)
+    slopes = [run(1.0, kernel) for kernel in ("auto", False)]
     np.testing.assert_allclose(*slopes, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_index_whose_gradient_has_no_kernel(monkeypatch):
     monkeypatch.setattr(
         dispatch.KernelPolicy, "use_kernel", property(lambda self: bool(self.kernel))
@@ -151,7 +159,8 @@ def test_an_index_whose_gradient_has_no_kernel(monkeypatch):
     def loss(y0, kernel):
         return jnp.sum(solve(field, y0, kernel=kernel).y1 ** 2)
 
-    slopes = [jax.grad(loss)(Y0, kernel) for kernel in ("auto", False)]
+    run = jax.jit(jax.grad(loss), static_argnums=1)
+    slopes = [run(Y0, kernel) for kernel in ("auto", False)]
     np.testing.assert_allclose(*slopes, rtol=1e-10)
     with pytest.raises(jo.OptionError, match="writing at an index that differs"):
         jax.grad(loss)(Y0, True)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
+from tests.support.sweeps import few
 
 N, WIDTH = 11, 20
 KEYS = jax.random.split(jax.random.key(3), 8)
@@ -55,7 +56,7 @@ def solve(kernel, field, y0, weights, **options):
     return jo.solve_batch(field, y0, ts, weights, in_axes=axes, kernel=kernel, lanes=8, **options)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", few(FIELDS, "layers"))
 def test_values_and_gradients_are_those_of_tiles(name):
     field, weights = FIELDS[name]
 
@@ -65,7 +66,8 @@ def test_values_and_gradients_are_those_of_tiles(name):
         return jnp.sum(jnp.sin(sol.ys)), sol.ys
 
     asked = (1,) if name == "no network" else (0, 1)
-    found = [jax.grad(loss, asked, has_aux=True)(weights, Y0, flag) for flag in (True, False)]
+    run = jax.jit(jax.grad(loss, asked, has_aux=True), static_argnums=2)
+    found = [run(weights, Y0, flag) for flag in (True, False)]
     for kernel, tiles in zip(*map(jax.tree.leaves, found), strict=True):
         assert np.linalg.norm(tiles) > 1e-3
         np.testing.assert_allclose(kernel, tiles, 1e-10, 1e-12)
@@ -78,6 +80,7 @@ SOLVERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_stages_in_a_loop_are_those_written_out(solver):
     def loss(weights, kernel):
@@ -85,12 +88,14 @@ def test_stages_in_a_loop_are_those_written_out(solver):
         return jnp.sum(jnp.sin(sol.ys)), (sol.ys, sol.stats.num_steps)
 
     weights = FIRST, SECOND, LAST, BIAS
-    found = [jax.grad(loss, has_aux=True)(weights, flag) for flag in (True, False)]
+    run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    found = [run(weights, flag) for flag in (True, False)]
     for kernel, tiles in zip(*map(jax.tree.leaves, found), strict=True):
         assert np.linalg.norm(tiles) > 1e-3
         np.testing.assert_allclose(kernel, tiles, 1e-9, 1e-11)
 
 
+@pytest.mark.slow
 def test_a_layer_in_a_loop_of_the_field_stays_one():
     def tied(t, y, weights):
         first, second, last, bias = weights
@@ -101,7 +106,8 @@ def test_a_layer_in_a_loop_of_the_field_stays_one():
     def loss(weights, kernel):
         return jnp.sum(jnp.sin(solve(kernel, tied, Y0, weights).ys))
 
-    found = [jax.grad(loss)((FIRST, SECOND, LAST, BIAS), flag) for flag in (True, False)]
+    run = jax.jit(jax.grad(loss), static_argnums=1)
+    found = [run((FIRST, SECOND, LAST, BIAS), flag) for flag in (True, False)]
     for kernel, tiles in zip(*found, strict=True):
         np.testing.assert_allclose(kernel, tiles, 1e-10, 1e-12)
 

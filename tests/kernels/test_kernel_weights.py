@@ -9,6 +9,7 @@ import pytest
 
 import jaxode as jo
 from jaxode.kernels.lowering import platform
+from tests.support.sweeps import few
 
 N, WIDTH = 9, 18
 KEYS = jax.random.split(jax.random.key(7), 6)
@@ -77,7 +78,7 @@ def solve(kernel: bool, field: Any, y0: Any, weights: Any, **options: Any) -> An
     return jo.solve_batch(field, y0, ts, weights, in_axes=axes, kernel=kernel, lanes=4, **options)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@pytest.mark.parametrize("name", few(FIELDS, "a gate"))
 def test_values_and_gradients_are_those_of_tiles(name):
     field, weights, y0 = FIELDS[name]
 
@@ -85,7 +86,8 @@ def test_values_and_gradients_are_those_of_tiles(name):
         ys = solve(kernel, field, y0, weights).ys
         return jnp.sum(jnp.sin(ys)), ys
 
-    found = [jax.grad(loss, (0, 1), has_aux=True)(weights, y0, flag) for flag in (True, False)]
+    run = jax.jit(jax.grad(loss, (0, 1), has_aux=True), static_argnums=2)
+    found = [run(weights, y0, flag) for flag in (True, False)]
     for kernel, tiles in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_allclose(kernel, tiles, 1e-10, 1e-12)
 
@@ -99,12 +101,14 @@ def read(t, y, weights):
     }
 
 
+@pytest.mark.slow
 def test_layers_and_counts_are_saved():
     def loss(weights, kernel):
         ys = solve(kernel, tied, Y0, weights, save=read).ys
         return jnp.sum(ys["layer"] ** 2) + jnp.sum(ys["bias"] * jnp.arange(WIDTH)), ys
 
-    found = [jax.grad(loss, has_aux=True)(WEIGHTS, flag) for flag in (True, False)]
+    run = jax.jit(jax.grad(loss, has_aux=True), static_argnums=1)
+    found = [run(WEIGHTS, flag) for flag in (True, False)]
     for kernel, tiles in zip(*map(jax.tree.leaves, found), strict=True):
         assert kernel.dtype == tiles.dtype
         np.testing.assert_allclose(kernel, tiles, 1e-10, 1e-12)

@@ -15,6 +15,11 @@ NAMES = sorted({solver: name for name, solver in reversed(SOLVERS.items())}.valu
 ADAPTIVE = [name for name in NAMES if SOLVERS[name]().error_exponent is not None]
 PARTITIONED = [name for name in NAMES if SOLVERS[name].partitioned]
 IMPLICIT = [name for name in NAMES if issubclass(SOLVERS[name], Implicit)]
+# One of each family, for what a test of all solvers would take too long for.
+REPRESENTATIVES = (
+    "tsit5", "dopri8", "rk4", "rodas5p", "kvaerno5", "radau_iia5", "bdf", "adams", "rkc2",
+    "stormer_verlet", "dprkn6", "reversible_heun", "auto",
+)  # fmt: skip
 # Their stages end when an iteration has converged.
 ITERATING = {"adams", *IMPLICIT} - {
     name for name in NAMES if issubclass(SOLVERS[name], Rosenbrock | Switching)
