@@ -20,6 +20,19 @@ def central(function: Callable[[Any], Any], point: Any, step: float = 1e-3) -> A
     return unravel(values @ jnp.array([1.0, -8.0, 8.0, -1.0]) / (12 * step))
 
 
+def central_by_calls(function: Callable[[Any], Any], point: Any, step: float = 1e-3) -> Any:
+    """The gradient as `central` finds it, by calls of a function that is compiled already."""
+    flat, unravel = ravel_pytree(point)
+    flat, unravel = np.asarray(flat), jax.jit(unravel)
+    shifts, weights = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([1.0, -8.0, 8.0, -1.0])
+    slopes = np.zeros_like(flat)
+    for i in range(flat.size):
+        moved = [flat + shift * step * (np.arange(flat.size) == i) for shift in shifts]
+        values = [function(unravel(x)) for x in moved]
+        slopes[i] = np.dot(weights, values) / (12 * step)
+    return unravel(slopes)
+
+
 def parted(module: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The weights as one vector, and the module as a function of them."""
     weights, rest = eqx.partition(module, eqx.is_inexact_array)
