@@ -191,10 +191,10 @@ def test_a_singular_mass_matrix_of_algebraic_equations():
         y1 = jo.solve(chemistry, y0, (0.0, 40.0), k, solver=solver, **options).y1
         return weighted(y1), y1
 
-    (_, y1), gradient = run(0.04)
+    (_, y1), gradient = run(jnp.array(0.04))
     expected = [0.7158270687194, 9.185534764558e-6, 0.2841637457459]
     np.testing.assert_allclose(y1, expected, rtol=1e-6)
-    slope = central_by_calls(lambda k: run(k)[0][0], 0.04, 1e-5)
+    slope = central_by_calls(lambda k: run(k)[0][0], jnp.array(0.04), 1e-5)
     np.testing.assert_allclose(gradient, slope, rtol=1e-4)
 
 

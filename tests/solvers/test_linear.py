@@ -145,9 +145,9 @@ def test_linear_solvers_agree_and_have_gradients(name):
         y1 = end(rate, solver)
         return jnp.sum(y1**2), y1
 
-    (_, y1), gradient = run(0.02)
+    (_, y1), gradient = run(jnp.array(0.02))
     np.testing.assert_allclose(y1, end_by_dense(), rtol=1e-9)
-    slope = central_by_calls(lambda rate: run(rate)[0][0], 0.02, 1e-6)
+    slope = central_by_calls(lambda rate: run(rate)[0][0], jnp.array(0.02), 1e-6)
     np.testing.assert_allclose(gradient, slope, rtol=1e-6)
 
 

@@ -59,7 +59,7 @@ def solved(name, mass, dt):
     mass = jnp.array(mass)
     return jo.solve(
         forced, exact(0.0), INSIDE_TIMES, mass, solver=taking(name, mass),
-        controller=jo.Fixed(dt), max_steps=2000,
+        controller=jo.Fixed(float(dt)), max_steps=2000,
     )  # fmt: skip
 
 

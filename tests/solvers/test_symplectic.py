@@ -45,14 +45,14 @@ def waves(t, y, args):
 def energies(name, h, steps):
     """The error of the energy at a thousand times of `steps` steps, which one program serves."""
     ts = jnp.linspace(0.0, h * steps, 1001)
-    options: dict[str, Any] = {"dt": h, "max_steps": 10**6 + 1, "save": energy}
+    options: dict[str, Any] = {"dt": float(h), "max_steps": 10**6 + 1, "save": energy}
     ys = jo.solve(pendulum, START, ts, solver=name, **options).ys
     return np.asarray(ys - energy(0.0, START, None))
 
 
 def end(name, y0, t0, t1, dt):
     """The state at `t1`: one program for each solver."""
-    return jo.solve(waves, y0, (t0, t1), solver=name, dt=dt).y1
+    return jo.solve(waves, y0, (t0, t1), solver=name, dt=float(dt)).y1
 
 
 @functools.cache

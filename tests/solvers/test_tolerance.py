@@ -41,7 +41,7 @@ def run_of(names, solver):
     def end(name, tolerance):
         problem = BY_NAME[name]
         index = jnp.int32(fields.index(problem.field))
-        return run(index, jnp.array(problem.y0), problem.t1, tolerance)
+        return run(index, jnp.array(problem.y0), problem.t1, float(tolerance))
 
     return end
 

@@ -21,7 +21,10 @@ def central(function: Callable[[Any], Any], point: Any, step: float = 1e-3) -> A
 
 
 def central_by_calls(function: Callable[[Any], Any], point: Any, step: float = 1e-3) -> Any:
-    """The gradient as `central` finds it, by calls of a function that is compiled already."""
+    """The gradient as `central` finds it, by calls of a function that is compiled already.
+
+    `point` holds arrays: a number of Python's would compile the function once more.
+    """
     flat, unravel = ravel_pytree(point)
     flat, unravel = np.asarray(flat), jax.jit(unravel)
     shifts, weights = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([1.0, -8.0, 8.0, -1.0])
