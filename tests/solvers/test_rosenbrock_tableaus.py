@@ -1,4 +1,4 @@
-"""Rosenbrock tables against their order conditions."""
+"""Tableaus of Rosenbrock methods against their order conditions."""
 
 import dataclasses
 import functools
