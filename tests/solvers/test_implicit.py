@@ -63,7 +63,9 @@ def test_infinitely_stiff_components_are_gone_after_a_few_big_steps(name):
             assert np.all(gap[3:] < -2 / rate)
 
 
-@pytest.mark.parametrize("name", few([n for n in L_STABLE if n != "rosenbrock23"], *FEW))
+@pytest.mark.parametrize(
+    "name", few([n for n in L_STABLE if n != "rosenbrock23"], "kvaerno5", "bdf")
+)
 def test_a_slow_solution_takes_few_steps_however_stiff_the_problem(name):
     adaptive: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
     if name == "implicit_euler":
@@ -137,7 +139,7 @@ def in_trouble(t, y, case):
     return jax.lax.select_n(case, steep, jnp.cbrt(y), jnp.where(t > 0.5, jnp.nan, -y))
 
 
-@pytest.mark.parametrize("name", few(NAMES, "kvaerno5", "radau_iia5", "gauss_legendre4", "bdf"))
+@pytest.mark.parametrize("name", few(NAMES, "kvaerno5", "gauss_legendre4", "bdf"))
 def test_a_step_that_cannot_be_made_says_why(name):
     """By steps of one size where it diverges, and by adaptive ones in all cases."""
 
@@ -276,7 +278,8 @@ def single_solves_in_two_parts():
     return one_by_one(single, 0, STARTS, STIFFNESSES, weights)
 
 
-@pytest.mark.parametrize("wide", few([False, True], True))
+@pytest.mark.slow
+@pytest.mark.parametrize("wide", [False, True])
 def test_a_batch_in_two_parts_equals_its_single_solves(wide):
     def batch(y0, rates):
         def loss(rates):

@@ -10,11 +10,11 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.explicit.runge_kutta import ExplicitRungeKutta
 from jaxode.solvers.registry import SOLVERS
-from tests.sensitivity.test_batch_gradients import Case
-from tests.sensitivity.test_gradients import loss_of, point
+from tests.support.batch_losses import BatchLoss
 from tests.support.batches import in_tile
 from tests.support.convergence import exact_rotation, measured_order, rotation
 from tests.support.differences import assert_close, central
+from tests.support.pendulum import loss_of, point
 from tests.support.problems import lotka_volterra
 from tests.support.sweeps import few
 
@@ -107,18 +107,18 @@ def test_steps_to_given_times_agree_with_differences(name):
     assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-9)
 
 
-class Undone(Case):
+class UndoneBatchLoss(BatchLoss):
     @property
     def options(self):
         return {**super().options, "sensitivity": "reversible"}
 
 
 CASES = {
-    "ends": Undone("ends", "midpoint", "ends"),
-    "ts": Undone("ts", "rk4", "own"),
-    "function": Undone("function", "euler", "odd"),
-    "steps": Undone("steps", "reversible_heun", "own"),
-    "dense": Undone("dense", "asynchronous_leapfrog", "shared"),
+    "ends": UndoneBatchLoss("ends", "midpoint", "ends"),
+    "ts": UndoneBatchLoss("ts", "rk4", "own"),
+    "function": UndoneBatchLoss("function", "euler", "odd"),
+    "steps": UndoneBatchLoss("steps", "reversible_heun", "own"),
+    "dense": UndoneBatchLoss("dense", "asynchronous_leapfrog", "shared"),
 }
 
 

@@ -95,16 +95,33 @@ def test_a_regular_mass_matrix_is_that_of_its_inverse_times_the_field():
     np.testing.assert_allclose(found.y1, plain.y1, rtol=1e-7)
 
 
-def test_a_jacobian_that_is_given_is_used_and_differentiated():
-    def jac(t, y, k):
-        return jax.jacfwd(robertson, 1)(t, y, k)
+def robertson_jacobian(t, y, k):
+    return jax.jacfwd(robertson, 1)(t, y, k)
 
-    with_jac, without = jo.Rodas5P(jac=jac), jo.Rodas5P()
 
+WITH_JACOBIAN = jo.Rodas5P(jac=robertson_jacobian)
+
+
+def no_jacobian(t, y, k):
+    return jnp.zeros((3, 3))
+
+
+def test_a_jacobian_that_is_given_is_used():
+    times = 0.0, 1e3
+    given = jo.solve(robertson, START, times, RATES, solver=WITH_JACOBIAN, **TIGHT)
+    by_default = jo.solve(robertson, START, times, RATES, solver="rodas5p", **TIGHT)
+    np.testing.assert_allclose(given.y1[0], by_default.y1[0], rtol=1e-12)
+    wrong = jo.Rodas5P(jac=no_jacobian)
+    zero = jo.solve(robertson, START, (0.0, 1.0), RATES, solver=wrong, throw=False, **TIGHT)
+    assert zero.stats.num_steps > 100  # a wrong one makes small steps, not a wrong answer
+
+
+@pytest.mark.slow
+def test_a_jacobian_that_is_given_is_differentiated_and_serves_a_batch():
     @functools.partial(jax.jit, static_argnums=1)
     @functools.partial(jax.value_and_grad, has_aux=True)
     def run(k, given):
-        solver = with_jac if given else without
+        solver = WITH_JACOBIAN if given else jo.Rodas5P()
         y1 = jo.solve(robertson, START, (0.0, 1e3), k, solver=solver, **TIGHT).y1
         return y1[0], y1
 
@@ -113,19 +130,9 @@ def test_a_jacobian_that_is_given_is_used_and_differentiated():
     np.testing.assert_allclose(gradient, other, rtol=1e-9)
     axes = (None, None, 0)
     sols = jo.solve_batch(
-        robertson, START, (0.0, 1e3), RATES[None], in_axes=axes, solver=with_jac, **TIGHT
+        robertson, START, (0.0, 1e3), RATES[None], in_axes=axes, solver=WITH_JACOBIAN, **TIGHT
     )
     np.testing.assert_allclose(sols.y1[0, 0], expected[0], rtol=1e-12)
-    zero = jo.solve(
-        robertson,
-        START,
-        (0.0, 1.0),
-        RATES,
-        solver=jo.Rodas5P(jac=lambda t, y, k: jnp.zeros((3, 3))),
-        throw=False,
-        **TIGHT,
-    )
-    assert zero.stats.num_steps > 100  # a wrong one makes small steps, not a wrong answer
 
 
 @pytest.mark.parametrize(
