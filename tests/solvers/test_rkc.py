@@ -266,6 +266,7 @@ def test_the_gradient_through_many_stages_is_exact(save):
     assert_close(jax.jit(jax.grad(loss))(p), central(loss, p, 1e-4), 1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_in_lanes_are_those_of_single_solves():
     """Each lane with a diffusion, and so with stages, of its own."""
     count = 5

@@ -1,6 +1,7 @@
 """Rosenbrock solvers and the switching one: stiff problems, mass matrices, Jacobians, failures."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.implicit.rosenbrock23 import ROSENBROCK23
 from tests.support.differences import central_by_calls
+from tests.support.sweeps import few
 
 RATES = jnp.array([0.04, 3e7, 1e4])
 START = jnp.array([1.0, 0.0, 0.0])
@@ -135,20 +137,40 @@ def test_a_jacobian_that_is_given_is_differentiated_and_serves_a_batch():
     np.testing.assert_allclose(sols.y1[0, 0], expected[0], rtol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("solver", "field"),
-    [
-        pytest.param("rodas5p", robertson, marks=pytest.mark.slow),
-        ("auto", robertson),
-        (jo.Rodas5P(mass=MASS), robertson_dae),
-    ],
-)
-def test_gradients_of_one_and_of_a_batch(solver, field):
-    spread = jnp.array([[1.0, 1.0, 1.0], [0.7, 1.5, 1.1], [1.3, 0.8, 0.6]]) * RATES
+CASES: list[tuple[Any, Any]] = [
+    ("rodas5p", robertson), ("auto", robertson), (jo.Rodas5P(mass=MASS), robertson_dae),
+]  # fmt: skip
+SCALES = jnp.ones(3)
 
-    def one(scale, rates):
+
+@functools.cache
+def single_gradient(case):
+    """The first component at the end, and its gradient by what scales the rates."""
+    solver, field = CASES[case]
+
+    @jax.jit
+    @jax.value_and_grad
+    def run(scale, rates):
         return jo.solve(field, START, (0.0, 40.0), scale * rates, solver=solver, **TIGHT).y1[0]
 
+    return run
+
+
+@pytest.mark.parametrize("case", few([0, 1, 2], 1, 2), ids=["rodas5p", "auto", "mass matrix"])
+def test_gradients_agree_with_differences(case):
+    run = single_gradient(case)
+    differences = central_by_calls(lambda scale: run(scale, RATES)[0], SCALES, 1e-4)
+    np.testing.assert_allclose(run(SCALES, RATES)[1], differences, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [0, 1, 2], ids=["rodas5p", "auto", "mass matrix"])
+def test_gradients_of_a_batch_are_those_of_single_solves(case):
+    solver, field = CASES[case]
+    spread = jnp.array([[1.0, 1.0, 1.0], [0.7, 1.5, 1.1], [1.3, 0.8, 0.6]]) * RATES
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
     def batch(scales):
         axes = (None, None, 0)
         sols = jo.solve_batch(
@@ -156,15 +178,11 @@ def test_gradients_of_one_and_of_a_batch(solver, field):
         )
         return jnp.sum(sols.y1[:, 0]), sols.y1[:, 0]
 
-    scales = jnp.ones((3, 3))
-    gradients, ends = jax.grad(batch, has_aux=True)(scales)
-    single = jax.jit(jax.value_and_grad(one))
+    gradients, ends = batch(jnp.ones((3, 3)))
     for end, gradient, rates in zip(ends, gradients, spread, strict=True):
-        value, expected = single(scales[0], rates)
+        value, expected = single_gradient(case)(SCALES, rates)
         np.testing.assert_allclose(end, value, rtol=1e-10)
         np.testing.assert_allclose(gradient, expected, rtol=1e-9)
-    differences = central_by_calls(lambda scale: single(scale, RATES)[0], scales[0], 1e-4)
-    np.testing.assert_allclose(gradients[0], differences, rtol=1e-6)
 
 
 def test_auto_takes_the_explicit_steps_where_nothing_is_stiff():
