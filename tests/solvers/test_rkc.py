@@ -154,6 +154,7 @@ def test_the_spectral_radius_is_bounded_from_the_first_step_on():
         assert 1.0 < bound / radius < 1.25, name
 
 
+@pytest.mark.slow
 def test_a_state_of_zeros_and_a_complex_one_are_stepped():
     field, _, _ = heat(30)
     options: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
