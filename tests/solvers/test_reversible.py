@@ -50,7 +50,7 @@ def rate_over(span):
     return 0.375 * np.log(2.0**52) / span
 
 
-@pytest.mark.parametrize("name", few(["tsit5", "rk4"], "tsit5"))
+@pytest.mark.parametrize("name", few(["tsit5", "rk4"], "rk4"))
 def test_by_default_the_coupling_is_a_rate_over_the_times(name):
     """The name alone is enough; the rate is held fixed where times are differentiated."""
     p = point()
@@ -87,7 +87,7 @@ def test_the_gradient_equals_differences_for_every_save(mode):
     assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-9)
 
 
-@pytest.mark.parametrize("name", few(["tsit5", "reversible_heun"], "tsit5"))
+@pytest.mark.parametrize("name", few(["tsit5", "reversible_heun"], "reversible_heun"))
 def test_adaptive_steps_agree_with_stored_states(name):
     options = {"solver": reversible(name), "rtol": 1e-6, "atol": 1e-8, "max_steps": 2048}
     losses = loss_of("ts", sensitivity="reversible", **options), loss_of("ts", **options)
