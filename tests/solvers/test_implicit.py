@@ -100,9 +100,14 @@ def test_a_step_has_the_exact_derivative(name):
         return weighted((made.y1, between)) + 0.01 * weighted(made.solver_state)
 
     p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 8.0])}
-    both = jax.jit(lambda p: (jax.grad(loss)(p), central(loss, p, 1e-4)))
+
+    @jax.jit
+    def both(p):
+        return jax.grad(loss)(p), central(loss, p, 1e-4)
+
     for h in (0.1, -0.05):
-        assert_close(*both(p | {"t": jnp.array(0.2), "h": jnp.array(h)}), 1e-7)
+        gradient, differences = both(p | {"t": jnp.array(0.2), "h": jnp.array(h)})
+        assert_close(gradient, differences, 1e-7)
 
 
 @pytest.mark.parametrize("name", few(ACCURATE, "kvaerno5"))
@@ -213,6 +218,7 @@ def other_part(t, y, k):
 
 
 ARGS = {"rate": jnp.array([50.0, 3.0]), "push": jnp.array(1.5)}
+TIGHT: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-13}
 SPLIT: dict[str, Any] = {"solver": "kencarp4", "rtol": 1e-9, "atol": 1e-9, "max_steps": 50_000}
 
 
@@ -231,7 +237,7 @@ def test_the_order_of_a_solve_in_two_parts():
     args = ARGS | {"rate": jnp.array([3.0, 1.0])}
     inside = jnp.linspace(0.0, 2.0, 101)
     exact = jo.solve((stiff_part, other_part), y0, inside, args,
-                     **SPLIT | {"rtol": 1e-13, "atol": 1e-13})  # fmt: skip
+                     **(SPLIT | TIGHT))  # fmt: skip
     steps = (48, 64, 96)
     for number in steps:
         sol = jo.solve((stiff_part, other_part), y0, inside, args, solver="kencarp4",

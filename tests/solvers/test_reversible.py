@@ -37,12 +37,18 @@ def test_the_gradient_is_that_of_stored_states(name):
     """Saved values, with gradients by start, arguments and times; the name alone is enough."""
     undone = loss_of("ts", solver=name, sensitivity=jo.Reversible(0.999), **STEPS)
     stored = loss_of("ts", solver=reversible(name), **STEPS)
-    assert_close(*values_and_gradients(undone, stored), 1e-10)
+    got, expected = values_and_gradients(undone, stored)
+    assert_close(got, expected, 1e-10)
 
 
 def values_and_gradients(*losses):
     """Of several losses at `point()`, by one program."""
-    return jax.jit(lambda p: [jax.value_and_grad(loss)(p) for loss in losses])(point())
+
+    @jax.jit
+    def run(p):
+        return [jax.value_and_grad(loss)(p) for loss in losses]
+
+    return run(point())
 
 
 def rate_over(span):
