@@ -11,8 +11,9 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.multistep.bdf import BDFState
 from tests.support.batches import assert_same, in_tile, one_by_one, outcome
-from tests.support.differences import assert_close, central, weighted
+from tests.support.differences import assert_close, central, central_by_calls, weighted
 from tests.support.stiff_problems import BY_NAME, ROBERTSON_RATES, robertson
+from tests.support.sweeps import few
 
 RATES = jnp.array(ROBERTSON_RATES)
 START = jnp.array([1.0, 0.0, 0.0])
@@ -42,31 +43,31 @@ def follow(t, y, args):
     return jax.jvp(curve, (t,), (jnp.ones_like(t),))[1] - 3 * away - away[::-1] ** 2
 
 
+@jax.jit
 def after_a_step(order, h):
     """The largest error of one step of `order` from an exact history, at its end and inside it."""
     solver: Any = jo.BDF()
-    points = curve(1.0 - h * np.arange(8))
-    rows = [np.diff(points[::-1], n, axis=0)[-1] for n in range(1, 8)]
+    points = curve(1.0 - h * jnp.arange(8))
+    rows = [jnp.diff(points[::-1], n, axis=0)[-1] for n in range(1, 8)]
     carry = solver.init(lambda t, y: y, jnp.array(1.0), points[0])
-    carry = carry._replace(
-        differences=jnp.stack(rows), h=jnp.array(h), order=jnp.array(float(order))
-    )
+    carry = carry._replace(differences=jnp.stack(rows), h=h, order=order)
     field = lambda t, y: follow(t, y, None)  # noqa: E731
-    made = solver.step(field, jnp.array(1.0), points[0], jnp.array(h), carry, True)
-    half = solver.interpolate(jnp.array(0.5), points[0], jnp.array(h), made.dense)
-    return [np.max(np.abs(half - curve(1 + h / 2))), np.max(np.abs(made.y1 - curve(1.0 + h)))]
+    made = solver.step(field, jnp.array(1.0), points[0], h, carry, True)
+    half = solver.interpolate(jnp.array(0.5), points[0], h, made.dense)
+    gaps = half - curve(1 + h / 2), made.y1 - curve(1.0 + h)
+    return jnp.stack([jnp.max(jnp.abs(gap)) for gap in gaps])
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
 def test_each_formula_has_its_order(order):
     """The error of one step, and inside it, falls with the power `order + 1` of the step."""
     sizes = np.array([0.08, 0.06, 0.04])
-    errors = np.array([after_a_step(order, h) for h in sizes])
+    errors = np.array([after_a_step(float(order), h) for h in sizes])
     for column in errors.T:
         assert abs(np.polyfit(np.log(sizes), np.log(column), 1)[0] - (order + 1)) < 0.25
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("most", few([1, 2, 3, 4, 5], 2, 3, 5))
 def test_the_highest_order_is_kept(most):
     sol = jo.solve(follow, curve(0.0), (0.0, 4.0), solver=jo.BDF(max_order=most), rtol=1e-5)
     np.testing.assert_allclose(sol.y1, curve(4.0), atol=1e-3)
@@ -98,28 +99,25 @@ def test_jacobians_and_factors_serve_many_steps():
     assert stats.num_evaluations < 2.5 * stats.num_steps
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_uneven_steps_have_the_exact_gradient(sign):
-    """By everything that there is; the order rises to five on the way."""
+def test_uneven_steps_have_the_exact_gradient():
+    """Forwards and backwards, by everything that there is; the order rises to five on the way."""
     steps = jnp.array([0.0, 0.1, 0.17, 0.29, 0.4, 0.47, 0.6, 0.71, 0.77, 0.9, 1.0, 1.05, 1.2])
     inside = jnp.array([0.0, 0.33, 0.75, 1.2])
 
-    def loss(p):
-        grid = sign * (p["start"] + p["pace"] * steps)
-        sol = jo.solve(bent, p["y"], sign * (p["start"] + p["pace"] * inside), p["args"],
-                       solver="bdf", controller=jo.Grid(grid))  # fmt: skip
+    @jax.jit
+    @jax.value_and_grad
+    def run(p, sign):
+        sol = jo.solve(bent, p["y"], sign * (0.2 + inside), p["args"], solver="bdf",
+                       controller=jo.Grid(sign * (0.2 + steps)))  # fmt: skip
         return weighted((sol.ys, sol.y1))
 
     p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 2.0])}
-    p |= {"start": jnp.array(0.2), "pace": jnp.array(1.0)}
-    held = {"start": p["start"], "pace": p["pace"]}
-    free = {"y": p["y"], "args": p["args"]}
-    got = jax.jit(jax.grad(lambda q: loss(q | held)))(free)
-    assert_close(got, central(lambda q: loss(q | held), free), 1e-8)
+    for sign in (1.0, -1.0):
+        gradient = run(p, sign)[1]
+        assert_close(gradient, central_by_calls(lambda p, sign=sign: run(p, sign)[0], p), 1e-8)
 
 
-@pytest.mark.parametrize("h", [0.1, -0.05])
-def test_a_step_has_the_exact_derivative(h):
+def test_a_step_has_the_exact_derivative():
     """Of its end, dense output and history, by state, history, parameters, time and size.
 
     What it keeps of Jacobians changes how a root is found, not the root.
@@ -136,25 +134,37 @@ def test_a_step_has_the_exact_derivative(h):
 
     rows = 0.3 ** jnp.arange(1, 8)[:, None] * jnp.array([1.0, -0.7, 0.4])
     p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 8.0]), "rows": rows[:3]}
-    p |= {"t": jnp.array(0.2), "h": jnp.array(h), "before": jnp.array(1.3 * h)}
 
-    def of_three(p):
+    @jax.jit
+    @jax.value_and_grad
+    def run(p):
         return loss(p | {"rows": jnp.concatenate([p["rows"], rows[3:]])})
 
-    assert_close(jax.jit(jax.grad(of_three))(p), central(of_three, p, 2e-4), 1e-7)
+    for h in (0.1, -0.05):
+        p |= {"t": jnp.array(0.2), "h": jnp.array(h), "before": jnp.array(1.3 * h)}
+        assert_close(run(p)[1], central_by_calls(lambda p: run(p)[0], p, 2e-4), 1e-7)
 
 
-@pytest.mark.parametrize(("mode", "rtol"), [("discrete", 1e-10), ("adjoint", 1e-9)])
+POINT = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 5.0])}
+
+
+def loss_of_bent(p, **options):
+    ts = jnp.array([0.0, 0.5, 1.0])
+    return weighted(jo.solve(bent, p["y"], ts, p["args"], max_steps=20_000, **options).ys)
+
+
+@functools.cache
+def slopes_of_bent():
+    return central(lambda p: loss_of_bent(p, solver="rodas5p", rtol=1e-11, atol=1e-11), POINT)
+
+
+@pytest.mark.parametrize(
+    ("mode", "rtol"), few([("discrete", 1e-10), ("adjoint", 1e-9)], ("discrete", 1e-10))
+)
 def test_adaptive_gradients_agree_with_differences(mode, rtol):
-    p = {"y": jnp.array([1.2, 0.3, 0.7]), "args": jnp.array([1.0, 5.0])}
-
-    def loss(p, **options):
-        ts = jnp.array([0.0, 0.5, 1.0])
-        return weighted(jo.solve(bent, p["y"], ts, p["args"], max_steps=20_000, **options).ys)
-
-    expected = central(lambda p: loss(p, solver="rodas5p", rtol=1e-11, atol=1e-11), p)
     given = {"solver": "bdf", "rtol": rtol, "atol": rtol, "sensitivity": mode}
-    assert_close(jax.jit(jax.grad(lambda p: loss(p, **given)))(p), expected, 1e-5)
+    got = jax.jit(jax.grad(lambda p: loss_of_bent(p, **given)))(POINT)
+    assert_close(got, slopes_of_bent(), 1e-5)
 
 
 @pytest.mark.parametrize("rtol", [1e-3, 1e-4])
@@ -184,6 +194,7 @@ def test_a_regular_mass_matrix_is_that_of_its_inverse_times_the_field():
     np.testing.assert_allclose(sol.y1, AT_40, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_an_algebraic_problem_in_a_batch():
     """Exact, lane by lane and shared, with the mass matrix."""
     size = jnp.array([1.0, 1e5, 1.0])
@@ -214,70 +225,93 @@ def heat_jacobian(t, y, args):
     return 400 * (jnp.eye(n, k=1) - 2 * jnp.eye(n) + jnp.eye(n, k=-1)) + jnp.diag(2 * args * y)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"jac": heat_jacobian},
-        {"linear_solver": jo.Banded(1, 1)},
-        {"linear_solver": jo.Sparse(np.abs(np.subtract.outer(range(19), range(19))) <= 1)},
-        {"linear_solver": jo.Krylov(rtol=1e-10)},
-        {"linear_solver": jo.Banded(1, 1), "jac": heat_jacobian},
-        {"linear_solver": jo.Banded(1, 1), "mass": jnp.eye(19)},
-    ],
-    ids=["jac", "banded", "sparse", "krylov", "banded jac", "banded mass"],
-)
-def test_linear_solvers_agree(options):
-    """In values of one trajectory, and in gradients of a batch."""
-    (value, batch), gradient, count = by_heat(jo.BDF(**options))
-    (expected, both), slope, _ = heat_by_default()
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose([batch, gradient], [both, slope], rtol=1e-5)
-    assert count < 10 or isinstance(options.get("linear_solver"), jo.Krylov)  # none is kept there
+LINEAR_SOLVERS: dict[str, dict[str, Any]] = {
+    "jac": {"jac": heat_jacobian},
+    "banded": {"linear_solver": jo.Banded(1, 1)},
+    "sparse": {"linear_solver": jo.Sparse(np.abs(np.subtract.outer(range(19), range(19))) <= 1)},
+    "krylov": {"linear_solver": jo.Krylov(rtol=1e-10)},
+    "banded jac": {"linear_solver": jo.Banded(1, 1), "jac": heat_jacobian},
+    "banded mass": {"linear_solver": jo.Banded(1, 1), "mass": jnp.eye(19)},
+}
+
+
+HEAT: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-9}
+HEAT_START = jnp.sin(jnp.pi * jnp.arange(1, 20) / 20)
+
+
+def end_of_heat(solver):
+    """A sum of squares of the end, and the number of Jacobians."""
+    sol = jo.solve(heat, HEAT_START, (0.0, 0.5), 3.0, solver=solver, **HEAT)
+    stats: Any = sol.stats
+    return weighted(sol.y1), stats.num_jacobians
+
+
+def batch_of_heat(solver):
+    """A sum of squares of the ends of a batch, and its derivative."""
+
+    @jax.jit
+    @jax.value_and_grad
+    def run(args):
+        rates = args * jnp.array([1.0, 2.0])
+        axes = {"in_axes": (None, None, 0)}
+        sols = jo.solve_batch(heat, HEAT_START, (0.0, 0.5), rates, solver=solver, **axes, **HEAT)
+        return weighted(sols.y1)
+
+    return run(3.0)
 
 
 @functools.cache
 def heat_by_default():
-    return by_heat(jo.BDF())
+    return end_of_heat(jo.BDF())[0]
 
 
-def by_heat(solver):
-    """Sums of squares of an end and of a batch's ends, the latter's slope, and Jacobians."""
-    y0 = jnp.sin(jnp.pi * jnp.arange(1, 20) / 20)
-    given: dict[str, Any] = {"solver": solver, "rtol": 1e-7, "atol": 1e-9}
-
-    @jax.jit
-    @jax.value_and_grad
-    def of_batch(args):
-        axes = {"in_axes": (None, None, 0)}
-        rates = args * jnp.array([1.0, 2.0])
-        return weighted(jo.solve_batch(heat, y0, (0.0, 0.5), rates, **axes, **given).y1)
-
-    sol = jo.solve(heat, y0, (0.0, 0.5), 3.0, **given)
-    batch, gradient = of_batch(jnp.array(3.0))
-    count: Any = sol.stats.num_jacobians
-    return (weighted(sol.y1), batch), gradient, count
+@functools.cache
+def batch_of_heat_by_default():
+    return batch_of_heat(jo.BDF())
 
 
-def test_lanes_keep_jacobians_of_their_own():
+@pytest.mark.parametrize("name", few(LINEAR_SOLVERS, "banded jac", "sparse"))
+def test_linear_solvers_agree(name):
+    value, count = end_of_heat(jo.BDF(**LINEAR_SOLVERS[name]))
+    np.testing.assert_allclose(value, heat_by_default(), rtol=1e-5)
+    assert count < 10 or name == "krylov"  # which keeps none
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINEAR_SOLVERS)
+def test_linear_solvers_agree_in_gradients_of_a_batch(name):
+    found = batch_of_heat(jo.BDF(**LINEAR_SOLVERS[name]))
+    np.testing.assert_allclose(found, batch_of_heat_by_default(), rtol=1e-5)
+
+
+def swing(t, y, k):
+    return jnp.stack([y[1], k * (1 - y[0] ** 2) * y[1] - y[0]])
+
+
+STIFFNESSES = jnp.array([1.0, 50.0, 5.0, 200.0, 0.1])
+SWING: dict[str, Any] = {"solver": "bdf", "rtol": 1e-5, "atol": 1e-7}
+
+
+@functools.cache
+def single_swings():
+    def single(k):
+        y0 = jnp.array([2.0, 0.0])
+        return outcome(jo.solve(swing, y0, (0.0, 5.0), k, throw=False, **SWING))
+
+    return one_by_one(single, 0, STIFFNESSES)
+
+
+@pytest.mark.parametrize("wide", few([False, True], True))
+def test_lanes_keep_jacobians_of_their_own(wide):
     """Counts and values of a batch are those of single solves."""
-
-    def swing(t, y, k):
-        return jnp.stack([y[1], k * (1 - y[0] ** 2) * y[1] - y[0]])
-
-    k = jnp.array([1.0, 50.0, 5.0, 200.0, 0.1])
-    options: dict[str, Any] = {"solver": "bdf", "rtol": 1e-5, "atol": 1e-7}
-    y0 = jnp.array([2.0, 0.0])
 
     def batch(k):
         axes = {"in_axes": (None, None, 0), "lanes": 2}
-        return outcome(jo.solve_batch(swing, y0, (0.0, 5.0), k, **axes, **options))
+        y0 = jnp.array([2.0, 0.0])
+        return outcome(jo.solve_batch(swing, y0, (0.0, 5.0), k, **axes, **SWING))
 
-    def single(k):
-        return outcome(jo.solve(swing, y0, (0.0, 5.0), k, throw=False, **options))
-
-    expected = one_by_one(single, 0, k)
-    for wide in (False, True):
-        assert_same(in_tile(wide, batch, k)(k), expected, 1e-5, counts=4)
+    got = in_tile(wide, batch, STIFFNESSES)(STIFFNESSES)
+    assert_same(got, single_swings(), 1e-5, counts=4)
 
 
 def test_a_carry_is_made_of_floats():

@@ -1,7 +1,5 @@
 """The measured order of every solver, and of its dense output, on a problem with a closed form."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 
 import jaxode as jo
 from jaxode.solvers.registry import SOLVERS
+from tests.support.convergence import exact_rotation, measured_order, rotation
 from tests.support.registry import NAMES, PARTITIONED
 
 # Numbers of steps: few enough to stay above rounding, enough to be in the asymptotic regime.
@@ -30,17 +29,6 @@ DENSE_ORDERS = {"gauss_legendre6": 5}  # where it is not that of the step
 
 def steps_of(name):
     return STEPS_OF.get(name) or STEPS[SOLVERS[name]().order]
-
-
-def field(t, y, args):
-    """A point that runs around a circle faster the further out it is, at a moving pace."""
-    pace = (2 + jnp.sin(3 * t)) * jnp.sum(y**2)
-    return pace * jnp.stack([-y[1], y[0]])
-
-
-def exact(t):
-    angle = 2 * t + (1 - jnp.cos(3 * t)) / 3
-    return jnp.stack([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
 def driven(t, y, args):
@@ -76,10 +64,9 @@ def exact_chain(t):
     return jnp.stack([jnp.sin(t - k * jnp.pi / 2) for k in range(5)], axis=-1)
 
 
-@functools.cache
 def errors(name):
     """The error at the end, and the largest inside the steps, for each number of steps."""
-    f, solution, span = field, exact, 2.0
+    f, solution, span = rotation, exact_rotation, 2.0
     if name == "vern7":
         f, solution, span = chain, exact_chain, 4.0
     elif name in PARTITIONED:
@@ -97,18 +84,12 @@ def errors(name):
     return np.array([run(span / steps) for steps in steps_of(name)])
 
 
-def slope(steps, found):
-    return -np.polyfit(np.log(steps), np.log(found), 1)[0]
-
-
 # Those of variable order begin at order one, whatever comes then: see their own tests.
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("adams", "bdf")])
-@pytest.mark.parametrize("column", [0, 1], ids=["step", "dense output"])
-def test_order_of_convergence(name, column):
+def test_orders_of_convergence_of_the_step_and_of_dense_output(name):
     """Values inside the steps converge as those at their ends do, or as is said above."""
-    order = SOLVERS[name]().order
-    if column:
-        order = DENSE_ORDERS.get(name, order)
-    found = errors(name)[:, column]
+    order, found = SOLVERS[name]().order, errors(name)
     assert np.all(found > 1e-13)
-    assert abs(slope(steps_of(name), found) - order) < 0.1
+    at_the_end, inside = (measured_order(steps_of(name), column) for column in found.T)
+    assert abs(at_the_end - order) < 0.1
+    assert abs(inside - DENSE_ORDERS.get(name, order)) < 0.1

@@ -9,7 +9,7 @@ from jaxode.solvers.implicit.esdirk import Esdirk
 from jaxode.solvers.implicit.kencarp4 import KENCARP4_TABLEAU
 from jaxode.solvers.implicit.trapezoid import TRAPEZOID_TABLEAU
 from jaxode.solvers.registry import SOLVERS
-from tests.solvers.test_tableaus import density, nodes, stage_weights, trees
+from tests.support.rooted_trees import density, nodes, stage_weights, trees
 
 TABLES = {cls.__name__: cls().table for cls in SOLVERS.values() if issubclass(cls, Esdirk)}
 DENSE_ORDERS = {"Trapezoid": 2, "TRBDF2": 2, "Kvaerno3": 3, "Kvaerno5": 4, "KenCarp4": 3}

@@ -11,26 +11,32 @@ import pytest
 import jaxode as jo
 from jaxode.solvers.explicit import chebyshev, rkc
 from tests.support.differences import assert_close, central
+from tests.support.sweeps import few
 
 STAGES = (2, 3, 4, 5, 10, 33, 100, 512)
 
 
-def grown(z, stages, dtype=jnp.float64):
-    """The stability polynomials: what steps of h = 1 make of y' = z y, from y = 1, in lanes."""
-    z, stages = (jnp.asarray(x, dtype) for x in (z, stages))
-    one = jnp.ones((1, z.size), dtype)
+@jax.jit
+def increments(z, stages):
+    one = jnp.ones((1, z.size), z.dtype)
     step = chebyshev.ChebyshevStep([z], 0 * z, 1 + 0 * z, one, z * one, stages)
-    rise = np.asarray(chebyshev.increment(lambda t, y, z: z * y, step), np.float64)
-    return 1 + rise[0]
+    return chebyshev.increment(lambda t, y, z: z * y, step)
+
+
+def grown(z, stages, dtype=jnp.float64):
+    """The stability polynomials: the ends of steps of h = 1 of y' = z y, from y = 1, in lanes."""
+    z, stages = (jnp.asarray(x, dtype) for x in (z, stages))
+    return 1 + np.asarray(increments(z, stages), np.float64)[0]
 
 
 @pytest.mark.parametrize("stages", STAGES)
 def test_steps_are_stable_as_far_as_they_are_said_to_be(stages):
-    z = -float(chebyshev.stability_limit(stages)) * np.linspace(0, 1, 1001)
-    size = np.abs(grown(z, np.full_like(z, stages)))
+    z = -float(chebyshev.stability_limit(stages)) * np.append(np.linspace(0, 1, 1001), 1.5)
+    sizes = np.abs(grown(z, np.full_like(z, stages)))
+    (z, beyond), size = (z[:-1], sizes[-1]), sizes[:-1]
     assert np.all(size <= 1 + 1e-12)
     assert np.all(size[z < -3] < 0.96) or stages < 4
-    assert abs(grown(np.array([1.5 * z[-1]]), [stages])[0]) > 1
+    assert beyond > 1
     assert chebyshev.stages_for(jnp.asarray(-0.999 * z[-1])) == stages
     assert chebyshev.stages_for(jnp.asarray(-1.001 * z[-1])) == stages + 1
 
@@ -84,15 +90,17 @@ def test_order_two_with_steps_far_beyond_what_explicit_methods_bear():
     assert abs(-np.polyfit(np.log(steps), np.log(found), 1)[0] - 2) < 0.1
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+@pytest.mark.parametrize("dtype", few([jnp.float64, jnp.float32], jnp.float64))
 def test_far_fewer_steps_and_calls_than_an_explicit_pair(dtype):
     field, exact, _ = heat(100)
     options: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-4, "max_steps": 50_000}
 
+    def typed(t, y, args):
+        return field(t, y, args).astype(dtype)
+
     def run(solver):
         sol = jo.solve(
-            lambda t, y, args: field(t, y, args).astype(dtype),
-            exact(0.0).astype(dtype), (0.0, 1.0), solver=solver, **options,
+            typed, exact(0.0).astype(dtype), (0.0, 1.0), solver=solver, **options,
         )  # fmt: skip
         return np.max(np.abs(sol.y1 - exact(1.0))), sol.stats
 
@@ -130,19 +138,23 @@ def test_the_error_follows_the_tolerance_on_a_reaction_with_diffusion():
     assert np.all(found < tolerances ** (2 / 3))
 
 
-@pytest.mark.parametrize("start", ["rough", "smooth", "zero"])
-def test_the_spectral_radius_is_bounded_from_the_first_step_on(start):
+def test_the_spectral_radius_is_bounded_from_the_first_step_on():
     n = 50
     field, exact, radius = heat(n)
-    y = {"rough": jnp.sin(jnp.arange(n) ** 2.0), "smooth": exact(0.0), "zero": jnp.zeros(n)}[start]
-    t, solver = jnp.array(0.0), rkc.RKC2()
-    packed = functools.partial(field, args=None)
-    carry = solver.init(packed, t, y)
-    stepped = solver.step(packed, t, y, jnp.array(1e-3), carry, None)
-    bound = 0.9 * chebyshev.stability_limit(chebyshev.MAX_STAGES) / stepped.max_next_step
-    assert 1.0 < bound / radius < 1.25
+    t, solver, packed = jnp.array(0.0), rkc.RKC2(), functools.partial(field, args=None)
+
+    @jax.jit
+    def longest_next(y):
+        carry = solver.init(packed, t, y)
+        return solver.step(packed, t, y, jnp.array(1e-3), carry, None).max_next_step
+
+    starts = {"rough": jnp.sin(jnp.arange(n) ** 2.0), "smooth": exact(0.0), "zero": jnp.zeros(n)}
+    for name, y in starts.items():
+        bound = 0.9 * chebyshev.stability_limit(chebyshev.MAX_STAGES) / longest_next(y)
+        assert 1.0 < bound / radius < 1.25, name
 
 
+@pytest.mark.slow
 def test_a_state_of_zeros_and_a_complex_one_are_stepped():
     field, _, _ = heat(30)
     options: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
@@ -159,16 +171,16 @@ def test_a_spectral_radius_that_is_known_spares_the_search():
     field, exact, radius = heat(60)
 
     @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1), has_aux=True)
     def run(radius, y0):
         solver = jo.RKC2(spectral_radius=radius)
         sol = jo.solve(field, y0, (0.0, 1.0), solver=solver, rtol=1e-4, atol=1e-4)
         return jnp.sum(sol.y1**2), (sol.y1, sol.stats)
 
-    _, (y1, stats) = run(radius, exact(0.0))
+    (_, (y1, stats)), (by_radius, by_state) = run(radius, exact(0.0))
     searched = jo.solve(field, exact(0.0), (0.0, 1.0), solver="rkc2", rtol=1e-4, atol=1e-4)
     assert np.max(np.abs(y1 - exact(1.0))) < 5e-4
     assert stats.num_evaluations < searched.stats.num_evaluations
-    by_radius, by_state = jax.grad(run, argnums=(0, 1), has_aux=True)(radius, exact(0.0))[0]
     assert by_radius == 0
     assert np.max(np.abs(by_state)) > 0
     sols = jo.solve_batch(
@@ -244,7 +256,7 @@ def point():
     }
 
 
-@pytest.mark.parametrize("save", ["ts", "dense"])
+@pytest.mark.parametrize("save", few(["ts", "dense"], "dense"))
 def test_the_gradient_through_many_stages_is_exact(save):
     """Over several segments of stages, by every input, the step's own start and size too."""
 
@@ -255,6 +267,7 @@ def test_the_gradient_through_many_stages_is_exact(save):
     assert_close(jax.jit(jax.grad(loss))(p), central(loss, p, 1e-4), 1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_in_lanes_are_those_of_single_solves():
     """Each lane with a diffusion, and so with stages, of its own."""
     count = 5
@@ -286,6 +299,7 @@ def test_gradients_in_lanes_are_those_of_single_solves():
     assert_close(got, expected, 1e-10)
 
 
+@pytest.mark.slow
 def test_the_continuous_adjoint_agrees():
     """On a span over which the way back, that of heat, does not blow up."""
     p = point()
@@ -297,5 +311,6 @@ def test_the_continuous_adjoint_agrees():
         )  # fmt: skip
         return jnp.sum(sol.y1**2)
 
-    exact, adjoint = (jax.grad(loss)(p["k"], mode) for mode in ("discrete", "adjoint"))
+    both = jax.jit(lambda k: [jax.grad(loss)(k, mode) for mode in ("discrete", "adjoint")])
+    exact, adjoint = both(p["k"])
     assert_close(adjoint, exact, 1e-3)

@@ -1,5 +1,8 @@
 """Rosenbrock solvers and the switching one: stiff problems, mass matrices, Jacobians, failures."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,8 @@ import pytest
 
 import jaxode as jo
 from jaxode.solvers.implicit.rosenbrock23 import ROSENBROCK23_TABLEAU
-from tests.support.differences import central
+from tests.support.differences import central_by_calls
+from tests.support.sweeps import few
 
 RATES = jnp.array([0.04, 3e7, 1e4])
 START = jnp.array([1.0, 0.0, 0.0])
@@ -39,16 +43,20 @@ def test_robertson_over_eleven_decades(name):
     np.testing.assert_allclose(sol.y1, ROBERTSON_END, rtol=1e-5)
 
 
-@pytest.mark.parametrize("rate", [-1e3, -1e6, -1e12])
+def prothero_robinson(t, y, rate):
+    """Its smooth solution is the cosine, whatever the rate."""
+    return rate * (y - jnp.cos(t)) - jnp.sin(t)
+
+
 @pytest.mark.parametrize("name", ["rosenbrock23", "rodas4", "rodas5p"])
-def test_steps_far_longer_than_the_fastest_decay_are_damped(name, rate):
+def test_steps_far_longer_than_the_fastest_decay_are_damped(name):
     """From a start off the slow solution, cos t, with steps of 0.1."""
-
-    def field(t, y, args):
-        return rate * (y - jnp.cos(t)) - jnp.sin(t)
-
-    sol = jo.solve(field, jnp.array([2.0]), (0.0, 2.0), solver=name, controller=jo.Fixed(0.1))
-    np.testing.assert_allclose(sol.y1, jnp.cos(2.0), atol=3e-3)
+    for rate in (-1e3, -1e6, -1e12):
+        sol = jo.solve(
+            prothero_robinson, jnp.array([2.0]), (0.0, 2.0), rate, solver=name,
+            controller=jo.Fixed(0.1),
+        )  # fmt: skip
+        np.testing.assert_allclose(sol.y1, jnp.cos(2.0), atol=3e-3)
 
 
 @pytest.mark.parametrize("solver", [jo.Rodas4(mass=MASS), jo.Rodas5P(mass=MASS)])
@@ -89,44 +97,80 @@ def test_a_regular_mass_matrix_is_that_of_its_inverse_times_the_field():
     np.testing.assert_allclose(found.y1, plain.y1, rtol=1e-7)
 
 
-def test_a_jacobian_that_is_given_is_used_and_differentiated():
-    def jac(t, y, k):
-        return jax.jacfwd(robertson, 1)(t, y, k)
+def robertson_jacobian(t, y, k):
+    return jax.jacfwd(robertson, 1)(t, y, k)
 
-    def value(k, solver):
-        return jo.solve(robertson, START, (0.0, 1e3), k, solver=solver, **TIGHT).y1[0]
 
-    with_jac, without = jo.Rodas5P(jac=jac), jo.Rodas5P()
-    np.testing.assert_allclose(value(RATES, with_jac), value(RATES, without), rtol=1e-12)
-    gradients = [jax.grad(value)(RATES, solver) for solver in (with_jac, without)]
-    np.testing.assert_allclose(*gradients, rtol=1e-9)
-    axes = (None, None, 0)
-    sols = jo.solve_batch(
-        robertson, START, (0.0, 1e3), RATES[None], in_axes=axes, solver=with_jac, **TIGHT
-    )
-    np.testing.assert_allclose(sols.y1[0, 0], value(RATES, without), rtol=1e-12)
-    zero = jo.solve(
-        robertson,
-        START,
-        (0.0, 1.0),
-        RATES,
-        solver=jo.Rodas5P(jac=lambda t, y, k: jnp.zeros((3, 3))),
-        throw=False,
-        **TIGHT,
-    )
+WITH_JACOBIAN = jo.Rodas5P(jac=robertson_jacobian)
+
+
+def no_jacobian(t, y, k):
+    return jnp.zeros((3, 3))
+
+
+def test_a_jacobian_that_is_given_is_used():
+    times = 0.0, 1e3
+    given = jo.solve(robertson, START, times, RATES, solver=WITH_JACOBIAN, **TIGHT)
+    by_default = jo.solve(robertson, START, times, RATES, solver="rodas5p", **TIGHT)
+    np.testing.assert_allclose(given.y1[0], by_default.y1[0], rtol=1e-12)
+    wrong = jo.Rodas5P(jac=no_jacobian)
+    zero = jo.solve(robertson, START, (0.0, 1.0), RATES, solver=wrong, throw=False, **TIGHT)
     assert zero.stats.num_steps > 100  # a wrong one makes small steps, not a wrong answer
 
 
-@pytest.mark.parametrize(
-    ("solver", "field"),
-    [("rodas5p", robertson), ("auto", robertson), (jo.Rodas5P(mass=MASS), robertson_dae)],
-)
-def test_gradients_of_one_and_of_a_batch(solver, field):
-    spread = jnp.array([[1.0, 1.0, 1.0], [0.7, 1.5, 1.1], [1.3, 0.8, 0.6]]) * RATES
+@pytest.mark.slow
+def test_a_jacobian_that_is_given_is_differentiated_and_serves_a_batch():
+    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def run(k, given):
+        solver = WITH_JACOBIAN if given else jo.Rodas5P()
+        y1 = jo.solve(robertson, START, (0.0, 1e3), k, solver=solver, **TIGHT).y1
+        return y1[0], y1
 
-    def one(scale, rates):
+    ((_, got), gradient), ((_, expected), other) = run(RATES, True), run(RATES, False)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-12)
+    np.testing.assert_allclose(gradient, other, rtol=1e-9)
+    axes = (None, None, 0)
+    sols = jo.solve_batch(
+        robertson, START, (0.0, 1e3), RATES[None], in_axes=axes, solver=WITH_JACOBIAN, **TIGHT
+    )
+    np.testing.assert_allclose(sols.y1[0, 0], expected[0], rtol=1e-12)
+
+
+CASES: list[tuple[Any, Any]] = [
+    ("rodas5p", robertson), ("auto", robertson), (jo.Rodas5P(mass=MASS), robertson_dae),
+]  # fmt: skip
+SCALES = jnp.ones(3)
+
+
+@functools.cache
+def single_gradient(case):
+    """The first component at the end, and its gradient by what scales the rates."""
+    solver, field = CASES[case]
+
+    @jax.jit
+    @jax.value_and_grad
+    def run(scale, rates):
         return jo.solve(field, START, (0.0, 40.0), scale * rates, solver=solver, **TIGHT).y1[0]
 
+    return run
+
+
+@pytest.mark.parametrize("case", few([0, 1, 2], 1, 2), ids=["rodas5p", "auto", "mass matrix"])
+def test_gradients_agree_with_differences(case):
+    run = single_gradient(case)
+    differences = central_by_calls(lambda scale: run(scale, RATES)[0], SCALES, 1e-4)
+    np.testing.assert_allclose(run(SCALES, RATES)[1], differences, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [0, 1, 2], ids=["rodas5p", "auto", "mass matrix"])
+def test_gradients_of_a_batch_are_those_of_single_solves(case):
+    solver, field = CASES[case]
+    spread = jnp.array([[1.0, 1.0, 1.0], [0.7, 1.5, 1.1], [1.3, 0.8, 0.6]]) * RATES
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
     def batch(scales):
         axes = (None, None, 0)
         sols = jo.solve_batch(
@@ -134,15 +178,11 @@ def test_gradients_of_one_and_of_a_batch(solver, field):
         )
         return jnp.sum(sols.y1[:, 0]), sols.y1[:, 0]
 
-    scales = jnp.ones((3, 3))
-    gradients, ends = jax.grad(batch, has_aux=True)(scales)
-    single = jax.jit(jax.value_and_grad(one))
+    gradients, ends = batch(jnp.ones((3, 3)))
     for end, gradient, rates in zip(ends, gradients, spread, strict=True):
-        value, expected = single(scales[0], rates)
+        value, expected = single_gradient(case)(SCALES, rates)
         np.testing.assert_allclose(end, value, rtol=1e-10)
         np.testing.assert_allclose(gradient, expected, rtol=1e-9)
-    differences = central(lambda scale: one(scale, RATES), scales[0], 1e-4)
-    np.testing.assert_allclose(gradients[0], differences, rtol=1e-6)
 
 
 def test_auto_takes_the_explicit_steps_where_nothing_is_stiff():

@@ -7,6 +7,7 @@ import pytest
 
 import jaxode as jo
 from tests.support.problems import arenstorf, brusselator
+from tests.support.sweeps import few
 
 Y0 = jnp.array([1.5, 3.0])
 ORBIT = jnp.array([0.994, 0.0, 0.0, -2.0015851063790824])
@@ -19,7 +20,7 @@ def steps_of(field=brusselator, y0=Y0, t1=10.0, **options):
 
 
 @pytest.mark.parametrize("controller", [jo.I(), jo.PI(), jo.PID(0.3, 0.3, 0.01), jo.PID()])
-@pytest.mark.parametrize("name", ["bosh3", "tsit5", "dopri8"])
+@pytest.mark.parametrize("name", few(["bosh3", "tsit5", "dopri8"], "tsit5"))
 def test_every_controller_reaches_the_same_answer(controller, name):
     options = {"solver": name, "rtol": 1e-8, "atol": 1e-8, "max_steps": 20_000}
     sol = jo.solve(brusselator, Y0, (0.0, 20.0), controller=controller, **options)
@@ -78,15 +79,18 @@ def test_first_step_longer_than_the_span_is_cut():
     assert np.sum(sizes) == pytest.approx(0.01)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_chosen_first_step_costs_few_steps_at_any_scale_of_time(scale):
-    def field(t, y, args):
+def test_chosen_first_step_costs_few_steps_at_any_scale_of_time():
+    def field(t, y, scale):
         return brusselator(t, y, None) / scale
 
-    sol, _ = steps_of(field=field, t1=10.0 * scale)
-    same, _ = steps_of()
-    assert abs(int(sol.stats.num_steps) - int(same.stats.num_steps)) <= 10
-    np.testing.assert_allclose(sol.y1, same.y1, rtol=1e-3)
+    def solved(scale):
+        return jo.solve(field, Y0, (0.0, 10.0 * scale), scale)
+
+    same = solved(1.0)
+    for scale in (1e-6, 1e6):
+        sol = solved(scale)
+        assert abs(int(sol.stats.num_steps) - int(same.stats.num_steps)) <= 10
+        np.testing.assert_allclose(sol.y1, same.y1, rtol=1e-3)
 
 
 def test_norms_by_name_and_by_function_agree():

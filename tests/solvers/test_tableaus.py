@@ -1,9 +1,6 @@
 """Every tableau against the order conditions of rooted trees (Hairer, Norsett, Wanner I, II.2)."""
 
 import dataclasses
-import functools
-import itertools
-import math
 
 import numpy as np
 import pytest
@@ -11,6 +8,7 @@ import pytest
 from jaxode.solvers.explicit.runge_kutta import ExplicitRungeKutta
 from jaxode.solvers.explicit.tableau import ButcherTableau
 from jaxode.solvers.registry import SOLVERS
+from tests.support.rooted_trees import density, nodes, stage_weights, trees
 
 SOLVER_CLASSES = sorted(
     {solver for solver in SOLVERS.values() if issubclass(solver, ExplicitRungeKutta)},
@@ -51,47 +49,11 @@ STEP_ORDERS = {
 SMOOTH = ("Bosh3", "RK4", "RK4ThreeEighths", "Tsit5", "Dopri5", "Dopri8", "Vern7")
 
 
-@functools.cache
-def trees(size: int) -> tuple[tuple, ...]:
-    """The rooted trees of `size` nodes, each the sorted tuple of the trees at its root."""
-    found = set()
-    for sizes in _partitions(size - 1):
-        for branches in itertools.product(*(trees(part) for part in sizes)):
-            found.add(tuple(sorted(branches)))
-    return tuple(sorted(found))
-
-
-def _partitions(total: int, largest: int | None = None):
-    if total == 0:
-        yield ()
-    for first in range(min(total, largest or total), 0, -1):
-        for rest in _partitions(total - first, first):
-            yield (first, *rest)
-
-
-@functools.cache
-def nodes(tree: tuple) -> int:
-    return 1 + sum(map(nodes, tree))
-
-
-@functools.cache
-def density(tree: tuple) -> int:
-    return nodes(tree) * math.prod(map(density, tree))
-
-
 def matrix(table: ButcherTableau) -> np.ndarray:
     A = np.zeros((len(table.c), len(table.c)))
     for i, row in enumerate(table.a):
         A[i + 1, : i + 1] = row
     return A
-
-
-def stage_weights(A: np.ndarray, tree: tuple) -> np.ndarray:
-    """What each stage contributes to the elementary differential of `tree`."""
-    product = np.ones(len(A))
-    for branch in tree:
-        product = product * (A @ stage_weights(A, branch))
-    return product
 
 
 def padded(table: ButcherTableau, weights) -> np.ndarray:

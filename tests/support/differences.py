@@ -72,3 +72,19 @@ def assert_close(got: Any, expected: Any, tolerance: float) -> None:
         assert one.shape == two.shape
         assert size > 0
         np.testing.assert_allclose(one, two, rtol=0, atol=tolerance * size)
+
+
+def central_by_calls(function: Callable[[Any], Any], point: Any, step: float = 1e-3) -> Any:
+    """The gradient as `central` finds it, by calls of a function that is compiled already.
+
+    `point` holds arrays: a number of Python's would compile the function once more.
+    """
+    flat, unravel = ravel_pytree(point)
+    flat, unravel = np.asarray(flat), jax.jit(unravel)
+    shifts, weights = np.array([-2.0, -1.0, 1.0, 2.0]), np.array([1.0, -8.0, 8.0, -1.0])
+    slopes = np.zeros_like(flat)
+    for i in range(flat.size):
+        moved = [flat + shift * step * (np.arange(flat.size) == i) for shift in shifts]
+        values = [function(unravel(x)) for x in moved]
+        slopes[i] = np.dot(weights, values) / (12 * step)
+    return unravel(slopes)

@@ -1,4 +1,4 @@
-"""Tables of symplectic and Nystrom methods against their order conditions."""
+"""Tableaus of symplectic and Nystrom methods against their order conditions."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Rosenbrock tables against their order conditions."""
+"""Tableaus of Rosenbrock methods against their order conditions."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import pytest
 
 import jaxode as jo
 from jaxode.solvers.implicit.rosenbrock_tableau import RosenbrockTableau
-from tests.solvers.test_tableaus import density, nodes, trees
+from tests.support.rooted_trees import density, nodes, trees
 
 # Orders of the step, of its companion and of dense output.
 ORDERS = {"Rosenbrock23": (2, 3, 2), "Rodas4": (4, 3, 3), "Rodas5P": (5, 4, 4)}
