@@ -18,7 +18,7 @@ from .ad_direction import BACKWARD, reverse_mode_first
 
 
 class Sensitivity(eqx.Module):
-    """How the solution of an initial value problem is differentiated by its arrays.
+    """Base class of the ways to differentiate the solution of an initial value problem.
 
     `takes_events`: solves with events or jumps have derivatives. `advice`: what an error adds where
     a solve runs out of steps.

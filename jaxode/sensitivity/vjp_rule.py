@@ -21,8 +21,8 @@ def with_vjp(
     - `forward(perturbed, *args)`: the function's value, and the residuals of the backward pass.
       `perturbed` has the structure of the first argument; True marks a leaf to differentiate by.
     - `backward(perturbed, residuals, cotangents, *args)`: the cotangent of the first argument; a
-      leaf that is not perturbed may have any value. `cotangents` are those of the value, None for each
-      leaf without one.
+      leaf that is not perturbed may have any value. `cotangents` are those of the value, None for
+      each leaf without one.
 
     The derivative may be differentiated again in forward mode alone: reverse mode **raises** a
     `DifferentiationError`. The decorated function takes positional arguments.

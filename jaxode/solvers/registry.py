@@ -76,7 +76,7 @@ def register(solver: SolverClass) -> SolverClass:
 
 
 def _needs_arguments(solver: type[Solver]) -> bool:
-    """Whether the class has an argument without a default."""
+    """True if the class has an argument without a default."""
     try:
         inspect.signature(solver).bind()
     except TypeError:

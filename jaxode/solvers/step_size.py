@@ -107,7 +107,7 @@ class Controller(eqx.Module):
         """Accept or reject an attempted step, and choose the size of the next one."""
 
     def below_minimum(self, h: Array) -> Array | bool:
-        """Whether the step size `h` is too small to go on; never for prescribed steps."""
+        """True if the step size `h` is too small to go on; never for prescribed steps."""
         return False
 
 
@@ -206,7 +206,7 @@ class PID(Controller):
         return jnp.where(accept & (factor >= low) & (factor <= high), 1.0, factor)
 
     def below_minimum(self, h: Array) -> Array | bool:
-        """Whether `h` is below `dtmin`."""
+        """True if `h` is below `dtmin`."""
         return False if self.dtmin is None else h <= jnp.asarray(self.dtmin, h.dtype)
 
     def _bound(self, h: Array) -> Array:

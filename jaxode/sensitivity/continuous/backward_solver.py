@@ -66,7 +66,7 @@ class MassMatrix(eqx.Module):
 
 
 class BackwardConfig(eqx.Module):
-    """How the adjoint equation is solved backwards in time.
+    """The configuration of the backward solve of the adjoint equation.
 
     - `kind`: the method of `jo.Continuous`. `seminorm`: its error norm leaves parameters out.
     - `solver`: with linear algebra for the adjoint equation, without mass matrix and `jac`.

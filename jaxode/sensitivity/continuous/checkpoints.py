@@ -66,7 +66,7 @@ class Segment(NamedTuple):
 
 
 class SegmentSchedule(eqx.Module):
-    """How a solve of at most `max_steps` steps is divided into segments of `length` steps."""
+    """The division of a solve of at most `max_steps` steps into segments of `length` steps."""
 
     length: int = eqx.field(static=True)
     max_steps: int = eqx.field(static=True)

@@ -40,7 +40,7 @@ def _backward(
     config: SolveConfig,
     backward: BackwardConfig,
 ) -> PyTree:
-    # The problem is a batch of one: the parameters in `per_trajectory` are integrated with its equation,
+    # The problem is a batch of one: its equation integrates the parameters in `per_trajectory`,
     # those in `shared` by quadrature.
     own = perturbed if backward.kind == "backsolve" else jax.tree.map(lambda _: False, problem)
     own = dataclasses.replace(own, y0=True, ts=False)

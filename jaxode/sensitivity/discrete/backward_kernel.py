@@ -65,7 +65,7 @@ class KernelDiscreteBackward(eqx.Module):
 
     @property
     def save(self) -> Save:
-        """What the solve saved."""
+        """The kind of values that the solve saved."""
         return self.ensemble.config.save
 
     @property
@@ -285,7 +285,7 @@ class _BlockBackward(NamedTuple):
         return LaneScalars.of([self.block.load_entry(self.times, index)], (), self.times.dtype)
 
     def save_left_inside(self, back: KernelBackwardState, clock: LaneScalars) -> LaneScalars:
-        """Whether a saved time that is left comes after the start of the step."""
+        """True if a saved time that is left comes after the start of the step."""
 
         def after_start(span: Span, t: Array, clock: Array) -> Array:
             return span.direction * (t - clock[0]) > 0

@@ -39,7 +39,7 @@ class EventVJP(eqx.Module):
 
     @property
     def num_events(self) -> Any:
-        """How many events the log holds, of one trajectory or of each; `()` without events."""
+        """The number of events in the log, of one trajectory or of each; `()` without events."""
         return () if self.log is None else jnp.minimum(self.log.count, self.log.ts.shape[-1])
 
     def pull_back(
@@ -160,7 +160,7 @@ class EventVJP(eqx.Module):
         return of_array(ct and ct.ts, log.ts), of_array(ct and ct.ys, log.ys)
 
     def cuts(self, layout: StepLayout, events_left: Any, step: ReplayedStep) -> Array:
-        """Whether an event cut the step: the last one of those that are left."""
+        """True if an event cut the step: the last one of those that are left."""
         if self.log is None:
             return jnp.zeros_like(step.last)
         event = self.row(layout, jnp.maximum(events_left - 1, 0))
@@ -170,14 +170,14 @@ class EventVJP(eqx.Module):
     # Times.
 
     def stretched(self, layout: StepLayout, t: Array, h: Array) -> tuple[Array, Array]:
-        """Whether a step from `t` was stretched to land on a jump, and whether on the last time."""
+        """True if a step from `t` was stretched to land on a jump, and whether on the last time."""
         stop = layout.next_discontinuity(layout.diff, t)
         landed = layout.active_and(ends_on(t, h, stop))
         last = layout.saved_time(-1)
         return landed & (stop != last), landed & (stop == last)
 
     def reaches_end(self, layout: StepLayout) -> Array | bool:
-        """Whether the solve came to its last time, and was not ended by an event."""
+        """True if the solve came to its last time, and was not ended by an event."""
         if self.log is None:
             return True
         index = self.log.index if layout.tile is None else self.log.index[layout.number]

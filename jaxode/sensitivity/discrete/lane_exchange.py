@@ -57,7 +57,7 @@ class BatchBackwardState(NamedTuple):
 
 
 class LaneExchange(eqx.Module):
-    """How trajectories get into the lanes of a backward pass, and out of them.
+    """The exchange of trajectories between the lanes of a backward pass and the results.
 
     - `per_trajectory`, `shared`: the differentiated arrays. `succeeded`: which solves did.
     - `end`: cotangents of the last states. `solver_state`: zeros like that of one trajectory.

@@ -134,7 +134,7 @@ class StepLayout(eqx.Module):
 
     @property
     def num_times(self) -> int:
-        """How many times each trajectory is saved at."""
+        """The number of times at which each trajectory is saved."""
         return self.ensemble.all_times.shape[-1]
 
     def saved_time(self, place: Array | int) -> Array:
@@ -155,7 +155,7 @@ class StepLayout(eqx.Module):
         return put(times, mask, (self.number, place), ct)
 
     def save_point_size(self, ct_ys: PyTree, diff: PyTree) -> int:
-        """How many numbers the pull-back of one saved value of every lane works on."""
+        """The number of array elements in the pull-back of one saved value of every lane."""
         width = 1 if self.tile is None else self.tile.width
         count = 1 if self.tile is None else self.ensemble.count
         values = width * num_elements(ct_ys, count * self.num_times)

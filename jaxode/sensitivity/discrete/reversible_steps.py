@@ -21,7 +21,7 @@ def step_clock(
 
 
 def roundtrip_ok(y: Array, y0: Array, y1: Array) -> Array:
-    """Whether steps back from `y1` led to a `y` that agrees with the start `y0`.
+    """True if steps back from `y1` led to a `y` that agrees with the start `y0`.
 
     That is to a quarter of the digits: with more rounding the gradient is made of wrong states.
     """

@@ -135,13 +135,13 @@ class SavedValuesVJP(eqx.Module):
             if host_controls_loops():  # a time not passed is read where no interpolant overflows
                 time = jnp.where(mask, time, step.t)
 
-            def value(diff: PyTree, parts: StepParts, clock: Any) -> PyTree:
+            def saved_value(diff: PyTree, parts: StepParts, clock: Any) -> PyTree:
                 at, t_step, h_step = (time, step.t, h) if clock is None else clock
                 last = saves_left == layout.num_times
                 return layout.value_at(diff, at, last, (t_step, h_step), parts)
 
             clock = (time, step.t, h) if layout.with_times else None
-            values, pull = jax.vjp(value, diff, step.parts, clock)
+            values, pull = jax.vjp(saved_value, diff, step.parts, clock)
             ct_diff, ct_parts, ct_clock = pull(self.of_values(layout, saves_left, mask, values))
             ct_time, ct_clock = (None, None) if ct_clock is None else (ct_clock[0], ct_clock[1:])
             return (ct_diff, StepCotangents(ct_parts, ct_clock)), ct_time
@@ -176,7 +176,7 @@ class SavedValuesVJP(eqx.Module):
         return layout.active_only(layout.row(self.cotangents.ts, step.index + 1))
 
     def needs_dense(self, layout: StepLayout, saves_left: Array, t: Array) -> Array | bool | None:
-        """Whether dense output of the step from `t` was read; None for no dense output."""
+        """True if dense output of the step from `t` was read; None for no dense output."""
         save = layout.config.save
         if save == "dense" or layout.problem.events:
             return True

@@ -37,7 +37,7 @@ def step_with_residuals(layout: StepLayout) -> Callable[..., StepResult]:
 def restored(
     layout: StepLayout, start: StepStart, residuals: tuple[Array, ...]
 ) -> tuple[Any, Callable]:
-    """What `step_vjp` returns, the pull-back made of stored residuals; XLA drops the rest."""
+    """The results of `step_vjp`, its pull-back made of stored residuals; XLA drops the rest."""
     out, pull, _ = step_vjp(layout, start)
     leaves, form = jax.tree.flatten(pull)
     stored = iter(residuals)
@@ -61,7 +61,8 @@ def residual_shapes(layout: StepLayout, start: StepStart, max_steps: int) -> tup
     if available is not None and needed > available:
         raise OutOfMemoryError(
             f'Discrete(memory="stages") needs {needed} bytes, {format_bytes(needed)}, to keep the '
-            f"stages of max_steps={max_steps} steps, and the machine has {format_bytes(available)}: "
+            f"stages of max_steps={max_steps} steps, and the machine has "
+            f"{format_bytes(available)}: "
             'lower max_steps, or use memory="steps" or a number of states'
         )
     return shapes

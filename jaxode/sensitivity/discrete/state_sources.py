@@ -47,7 +47,7 @@ class StateSource(eqx.Module):
     steps_back: bool = eqx.field(static=True)
 
     def open(self) -> tuple[Callable[[Array, StepClock, Any], tuple[Array, Any, Any]], Any]:
-        """How the state before a step is found, and the memory with which that begins.
+        """The function that finds the state before a step, and its first memory.
 
         A function from step, clock and memory to state, solver state and memory.
         """

@@ -61,7 +61,7 @@ class ButcherTableau:
 
     @property
     def first_same_as_last(self) -> bool:
-        """Whether the last stage is the slope at the end of the step (FSAL)."""
+        """True if the last stage is the slope at the end of the step (FSAL)."""
         last = self.a[self.stages - 2] if self.stages > 1 else ()
         return self.stages > 1 and self.b == (*last, 0.0)
 

@@ -121,7 +121,7 @@ class CollocationTableau:
 
     @property
     def stiffly_accurate(self) -> bool:
-        """Whether the last stage is the end of the step (stiffly accurate)."""
+        """True if the last stage is the end of the step (stiffly accurate)."""
         return self.A[-1] == self.b
 
 

@@ -66,7 +66,7 @@ class RosenbrockTableau:
 
     @property
     def stiffly_accurate(self) -> bool:
-        """Whether the last stage is evaluated at $y_1 - U_s$: then $U_s$ is the error estimate."""
+        """True if the last stage is evaluated at $y_1 - U_s$: then $U_s$ is the error estimate."""
         return self.m == (*self.a[-1], 1.0)
 
 

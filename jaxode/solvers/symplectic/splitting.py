@@ -43,7 +43,7 @@ class Symplectic(Partitioned, TableauSolver):
 
     @property
     def _quintic(self) -> bool:
-        """Whether dense output is a quintic, else the cubic Hermite interpolant."""
+        """True if dense output is a quintic, else the cubic Hermite interpolant."""
         return self.order > 4
 
     def init(self, field: Field, t: Array, y: Array) -> Any:

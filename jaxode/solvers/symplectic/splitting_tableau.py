@@ -56,7 +56,7 @@ class SymplecticTableau:
 
     @property
     def first_same_as_last(self) -> bool:
-        """Whether the slope of the last flow is that of the next step's first."""
+        """True if the slope of the last flow is that of the next step's first."""
         return self.flows[0][0] == self.flows[-1][0]
 
 
