@@ -234,7 +234,8 @@ def heat(t, y, args):
     return 100 * (jnp.roll(y, 1).at[0].set(0) - 2 * y + jnp.roll(y, -1).at[-1].set(0))
 
 
-@pytest.mark.parametrize("solver", few([jo.ImplicitEuler, jo.ImplicitMidpoint], jo.ImplicitEuler))
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", [jo.ImplicitEuler, jo.ImplicitMidpoint])
 def test_methods_of_one_stage_take_other_linear_solvers(solver):
     y0 = jnp.sin(jnp.arange(1, 41) / 13)
     options: dict[str, Any] = {"controller": jo.Fixed(0.1)}

@@ -135,7 +135,7 @@ def test_linear_solvers_agree(name):
     np.testing.assert_allclose(end(0.02, linear_solvers()[name]), end_by_dense(), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", few(["sparse", "banded", "bicgstab"], "sparse", "banded"))
+@pytest.mark.parametrize("name", few(["sparse", "banded", "bicgstab"], "sparse"))
 def test_linear_solvers_agree_and_have_gradients(name):
     solver = linear_solvers()[name]
 
@@ -151,6 +151,7 @@ def test_linear_solvers_agree_and_have_gradients(name):
     np.testing.assert_allclose(gradient, slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_batch_through_sparse_systems_equals_single_solves():
     rates = jnp.array([0.01, 0.02, 0.03])
     solver = jo.Rosenbrock23(linear_solver=linear_solvers()["sparse"])

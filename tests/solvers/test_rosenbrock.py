@@ -59,7 +59,10 @@ def test_steps_far_longer_than_the_fastest_decay_are_damped(name):
         np.testing.assert_allclose(sol.y1, jnp.cos(2.0), atol=3e-3)
 
 
-@pytest.mark.parametrize("solver", [jo.Rodas4(mass=MASS), jo.Rodas5P(mass=MASS)])
+@pytest.mark.parametrize(
+    "solver",
+    [pytest.param(jo.Rodas4(mass=MASS), marks=pytest.mark.slow), jo.Rodas5P(mass=MASS)],
+)
 def test_an_algebraic_equation(solver):
     dae = jo.solve(robertson_dae, START, (0.0, 1e4), RATES, solver=solver, **TIGHT)
     ode = jo.solve(robertson, START, (0.0, 1e4), RATES, solver="rodas5p", **TIGHT)

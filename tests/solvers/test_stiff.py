@@ -15,7 +15,7 @@ from tests.support.stiff_problems import (
 
 RTOLS = (1e-4, 1e-7, 1e-10)
 # One program serves problems of one field and as many components.
-FEW = [BY_NAME[name] for name in ("vdpolm", "stiff_E2", "stiff_A3", "stiff_B1", "stiff_C1", "kaps")]
+FEW = [BY_NAME[name] for name in ("vdpolm", "stiff_E2", "stiff_A3", "stiff_B1")]
 
 
 def outcomes(problem, solver):
