@@ -81,6 +81,7 @@ def decay(t, y, rate):
     return -rate * y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", [forward, gradient])
 def test_errors_are_those_of_a_sample(quantity):
     rates = np.linspace(0.5, 2.0, 100)

@@ -338,6 +338,7 @@ def test_what_a_jump_takes_across_zero_moves_with_the_jump(mode, over):
     np.testing.assert_allclose(got, [[5.0, -1.0], [1.0, 0.0], [-0.1, -1.0]], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", few(["ts", "steps"], "steps"))
 def test_both_modes_agree_where_events_cut_steps(save):
     """The times and states of steps, with the last step drawn out to the end and cut."""

@@ -114,6 +114,7 @@ def test_a_long_float32_solve_does_not_drift_in_time():
     assert sol.stats.num_steps == 100_000
 
 
+@pytest.mark.slow
 def test_float32_field_sees_times_without_drift():
     dt = np.float32(1e-3)
     steps = 60_000

@@ -98,6 +98,7 @@ def test_auto_runs_without_one_and_says_why(name, monkeypatch):
     np.testing.assert_allclose(sol.y1, solve(kernel=False, **options).y1, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "size"), few([({}, 72), ({"solver": "rodas5p"}, 40)], ({}, 72))
 )

@@ -131,6 +131,7 @@ ADJOINT: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(ADJOINT, "values"))
 def test_adjoint_equations_in_a_kernel(name):
     options = {"sensitivity": "adjoint", "controller": jo.Fixed(0.02), **ADJOINT[name]}
@@ -221,6 +222,7 @@ def test_times_out_of_order_have_their_status():
     assert np.all(np.asarray(sol.status) == jo.Status.BAD_TIMES)
 
 
+@pytest.mark.slow
 def test_steps_that_run_out():
     tiles, kernel = (solve(flag, max_steps=5, solver="bosh3") for flag in (False, True))
     assert np.all(np.asarray(kernel.status) == jo.Status.MAX_STEPS)
@@ -266,6 +268,7 @@ def test_the_order_of_work_changes_no_result(kernel):
     np.testing.assert_array_equal(sorted_[1].stats.num_steps, plain[1].stats.num_steps)
 
 
+@pytest.mark.slow
 def test_those_that_take_long_share_a_block():
     """Every second trajectory takes ten times the steps of the others."""
     span = jnp.where(jnp.arange(16) % 2, 1.0, 0.1)

@@ -164,6 +164,7 @@ def test_hutchinson_density_is_right_in_the_mean():
     np.testing.assert_allclose(jnp.mean(found), NETWORK.log_prob(X)[0], atol=4 * error)
 
 
+@pytest.mark.slow
 def test_gradient_of_the_likelihood_against_differences_and_the_adjoint():
     def loss(model):
         return negative_log_likelihood(model, X[:4])
@@ -194,6 +195,7 @@ def test_gradient_of_the_likelihood_against_differences_and_the_adjoint():
     np.testing.assert_allclose(slope, difference, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_densities_are_conditional_on_args():
     model = CNF(lambda t, y, shift: shift + 0.0 * y, 2, **TIGHT)
     shifts = jnp.linspace(0.0, 3.0, 32).reshape(16, 2)
@@ -209,6 +211,7 @@ def spike(t, y, args):
     return jnp.cos(40.0 * t) * 40.0 * y
 
 
+@pytest.mark.slow
 def test_error_control_of_the_sample_alone():
     both, alone = (
         CNF(linear, 2, rtol=1e-6, atol=1e-6, control_density=c).solve(X) for c in (True, False)
@@ -219,6 +222,7 @@ def test_error_control_of_the_sample_alone():
     assert int(jnp.sum(unseen.stats.num_evaluations)) < int(jnp.sum(seen.stats.num_evaluations))
 
 
+@pytest.mark.slow
 def test_fit_takes_samples_alone_and_its_likelihood_rises():
     data = 0.5 * X + 1.0
     model = CNF(Network(gain=1.0), 2, trace="hutchinson", rtol=1e-3, atol=1e-3)

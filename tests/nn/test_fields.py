@@ -158,6 +158,7 @@ def test_bases_are_the_functions_of_the_books():
     np.testing.assert_allclose(fields.RBF(1, (0.0, 2.0))(jnp.asarray(1.0)), [1.0])
 
 
+@pytest.mark.slow
 def test_galerkin_layers_are_sums_of_layers():
     x = Y[0]
     constant = fields.GalerkinLinear(4, 3, fields.Polynomial(1), key=KEY)

@@ -71,6 +71,7 @@ def transport(x, key, coupling):
     return loss(lambda t, y: 0.0 * y, x, key, coupling=coupling)
 
 
+@pytest.mark.slow
 def test_optimal_pairs_have_shorter_paths():
     x, key = 2.0 * jnp.sign(target(jax.random.key(0), 64) - MEAN), jax.random.key(1)
     independent, plan, exact = (

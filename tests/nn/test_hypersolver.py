@@ -95,6 +95,7 @@ def test_the_trajectory_loss_is_that_of_its_own_solve(base):
     np.testing.assert_allclose(loss, np.mean((own[1:] - exact[1:]) ** 2), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_steps_fitted_to_trajectories_end_closer_than_those_fitted_to_residuals():
     ts = jnp.linspace(0.0, 1.0, 4)
     ys = jo.solve_batch(linear, STARTS, ts, rtol=1e-9, atol=1e-9).ys

@@ -52,6 +52,7 @@ def test_a_block_can_be_undone_and_images_do_not_mix():
     np.testing.assert_allclose(block(x[1:2]), y1[1:2], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_classifier():
     # Fixed steps: at the kinks of the rectifiers an adaptive solver's steps are noise.
     model = jo.nn.ConvODENet(1, 3, channels=4, key=KEY, solver="midpoint", dt=0.5)

@@ -190,6 +190,7 @@ def small(**options):
     return NeuralCDE.mlp(2, 1, hidden=3, width=4, key=jax.random.key(0), **options)
 
 
+@pytest.mark.slow
 def test_padding_gaps_and_company_change_nothing():
     ts, xs = SERIES[0].copy(), SERIES[1].copy()
     xs[0, 1, 0] = np.nan
@@ -204,6 +205,7 @@ def test_padding_gaps_and_company_change_nothing():
     assert jnp.abs(together[:, 0] - together[:, 1]).min() > 1e-3
 
 
+@pytest.mark.slow
 def test_back_in_time():
     model = small(**TIGHT)
     there = eqx.filter_jit(model.solve)(*SERIES)

@@ -153,6 +153,7 @@ def bayes_loss(model, ts, xs):
     return model.loss(ts, xs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "loss"),
     [("rnn", next_loss), pytest.param("bayes", bayes_loss, marks=pytest.mark.slow)],

@@ -167,6 +167,7 @@ def test_a_convex_potential_is_convex_and_zero_at_the_origin_alone():
     np.testing.assert_array_equal(jax.jit(jax.grad(energy))(jnp.zeros(3)), np.zeros(3))
 
 
+@pytest.mark.slow
 def test_stable_fields_fall_where_the_free_field_runs_away():
     energy = fields.ConvexPotential(2, 6, key=KEY)
 

@@ -109,6 +109,7 @@ def test_a_saved_function_with_an_interpolated_forward_solution():
     assert_discrete(gradient, False, read_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wide"),
     [

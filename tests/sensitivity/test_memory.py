@@ -140,6 +140,7 @@ def batch_gradient(memory, lanes):
     return jax.jit(jax.grad(loss, (0, 1)))(starts, jnp.array(1.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("memory", "lanes"),
     [

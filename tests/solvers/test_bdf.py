@@ -166,6 +166,7 @@ def test_adaptive_gradients_agree_with_differences(mode, rtol):
     assert_close(got, slopes_of_bent(), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rtol", [1e-3, 1e-4])
 def test_single_precision(rtol):
     y0, rates = START.astype(jnp.float32), RATES.astype(jnp.float32)

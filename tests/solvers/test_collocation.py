@@ -106,6 +106,7 @@ def kepler(t, y, args):
     return jnp.concatenate([y[2:], -y[:2] * jnp.sum(y[:2] ** 2) ** -1.5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(GAUSS, "gauss_legendre4"))
 def test_quadratic_invariants_are_kept_to_rounding(name):
     """Two of a rigid body, and the angular momentum of an orbit; energy does not drift."""
@@ -269,6 +270,7 @@ def single_solves():
     return one_by_one(single, 0, SIX_STARTS, RATES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", few([False, True], True))
 def test_a_batch_of_a_few_components_equals_its_single_solves(wide):
     """Their pair of states is a system of twelve, which LAPACK factorises in lanes."""

@@ -84,6 +84,7 @@ def test_it_takes_little_more_steps_than_its_base():
         assert steps("reversible", decays) < 1.5 * steps("discrete", decays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", few(["ends", "function", "steps", "dense"], "dense"))
 def test_the_gradient_equals_differences_for_every_save(mode):
     p = point(ts=(1.4, 0.9, 0.5, 0.2)) if mode == "function" else point()
@@ -216,6 +217,7 @@ def temporary(steps, adaptive):
     return analysis.temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adaptive", few([False, True], True))
 def test_memory_does_not_grow_with_the_steps(adaptive):
     """But for the two numbers of each adaptive step."""

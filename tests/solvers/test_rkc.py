@@ -166,6 +166,7 @@ def test_a_state_of_zeros_and_a_complex_one_are_stepped():
     np.testing.assert_allclose(sol.y1, wave * jnp.exp(-0.1 * 9.8611), atol=2e-4)
 
 
+@pytest.mark.slow
 def test_a_spectral_radius_that_is_known_spares_the_search():
     """The same steps but for the margin; nothing is differentiated by it, nothing recompiled."""
     field, exact, radius = heat(60)
@@ -256,6 +257,7 @@ def point():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", few(["ts", "dense"], "dense"))
 def test_the_gradient_through_many_stages_is_exact(save):
     """Over several segments of stages, by every input, the step's own start and size too."""

@@ -234,6 +234,7 @@ def test_dprkn6_follows_its_tolerance_and_is_cheaper_than_a_method_of_first_orde
     assert runs[3][1] < 0.6 * calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(["stormer_verlet", "dprkn6"], "stormer_verlet"))
 def test_gradients_in_lanes_are_those_of_single_solves(name):
     """By parameters that all share, those of each, and starts; values inside steps."""
