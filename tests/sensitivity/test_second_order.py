@@ -120,7 +120,8 @@ def test_hessian_of_a_stiff_solve():
     assert_close(forwards_twice(loss, p), jax.jit(jax.hessian(loss))(p), 1e-8)
 
 
-@pytest.mark.parametrize("mode", ["discrete", pytest.param("forward", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["discrete", "forward"])
 def test_hessian_of_a_batch_is_the_sum_of_its_solves(mode):
     starts = Y0 * jnp.array([0.6, 0.8, 1.0, 1.3, 1.7])[:, None]
     first = jax.jacrev if mode == "discrete" else jax.jacfwd
