@@ -135,7 +135,8 @@ def test_linear_solvers_agree(name):
     np.testing.assert_allclose(end(0.02, linear_solvers()[name]), end_by_dense(), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", few(["sparse", "banded", "bicgstab"], "sparse"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sparse", "banded", "bicgstab"])
 def test_linear_solvers_agree_and_have_gradients(name):
     solver = linear_solvers()[name]
 
@@ -171,6 +172,7 @@ def test_sparse_layout_of_two_species_is_narrow():
     assert max(layout.colours) < 7
 
 
+@pytest.mark.slow
 def test_a_preconditioner_spares_iterations():
     """With the inverse itself as preconditioner two iterations do."""
 

@@ -131,7 +131,7 @@ CASES = {
 
 @pytest.mark.parametrize(
     ("name", "wide"),
-    few([(name, name != "ts") for name in CASES], ("ts", False)),
+    few([(name, name != "ts") for name in CASES], ("ends", True)),
 )
 def test_gradients_in_lanes_are_those_of_single_solves(name, wide):
     case = CASES[name]
