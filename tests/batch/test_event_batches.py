@@ -139,6 +139,7 @@ def test_the_second_derivative_is_that_of_the_closed_form():
     assert_close(jax.jit(jax.hessian(sums))(heights), expected, 1e-8)
 
 
+@pytest.mark.slow
 def test_one_that_fails_leaves_the_others_alone():
     """A ball that comes to rest, between two that do not."""
     p = {"g": jnp.array(9.81), "e": jnp.array([0.8, 0.3, 0.8])}
@@ -157,6 +158,7 @@ def test_one_that_fails_leaves_the_others_alone():
     np.testing.assert_allclose(grad["e"][0], alone, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_terminal_event_ends_its_own_trajectory():
     level = jo.Event(lambda t, y, p: y[0] - 3.0, terminal=True)
     sol = many(HEIGHTS, POINT, jnp.linspace(0.0, 2.0, 6), events=level, lanes=4)

@@ -19,6 +19,7 @@ def root(function, low, high):
     return low
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sensitivity", few(["discrete", "forward"], "discrete"))
 def test_the_saltation_matrix(sensitivity):
     """Two linear fields that take turns on a plane: the derivative of the flow has a closed form.

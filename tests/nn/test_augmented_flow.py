@@ -68,6 +68,7 @@ def test_forward_and_inverse_are_each_others():
     np.testing.assert_allclose(MIXED.inverse(z), X, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_it_trains_by_either_loss():
     model = jo.nn.FFJORD(2, (16,), augment=2, key=KEY, rtol=1e-4, atol=1e-4)
     data = 3 + 0.5 * X

@@ -52,6 +52,7 @@ def massive_discrete(kind):
     return jax.jit(jax.grad(lambda p: massive(p, kind, "discrete")))(MASSIVE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "sensitivity"),
     [

@@ -129,6 +129,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "wide"),
     few([(name, name != "ts") for name in CASES], ("ends", True)),
