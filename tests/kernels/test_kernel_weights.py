@@ -78,6 +78,7 @@ def solve(kernel: bool, field: Any, y0: Any, weights: Any, **options: Any) -> An
     return jo.solve_batch(field, y0, ts, weights, in_axes=axes, kernel=kernel, lanes=4, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(FIELDS, "a gate"))
 def test_values_and_gradients_are_those_of_tiles(name):
     field, weights, y0 = FIELDS[name]

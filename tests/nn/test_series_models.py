@@ -37,6 +37,7 @@ def gradient(make, **options):
     return np.asarray(parted(found)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [latent, *(pytest.param(make, marks=pytest.mark.slow) for make in (ode_rnn, cde))]
 )

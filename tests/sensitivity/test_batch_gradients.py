@@ -38,14 +38,12 @@ CASES = {
     "linearly implicit": BatchLoss("ends", "rosenbrock23", "ends"),
     "adaptive": BatchLoss("ts", "tsit5", "shared"),
 }
-# Each case in one of the tiles; the other tile is slow, and so are two kinds of implicit solvers.
+# Each way to save but functions, in one of the tiles; the other tile and implicit solvers are slow.
 RUNS = [
     ("ends", True),
     ("ts", False),
-    ("function", True),
     ("steps", False),
     ("dense", True),
-    ("linearly implicit", False),
 ]
 MORE_RUNS = [(name, wide) for name in CASES for wide in (False, True) if (name, wide) not in RUNS]
 MORE_RUNS.remove(("adaptive", True))
