@@ -170,7 +170,7 @@ class BatchRun(eqx.Module):
         needs = self.needs_dense(lanes)
         # The extra stages of a dense output are computed in all lanes where one needs them.
         any_needs = needs if needs is None or needs is True else jnp.any(needs)
-        method, field = method_in_lanes(self.ensemble, lanes.rows), self.field(lanes.rows)
+        method, field = method_in_lanes(self.ensemble, lanes.rows), self.field_of_turn(lanes)
         (_, direction), limit = self.span(lanes), self.step_limit(lanes)
         if self.ensemble.has_jumps:
             field = one_sided_field(field, lanes.integrator.t, limit)
@@ -184,6 +184,11 @@ class BatchRun(eqx.Module):
             )
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(integrator=integrator), steps
+
+    def field_of_turn(self, lanes: LaneState) -> Callable[..., Array]:
+        """Return the field of the lanes, or where neighbours are due in any, that of neighbours."""
+        ensemble, rows = self.ensemble.nudged(lanes.rows, lanes.integrator.neighbour_due)
+        return dataclasses.replace(self, ensemble=ensemble).field(rows)
 
     def field(self, lane_rows: PyTree) -> Callable[..., Array]:
         """Return the field on lanes, of `(t, y)` with shapes `(lanes,)` and `(..., lanes)`."""

@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from ..solvers.step_size import Tolerance
 from .forward import Result
-from .ivp import IVP, Save, SolveConfig, step_reader
+from .ivp import IVP, Save, SolveConfig, for_derivatives, nudged_problem, step_reader
 from .save import StepRecord, state_at
 from .step import Method, stats_of
 
@@ -33,6 +33,17 @@ class Ensemble(eqx.Module):
     def ts(self, rows: PyTree) -> Array:
         """The times of the trajectory with these rows of `per_trajectory`."""
         return self.shared[0].ts if rows[0].ts is None else rows[0].ts
+
+    def for_derivatives(self, perturbed: "Ensemble") -> "Ensemble":
+        """The ensemble of a solve that is differentiated by the arrays that `perturbed` marks."""
+        own, shared = self.per_trajectory, self.shared
+        own = own[0], for_derivatives(*own, perturbed.per_trajectory[0], axis=True)
+        return Ensemble(own, (shared[0], for_derivatives(*shared, perturbed.shared[0])))
+
+    def nudged(self, rows: PyTree, due: Array | bool) -> tuple["Ensemble", PyTree]:
+        """The ensemble and the `rows` of lanes, with the parameters of neighbours if `due`."""
+        shared = nudged_problem(*self.shared, due), self.shared[1]
+        return Ensemble(self.per_trajectory, shared), (nudged_problem(*rows, due), rows[1])
 
     @property
     def all_times(self) -> Array:

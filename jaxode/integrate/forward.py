@@ -9,10 +9,20 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
+from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import StepResult
 from .events.handling import EventLog
-from .ivp import IVP, SolveConfig, direction_of, event_handler_of, packed_field, step_reader
+from .ivp import (
+    IVP,
+    SolveConfig,
+    direction_of,
+    event_handler_of,
+    for_derivatives,
+    nudged_problem,
+    packed_field,
+    step_reader,
+)
 from .loop import Outcome, Recorder, integrate
 from .save import SaveAtTimes, SaveDense, SavePointState, SaveSteps, missing_value
 from .solution import DenseOutput, Events, Solution, Stats
@@ -38,13 +48,17 @@ def solve_forward(
     problem: IVP,
     config: SolveConfig,
     trace_recorder: Any = None,
-    step: Callable[..., StepResult] | None = None,
+    step: Callable[[Array | bool], Callable[..., StepResult]] | None = None,
+    perturbed: Any = None,
 ) -> tuple[Result, Any]:
     """Solve the problem; returns the result, and the trace that `trace_recorder` made of the steps.
 
     `trace_recorder` is a `CheckpointRecorder`, a `TimeRecorder`, or another object with their
-    methods `open`, `write` and `close`. `step` replaces the solver's, if it is given.
+    methods `open`, `write` and `close`. `step` replaces the solver's, as in a `Recorder`. `perturbed`
+    marks the arrays of `problem` by which the solution is differentiated, if it is.
     """
+    if perturbed is not None:
+        config = for_derivatives(problem, config, perturbed)
     save_mode = _save_mode(problem, config)
     t0, y0 = problem.ts[0], problem.y0
 
@@ -63,11 +77,21 @@ def solve_forward(
         if saved_needs_dense is None
         else lambda record, t1, direction: saved_needs_dense(record[0], t1, direction)
     )
-    field = packed_field(problem, config)
+
+    def field_of_turn(due: Array | bool) -> Field:
+        return packed_field(nudged_problem(problem, config, due), config)
+
     event_handler = event_handler_of(problem, config) if problem.has_events else None
     recorder = Recorder(write, needs_dense, step)
     outcome = integrate(
-        config.method, field, y0, t0, problem.ts[-1], recorder, open_record, event_handler
+        config.method,
+        field_of_turn,
+        y0,
+        t0,
+        problem.ts[-1],
+        recorder,
+        open_record,
+        event_handler,
     )
     saved, trace = outcome.record
     if trace_recorder is not None:

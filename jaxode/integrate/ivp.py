@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from ..solvers.linear import WithJacobian
 from .events.detection import EventHandler
 from .events.discontinuities import next_discontinuity, one_sided_field
 from .events.event import CompiledEvent
+from .neighbour import nudge_of, nudged
 from .save import StepReader
 from .step import Method
 
@@ -57,6 +58,7 @@ class SolveConfig(eqx.Module):
     """The configuration of a solve, which no derivative is taken with respect to.
 
     `algebraic` describes the algebraic equations of a singular mass matrix, if there are any.
+    `nudge`: by how much the parameters of a neighbouring trajectory differ, if there is one.
     """
 
     method: Method
@@ -64,11 +66,34 @@ class SolveConfig(eqx.Module):
     packing: Packing = eqx.field(static=True)
     algebraic: Algebraic | None = None
     max_events: int = eqx.field(static=True, default=0)
+    nudge: PyTree = None
 
 
 def without_gradient(method: Method) -> Method:
     """Stop gradients through the arrays of `method`: step sizes, tolerances, and the like."""
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
+
+
+def for_derivatives(problem: IVP, config: SolveConfig, perturbed: IVP, axis: bool = False) -> Any:
+    """Return the configuration of a solve that is differentiated by the arrays that `perturbed` marks.
+
+    `axis`: whether the arrays of `problem` have a first axis of trajectories.
+    """
+    method = dataclasses.replace(config.method, for_derivatives=True)
+    nudge = nudge_of(_parameters(problem), _parameters(perturbed), axis)
+    return dataclasses.replace(config, method=method, nudge=nudge)
+
+
+def nudged_problem(problem: IVP, config: SolveConfig, due: Array | bool) -> IVP:
+    """Return the problem, with the parameters of a neighbouring trajectory where that is `due`."""
+    if config.nudge is None:
+        return problem
+    field, args = nudged(_parameters(problem), config.nudge, due)
+    return dataclasses.replace(problem, field=field, args=args)
+
+
+def _parameters(problem: IVP) -> tuple[PyTree, PyTree]:
+    return problem.field, problem.args
 
 
 def packed_field(problem: IVP, config: SolveConfig) -> Callable[..., Array]:

@@ -30,12 +30,13 @@ class Recorder(NamedTuple):
     """The recorder of the loop: `write(state, step) -> state` after each attempted step.
 
     `needs_dense(state, t1, direction)` tells if dense output inside the coming step, to `t1`, will
-    be evaluated; None for never. `step` replaces the solver's, if it is given.
+    be evaluated; None for never. `step(due)` replaces the solver's step, if it is given; `due`: if
+    it is that of a neighbour.
     """
 
     write: Callable[[Any, StepRecord], Any]
     needs_dense: Callable[[Any, Array, Array], Array | bool] | None = None
-    step: Callable[..., StepResult] | None = None
+    step: Callable[[Array | bool], Callable[..., StepResult]] | None = None
 
 
 class Outcome(NamedTuple):
@@ -68,7 +69,7 @@ class _Span(NamedTuple):
 
 def integrate(
     method: Method,
-    field: Field,
+    field_of_turn: Callable[[Array | bool], Field],
     y0: Array,
     t0: Array,
     t1: Array,
@@ -76,10 +77,11 @@ def integrate(
     open_record: Callable[[Any], Any],
     event_handler: EventHandler | None = None,
 ) -> Outcome:
-    """Integrate `field` from `(t0, y0)` to `t1`, and record the steps.
+    """Integrate a field from `(t0, y0)` to `t1`, and record the steps.
 
     `open_record` makes the recorder's first state from the solver's first state. The final `y1` is
-    NaN unless the status is `SUCCESS`.
+    NaN unless the status is `SUCCESS`. `field_of_turn(due)`: the field; where the
+    neighbour of a differentiated solve is due, that of the neighbour.
     """
     batching, empty = None, None
     if event_handler is not None:
@@ -88,7 +90,7 @@ def integrate(
         empty = empty_log((), event_handler.max_events, y0, t0.dtype) if events else None
 
     def first_state(y: Array, t: Array) -> IntegratorState:
-        s = initialise(method, field, y, t, t1)
+        s = initialise(method, field_of_turn(False), y, t, t1)
         return s if event_handler is None else event_handler.initialise(s, t1)
 
     shapes = jax.eval_shape(first_state, y0, t0)
@@ -102,7 +104,9 @@ def integrate(
             return needs_step(method, state.integrator, direction, t1)
 
         def advance(state: _LoopState) -> _LoopState:
-            return _advance(method, field, span, recorder, batching, state)
+            due = state.integrator.neighbour_due
+            step = None if recorder.step is None else recorder.step(due)
+            return _advance(method, (field_of_turn(due), step), span, recorder, batching, state)
 
         start = state._replace(integrator=first_state(state.integrator.y, state.integrator.t))
         end = lax.while_loop(unfinished, advance, start)
@@ -126,14 +130,14 @@ def integrate(
 
 def _advance(
     method: Method,
-    field: Field,
+    turn: tuple[Field, Callable[..., StepResult] | None],
     span: _Span,
     recorder: Recorder,
     batching: EventBatching | None,
     state: _LoopState,
 ) -> _LoopState:
-    """Attempt a step, handle its events and record it."""
-    s, record, log = state
+    """Attempt a step, handle its events and record it; `turn`: its field, and its step if not the solver's."""
+    (field, step), (s, record, log) = turn, state
 
     def needs_dense(t_new: Array) -> Array | bool | None:
         if batching is not None and batching.has_events:
@@ -146,11 +150,9 @@ def _advance(
     if batching is not None and batching.has_jumps:
         stop_time = s.event_state.stop_time
         field = one_sided_field(field, s.t, stop_time)
-    after, step = attempt_step(
-        method, field, s, span.direction, stop_time, needs_dense, recorder.step
-    )
+    after, attempt = attempt_step(method, field, s, span.direction, stop_time, needs_dense, step)
     if method.progress is not None:
         method.progress(after.t, span.t0, span.t1)
     if batching is not None:
-        after, step, log = handle_events(batching, after, step, log, span.t1)
-    return _LoopState(after, recorder.write(record, step), log)
+        after, attempt, log = handle_events(batching, after, attempt, log, span.t1)
+    return _LoopState(after, recorder.write(record, attempt), log)

@@ -5,6 +5,7 @@ serves one trajectory or several in lanes: then times, counts and decisions are 
 last axis of every state is that of the lanes.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,12 +18,18 @@ from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
 from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, first_step
+from . import neighbour as nearby
+from .neighbour import Neighbour
 from .save import StepRecord
 from .solution import Stats
+from .xla_loops import cond_as_loop
 
 
 class Method(eqx.Module):
-    """A numerical method: solver, step-size controller, tolerances and the limit on steps."""
+    """A numerical method: solver, step-size controller, tolerances and the limit on steps.
+
+    `for_derivatives`: the solution is differentiated, so that a neighbour controls steps too.
+    """
 
     solver: Solver
     controller: Controller
@@ -31,11 +38,17 @@ class Method(eqx.Module):
     max_steps: int = eqx.field(static=True)
     progress: Callable[..., None] | None = eqx.field(static=True, default=None)
     restarts: bool = eqx.field(static=True, default=False)  # events or jumps may restart it
+    for_derivatives: bool = eqx.field(static=True, default=False)
 
     @property
     def stepper(self) -> Solver:
         """The solver, with the tolerance set if the steps are adaptive."""
         return self.solver.with_tolerance(self.tolerance if self.controller.adaptive else None)
+
+    @property
+    def has_neighbour(self) -> bool:
+        """True if a neighbouring trajectory controls steps at rest."""
+        return self.for_derivatives and self.controller.adaptive
 
     @property
     def counts_extra_evaluations(self) -> bool:
@@ -50,7 +63,8 @@ class IntegratorState(NamedTuple):
 
     `extra_evaluations` counts the field evaluations that not every step makes;
     `linear_algebra_counts` the Jacobians and the factorisations, if the solver reuses them.
-    `event_state` is the state of event detection. Each is `()` where it does not apply.
+    `event_state` is the state of event detection, `neighbour` the neighbouring trajectory. Each is
+    `()` where it does not apply.
     """
 
     t: Array
@@ -65,6 +79,12 @@ class IntegratorState(NamedTuple):
     linear_algebra_counts: Any
     status: Array
     event_state: Any = ()
+    neighbour: Any = ()
+
+    @property
+    def neighbour_due(self) -> Array | bool:
+        """True if the neighbour steps in the next iteration: a scalar, also of lanes."""
+        return jnp.any(self.neighbour.due) if isinstance(self.neighbour, Neighbour) else False
 
 
 def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> IntegratorState:
@@ -73,7 +93,7 @@ def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) ->
     size = first_size(method, field, t0, t1, y0, method.solver.slope(solver_state))
     h, controller_state = method.controller.init(lax.stop_gradient(size))
     zero = jnp.zeros((), jnp.int32)
-    return IntegratorState(
+    start = IntegratorState(
         t=t0,
         t_low=jnp.zeros_like(t0),
         y=y0,
@@ -86,6 +106,19 @@ def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) ->
         linear_algebra_counts=(zero, zero) if method.solver.reuses_jacobian else (),
         status=zero,
     )
+    return start_neighbour(method, start, t1)
+
+
+def start_neighbour(method: Method, s: IntegratorState, t1: Array) -> IntegratorState:
+    """Start the neighbouring trajectory, if there is one, at the start of a solve or after a jump."""
+    if not method.has_neighbour:
+        return s
+    y, h, solver_state = lax.stop_gradient((s.y, s.h, s.solver_state))
+    slope = method.solver.slope(solver_state)
+    tolerance = dataclasses.replace(method.tolerance, lanes=False)
+    span = lax.stop_gradient(t1 - s.t)
+    neighbour = nearby.initial_neighbour(tolerance, y, slope, h, span, solver_state, method.solver)
+    return s._replace(neighbour=neighbour)
 
 
 def needs_step(method: Method, s: IntegratorState, direction: Array, t1: Array) -> Array:
@@ -109,14 +142,20 @@ def attempt_step(
     for never, else a boolean. `step` replaces the solver's.
     """
     size, stretch_limit, t_new, t_low = _choose_size(s, direction, t1)
-    h = direction * size
     dense_read = needs_dense(t_new)
+    due = s.neighbour_due
+    y, solver_state, h = s.y, s.solver_state, direction * size
+    if isinstance(s.neighbour, Neighbour):
+        own, other = (y, solver_state), (s.neighbour.y, s.neighbour.solver_state)
+        y, solver_state = select(due, other, own)
+        h = direction * nearby.turn_size(s.neighbour, size)
 
-    stepper = method.stepper.for_forward_mode()
-    result = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, dense_read)
+    stepper = _stepper(method, s).for_forward_mode()
+    result = (step or stepper.step)(field, s.t, y, h, solver_state, dense_read)
     for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.dense
     extra_evaluations = result.extra_evaluations + for_dense
-    decision, error2 = _decide(method, s, size, result)
+    own_error2 = _error_squared(method, s, result)
+    decision, error2 = _decide(method, s, size, result, own_error2)
     accept, proposed, y1 = decision.accept, decision.h, result.y1
     if result.max_next_step is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
@@ -139,7 +178,13 @@ def attempt_step(
             method, s.t, stretch_limit, size, proposed, accept, error2, result.status
         ),
         event_state=s.event_state,
+        neighbour=s.neighbour,
     )
+    if isinstance(s.neighbour, Neighbour):
+        steps_left = jnp.abs((t1 - s.t) / size)
+        parts = result, accept, own_error2, steps_left
+        after = _follow_neighbour(method, s, after, *parts)
+        accept = accept & ~due
     record = StepRecord(
         t=s.t,
         h=h,
@@ -157,16 +202,87 @@ def attempt_step(
     return after, record
 
 
-def _decide(
-    method: Method, s: IntegratorState, size: Array, result: StepResult
-) -> tuple[Decision, Array]:
-    """Ask the controller for its decision on a step; also returns the squared scaled error."""
+def _stepper(method: Method, s: IntegratorState) -> Solver:
+    """The solver, with the tolerance of the distance where a neighbour is due."""
+    if not isinstance(s.neighbour, Neighbour):
+        return method.stepper
+    tolerance = nearby.turn_tolerance(s.neighbour, method.tolerance, lax.stop_gradient(s.y))
+    return method.solver.with_tolerance(tolerance)
+
+
+def _follow_neighbour(
+    method: Method,
+    s: IntegratorState,
+    after: IntegratorState,
+    result: StepResult,
+    accept: Array,
+    own_error2: Array,
+    steps_left: Array,
+) -> IntegratorState:
+    """The integrator state after the neighbour's step, if that was due, or the trajectory's own."""
+    solver, tolerance, neighbour = method.solver, method.tolerance, s.neighbour
+    due = s.neighbour_due
+    leads = nearby.leads(neighbour, own_error2)
+    solver_state = after.solver_state
+    if not solver.one_step or solver.names == ("auto",):
+        led = nearby.led_state(leads, neighbour, solver, result.solver_state)
+        solver_state = select(accept, led, solver_state)
+    own, result = lax.stop_gradient((s, result))
+    step = own.y, result.y1, result.error
+    suspect, active = nearby.watch(
+        neighbour, tolerance, step, own_error2, steps_left, solver.one_step
+    )
+    suspect, active = select(accept, (suspect, active), (neighbour.suspect, neighbour.active))
+    suspect, active = select(due, (neighbour.suspect, neighbour.active), (suspect, active))
+
+    def move(neighbour: Neighbour) -> Neighbour:
+        error = result.error
+        if result.status is not None:
+            error = jnp.where(result.status == Status.SUCCESS, error, jnp.nan)
+        turned = nearby.after_turn(
+            neighbour, result.y1, error, result.solver_state, result.step_factor
+        )
+        state1 = lax.stop_gradient(solver_state)
+        followed = nearby.after_step(neighbour, tolerance, own.y, result.y1, state1, solver)
+        followed = select(accept, followed, neighbour)
+        followed = followed._replace(taken=jnp.zeros_like(neighbour.taken))
+        return select(due, turned, followed)
+
+    needed = jnp.any(active | neighbour.active)
+    moved = cond_as_loop(needed, move, neighbour)._replace(suspect=suspect, active=active)
+    after = after._replace(solver_state=solver_state)
+    return select(due, s, after)._replace(neighbour=moved)
+
+
+def _error_squared(method: Method, s: IntegratorState, result: StepResult) -> Array:
+    """The squared scaled error of a step; infinity if the step failed."""
     # Every derivative of the loop holds step sizes fixed: none passes through the error estimate.
     error2 = _squared_error(method, *lax.stop_gradient((result.error, s.y, result.y1)))
-    if result.status is not None:
-        error2 = jnp.where(result.status == Status.SUCCESS, error2, jnp.inf)
-    exponent = method.solver.error_exponent or 1
-    attempt = AttemptedStep(size, s.num_accepted, error2, exponent, result.step_factor)
+    if result.status is None:
+        return error2
+    return jnp.where(result.status == Status.SUCCESS, error2, jnp.inf)
+
+
+def _decide(
+    method: Method, s: IntegratorState, size: Array, result: StepResult, error2: Array
+) -> tuple[Decision, Array]:
+    """Ask the controller for its decision on a step; also returns the squared scaled error.
+
+    `error2` is that of the state alone; the distance to a neighbour has another.
+    """
+    exponent, factor = method.solver.error_exponent or 1, result.step_factor
+    if isinstance(s.neighbour, Neighbour):
+        y, y1, error = lax.stop_gradient((s.y, result.y1, result.error))
+
+        def hidden_error(_: Array) -> Array:
+            return nearby.hidden_error_squared(s.neighbour, method.tolerance, y, y1, error)
+
+        hidden = cond_as_loop(jnp.any(s.neighbour.taken), hidden_error, jnp.zeros_like(error2))
+        if factor is not None:
+            leads = nearby.leads(s.neighbour, error2)
+            factor = nearby.led_factor(leads, s.neighbour, hidden, factor)
+        error2 = jnp.maximum(error2, hidden)
+    attempt = AttemptedStep(size, s.num_accepted, error2, exponent, factor)
     return method.controller.decide(attempt, s.controller_state), error2
 
 

@@ -1,5 +1,8 @@
 """Forward-mode sensitivity: JAX carries tangents through the loop of the solve."""
 
+from typing import Any
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -34,15 +37,52 @@ class Forward(Sensitivity):
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; JAX differentiates the loop."""
-        return _with_tangents(solve_forward(problem, config)[0])
+        return _with_tangents(_solve(problem, config))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; JAX differentiates the loop."""
-        return _with_tangents(run_in_lanes(ensemble, tile)[0])
+        return _with_tangents(_solve_batch(ensemble, tile))
 
     def restrict_direction(self, inputs: PyTree) -> PyTree:
         """Return the inputs of a solve unmarked: the result is marked instead."""
         return inputs
+
+
+@eqx.filter_custom_jvp
+def _solve(problem: IVP, config: SolveConfig) -> Result:
+    return solve_forward(problem, config)[0]
+
+
+@_solve.def_jvp
+def _solve_tangent(primals: tuple[IVP, SolveConfig], tangents: Any) -> tuple[Result, PyTree]:
+    (problem, config), (tangent, _) = primals, tangents
+
+    def solve(problem: IVP) -> Result:
+        return solve_forward(problem, config, perturbed=marks_of(tangent))[0]
+
+    return eqx.filter_jvp(solve, (problem,), (tangent,))
+
+
+@eqx.filter_custom_jvp
+def _solve_batch(ensemble: Ensemble, tile: LaneTile) -> Result:
+    return run_in_lanes(ensemble, tile)[0]
+
+
+@_solve_batch.def_jvp
+def _solve_batch_tangent(
+    primals: tuple[Ensemble, LaneTile], tangents: Any
+) -> tuple[Result, PyTree]:
+    (ensemble, tile), (tangent, _) = primals, tangents
+
+    def solve(ensemble: Ensemble) -> Result:
+        return run_in_lanes(ensemble.for_derivatives(marks_of(tangent)), tile)[0]
+
+    return eqx.filter_jvp(solve, (ensemble,), (tangent,))
+
+
+def marks_of(tangent: PyTree) -> PyTree:
+    """Mark the arrays that have a tangent."""
+    return jax.tree.map(lambda x: x is not None, tangent, is_leaf=lambda x: x is None)
 
 
 def _with_tangents(result: Result) -> Result:

@@ -2,9 +2,11 @@
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
+import jax
 from jax import Array
 
 from ..problem.field import Field
@@ -61,6 +63,7 @@ class Solver(eqx.Module):
     """
 
     names: ClassVar[tuple[str, ...]] = ()  # in the registry: its own, then those of other libraries
+    one_step: ClassVar[bool] = True  # no step depends on those before the last
     stateless: ClassVar[bool] = True  # `init` rebuilds the solver state from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
     counts_evaluations: ClassVar[bool] = False  # its steps return `extra_evaluations`
@@ -125,6 +128,19 @@ class Solver(eqx.Module):
     def slope(self, solver_state: Any) -> Array | None:
         """The slope `f(t, y)` at the start of a step, if the solver state holds it."""
         return None
+
+    def move_state(
+        self, move: Callable[[Array, Array], Array], solver_state: Any, other: Any
+    ) -> Any:
+        """Return the solver state with `move(own, other)` for all that changes with the state `y`.
+
+        `other`: the solver state of a trajectory nearby, after the same steps.
+        """
+        return jax.tree.map(move, solver_state, other)
+
+    def shift_state(self, solver_state: Any, shift: Array) -> Any:
+        """Return the solver state moved with the state `y` by `shift`, as far as it contains `y`."""
+        return solver_state
 
     @abc.abstractmethod
     def step(

@@ -1,5 +1,6 @@
 """Automatic switching between an explicit and a Rosenbrock solver by stiffness detection."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, NamedTuple
 
@@ -74,6 +75,14 @@ class Switching(Solver):
 
     def check(self, packing: Packing) -> None:
         self.stiff.check(packing)
+
+    def move_state(
+        self,
+        move: Callable[[Array, Array], Array],
+        solver_state: SwitchingState,
+        other: SwitchingState,
+    ) -> SwitchingState:
+        return solver_state._replace(slope=move(solver_state.slope, other.slope))
 
     def init(self, field: Field, t: Array, y: Array) -> SwitchingState:
         zero = jnp.zeros(t.shape, jnp.finfo(y.dtype).dtype)

@@ -13,7 +13,7 @@ from ...problem.field import Field
 from ...problem.state import Packing
 from ...problem.status import Status
 from ..save import StepRecord, with_derivative_of
-from ..step import IntegratorState, Method, first_evaluations, first_size
+from ..step import IntegratorState, Method, first_evaluations, first_size, start_neighbour
 from .discontinuities import next_discontinuity, one_sided_field
 from .event import CompiledEvent, conditions_of, packed_apply
 from .root_finding import ROUNDINGS, Crossing, RootBrackets, bracket_roots, first_crossing
@@ -99,12 +99,13 @@ class EventHandler(eqx.Module):
             chosen = first_size(method, field, s.t, stop_time, s.y, slope)
             size = chosen if size is None else jnp.where(at_discontinuity, chosen, size)
         h, controller_state = method.controller.init(lax.stop_gradient(size))
-        return s._replace(
+        s = s._replace(
             solver_state=solver_state,
             h=h,
             controller_state=controller_state,
             event_state=s.event_state._replace(stop_time=stop_time),
         )
+        return start_neighbour(method, s, t1)
 
     def signs(self, t: Array, y: Array, direction: Array, size: Array | None = None) -> Array:
         """The signs of the conditions just after `(t, y)`; of a zero, the sign of its derivative.

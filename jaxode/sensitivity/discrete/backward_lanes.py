@@ -93,7 +93,8 @@ class BatchDiscreteBackward(eqx.Module):
             trace.ends,
             () if events is None else events.num_events,
         )
-        return cls(ensemble, exchange, StepPullback(SavedValuesVJP(cotangents), events), cotangents)
+        as_run = ensemble.for_derivatives(perturbed)
+        return cls(as_run, exchange, StepPullback(SavedValuesVJP(cotangents), events), cotangents)
 
     @property
     def ensemble(self) -> Ensemble:

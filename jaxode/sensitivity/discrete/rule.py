@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ...integrate.forward import Result, solve_forward
-from ...integrate.ivp import IVP, SolveConfig
+from ...integrate.ivp import IVP, SolveConfig, for_derivatives, nudged_problem
 from ..vjp_rule import with_vjp
 from .backward import DiscreteBackward
 from .checkpoints import CheckpointRecorder, TimeRecorder
@@ -26,9 +26,14 @@ def _forward(
 ) -> tuple[Result, Any]:
     step = None
     if stages and isinstance(recorder, CheckpointRecorder):
-        layout = StepLayout.single(perturbed, problem, config)
-        step, recorder = step_with_residuals(layout), with_stages(recorder, layout)
-    result, trace = solve_forward(problem, config, recorder, step)
+        recorder = with_stages(recorder, StepLayout.single(perturbed, problem, config))
+        nudging = for_derivatives(problem, config, perturbed)
+
+        def step(due: Any) -> Any:
+            moved = nudged_problem(problem, nudging, due)
+            return step_with_residuals(StepLayout.single(perturbed, moved, config))
+
+    result, trace = solve_forward(problem, config, recorder, step, perturbed)
     return result, (trace, result.status, result.stats.num_accepted, result.log)
 
 

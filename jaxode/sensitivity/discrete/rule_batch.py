@@ -32,8 +32,8 @@ def discrete_cotangent(
     return backward.run(trace, num_accepted, perturbed)
 
 
-def _forward(perturbed: PyTree, *args: Any) -> tuple[Result, Any]:
-    return run_with_trace(*args)
+def _forward(perturbed: PyTree, ensemble: Ensemble, *args: Any) -> tuple[Result, Any]:
+    return run_with_trace(ensemble.for_derivatives(perturbed), *args)
 
 
 def _backward(

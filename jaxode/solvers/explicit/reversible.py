@@ -87,6 +87,9 @@ class ReversibleRK(Solver):
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return y
 
+    def shift_state(self, solver_state: Array, shift: Array) -> Array:
+        return solver_state + shift
+
     def coupling_of(self, h: Array, y: Array) -> Array:
         r"""The coupling $\lambda$ of a step of size `h`, in the real dtype of the state."""
         coupling = self.coupling
@@ -204,6 +207,9 @@ class ReversibleHeun(_AuxiliaryState):
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
         return y, field(t, y)
+
+    def shift_state(self, solver_state: tuple[Array, Array], shift: Array) -> tuple[Array, Array]:
+        return solver_state[0] + shift, solver_state[1]
 
     def step(
         self,

@@ -102,6 +102,11 @@ class RKC2(Solver):
     def slope(self, solver_state: Any) -> Array | None:
         return solver_state.slope
 
+    def move_state(
+        self, move: Callable[[Array, Array], Array], solver_state: Any, other: Any
+    ) -> RKCState:
+        return solver_state._replace(slope=move(solver_state.slope, other.slope))
+
     def step(
         self,
         field: Field,

@@ -1,5 +1,6 @@
 """Adams methods of orders 1 to 12 with variable steps, in modified divided differences."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -61,6 +62,12 @@ class Adams(VariableOrder):
 
     def default_controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=4.0, dead_band=(0.9, 1.2))
+
+    def move_state(
+        self, move: Callable[[Array, Array], Array], solver_state: AdamsState, other: AdamsState
+    ) -> AdamsState:
+        differences = move(solver_state.differences, other.differences)
+        return solver_state._replace(differences=differences)
 
     def init(self, field: Field, t: Array, y: Array) -> AdamsState:
         count = self.max_order + 2

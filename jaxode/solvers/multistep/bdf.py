@@ -5,6 +5,7 @@ itself. Two more than the highest order are kept, to estimate the errors of that
 one above.
 """
 
+from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -102,6 +103,12 @@ class BDF(Implicit, VariableOrder):
 
     def default_controller(self) -> Controller:
         return PID(factor_min=0.2, factor_max=10.0, dead_band=(0.9, 1.2))
+
+    def move_state(
+        self, move: Callable[[Array, Array], Array], solver_state: BDFState, other: BDFState
+    ) -> BDFState:
+        differences = move(solver_state.differences, other.differences)
+        return solver_state._replace(differences=differences)
 
     def init(self, field: Field, t: Array, y: Array) -> BDFState:
         flat, start = flattened_field(field, y), y.reshape(-1, *t.shape)

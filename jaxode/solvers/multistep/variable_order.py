@@ -17,6 +17,7 @@ class VariableOrder(Solver):
     """Base class of multistep solvers that choose order and step size at every step."""
 
     highest_order: ClassVar[int]  # the greatest `max_order`
+    one_step: ClassVar[bool] = False
     stateless: ClassVar[bool] = False
 
     max_order: int = eqx.field(static=True)
