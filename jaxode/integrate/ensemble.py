@@ -36,14 +36,19 @@ class Ensemble(eqx.Module):
 
     def for_derivatives(self, perturbed: "Ensemble") -> "Ensemble":
         """The ensemble of a solve that is differentiated by the arrays that `perturbed` marks."""
-        own, shared = self.per_trajectory, self.shared
-        own = own[0], for_derivatives(*own, perturbed.per_trajectory[0], axis=True)
-        return Ensemble(own, (shared[0], for_derivatives(*shared, perturbed.shared[0])))
+        (own, own_config), (shared, shared_config) = self.per_trajectory, self.shared
+        own_config = for_derivatives(own, own_config, perturbed.per_trajectory[0], axis=True)
+        shared_config = for_derivatives(shared, shared_config, perturbed.shared[0])
+        return Ensemble((own, own_config), (shared, shared_config))
 
     def nudged(self, rows: PyTree, due: Array | bool) -> tuple["Ensemble", PyTree]:
         """The ensemble and the `rows` of lanes, with the parameters of neighbours if `due`."""
-        shared = nudged_problem(*self.shared, due), self.shared[1]
-        return Ensemble(self.per_trajectory, shared), (nudged_problem(*rows, due), rows[1])
+        (own, own_config), (shared, config) = rows, self.shared
+        shared = nudged_problem(shared, config, due), config
+        return Ensemble(self.per_trajectory, shared), (
+            nudged_problem(own, own_config, due),
+            own_config,
+        )
 
     @property
     def all_times(self) -> Array:

@@ -54,8 +54,8 @@ def solve_forward(
     """Solve the problem; returns the result, and the trace that `trace_recorder` made of the steps.
 
     `trace_recorder` is a `CheckpointRecorder`, a `TimeRecorder`, or another object with their
-    methods `open`, `write` and `close`. `step` replaces the solver's, as in a `Recorder`. `perturbed`
-    marks the arrays of `problem` by which the solution is differentiated, if it is.
+    methods `open`, `write` and `close`. `step` replaces the solver's, as in a `Recorder`.
+    `perturbed` marks the arrays of `problem` by which the solution is differentiated, if it is.
     """
     if perturbed is not None:
         config = for_derivatives(problem, config, perturbed)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -74,10 +74,13 @@ def without_gradient(method: Method) -> Method:
     return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, method)
 
 
-def for_derivatives(problem: IVP, config: SolveConfig, perturbed: IVP, axis: bool = False) -> Any:
-    """Return the configuration of a solve that is differentiated by the arrays that `perturbed` marks.
+def for_derivatives(
+    problem: IVP, config: SolveConfig, perturbed: IVP, axis: bool = False
+) -> SolveConfig:
+    """Return the configuration of a solve that is differentiated.
 
-    `axis`: whether the arrays of `problem` have a first axis of trajectories.
+    `perturbed` marks the arrays of `problem` by which. `axis`: whether those have a first axis of
+    trajectories.
     """
     method = dataclasses.replace(config.method, for_derivatives=True)
     nudge = nudge_of(_parameters(problem), _parameters(perturbed), axis)

@@ -136,7 +136,10 @@ def _advance(
     batching: EventBatching | None,
     state: _LoopState,
 ) -> _LoopState:
-    """Attempt a step, handle its events and record it; `turn`: its field, and its step if not the solver's."""
+    """Attempt a step, handle its events and record it.
+
+    `turn`: the field of the step, and the step if it is not the solver's.
+    """
     (field, step), (s, record, log) = turn, state
 
     def needs_dense(t_new: Array) -> Array | bool | None:

@@ -107,7 +107,7 @@ def turn_size(neighbour: Neighbour, h: Array) -> Array:
 
 
 def turn_tolerance(neighbour: Neighbour, tolerance: Tolerance, y: Array) -> Tolerance:
-    """Return the tolerance of the solver in an iteration: of the distance where the neighbour is due.
+    """Return the tolerance of the solver in an iteration: that of the distance for a neighbour.
 
     So a solver that chooses orders, or between two methods, does so for the distance.
     """
@@ -162,7 +162,7 @@ def watch(
     steps_left: Array,
     one_step: bool,
 ) -> tuple[Array, Array]:
-    """Tell whether an accepted step hides an error of derivatives, and whether steps are controlled.
+    """Tell whether an accepted step hides an error of derivatives, and the next is controlled.
 
     `step`: its `y`, `y1` and error, with `error_squared`, that of the state alone. `steps_left`:
     the number of steps of this size to the end.
@@ -218,7 +218,7 @@ def leads(neighbour: Neighbour, error_squared: Array) -> Array:
 
 
 def led_state(leads: Array, neighbour: Neighbour, solver: Solver, solver_state1: Any) -> Any:
-    """Return the solver state of the trajectory itself, with the neighbour's choice of the order."""
+    """Return the solver state of the trajectory itself, with the order as the neighbour has it."""
     led = solver.move_state(lambda _, own: own, neighbour.solver_state1, solver_state1)
     return jax.tree.map(lambda a, b: jnp.where(leads, a, b), led, solver_state1)
 
@@ -231,7 +231,7 @@ def led_factor(leads: Array, neighbour: Neighbour, hidden: Array, factor: Array)
     return jnp.where(neighbour.taken, chosen, factor).astype(factor.dtype)
 
 
-def nudged(tree: PyTree, nudge: PyTree, due: Array) -> PyTree:
+def nudged(tree: PyTree, nudge: PyTree, due: Array | bool) -> PyTree:
     """Return the parameters in `tree`, moved by `nudge` where the neighbour is due."""
 
     def move(x: Any, by: Any) -> Any:

@@ -24,6 +24,8 @@ from .save import StepRecord
 from .solution import Stats
 from .xla_loops import cond_as_loop
 
+_COUNTS = "extra_evaluations", "linear_algebra_counts"  # of an integrator state
+
 
 class Method(eqx.Module):
     """A numerical method: solver, step-size controller, tolerances and the limit on steps.
@@ -82,9 +84,11 @@ class IntegratorState(NamedTuple):
     neighbour: Any = ()
 
     @property
-    def neighbour_due(self) -> Array | bool:
+    def neighbour_due(self) -> Array:
         """True if the neighbour steps in the next iteration: a scalar, also of lanes."""
-        return jnp.any(self.neighbour.due) if isinstance(self.neighbour, Neighbour) else False
+        if isinstance(self.neighbour, Neighbour):
+            return jnp.any(self.neighbour.due)
+        return jnp.asarray(False)
 
 
 def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) -> IntegratorState:
@@ -110,7 +114,7 @@ def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) ->
 
 
 def start_neighbour(method: Method, s: IntegratorState, t1: Array) -> IntegratorState:
-    """Start the neighbouring trajectory, if there is one, at the start of a solve or after a jump."""
+    """Start the neighbouring trajectory, if there is one: as a solve starts, and after a jump."""
     if not method.has_neighbour:
         return s
     y, h, solver_state = lax.stop_gradient((s.y, s.h, s.solver_state))
@@ -157,6 +161,8 @@ def attempt_step(
     own_error2 = _error_squared(method, s, result)
     decision, error2 = _decide(method, s, size, result, own_error2)
     accept, proposed, y1 = decision.accept, decision.h, result.y1
+    if isinstance(s.neighbour, Neighbour):
+        accept = accept & ~due
     if result.max_next_step is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
     after = IntegratorState(
@@ -184,7 +190,6 @@ def attempt_step(
         steps_left = jnp.abs((t1 - s.t) / size)
         parts = result, accept, own_error2, steps_left
         after = _follow_neighbour(method, s, after, *parts)
-        accept = accept & ~due
     record = StepRecord(
         t=s.t,
         h=h,
@@ -224,19 +229,19 @@ def _follow_neighbour(
     due = s.neighbour_due
     leads = nearby.leads(neighbour, own_error2)
     solver_state = after.solver_state
-    if not solver.one_step or solver.names == ("auto",):
+    if solver.varies:
         led = nearby.led_state(leads, neighbour, solver, result.solver_state)
         solver_state = select(accept, led, solver_state)
     own, result = lax.stop_gradient((s, result))
+    assert result.error is not None  # steps are adaptive
     step = own.y, result.y1, result.error
     suspect, active = nearby.watch(
         neighbour, tolerance, step, own_error2, steps_left, solver.one_step
     )
     suspect, active = select(accept, (suspect, active), (neighbour.suspect, neighbour.active))
-    suspect, active = select(due, (neighbour.suspect, neighbour.active), (suspect, active))
 
     def move(neighbour: Neighbour) -> Neighbour:
-        error = result.error
+        error = step[2]
         if result.status is not None:
             error = jnp.where(result.status == Status.SUCCESS, error, jnp.nan)
         turned = nearby.after_turn(
@@ -250,8 +255,10 @@ def _follow_neighbour(
 
     needed = jnp.any(active | neighbour.active)
     moved = cond_as_loop(needed, move, neighbour)._replace(suspect=suspect, active=active)
-    after = after._replace(solver_state=solver_state)
-    return select(due, s, after)._replace(neighbour=moved)
+    # The neighbour's step is not accepted: it leaves time and states as they are.
+    kept = "h", "controller_state", "num_steps", *_COUNTS, "status"
+    kept = {name: select(due, getattr(s, name), getattr(after, name)) for name in kept}
+    return after._replace(solver_state=solver_state, neighbour=moved, **kept)
 
 
 def _error_squared(method: Method, s: IntegratorState, result: StepResult) -> Array:
@@ -272,6 +279,7 @@ def _decide(
     """
     exponent, factor = method.solver.error_exponent or 1, result.step_factor
     if isinstance(s.neighbour, Neighbour):
+        assert result.error is not None  # steps are adaptive
         y, y1, error = lax.stop_gradient((s.y, result.y1, result.error))
 
         def hidden_error(_: Array) -> Array:

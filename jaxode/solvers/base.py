@@ -64,6 +64,7 @@ class Solver(eqx.Module):
 
     names: ClassVar[tuple[str, ...]] = ()  # in the registry: its own, then those of other libraries
     one_step: ClassVar[bool] = True  # no step depends on those before the last
+    varies: ClassVar[bool] = False  # its order or its method changes with the error
     stateless: ClassVar[bool] = True  # `init` rebuilds the solver state from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations
     counts_evaluations: ClassVar[bool] = False  # its steps return `extra_evaluations`
@@ -139,7 +140,7 @@ class Solver(eqx.Module):
         return jax.tree.map(move, solver_state, other)
 
     def shift_state(self, solver_state: Any, shift: Array) -> Any:
-        """Return the solver state moved with the state `y` by `shift`, as far as it contains `y`."""
+        """Return the solver state moved with `y` by `shift`, as far as it contains `y`."""
         return solver_state
 
     @abc.abstractmethod

@@ -49,6 +49,7 @@ class Switching(Solver):
     stability_interval: ClassVar[float]
     implicit: ClassVar[bool] = True
     counts_evaluations: ClassVar[bool] = True
+    varies: ClassVar[bool] = True
     stateless: ClassVar[bool] = False
 
     # The tolerance of the solve; None for fixed steps.

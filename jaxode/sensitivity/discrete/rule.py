@@ -24,14 +24,16 @@ def _forward(
     recorder: CheckpointRecorder | TimeRecorder,
     stages: bool,
 ) -> tuple[Result, Any]:
-    step = None
+    step: Any = None
     if stages and isinstance(recorder, CheckpointRecorder):
         recorder = with_stages(recorder, StepLayout.single(perturbed, problem, config))
         nudging = for_derivatives(problem, config, perturbed)
 
-        def step(due: Any) -> Any:
+        def step_of_turn(due: Any) -> Any:
             moved = nudged_problem(problem, nudging, due)
             return step_with_residuals(StepLayout.single(perturbed, moved, config))
+
+        step = step_of_turn
 
     result, trace = solve_forward(problem, config, recorder, step, perturbed)
     return result, (trace, result.status, result.stats.num_accepted, result.log)

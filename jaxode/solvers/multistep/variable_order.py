@@ -18,6 +18,7 @@ class VariableOrder(Solver):
 
     highest_order: ClassVar[int]  # the greatest `max_order`
     one_step: ClassVar[bool] = False
+    varies: ClassVar[bool] = True
     stateless: ClassVar[bool] = False
 
     max_order: int = eqx.field(static=True)
