@@ -8,13 +8,19 @@ from jaxtyping import ArrayLike, PyTree
 from ..integrate.events.event import AtRest, Event, Jumps
 from ..integrate.forward import solution_of
 from ..integrate.ivp import make_consistent
-from ..integrate.solution import Solution, raise_on_failure
+from ..integrate.solution import Solution, has_failed, raise_on_failure
 from ..problem.field import VectorField, check_field
-from ..problem.jit import jit_with_captures
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
-from .options import SaveName, Sensitivity, failure_advice, restrict_ad_direction
-from .prepare import Options, Prepared, prepare, trace_problem, trajectory_inputs
+from .eager import run_driver
+from .options import (
+    SaveName,
+    Sensitivity,
+    failure_advice,
+    find_sensitivity,
+    restrict_ad_direction,
+)
+from .prepare import Options, Prepared, trace_problem, trajectory_inputs
 from .solver_list import list_solvers
 
 
@@ -100,10 +106,9 @@ def solve(
         progress=progress,
     )
     f = check_field(f)
-    prepared = prepare(f, trajectory_inputs(y0, ts, args, options), options)
-    solution = jit_with_captures(_solve, f, prepared)
-    if throw:
-        raise_on_failure(solution, failure_advice(prepared.sensitivity))
+    solution = run_driver(_solve, f, trajectory_inputs(y0, ts, args, options), options)
+    if throw and has_failed(solution.status):
+        raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
     return solution
 
 

@@ -132,17 +132,22 @@ class Solution(eqx.Module):
         return evaluate(self.dense, jnp.asarray(t))
 
 
+def has_failed(status: Array) -> bool:
+    """True if the status of any trajectory is a failure; False if it is unknown, under `jit`."""
+    if isinstance(status, Tracer):
+        status = lax.stop_gradient(status)
+    return not isinstance(status, Tracer) and bool(np.asarray(status).any())
+
+
 def raise_on_failure(solution: Solution, advice: str = "") -> None:
     """Raise `SolveError` if the status is a failure; do nothing under `jit`.
 
     `advice`: a further likely cause, added to the message if the steps ran out or became too small.
     """
+    if not has_failed(solution.status):
+        return
     status, stats = lax.stop_gradient((solution.status, solution.stats))
-    if isinstance(status, Tracer):
-        return
     failed = np.flatnonzero(np.asarray(status))
-    if failed.size == 0:
-        return
     first = () if status.ndim == 0 else np.unravel_index(failed[0], status.shape)
     failure = Status(int(status[first]))
     which = (

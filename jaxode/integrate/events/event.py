@@ -135,7 +135,7 @@ def trace_events(
     def as_event(event: Event | AtRest) -> Event:
         return event if isinstance(event, Event) else _at_rest_event(event, field, packing)
 
-    return tuple(_trace_event(as_event(event), y0, args, packing) for event in events)
+    return tuple(trace_event(as_event(event), y0, args, packing) for event in events)
 
 
 def _at_rest_event(rest: AtRest, field: Callable, packing: Packing) -> Event:
@@ -150,7 +150,8 @@ def _at_rest_event(rest: AtRest, field: Callable, packing: Packing) -> Event:
     return Event(at_rest, terminal=True)
 
 
-def _trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
+def trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
+    """Closure-convert an event. **Raises:** `EventError` if it does not fit the state."""
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
 
     def condition(t: Array, y: PyTree, args: PyTree) -> Array:

@@ -48,10 +48,8 @@ def find_event_options(
     finite times; `OptionError` for a `max_events` that is no positive integer, and for events or
     jumps under prescribed steps.
     """
-    times, apply = (jumps.times, jumps.apply) if isinstance(jumps, Jumps) else (jumps, None)
-    if isinstance(jumps, Jumps) and times is None:
-        raise TimesError("times of jo.Jumps must be times, got None")
-    checked = _check_jumps(times, packing, count)
+    apply = jumps.apply if isinstance(jumps, Jumps) else None
+    checked = check_jumps(jumps, packing, count)
     options = EventOptions(
         check_events(events), checked, apply, check_count("max_events", max_events)
     )
@@ -63,7 +61,12 @@ def find_event_options(
     return options
 
 
-def _check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:
+def check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:
+    """Make the times of jumps an array; None if there are none. **Raises:** `TimesError`."""
+    if isinstance(jumps, Jumps):
+        if jumps.times is None:
+            raise TimesError("times of jo.Jumps must be times, got None")
+        jumps = jumps.times
     if jumps is None:
         return None
     try:
