@@ -64,7 +64,7 @@ def trace_functions(
     **Raises:** `FieldError` and `EventError` if they do not fit the state.
     """
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
-    field = trace_field(f, y0, args, packing)
+    field: Any = trace_field(f, y0, args, packing)
     events = [
         trace_event(event, y0, args, packing) if isinstance(event, Event) else None
         for event in as_tuple(options.events)

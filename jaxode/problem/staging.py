@@ -4,7 +4,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.core import ShapedArray, Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -21,7 +20,7 @@ def under_jit() -> bool:
     return isinstance(_probe.bind(), Tracer)
 
 
-def as_array(x: Any, dtype: Any) -> Array | np.ndarray:
+def as_array(x: Any, dtype: Any) -> Any:
     """An array of this dtype: of NumPy if its value is known and no program is traced.
 
     Outside of `jit`, to make a number an array of JAX takes as long as a short solve.

@@ -11,7 +11,7 @@ from .staging import as_array
 from .state import is_traced
 
 
-def check_times(ts: Any, dtype: np.dtype) -> Array | np.ndarray:
+def check_times(ts: Any, dtype: np.dtype) -> Array:
     """Validate the times and make them a one-dimensional array of `dtype`, at least two of them.
 
     **Raises:** `TimesError`. Values that are traced under `jit` are unknown here: for them the
