@@ -71,7 +71,7 @@ def trace_functions(
     ]
     jump_map = options.jumps.apply if isinstance(options.jumps, Jumps) else None
     return Traces(
-        field=(field.stiff, field.other) if isinstance(field, Split) else (field,),
+        field=(field.stiff, field.other) if isinstance(f, Split) else (field,),
         save=closure_convert(options.save, t, y0, args)[0] if callable(options.save) else None,
         jac=trace_jacobian(options.solver, y0, args, packing),
         events=tuple(e if e is None else (e.condition, e.apply) for e in events),

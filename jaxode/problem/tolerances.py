@@ -13,7 +13,7 @@ from .staging import as_array
 from .state import Packing, is_traced
 
 
-def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Array | np.ndarray:
+def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Array:
     """Validate a tolerance and make it a scalar, or an array with the packed state's shape.
 
     `value` is a number, or a pytree whose leaves broadcast against those of `y0`.

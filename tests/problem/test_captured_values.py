@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import types
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +17,7 @@ from tests.support.compilations import compilations_of
 RATE = 1.0
 Y0 = jnp.array([1.0, 2.0])
 SPAN = (0.0, 1.0)
-TIGHT = {"rtol": 1e-8, "atol": 1e-10}
+TIGHT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-10}
 
 
 def of_global(t, y, args):
@@ -189,9 +190,13 @@ class TestOtherFunctions:
         event = jo.Event(
             lambda t, y, a: t - self.held["k"] / 4, apply=lambda t, y, a: self.held["k"] * y
         )
-        before, after = self.changed(
-            lambda: jo.solve(of_global, Y0, SPAN, events=event, **TIGHT).events.ts[0]
-        )
+
+        def time_of_event():
+            log = jo.solve(of_global, Y0, SPAN, events=event, **TIGHT).events
+            assert log is not None
+            return log.ts[0]
+
+        before, after = self.changed(time_of_event)
         np.testing.assert_allclose([before, after], [0.25, 0.5], rtol=1e-6)
         sol = jo.solve(of_global, Y0, SPAN, events=event, **TIGHT)
         assert sol.y1[0] == pytest.approx(2 * np.exp(-1.0), rel=1e-6)

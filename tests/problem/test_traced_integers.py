@@ -1,5 +1,7 @@
 """Integers of Python in `args`, outside of `jit`: traced unless their value is needed."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from tests.support.compilations import compilations_of
 
 Y0 = jnp.array([1.0, -0.5])
 SPAN = (0.0, 0.5)
-TIGHT = {"rtol": 1e-8, "atol": 1e-10}
+TIGHT: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-10}
 
 
 def end(f, args, y0=Y0):

@@ -9,7 +9,7 @@ _LOWERING = "/jax/core/compile/jaxpr_to_mlir_module_duration"
 _lowered = [0]
 
 
-def _count(event: str, _seconds: float, **_: Any) -> None:
+def _count(event: str, duration_secs: float, **kwargs: Any) -> None:
     _lowered[0] += event == _LOWERING
 
 
