@@ -48,7 +48,9 @@ def solve(
     """Solve the initial value problem `dy/dt = f(t, y, args)`, `y(ts[0]) = y0`.
 
     Works under `jit`, `vmap`, `grad` and `hessian`, or with `sensitivity="forward"` under `jvp` and
-    `jacfwd`. Derivatives flow to `y0`, `args`, `ts`, and the arrays that `f` holds or captures.
+    `jacfwd`. Outside `jit` every call traces `f` and the other functions anew, so that it follows
+    what they read; the compiled program is kept. Derivatives flow to `y0`, `args`, `ts`, and the
+    arrays that `f` holds or captures.
 
     **Arguments:**
 
@@ -59,7 +61,8 @@ def solve(
     - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes.
     - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A pair
       `(t0, t1)` saves the states at the two ends.
-    - `args`: any pytree, passed to `f`.
+    - `args`: any pytree, passed to `f`. Outside `jit` its numbers are traced, an integer unless its
+      value is needed: other values do not recompile.
     - `solver`: an object such as `jo.Tsit5()`, or a name (synonyms in parentheses):
       {solvers}
     - `rtol`, `atol`: relative and absolute tolerance: a step is accepted if the norm of its error
@@ -89,7 +92,8 @@ def solve(
 
     **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError`, `EventError` and
     `OptionError` for invalid input; `SolveError` if the solve fails; `DifferentiationError` for a
-    derivative that the `sensitivity` does not support. **Warns:** `ToleranceWarning`.
+    derivative that the `sensitivity` does not support. **Warns:** `ToleranceWarning`,
+    `RecompilationWarning`.
     """
     options = Options(
         solver=solver,
