@@ -61,7 +61,7 @@ def _other_key(value: Any) -> Hashable:
         return type(value), *map(param_key, value)
     if isinstance(value, _BY_VALUE):
         return value
-    return object_key(value)
+    return object_key(value, param_key)
 
 
 def _jit_param_key(value: Any) -> Hashable:

@@ -5,22 +5,24 @@ at every trace. So a function is compared by its code and by what it closes over
 of JAX by the functions and values that they hold.
 """
 
+import enum
 import functools
 import types
 import weakref
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.core import AbstractValue, Trace, Tracer
-from jax.extend.core import DebugInfo, Primitive
+from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Primitive
 
 _LIBRARIES = ("jax", "jaxlib", "equinox")
 # What a trace leaves in its wrappers: it follows from the operands, or serves messages alone.
-_LEFT_OUT = (AbstractValue, Trace, DebugInfo, weakref.ref, object().__class__)
-_VALUES = (type(None), bool, int, str, bytes, complex, types.CodeType, type, Primitive)
-_RULED = (jax.custom_jvp, jax.custom_vjp)
+_LEFT_OUT = (AbstractValue, Trace, DebugInfo, weakref.ref)
+_VALUES = (type(None), bool, int, str, bytes, complex, type, Primitive, enum.Enum)
+_COMPILED = type(jax.jit(lambda: None))
+_TRANSFORMED = (_COMPILED, jax.custom_jvp, jax.custom_vjp)
 
 
 class ByIdentity:
@@ -38,9 +40,9 @@ class ByIdentity:
         return id(self.value)
 
 
-def object_key(value: Any) -> Hashable:
-    """The key of an object."""
-    walk = _Walk()
+def object_key(value: Any, program_key: Callable[[Any], Hashable]) -> Hashable:
+    """The key of an object; `program_key` is that of a jaxpr which it holds."""
+    walk = _Walk(program_key)
     walk.add(value, True)
     return tuple(walk.parts)
 
@@ -52,16 +54,17 @@ class _Walk:
     what is in them; those of a user, whom a callback may tell something, by identity.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, program_key: Callable[[Any], Hashable]) -> None:
+        self.program_key = program_key
         self.parts: list[Hashable] = []
         self.seen: dict[int, tuple[int, Any]] = {}
 
     def add(self, value: Any, of_library: bool) -> None:
         """Add an object and what it holds."""
         kind = type(value)
-        if kind in _VALUES_SET or isinstance(value, _VALUES):
+        if isinstance(value, _VALUES):
             self.parts += (kind, value)
-        elif kind is object or isinstance(value, _LEFT_OUT_REST):
+        elif kind is object or isinstance(value, _LEFT_OUT):
             pass
         elif id(value) in self.seen:
             self.parts.append(self.seen[id(value)][0])
@@ -74,7 +77,7 @@ class _Walk:
         self.parts.append(kind)
         if kind is types.FunctionType:
             self.add_function(value)
-        elif kind is tuple or (of_library and kind is list):
+        elif isinstance(value, tuple) or (of_library and kind is list):
             self.add_all(value, of_library)
         elif of_library and kind is dict:
             self.add_all(value.items(), of_library)
@@ -88,7 +91,9 @@ class _Walk:
             self.parts += (value.shape, value.dtype, value.tobytes())
         elif isinstance(value, jax.Array | Tracer | types.ModuleType):
             self.parts.append(ByIdentity(value))
-        elif _is_compiled(value) or isinstance(value, _RULED):
+        elif isinstance(value, Jaxpr | ClosedJaxpr):
+            self.parts.append(self.program_key(value))
+        elif isinstance(value, _TRANSFORMED):
             self.add_transformed(value)
         elif _is_of_library(kind):
             self.add_attributes(value)
@@ -113,7 +118,7 @@ class _Walk:
         """Add a function under `jit` or with a derivative rule; one of a module by identity."""
         if "<locals>" not in getattr(value, "__qualname__", "<locals>"):
             self.parts.append(ByIdentity(value))
-        elif _is_compiled(value):
+        elif isinstance(value, _COMPILED):
             self.add(value.__wrapped__, True)
         else:
             self.add_attributes(value)
@@ -122,15 +127,10 @@ class _Walk:
         """Add the attributes of an object of a library; a value of its own if it shows none."""
         held = [getattr(value, name, None) for name in _slots(type(value))]
         held += getattr(value, "__dict__", {}).values()
-        if held or _is_empty(value):
-            for part in held:
-                self.add(part, True)
-        else:
+        for part in held:
+            self.add(part, True)
+        if not held and not hasattr(value, "__dict__"):  # of a class that is written in C
             self.parts.append(_hashable(value))
-
-
-_VALUES_SET = frozenset(_VALUES)
-_LEFT_OUT_REST = (AbstractValue, Trace, DebugInfo, weakref.ref)
 
 
 @functools.lru_cache(maxsize=256)
@@ -139,11 +139,6 @@ def _slots(kind: type) -> tuple[str, ...]:
     slots = [getattr(k, "__slots__", ()) for k in kind.__mro__]
     names = [name for s in slots for name in ((s,) if isinstance(s, str) else s)]
     return tuple(name for name in names if name not in ("__weakref__", "__dict__"))
-
-
-def _is_empty(value: Any) -> bool:
-    """Whether an object of a class written in Python holds nothing, so that its class says all."""
-    return hasattr(value, "__dict__")
 
 
 def _contents(cells: tuple[types.CellType, ...] | None) -> list[Any]:
@@ -155,13 +150,6 @@ def _contents(cells: tuple[types.CellType, ...] | None) -> list[Any]:
         except ValueError:
             continue
     return values
-
-
-def _is_compiled(value: Any) -> bool:
-    return isinstance(value, _COMPILED)
-
-
-_COMPILED = type(jax.jit(lambda: None))
 
 
 def _is_of_library(value: Any) -> bool:

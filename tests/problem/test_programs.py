@@ -46,6 +46,7 @@ FUNCTIONS = {
     "scan": lambda y: jax.lax.scan(lambda c, x: (c + x * SCALE, None), y, y)[0],
     "while": lambda y: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: c * 2, y),
     "solve": lambda y: jnp.linalg.solve(jnp.eye(4), y),
+    "root": lambda y: jax.lax.custom_root(lambda v: v - y, y, lambda f, x: x, lambda g, z: z),
     "checkpoint": lambda y: jax.checkpoint(lambda z: jnp.sin(z) * SCALE)(y),
     "jit": lambda y: jax.jit(lambda z: z + SCALE)(y),
     "random": lambda y: y + jax.random.normal(jax.random.key(0), (4,)),
