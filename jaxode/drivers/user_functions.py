@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..integrate.events.event import Event, Jumps, trace_apply, trace_event
@@ -166,8 +167,9 @@ def _jump_form(jumps: Any, inputs: Inputs) -> Any:
 
 
 def _number(x: Any) -> Any:
-    """A number of Python as an array."""
-    return np.asarray(x, float) if type(x) in (int, float) else x
+    """A number of Python, or one of JAX that has its type, as an array."""
+    weak = isinstance(x, jax.Array) and not isinstance(x, Tracer) and x.weak_type
+    return np.asarray(x, float) if weak or type(x) in (int, float) else x
 
 
 def _with_jac(solver: Solver, jac: Callable | None) -> Solver:

@@ -119,7 +119,7 @@ class _Walk:
         if "<locals>" not in getattr(value, "__qualname__", "<locals>"):
             self.parts.append(ByIdentity(value))
         elif isinstance(value, _COMPILED):
-            self.add(value.__wrapped__, True)
+            self.add(getattr(value, "__wrapped__", None), True)
         else:
             self.add_attributes(value)
 
