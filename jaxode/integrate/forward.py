@@ -41,7 +41,8 @@ def solve_forward(
     """Solve the problem; returns the result, and the trace that `trace_recorder` made of the steps.
 
     `trace_recorder` is a `CheckpointRecorder`, a `TimeRecorder`, or another object with their
-    methods `open`, `write` and `close`. `step` replaces the solver's, if it is given.
+    methods `open`, `write` and `close`, and `end` if it records the last state. `step` replaces the
+    solver's, if it is given.
     """
     save_mode = _save_mode(problem, config)
     t0, y0 = problem.ts[0], problem.y0
@@ -63,13 +64,15 @@ def solve_forward(
     )
     field = packed_field(problem, config)
     event_handler = event_handler_of(problem, config) if problem.has_events else None
-    recorder = Recorder(write, needs_dense, step)
+    record_end = getattr(trace_recorder, "end", None)
+    end = None if record_end is None else lambda record, y: (record[0], record_end(record[1], y))
+    recorder = Recorder(write, needs_dense, step, end)
     outcome = integrate(
         config.method, field, y0, t0, problem.ts[-1], recorder, open_record, event_handler
     )
     saved, trace = outcome.record
     if trace_recorder is not None:
-        trace = trace_recorder.close(trace, outcome.y1, outcome.solver_state)
+        trace = trace_recorder.close(trace, outcome.solver_state)
     return save_mode.close(saved, outcome)._replace(log=outcome.log), trace
 
 
