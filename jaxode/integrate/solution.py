@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from ..problem.errors import OptionError, SolveError
 from ..problem.state import Packing
 from ..problem.status import Status
+from .missing import missing_where
 
 
 class Stats(eqx.Module):
@@ -79,7 +80,7 @@ class DenseOutput(eqx.Module):
         known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)
         if self.last is not None:
             known = known & (sign * (t - self.last) <= slack)
-        return jnp.where(known, jnp.where(h == 0, self.y[index], value), jnp.nan)
+        return missing_where(~known, jnp.where(h == 0, self.y[index], value))
 
 
 class Events(eqx.Module):

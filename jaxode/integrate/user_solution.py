@@ -12,7 +12,7 @@ from .events.detection import EventOccurrence
 from .forward import Result
 from .ivp import IVP, SolveConfig, direction_of, event_handler_of
 from .jumps_at_ends import jump_at_last, save_ends
-from .save import missing_value
+from .missing import missing_where
 from .solution import DenseOutput, Events, Solution
 
 
@@ -45,9 +45,7 @@ def solution_of(
     good = (status != Status.BAD_TIMES) & (status != Status.INCONSISTENT_START)
     if dense is not None:
         dense = dataclasses.replace(dense, h=jnp.where(good, dense.h, jnp.nan))
-    ys, y1 = jax.tree.map(
-        lambda x: jnp.where(good, x, missing_value(x.dtype)), (ys, unpack(result.y1))
-    )
+    ys, y1 = jax.tree.map(lambda x: missing_where(~good, x), (ys, unpack(result.y1)))
     # These times pass by the derivative rule of the solve, so that their own gradient is kept.
     ts = result.ts if config.save == "steps" else problem.ts
     events, stats = None, result.stats
