@@ -35,7 +35,7 @@ def dose(t, y, p, index):
     return p["m"] * y + p["amounts"][index] + 0.1 * t
 
 
-def course(p, ts, saved="before", ends="both", **options: Any) -> Any:
+def course(p, ts, saved: Any = "before", ends: Any = "both", **options: Any) -> Any:
     jumps = jo.Jumps(p["times"], dose, saved, ends)
     options = {"rtol": 1e-11, "atol": 1e-13, "max_steps": 256, **options}
     return jo.solve(decay, p["y0"], ts, p, jumps=jumps, **options)
@@ -184,7 +184,7 @@ OWN = jnp.array([[0.0, 1.0, 1.0, 9.0], [1.0, 2.0, 2.0, 2.0], [0.5, 0.5, 0.0, 2.0
 )
 def test_doses_in_lanes_equal_those_of_single_solves(saved, wide):
     """Each trajectory has its own: at its start, twice inside, at its end, outside."""
-    ts, options = jnp.array([0.0, 1.0, 2.0]), {"rtol": 1e-9, "atol": 1e-11}
+    ts, options = jnp.array([0.0, 1.0, 2.0]), dict[str, Any](rtol=1e-9, atol=1e-11)
 
     def apply(t, y, p, index):
         return p["m"] * y + p["amounts"][index] + 0.1 * t

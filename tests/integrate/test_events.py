@@ -306,7 +306,7 @@ def test_what_is_true_at_the_start_ends_the_solve_before_a_step():
     below = jo.Event(lambda t, y, a: y < 0, terminal=True, apply=lambda t, y, a: a * y)
     rest = jo.AtRest()
 
-    def run(y0, a, ts, events, rate=1.0, save="ts"):
+    def run(y0, a, ts, events, rate=1.0, save: Any = "ts"):
         field = lambda t, y, a: rate * (t if rate == 100.0 else 1.0) + 0 * y  # noqa: E731
         return jo.solve(field, y0, ts, a, events=events, dt=0.5, save=save)
 

@@ -58,9 +58,10 @@ class DiscreteBackward(eqx.Module):
 
     def run(self) -> PyTree:
         """The cotangent of the problem."""
-        back, found = self.steps(self.start())
+        num_steps = self.num_steps
+        back, found = self.steps(self.start(), num_steps)
         poisoned = self.reached.poisoned | (self.reached.asked & ~found)
-        return with_poison(self.finish(back), self.reached._replace(poisoned=poisoned))
+        return with_poison(self.finish(back, num_steps), self.reached._replace(poisoned=poisoned))
 
     def start(self) -> BackwardState:
         """The state at the last time, or where the solve failed."""
@@ -92,13 +93,13 @@ class DiscreteBackward(eqx.Module):
         some = jnp.sum(counts, dtype=n.dtype)
         return jnp.where(self.reached.wanted, jnp.where(self.reached.failed, some, n), 0)
 
-    def steps(self, back: BackwardState) -> tuple[BackwardState, Array | bool]:
+    def steps(self, back: BackwardState, num_steps: Array) -> tuple[BackwardState, Array | bool]:
         """The state at the first time, from the one at the last: pulled back over every step.
 
         Also whether the states that steps back have led to are those of the solve.
         """
         layout, trace = self.layout, self.source.trace
-        num_accepted, num_steps = self.outcome.num_accepted, self.num_steps
+        num_accepted = self.outcome.num_accepted
         state_before, memory = self.source.open()
         failed, ends = self.reached.failed, jnp.where(self.reached.failed, -1, num_accepted)
 
@@ -121,7 +122,7 @@ class DiscreteBackward(eqx.Module):
             return back, True
         return back, roundtrip_ok(memory.y, layout.problem.y0, trace.y)
 
-    def finish(self, back: BackwardState) -> PyTree:
+    def finish(self, back: BackwardState, num_steps: Array) -> PyTree:
         """The cotangent of the problem, from those at its first time."""
         layout, ct, y0 = self.layout, self.cotangents, self.layout.problem.y0
         save = layout.config.save
@@ -137,9 +138,7 @@ class DiscreteBackward(eqx.Module):
         of_value = pull(first_value_cotangent(save, ct.ys, value, back.saves_left))
         _, pull = jax.vjp(solver_state, *start)
         # Where no step is pulled back, the field need not be finite at the start.
-        of_state = jax.tree.map(
-            lambda x: jnp.where(self.num_steps > 0, x, 0), pull(back.solver_state)
-        )
+        of_state = jax.tree.map(lambda x: jnp.where(num_steps > 0, x, 0), pull(back.solver_state))
         diff, y0, t0 = tree_add(of_value, of_state)
         y0 = add_first_state_cotangent(
             save, y0 + back.y, ct.ys, ct.dense, self.outcome.num_accepted
