@@ -73,8 +73,9 @@ def what_is_reached(
     num_saves = _num_saves(ts, outcome, jumps)
     num_steps = num_accepted if save in ("steps", "dense") else jnp.zeros((), jnp.int32)
     asked = [_asked_of(ct.y1, lambda _: succeeded)]
+    # Unused rows of a solve that succeeded do not count: `where(used, sin(ts), 0)` asks for NaN.
     if save == "steps":
-        asked += [_asked_of((ct.ts, ct.ys), lambda n: jnp.arange(n) <= num_accepted)]
+        asked += [_asked_of((ct.ts, ct.ys), lambda n: succeeded | (jnp.arange(n) <= num_accepted))]
     elif save == "dense":
         asked += [_asked_of(ct.dense, lambda n: jnp.ones(n, bool))]
     elif save == "ends":
@@ -86,7 +87,7 @@ def what_is_reached(
         last = jnp.where(count > 0, log.steps[jnp.maximum(count - 1, 0)] + 1, 0)
         num_steps = jnp.maximum(num_steps, last)
         log_ct = None if ct.log is None else (ct.log.ts, ct.log.ys)
-        asked += [_asked_of(log_ct, lambda n: jnp.arange(n) < count)]
+        asked += [_asked_of(log_ct, lambda n: succeeded | (jnp.arange(n) < count))]
     there, missing = (jnp.any(jnp.stack(flags)) for flags in zip(*asked, strict=True))
     until = direction * ts[num_saves - 1] if save == "ts" else jnp.full_like(ts[0], -jnp.inf)
     return Reached(
