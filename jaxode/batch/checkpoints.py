@@ -114,7 +114,11 @@ class BatchCheckpointer(eqx.Module):
         program, zero = run.lane_program(self._write), jnp.int32(0)
         if not self.saves_states:
             program = program._replace(
-                result=lambda lane: (run.result(lane), lane.integrator.solver_state)
+                # The last state of a failed solve too, which is NaN in its result.
+                result=lambda lane: (
+                    run.result(lane),
+                    (lane.integrator.y, lane.integrator.solver_state),
+                )
             )
         shapes = queue.lane_shapes(program)
         start = queue.initial_queue(program, self.tile, run.initial_record(), shapes)
@@ -153,9 +157,8 @@ class BatchCheckpointer(eqx.Module):
         ended = ended._replace(record=(ended.record, None))
         if self.saves_states:
             return run.gather_results(ended), trace
-        ends, solver_states = ended.results
-        result = run.gather_results(ended._replace(results=ends))
-        return result, trace._replace(ends=(ends[0], solver_states))
+        results, ends = ended.results
+        return run.gather_results(ended._replace(results=results)), trace._replace(ends=ends)
 
     def replay_segment(self, trace: BatchTrace, segment: Array) -> tuple[IterationRow, Array]:
         """Return the rows of a segment and their number; those of the last are in the trace."""

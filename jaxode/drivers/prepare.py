@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ..batch.axes import trajectory_shape
-from ..integrate.events.event import trace_apply, trace_events
+from ..integrate.events.event import trace_events, trace_jump
 from ..integrate.events.options import EventOptions, find_event_options
 from ..integrate.ivp import IVP, SolveConfig, without_gradient
 from ..integrate.progress import batch_progress, solve_progress
@@ -185,7 +185,8 @@ def trace_problem(
         save_fn, _ = closure_convert(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
     elif save == "ts" and prepared.ts.shape[-1] == 2 and not events.terminal:
-        save = "ends"
+        # Where the state jumps at the last time, what is saved there may differ from `y1`.
+        save = "ends" if events.apply is None else "ts"
     field = trace_field(f, y0, args, packing)
     method = dataclasses.replace(without_gradient(prepared.method), restarts=events.any)
     problem = IVP(
@@ -194,10 +195,11 @@ def trace_problem(
         jac=trace_jacobian(prepared.method.solver, y0, args, packing),
         events=trace_events(events.events, field, y0, args, packing),
         jumps=events.jumps,
-        jump_map=trace_apply("jo.Jumps", events.apply, y0, args, packing),
+        jump_map=trace_jump(events.apply, y0, args, packing),
         y0=pack(prepared.y0),
         ts=prepared.ts,
         args=prepared.args,
     )
-    config = SolveConfig(method, save, packing, prepared.algebraic, events.max_events)  # pyright: ignore[reportArgumentType]
+    jumps = events.saves_after and events.apply is not None, events.jump_ends
+    config = SolveConfig(method, save, packing, prepared.algebraic, events.max_events, *jumps)  # pyright: ignore[reportArgumentType]
     return problem, config

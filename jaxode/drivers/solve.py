@@ -6,9 +6,10 @@ from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from ..integrate.events.event import AtRest, Event, Jumps
-from ..integrate.forward import solution_of
 from ..integrate.ivp import make_consistent
+from ..integrate.jumps_at_ends import jump_at_start
 from ..integrate.solution import Solution, has_failed, raise_on_failure
+from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
@@ -81,7 +82,8 @@ def solve(
       `sol.events`, and acted upon; or `jo.AtRest()`, which ends the solve at a steady state.
     - `jumps`: times of discontinuities of `f`, shape `(k,)` in any order, such as those of doses: a
       step ends on each of them, and the integrator restarts after it. Times outside of `ts` are
-      ignored. `jo.Jumps(times, apply)` also changes the state there.
+      ignored. `jo.Jumps(times, apply)` also changes the state there, at the first and the last time
+      too.
     - `max_events`: the number of rows of `sol.events`; a solve with more events fails.
     - `max_steps`: the largest number of attempted steps.
     - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: values that
@@ -120,5 +122,6 @@ def _solve(f: VectorField, prepared: Prepared) -> Solution:
     sensitivity, pack = prepared.sensitivity, prepared.packing.pack
     problem, config = trace_problem(f, prepared, prepared.y0, prepared.args, pack)
     problem, consistent = make_consistent(problem, config, prepared.algebraic)
+    y0, problem = problem.y0, jump_at_start(problem, config)
     result = sensitivity.solve(restrict_ad_direction(problem, sensitivity), config)
-    return solution_of(result, problem, config, consistent)
+    return solution_of(result, problem, config, consistent, y0)

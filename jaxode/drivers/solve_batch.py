@@ -25,9 +25,11 @@ from ..batch.sharding import find_sharding, run_sharded, shard_trajectories
 from ..batch.tile_width import check_lanes, choose_tile
 from ..integrate.ensemble import Ensemble
 from ..integrate.events.event import AtRest, Event, Jumps
-from ..integrate.forward import Result, solution_of
+from ..integrate.forward import Result
 from ..integrate.ivp import IVP, SolveConfig, make_consistent, packed_field
+from ..integrate.jumps_at_ends import jump_at_start
 from ..integrate.solution import Solution, has_failed, raise_on_failure
+from ..integrate.user_solution import solution_of
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
 from ..problem.state import Packing, check_state, is_traced
@@ -213,6 +215,8 @@ def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solutio
     flags = _per_trajectory_flags(problem, config, mapped)
     ensemble = Ensemble(*eqx.partition((problem, config), flags))
     ensemble, consistent = _make_consistent_starts(ensemble, prepared.algebraic)
+    y0 = ensemble.per_trajectory[0].y0
+    ensemble = _jump_at_starts(ensemble)
 
     def run_sorted(inputs: PyTree, shared: PyTree) -> Result:
         per_trajectory, work = inputs
@@ -234,7 +238,7 @@ def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solutio
         marked = restrict_ad_direction(ensemble, sensitivity)
         inputs = marked.per_trajectory, launch.work
         result = run_sharded(run_sorted, inputs, marked.shared, launch.sharding)
-    return _solution(result, ensemble, consistent)
+    return _solution(result, ensemble, consistent, y0)
 
 
 def _make_consistent_starts(
@@ -254,6 +258,16 @@ def _make_consistent_starts(
     return Ensemble(per_trajectory, ensemble.shared), converged
 
 
+def _jump_at_starts(ensemble: Ensemble) -> Ensemble:
+    """Apply the jumps at the first times."""
+    if ensemble.shared[0].jump_map is None:
+        return ensemble
+    starts = eqx.filter_vmap(lambda rows: jump_at_start(*ensemble.problem_of(rows)).y0)
+    problem, config = ensemble.per_trajectory
+    problem = dataclasses.replace(problem, y0=starts(ensemble.per_trajectory))
+    return Ensemble((problem, config), ensemble.shared)
+
+
 def _per_trajectory_flags(
     problem: IVP, config: SolveConfig, mapped: Mapped
 ) -> tuple[IVP, SolveConfig]:
@@ -271,14 +285,20 @@ def _per_trajectory_flags(
     return problem_flags, config_flags
 
 
-def _solution(result: Result, ensemble: Ensemble, consistent: Array | None) -> Solution:
-    """Make the solution of all trajectories."""
+def _solution(
+    result: Result, ensemble: Ensemble, consistent: Array | None, y_before: Array
+) -> Solution:
+    """Make the solution of all trajectories; `y_before`: their starts before the jumps there."""
 
-    def solution_of_row(rows: PyTree, result: Result, consistent: Array | None) -> Solution:
+    def solution_of_row(
+        rows: PyTree, result: Result, consistent: Array | None, y_before: Array
+    ) -> Solution:
         problem, config = ensemble.problem_of(rows)
-        return solution_of(result, problem, config, True if consistent is None else consistent)
+        good = True if consistent is None else consistent
+        return solution_of(result, problem, config, good, y_before)
 
-    solution = eqx.filter_vmap(solution_of_row)(ensemble.per_trajectory, result, consistent)
+    parts = ensemble.per_trajectory, result, consistent, y_before
+    solution = eqx.filter_vmap(solution_of_row)(*parts)
     share = jnp.mean(solution.stats.useful_share)  # each trajectory has that of its device
     stats = dataclasses.replace(solution.stats, useful_share=share)
     solution = dataclasses.replace(solution, stats=stats)

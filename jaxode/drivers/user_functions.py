@@ -9,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from ..integrate.events.event import Event, Jumps, trace_apply, trace_event
+from ..integrate.events.event import Event, Jumps, trace_event, trace_jump
 from ..integrate.events.options import check_jumps
 from ..problem.closure import ClosedFunction, closure_convert
 from ..problem.field import Split, VectorField, trace_field
@@ -76,7 +76,7 @@ def trace_functions(
         save=closure_convert(options.save, t, y0, args)[0] if callable(options.save) else None,
         jac=trace_jacobian(options.solver, y0, args, packing),
         events=tuple(e if e is None else (e.condition, e.apply) for e in events),
-        jump_map=trace_apply("jo.Jumps", jump_map, y0, args, packing),
+        jump_map=trace_jump(jump_map, y0, args, packing),
         norm=_trace_norm(options.controller, packing),
     )
 
@@ -122,7 +122,7 @@ def with_functions(parts: tuple[Any, ...], traces: Traces) -> tuple[VectorField,
         for form, pair in zip(forms, traces.events, strict=True)
     ]
     if isinstance(jumps, _JumpForm):
-        jumps = Jumps(jumps.times, traces.jump_map)
+        jumps = Jumps(jumps.times, traces.jump_map, jumps.saved, jumps.ends)
     max_events, max_steps, progress = counts
     options = Options(
         solver=solver, rtol=None, atol=None, dt=dt, controller=controller,
@@ -145,6 +145,8 @@ class _JumpForm(NamedTuple):
 
     times: Any
     applies: bool
+    saved: Any = "before"
+    ends: Any = "both"
 
 
 def as_tuple(events: Any) -> tuple[Any, ...]:
@@ -162,8 +164,11 @@ def _form_of(event: Any) -> Any:
 
 def _jump_form(jumps: Any, inputs: Inputs) -> Any:
     times = check_jumps(jumps, inputs.packing, inputs.count)
-    applies = isinstance(jumps, Jumps) and jumps.apply is not None
-    return None if times is None else _JumpForm(times, applies)
+    if times is None:
+        return None
+    if not isinstance(jumps, Jumps):
+        return _JumpForm(times, False)
+    return _JumpForm(times, jumps.apply is not None, jumps.saved, jumps.ends)
 
 
 def _number(x: Any) -> Any:

@@ -18,6 +18,7 @@ from ..solvers.linear import WithJacobian
 from .events.detection import EventHandler
 from .events.discontinuities import next_discontinuity, one_sided_field
 from .events.event import CompiledEvent
+from .events.state_jumps import StateJumps
 from .save import StepReader
 from .step import Method
 
@@ -29,7 +30,7 @@ class IVP(eqx.Module):
 
     `field`, `save_fn` and `jac` are closure-converted: every array they use is one of their leaves.
     `y0` is packed. `save_fn` is the user's function of saved values, if there is one. `jump_map` is
-    the state map at the discontinuities `jumps`.
+    the state map of the discontinuities `jumps`, of `(t, y, args, index)`.
     """
 
     field: Callable[..., PyTree]
@@ -57,6 +58,7 @@ class SolveConfig(eqx.Module):
     """The configuration of a solve, which no derivative is taken with respect to.
 
     `algebraic` describes the algebraic equations of a singular mass matrix, if there are any.
+    `saves_after_jumps`: saved at a jump is the state after it. `jump_ends`: the `ends` of `Jumps`.
     """
 
     method: Method
@@ -64,6 +66,8 @@ class SolveConfig(eqx.Module):
     packing: Packing = eqx.field(static=True)
     algebraic: Algebraic | None = None
     max_events: int = eqx.field(static=True, default=0)
+    saves_after_jumps: bool = eqx.field(static=True, default=False)
+    jump_ends: str = eqx.field(static=True, default="both")
 
 
 def without_gradient(method: Method) -> Method:
@@ -110,14 +114,21 @@ def event_handler_of(problem: IVP, config: SolveConfig) -> EventHandler:
     """Make the event handler of one trajectory."""
     return EventHandler(
         events=problem.events,
-        jumps=problem.jumps,
-        jump_map=problem.jump_map,
+        jumps=state_jumps_of(problem, config),
         args=problem.args,
         packing=config.packing,
         max_events=config.max_events,
         method=config.method,
         field=packed_field(problem, config),
+        saves_after=config.saves_after_jumps,
     )
+
+
+def state_jumps_of(problem: IVP, config: SolveConfig) -> StateJumps | None:
+    """Make the state map of the jumps, if there are any."""
+    if problem.jumps is None:
+        return None
+    return StateJumps(problem.jumps, problem.jump_map, problem.args, config.packing)
 
 
 def next_discontinuity_of(problem: IVP, t: Array) -> Array:

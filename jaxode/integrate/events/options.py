@@ -16,12 +16,17 @@ from .event import AtRest, Event, Jumps, check_events
 
 
 class EventOptions(eqx.Module):
-    """The validated options of events; `jumps` is a vector, or has a row per trajectory."""
+    """The validated options of events; `jumps` is a vector, or has a row per trajectory.
+
+    `saves_after`: saved at a jump is the state after it. `jump_ends`: the `ends` of `Jumps`.
+    """
 
     events: tuple[Event | AtRest, ...]
     jumps: jax.Array | None
     apply: Callable | None
     max_events: int = eqx.field(static=True)
+    saves_after: bool = eqx.field(static=True, default=False)
+    jump_ends: str = eqx.field(static=True, default="both")
 
     @property
     def any(self) -> bool:
@@ -50,8 +55,14 @@ def find_event_options(
     """
     apply = jumps.apply if isinstance(jumps, Jumps) else None
     checked = check_jumps(jumps, packing, count)
+    given = jumps if isinstance(jumps, Jumps) else Jumps(())
     options = EventOptions(
-        check_events(events), checked, apply, check_count("max_events", max_events)
+        check_events(events),
+        checked,
+        None if checked is None else apply,
+        check_count("max_events", max_events),
+        given.saved == "after",
+        given.ends,
     )
     if options.any and isinstance(controller, Grid):
         raise OptionError(

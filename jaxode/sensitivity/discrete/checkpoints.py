@@ -46,7 +46,7 @@ class TimeRecorder(eqx.Module):
     def open(self, t0: Array, y0: Array, solver_state: Any) -> CheckpointTrace:
         """Buffers of zeros, or none."""
         times = () if self.known else jnp.zeros((self.max_steps,), t0.dtype)
-        return CheckpointTrace(times, times, (), (), None)
+        return CheckpointTrace(times, times, y0, (), None)
 
     def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
         """Record start time and size of the step."""
@@ -55,9 +55,13 @@ class TimeRecorder(eqx.Module):
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
         return trace._replace(t=t, h=h)
 
-    def close(self, trace: CheckpointTrace, y1: Array, solver_state: Any) -> CheckpointTrace:
-        """Record the end of the solve."""
-        return trace._replace(y=y1, solver_state=solver_state)
+    def end(self, trace: CheckpointTrace, y1: Array) -> CheckpointTrace:
+        """Record the last state."""
+        return trace._replace(y=y1)
+
+    def close(self, trace: CheckpointTrace, solver_state: Any) -> CheckpointTrace:
+        """Record the last solver state."""
+        return trace._replace(solver_state=solver_state)
 
 
 class CheckpointRecorder(eqx.Module):
@@ -108,7 +112,7 @@ class CheckpointRecorder(eqx.Module):
         )
         return CheckpointTrace(t, h, y, solver_state, schedule)
 
-    def close(self, trace: CheckpointTrace, y1: Array, solver_state: Any) -> CheckpointTrace:
+    def close(self, trace: CheckpointTrace, solver_state: Any) -> CheckpointTrace:
         """Return the trace as it is."""
         return trace
 
