@@ -47,8 +47,15 @@ class Tolerance(eqx.Module):
     lanes: bool = eqx.field(static=True, default=False)
 
     def scaled_norm(self, error: Array, y: Array) -> Array:
-        """The norm of `error` over the tolerance at `y`."""
-        return self.norm(error / (self.atol + self.rtol * jnp.abs(y)))
+        """The norm of `error` over the tolerance at `y`; its squares do not overflow."""
+        scaled = lax.optimization_barrier(error / self._scale(jnp.abs(y)))
+        largest = max_norm(scaled)
+        unit = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
+        return unit * self.norm(scaled / unit)
+
+    def _scale(self, size: Array) -> Array:
+        """The tolerance at states of this absolute value, never zero."""
+        return jnp.maximum(self.atol + self.rtol * size, jnp.finfo(size.dtype).tiny)
 
     def scaled_norm_squared(self, error: Array, y: Array, y1: Array) -> Array:
         """The squared norm of the scaled error of a step from `y` to `y1`, accepted if at most 1.
@@ -57,8 +64,7 @@ class Tolerance(eqx.Module):
         tolerance before the last slope is known.
         """
         size = jnp.maximum(jnp.abs(y), jnp.abs(y1))
-        scale = jnp.maximum(self.atol + self.rtol * size, jnp.finfo(size.dtype).tiny)
-        scaled = error * (1 / scale)
+        scaled = error * (1 / self._scale(size))
         if self.norm is rms_norm:
             return mean_square(scaled, self.norm_axes(scaled))
         norm = jax.vmap(self.norm, in_axes=-1) if self.lanes else self.norm
@@ -318,39 +324,3 @@ class Grid(Prescribed):
         """The length of interval `index` of the grid; of the last one beyond its end."""
         gaps = jnp.abs(jnp.diff(jnp.asarray(self.times, like.dtype)))
         return gaps[jnp.minimum(index, gaps.shape[0] - 1)]
-
-
-def first_step(
-    field: Callable[[Array, Array], Array],
-    t: Array,
-    y: Array,
-    slope: Array,
-    span: Array,
-    order: int,
-    tolerance: Tolerance,
-) -> Array:
-    """The initial step size `h > 0`, at most `|span|`; it costs one field evaluation.
-
-    `slope` is the field at `(t, y)`, `span` the signed length of the solve, `order` that of the
-    error estimate.
-
-    Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.4.
-    """
-    real = jnp.finfo(y.dtype).dtype
-    size, speed = tolerance.scaled_norm(y, y), tolerance.scaled_norm(slope, y)
-    smooth = (size > 1e-5) & (speed > 1e-5)
-    h0 = jnp.where(smooth, 0.01 * size / jnp.where(smooth, speed, 1.0), 1e-6)
-    h0 = jnp.minimum(h0, jnp.abs(span).astype(real))
-    direction = jnp.sign(span)
-    ahead = field(t + (direction * h0).astype(t.dtype), y + (direction * h0).astype(real) * slope)
-    curvature = tolerance.scaled_norm(ahead - slope, y) / h0
-    steepest = jnp.maximum(speed, curvature)
-    flat = steepest <= 1e-15
-    h1 = jnp.where(
-        flat,
-        jnp.maximum(1e-6, h0 * 1e-3),
-        (0.01 / jnp.where(flat, 1.0, steepest)) ** (1.0 / order),
-    )
-    h = jnp.minimum(100 * h0, h1).astype(t.dtype)
-    # The first step reports a slope that is not finite.
-    return jnp.minimum(jnp.where(jnp.isfinite(h), h, jnp.abs(span)), jnp.abs(span))

@@ -138,9 +138,10 @@ class Switching(Solver):
             square = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
         else:
             square = partial(self.tolerance.scaled_norm_squared, y=y, y1=stepped.y1)
-        df, dy = (square(x[-1] - x[-2]) for x in (slopes, states))
-        h_times_radius = jnp.abs(h).astype(dy.dtype) * jnp.sqrt(df / jnp.where(dy > 0, dy, 1))
-        dense = None if needs_dense is None else self._dense(slopes, h.astype(dy.dtype))
+        scale = h.astype(jnp.finfo(y.dtype).dtype)
+        df, dy = square(scale * (slopes[-1] - slopes[-2])), square(states[-1] - states[-2])
+        h_times_radius = jnp.sqrt(df / jnp.where(dy > 0, dy, 1))
+        dense = None if needs_dense is None else self._dense(slopes, scale)
         status = jnp.zeros(t.shape, jnp.int32)
         vote = (dy > 0) & (h_times_radius > _STABILITY_SHARE * self.stability_interval)
         return stepped._replace(dense=dense, status=status), vote
