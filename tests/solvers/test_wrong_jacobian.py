@@ -22,7 +22,7 @@ def scaled_identity(t, y, factor):
 
 
 def outcome(name, factor, batch=False):
-    solver = SOLVERS[name](jac=scaled_identity)
+    solver = SOLVERS[name](jac=scaled_identity)  # pyright: ignore[reportCallIssue]
     solve = jo.solve_batch if batch else jo.solve
     y0 = jnp.stack([Y0, Y0]) if batch else Y0
     sol = solve(
@@ -68,6 +68,6 @@ def test_a_right_jacobian_passes_at_a_kink(name):
         slope = jnp.where(y[0] >= 1, -1.0, 0.0) - 1e-3
         return jnp.stack([jnp.stack([slope, 0.0]), jnp.stack([jnp.where(t > 0, 1.0, 0.0), 0.0])])
 
-    solver = SOLVERS[name](jac=jac)
+    solver = SOLVERS[name](jac=jac)  # pyright: ignore[reportCallIssue]
     sol = jo.solve(kinked, jnp.array([1.0, 0.0]), (0.0, 1.0), solver=solver)
     np.testing.assert_allclose(sol.y1[0], np.exp(-1e-3), rtol=1e-4)
