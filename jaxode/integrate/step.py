@@ -16,7 +16,8 @@ from jax import Array, lax
 from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, first_step
+from ..solvers.first_step import first_step
+from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance
 from .save import StepRecord
 from .solution import Stats
 
