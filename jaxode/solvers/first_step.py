@@ -32,9 +32,11 @@ def first_step(
     # The time in which `y` moves by a hundredth of itself or, from zero, by the tolerance.
     relative = jnp.where(small, 1.0, 0.01 * size) / jnp.where(moves, speed, 1.0)
     short = lax.optimization_barrier(relative) / unit
-    cautious = 1e-6 * length
+    # A span without end has no unit of time: one stands for it.
+    finite = jnp.where(jnp.isfinite(length), length, 1.0)
+    cautious = 1e-6 * finite
     h0 = jnp.where(moves, jnp.where(small, jnp.minimum(short, cautious), short), cautious)
-    h0 = jnp.clip(h0, jnp.maximum(real.eps**2 * length, real.tiny), length)
+    h0 = jnp.clip(h0, jnp.maximum(real.eps**2 * finite, real.tiny), length)
     step = direction.astype(real.dtype) * h0
     ahead = field(t + step.astype(t.dtype), y + step * slope)
     change, change_unit = _norm_and_unit(ahead - slope, y, tolerance)
