@@ -16,6 +16,8 @@ from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
 from ...problem.validation import is_count, python_int
 from ..base import Sensitivity
+from ..lanes.solve import solve_or_lanes
+from ..lanes.trajectories import RuleCall, Rules
 from .checkpoints import CheckpointRecorder
 from .rule import solve_discrete
 from .rule_batch import solve_batch_discrete
@@ -57,8 +59,15 @@ class Discrete(Sensitivity):
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; the backward pass recomputes its steps."""
+        batch = None if self.memory == "stages" else self._rule_of_batch
+        return solve_or_lanes(Rules(self._rule, batch), problem, config)
+
+    def _rule(self, problem: IVP, config: SolveConfig, _: None) -> RuleCall:
         recorder = self.recorder(problem, config)
-        return solve_discrete(problem, config, recorder, self.memory == "stages")
+        return RuleCall(solve_discrete, (config, recorder, self.memory == "stages"))
+
+    def _rule_of_batch(self, ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
+        return RuleCall(solve_batch_discrete, (tile, True, self.memory))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; the backward pass recomputes their steps.
