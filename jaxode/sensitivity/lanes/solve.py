@@ -7,13 +7,16 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.core import Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig
+from ...problem.closure import ClosedFunction
 from ...problem.errors import DifferentiationError
-from ..ad_direction import TWICE, forward_mode_only
+from ...solvers.step_size import NORMS
+from ..ad_direction import FORWARD, TWICE, forward_mode_only
 from .operation import Arrays, Operation, Vectorised
 from .trajectories import ResultForm, Rules, Trajectories
 
@@ -26,14 +29,36 @@ def solve_or_lanes(rules: Rules, problem: IVP, config: SolveConfig, extra: Any =
     parts = problem, config, extra
     trajectories = Trajectories(rules, parts, ResultForm())
     arrays = jax.tree.leaves(eqx.filter(parts, eqx.is_array))
-    leaves = Solve(trajectories).bind(*arrays)
+    if not _may_be_an_operation(parts, arrays):
+        rule, rest = rules.single(problem, config, extra)
+        return rule(problem, *rest)
+    operation = Values if rules.forward_mode else Solve
+    leaves = operation(trajectories).bind(*arrays)
     return trajectories.form.unflatten(leaves)
+
+
+def _may_be_an_operation(parts: Any, arrays: Arrays) -> bool:
+    """Whether a solve has no effects, and reads nothing traced that is not one of its arrays.
+
+    Effects are those of a progress bar, of printing, and of collectives over named axes.
+    """
+    problem, config, _ = parts
+    functions = jax.tree.leaves(parts, is_leaf=lambda x: isinstance(x, ClosedFunction))
+    closed = [f for f in functions if isinstance(f, ClosedFunction)]
+    if config.method.progress is not None or any(f.program.effects for f in closed):
+        return False
+    if any(getattr(jax.typeof(x), "vma", None) for x in arrays):
+        return False
+    norm = config.method.tolerance.norm
+    if norm in NORMS.values():
+        return True
+    return not any(isinstance(c, Tracer) for c in jax.make_jaxpr(norm)(problem.y0).consts)
 
 
 class Values(Operation):
     """The result of a solve, differentiated in forward mode through its loop."""
 
-    reverse_error = TWICE
+    reverse_error = FORWARD
 
     def __init__(self, trajectories: Trajectories) -> None:
         super().__init__()
@@ -207,9 +232,7 @@ def _push_avals(*_: Any, forward: ForwardPass, results: tuple) -> list[Any]:
     return [x for x in results if x is not None]
 
 
-def _transpose(
-    cotangents: Arrays, *values: Any, forward: ForwardPass, results: tuple
-) -> list[Any]:
+def _transpose(cotangents: Arrays, *values: Any, forward: ForwardPass, results: tuple) -> list[Any]:
     tangents, rest = values[: sum(forward.by)], values[sum(forward.by) :]
     found = iter(cotangents)
     every = [None if x is None else next(found) for x in results]

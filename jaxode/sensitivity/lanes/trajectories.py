@@ -31,10 +31,12 @@ class Rules(NamedTuple):
     """The calls that solve one problem, and an ensemble; no derivative is taken by `extra`.
 
     `single(problem, config, extra)`; `batch(ensemble, tile, extra)`, None where there is none.
+    `forward_mode`: they are plain functions, which JAX differentiates.
     """
 
     single: Callable[[IVP, SolveConfig, PyTree], RuleCall]
     batch: Callable[[Ensemble, LaneTile, PyTree], RuleCall] | None
+    forward_mode: bool = False
 
 
 class ResultForm:
@@ -183,7 +185,7 @@ class Trajectories:
             return False
         _, config, _ = self.places
         tolerance, solver = config.method.tolerance, config.method.solver
-        own = [tolerance.rtol, tolerance.atol, config.method.dt, getattr(solver, "rate", None)]
+        own = [tolerance.rtol, tolerance.atol, getattr(solver, "rate", None)]
         problem = set(jax.tree.leaves(self.places[0])) | {i for i in own if i is not None}
         return all(
             i in problem and not jax.dtypes.issubdtype(arrays[i].dtype, jax.dtypes.extended)
