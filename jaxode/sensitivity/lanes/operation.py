@@ -62,11 +62,7 @@ class Operation(abc.ABC):
 
     def batched(self, size: int, arrays: Arrays, axes: Axes) -> tuple[Arrays, Axes]:
         """Evaluate `size` operations whose arrays have these batch axes, None for shared ones."""
-        mapped = [axis is not None for axis in axes]
-        arrays = [
-            x if axis is None else jnp.moveaxis(x, axis, 0)
-            for x, axis in zip(arrays, axes, strict=True)
-        ]
+        arrays, mapped = axes_first(arrays, axes)
         light = self.light(len(mapped))
         heavy = any(m and not free for m, free in zip(mapped, light, strict=True))
         results = self.in_lanes(size, arrays, mapped) if size and heavy else None
@@ -76,6 +72,10 @@ class Operation(abc.ABC):
         results = vectorised.bind(*arrays)
         fixed = vectorised.fixed(results)
         return results, [None] * fixed + [0] * (len(results) - fixed)
+
+    def batched_at_once(self, size: int, arrays: Arrays, axes: Axes) -> tuple[Arrays, Axes]:
+        """As `batched`, where `vmap` meets the operation itself and not a rule made of it."""
+        return self.batched(size, arrays, axes)
 
     def differentiated(self, arrays: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
         """The results and their tangents."""
@@ -202,6 +202,15 @@ class Tangents(Operation):
         raise AssertionError("results without tangents")
 
 
+def axes_first(arrays: Arrays, axes: Axes) -> tuple[list[Any], list[bool]]:
+    """The arrays with their batch axes first, and which of them have one."""
+    moved = [
+        x if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(arrays, axes, strict=True)
+    ]
+    return moved, [axis is not None for axis in axes]
+
+
 _operation = Primitive("lanes")
 _operation.multiple_results = True
 
@@ -231,7 +240,7 @@ def _lower(ctx: Any, *values: Any, operation: Operation) -> Any:
 
 def _batch(arrays: Arrays, axes: Axes, *, operation: Operation) -> tuple[Arrays, Axes]:
     size = next(x.shape[a] for x, a in zip(arrays, axes, strict=True) if a is not None)
-    return operation.batched(size, arrays, axes)
+    return operation.batched_at_once(size, arrays, axes)
 
 
 def _jvp(arrays: Arrays, tangents: Arrays, *, operation: Operation) -> tuple[Arrays, Arrays]:

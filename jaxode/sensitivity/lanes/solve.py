@@ -1,7 +1,7 @@
 """The operations of a solve: its values, its forward pass and its backward pass."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from ...problem.closure import ClosedFunction
 from ...problem.errors import DifferentiationError
 from ...solvers.step_size import NORMS
 from ..ad_direction import FORWARD, TWICE, forward_mode_only
-from .operation import Arrays, Operation, Vectorised
+from .operation import Arrays, Axes, Operation, Vectorised, axes_first
 from .trajectories import ResultForm, Rules, Trajectories
 
 
@@ -112,7 +112,9 @@ class Solve(Values):
 class ForwardPass(Operation):
     """The result of a solve, then the residuals of its backward pass.
 
-    In lanes there are no residuals: the backward pass of a batch begins with a forward pass.
+    In lanes the residuals have another form. So they are handed on where `vmap` meets this
+    operation before anything else has seen their number; else there are none, and the backward pass
+    of the batch begins with a forward pass.
     """
 
     reverse_error = TWICE
@@ -120,15 +122,14 @@ class ForwardPass(Operation):
     def __init__(self, trajectories: Trajectories, by: Sequence[bool]) -> None:
         super().__init__()
         self.trajectories, self.by = trajectories, list(by)
-        self.residuals: Any = None  # their structure and what is no array, once traced
+        self.traced: TracedResiduals | None = None
+        self.many: ForwardPass | None = None  # in lanes, whose residuals were handed on
 
     def run(self, *arrays: Array) -> list[Array]:
         """Solve with a trace of the steps."""
         results, residuals = self.trajectories.forward(self.by, arrays)
-        leaves, static = eqx.partition(residuals, eqx.is_array)
-        leaves, treedef = jax.tree.flatten(leaves)
-        self.residuals = treedef, static
-        return [*results, *leaves]
+        self.traced = TracedResiduals.of(residuals)
+        return [*results, *jax.tree.leaves(eqx.filter(residuals, eqx.is_array))]
 
     def light(self, number: int) -> list[bool]:
         """None is light."""
@@ -139,14 +140,48 @@ class ForwardPass(Operation):
         values = Values(self.trajectories).in_lanes(size, arrays, mapped)
         if values is None:
             return None
-        traced = next(iter(self._programs.values()), None)
-        residuals = traced.out_avals[len(values) :] if traced else ()
-        return [*values, *(jnp.zeros((size, *x.shape), x.dtype) for x in residuals)]
+        blank = self.traced.avals if self.traced else ()
+        return [*values, *(jnp.zeros((size, *x.shape), x.dtype) for x in blank)]
 
-    def restored(self, residuals: Arrays) -> Any:
-        """The residuals from their arrays."""
-        treedef, static = self.residuals
-        return eqx.combine(jax.tree.unflatten(treedef, residuals), static)
+    def batched_at_once(self, size: int, arrays: Arrays, axes: Axes) -> tuple[Arrays, Axes]:
+        """Solve all in lanes, with the residuals of all unless those of one were traced."""
+        many = None if self.traced or not size else self.each(size, *axes_first(arrays, axes))
+        if many is None:
+            return self.batched(size, arrays, axes)
+        self.many, arrays = many
+        found, number = self.many.bind(*arrays), self.trajectories.form.treedef.num_leaves
+        results, residuals = self.trajectories.ungroup(size, found[:number]), found[number:]
+        return [*results, *residuals], [0] * number + [None] * len(residuals)
+
+    def each(
+        self, size: int, arrays: Arrays, mapped: list[bool]
+    ) -> "tuple[ForwardPass, list[Array]] | None":
+        """The pass of `size` solves in lanes, with own copies of what derivatives are taken by."""
+        arrays, mapped = list(arrays), list(mapped)
+        for i, by in enumerate(self.by):
+            if by and not mapped[i]:
+                arrays[i], mapped[i] = jnp.broadcast_to(arrays[i], (size, *arrays[i].shape)), True
+        many = self.trajectories.lanes(size, arrays, mapped)
+        return None if many is None else (ForwardPass(many[0], self.by), many[1])
+
+
+class TracedResiduals(NamedTuple):
+    """The form of residuals: their structure, what is no array, and the types of the arrays."""
+
+    treedef: Any
+    static: Any
+    avals: tuple
+
+    @classmethod
+    def of(cls, residuals: Any) -> "TracedResiduals":
+        """That of these residuals."""
+        arrays, static = eqx.partition(residuals, eqx.is_array)
+        leaves, treedef = jax.tree.flatten(arrays)
+        return cls(treedef, static, tuple(jax.typeof(x) for x in leaves))
+
+    def restored(self, arrays: Arrays) -> Any:
+        """The residuals with these arrays."""
+        return eqx.combine(jax.tree.unflatten(self.treedef, arrays), self.static)
 
 
 class BackwardPass(Operation):
@@ -176,8 +211,8 @@ class BackwardPass(Operation):
         """Go through the steps from the last to the first."""
         cotangents, residuals, arrays = self.parts(values)
         by, given = self.forward.by, iter(cotangents)
-        if residuals:
-            restored = self.forward.restored(residuals)
+        if residuals and self.forward.traced and not self.forward.many:
+            restored = self.forward.traced.restored(residuals)
         else:
             restored = self.trajectories.forward(by, arrays)[1]
         every = [next(given) if present else None for present in self.given]
@@ -191,30 +226,29 @@ class BackwardPass(Operation):
     def in_lanes(self, size: int, arrays: Arrays, mapped: list[bool]) -> Arrays | None:
         """The cotangents of all, in lanes; what all share has one for each."""
         one = self.trajectories
-        cotangents, _, values = self.parts(arrays)
-        of_cotangents, _, own = self.parts(mapped)
-        for i, by in enumerate(self.forward.by):
-            if by and not own[i]:
-                values[i], own[i] = jnp.broadcast_to(values[i], (size, *values[i].shape)), True
-        many = one.lanes(size, values, own)
+        cotangents, residuals, values = self.parts(arrays)
+        of_cotangents, of_residuals, own = self.parts(mapped)
+        many = self.forward.each(size, values, own)
         if many is None:
-            if one.rules.batch is None or not self.residuals:
+            if one.rules.batch is None or not residuals:
                 return None
             # Residuals may be the zeros of a forward pass in lanes: begin with another one.
             again = BackwardPass(self.forward, self.given, 0)
-            kept = [*of_cotangents, *self.parts(mapped)[2]]
-            every = [*cotangents, *self.parts(arrays)[2]]
-            return Vectorised(again, size, kept, True).bind(*every)
-        trajectories, values = many
+            kept = [*of_cotangents, *own]
+            return Vectorised(again, size, kept, True).bind(*cotangents, *values)
+        forward, values = many
+        if self.forward.many and residuals and not any(of_residuals):
+            forward = self.forward.many
+        else:
+            residuals = []
         cotangents = [
             x if m else jnp.broadcast_to(x, (size, *x.shape))
             for x, m in zip(cotangents, of_cotangents, strict=True)
         ]
         if one.flags is not None:
             cotangents = [x.reshape(-1, *x.shape[2:]) for x in cotangents]
-        forward = ForwardPass(trajectories, self.forward.by)
-        found = BackwardPass(forward, self.given, 0).bind(*cotangents, *values)
-        found = one.ungroup(size, found)
+        backward = BackwardPass(forward, self.given, len(residuals))
+        found = one.ungroup(size, backward.bind(*cotangents, *residuals, *values))
         if one.flags is None:
             return found
         flags = [f for f, by in zip(one.flags, self.forward.by, strict=True) if by]
