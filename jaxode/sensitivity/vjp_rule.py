@@ -33,7 +33,7 @@ class VjpRule(Generic[Args, Output]):
         backward: Callable[..., PyTree],
     ) -> None:
         self.function, self.forward, self.backward = function, forward, backward
-        self._rule = eqx.filter_custom_vjp(function)
+        self._rule: Any = eqx.filter_custom_vjp(function)
 
         def forward_rule(perturbed: PyTree, *args: Any) -> tuple[Any, Any]:
             value, residuals = forward(perturbed, *args)

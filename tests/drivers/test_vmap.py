@@ -285,7 +285,9 @@ def test_closures_tolerances_and_times_that_are_mapped():
 def test_events_jumps_and_stiff_solvers():
     def bounce(v, restitution):
         ground = jo.Event(
-            lambda t, y, args: y[0], direction=-1, apply=lambda t, y, e: jnp.array([0.0, -e * y[1]])
+            lambda t, y, args: y[0],
+            direction="down",
+            apply=lambda t, y, e: jnp.array([0.0, -e * y[1]]),
         )
 
         def fall(t, y, e):
@@ -293,6 +295,7 @@ def test_events_jumps_and_stiff_solvers():
 
         start = jnp.stack([jnp.ones_like(v), v])
         sol = jo.solve(fall, start, (0.0, 1.5), restitution, events=ground, solver="bosh3")
+        assert sol.events is not None
         return sol.y1, sol.events.ts[:2], sol.events.count
 
     inputs = jnp.array([0.0, 1.0]), jnp.array([0.9, 0.5])
