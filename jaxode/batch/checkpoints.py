@@ -26,7 +26,7 @@ from .queue import LaneTile, QueueState
 
 # Bytes of the rows of one segment, but at least so many rows, if there may be as many segments.
 SEGMENT_BYTES, SEGMENT_ROWS = 2**20, 128
-MAX_SNAPSHOTS = 32
+MAX_SNAPSHOTS = 16
 
 
 class IterationRow(NamedTuple):

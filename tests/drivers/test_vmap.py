@@ -130,7 +130,7 @@ def test_nested_vmaps_are_one_batch():
     rates = RATES * jnp.array([1.0, 1.1])[:, None]
     over_both = jax.vmap(jax.vmap(states, (0, None)), (None, 0))
     expected = jnp.stack([jo.solve_batch(field, STARTS, TS, p, **OPTIONS).ys for p in rates])
-    np.testing.assert_array_equal(jax.jit(over_both)(STARTS, rates), expected)
+    assert_same(jax.jit(over_both)(STARTS, rates), expected)
     gradients = jax.jit(jax.vmap(jax.vmap(jax.grad(loss, (0, 1)), (0, None)), (None, 0)))
     one = jax.jit(jax.grad(loss, (0, 1)))
     rows = [[one(y0, p) for y0 in STARTS] for p in rates]
