@@ -42,8 +42,8 @@ def solve(
     """Solve the initial value problem `dy/dt = f(t, y, args)`, `y(ts[0]) = y0`.
 
     Works under `jit`, `vmap`, `grad` and `hessian`, or with `sensitivity="forward"` under `jvp` and
-    `jacfwd`. Derivatives flow to `y0`, `args`, `ts`, and the arrays that `f` holds or captures. Under
-    `vmap` the solves go into lanes as those of `solve_batch` do.
+    `jacfwd`. Derivatives flow to `y0`, `args`, `ts`, and the arrays that `f` holds or captures.
+    Under `vmap` the solves go into lanes, as those of `solve_batch` do.
 
     **Arguments:**
 
