@@ -108,7 +108,8 @@ class BatchCheckpointer(eqx.Module):
         saved = jax.tree.leaves((state.y, state.solver_state, state.t, state.h))
         size = tile.width * sum(x.size * x.dtype.itemsize for x in saved)
         fewest = min(math.isqrt(iterations) + 1, SEGMENT_ROWS)
-        length = min(iterations, max(SEGMENT_BYTES // size, fewest))
+        room = SEGMENT_BYTES * min(tile.width, 8) // 8  # clearing it costs as much as short solves
+        length = min(iterations, max(room // size, fewest))
         segments = -(-iterations // length)
         thins = segments > MAX_SNAPSHOTS
         return cls(ensemble, tile, length, min(segments, MAX_SNAPSHOTS), saves_states, thins)
