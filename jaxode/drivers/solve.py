@@ -51,7 +51,8 @@ def solve(
     Works under `jit`, `vmap`, `grad` and `hessian`, or with `sensitivity="forward"` under `jvp` and
     `jacfwd`. Outside `jit` every call traces `f` and the other functions anew, so that it follows
     what they read; the compiled program is kept. Derivatives flow to `y0`, `args`, `ts`, and the
-    arrays that `f` holds or captures.
+    arrays that `f` holds or captures. Under `vmap` the solves go into lanes, as those of
+    `solve_batch` do.
 
     **Arguments:**
 

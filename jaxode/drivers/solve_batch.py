@@ -22,11 +22,11 @@ from ..batch.axes import (
 from ..batch.memory import check_memory, event_log_bytes, saved_bytes
 from ..batch.order import check_work, run_longest_first
 from ..batch.sharding import find_sharding, run_sharded, shard_trajectories
-from ..batch.tile_width import check_lanes, choose_tile
+from ..batch.tile_width import check_lanes, tile_of
 from ..integrate.ensemble import Ensemble
 from ..integrate.events.event import AtRest, Event, Jumps
 from ..integrate.forward import Result
-from ..integrate.ivp import IVP, SolveConfig, make_consistent, packed_field
+from ..integrate.ivp import IVP, SolveConfig, make_consistent
 from ..integrate.jumps_at_ends import jump_at_start
 from ..integrate.solution import Solution, has_failed, raise_on_failure
 from ..integrate.user_solution import solution_of
@@ -224,10 +224,7 @@ def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solutio
 
     def run(per_trajectory: PyTree, shared: PyTree) -> Result:
         local = Ensemble(per_trajectory, shared)
-        first, config = local.problem_of(jax.tree.map(lambda x: x[0], per_trajectory))
-        implicit, field = config.method.solver.implicit, packed_field(first, config)
-        tile = choose_tile(field, first.ts[0], first.y0, local.count, launch.lanes, implicit)
-        return run_batch(sensitivity, local, tile, launch.kernel_policy)
+        return run_batch(sensitivity, local, tile_of(local, launch.lanes), launch.kernel_policy)
 
     if launch.sharding is None:
         marked = restrict_ad_direction(ensemble, sensitivity)

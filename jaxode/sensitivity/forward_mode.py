@@ -13,6 +13,8 @@ from ..integrate.ivp import IVP, SolveConfig
 from .ad_direction import FORWARD, forward_mode_only
 from .base import Sensitivity
 from .batch_cotangents import nan_unless
+from .lanes.solve import solve_or_lanes
+from .lanes.trajectories import RuleCall, Rules
 
 
 class Forward(Sensitivity):
@@ -34,7 +36,7 @@ class Forward(Sensitivity):
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; JAX differentiates the loop."""
-        return _with_tangents(solve_forward(problem, config)[0])
+        return _with_tangents(solve_or_lanes(_RULES, problem, config))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; JAX differentiates the loop."""
@@ -43,6 +45,17 @@ class Forward(Sensitivity):
     def restrict_direction(self, inputs: PyTree) -> PyTree:
         """Return the inputs of a solve unmarked: the result is marked instead."""
         return inputs
+
+
+def _rule(problem: IVP, config: SolveConfig, _: None) -> RuleCall:
+    return RuleCall(lambda problem: solve_forward(problem, config)[0], ())
+
+
+def _rule_of_batch(ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
+    return RuleCall(lambda ensemble: run_in_lanes(ensemble, tile)[0], ())
+
+
+_RULES = Rules(_rule, _rule_of_batch, forward_mode=True)
 
 
 def _with_tangents(result: Result) -> Result:

@@ -118,23 +118,34 @@ class BatchDiscreteBackward(eqx.Module):
         checkpointer = BatchCheckpointer.from_trace(trace, self.as_run, self.exchange.tile)
 
         def pull_back_segment(
-            state: tuple[Array, IterationRow, BatchBackwardState],
-        ) -> tuple[Array, IterationRow, BatchBackwardState]:
-            segment, rows, back = state
-            rows, count = checkpointer.replay_segment(trace._replace(rows=rows), segment)
+            state: tuple[Array, Any, BatchBackwardState],
+        ) -> tuple[Array, Any, BatchBackwardState]:
+            segment, kept, back = state
+            now, count = checkpointer.replay_segment(with_kept(trace, kept), segment)
 
             def pull_back_row(
                 state: tuple[Array, BatchBackwardState],
             ) -> tuple[Array, BatchBackwardState]:
                 n = state[0] - 1
-                return n, self.iteration(state[1], jax.tree.map(lambda b: b[n], rows))
+                return n, self.iteration(state[1], jax.tree.map(lambda b: b[n], now.rows))
 
             back = lax.while_loop(lambda s: s[0] > 0, cse(pull_back_row), (count, back))[1]
-            return segment - 1, rows, back
+            return segment - 1, kept_of(now), back
+
+        def kept_of(trace: BatchTrace) -> Any:
+            # Snapshots change only where they are thinned.
+            kept = trace.rows, None, None
+            return kept if trace.schedule is None else (kept[0], trace.snapshots, trace.schedule)
+
+        def with_kept(trace: BatchTrace, kept: Any) -> BatchTrace:
+            rows, snapshots, schedule = kept
+            if schedule is None:
+                return trace._replace(rows=rows)
+            return trace._replace(rows=rows, snapshots=snapshots, schedule=schedule)
 
         def pull_back_trace(back: BatchBackwardState) -> BatchBackwardState:
             blank = self.exchange.blank()._replace(results=back.results)
-            start = trace.segments - 1, trace.rows, blank
+            start = trace.segments - 1, kept_of(trace), blank
             return lax.while_loop(lambda s: s[0] >= 0, pull_back_segment, start)[2]
 
         return fused(pull_back_trace, self.exchange.blank())

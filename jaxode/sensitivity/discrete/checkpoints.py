@@ -8,13 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ...integrate.save import StepRecord, put_row
-
-
-class CheckpointSchedule(NamedTuple):
-    """The step whose start each row of a thinned trace holds (-1: none yet), and their distance."""
-
-    steps: Array
-    stride: Array
+from ...integrate.schedule import CheckpointSchedule, empty_schedule, find_row
 
 
 class CheckpointTrace(NamedTuple):
@@ -89,9 +83,7 @@ class CheckpointRecorder(eqx.Module):
         y, solver_state = buffers((y0, solver_state if self.keep_carry else ()))
         if self.rows >= self.max_steps:
             return CheckpointTrace(times, times, y, solver_state, None, buffers(self.residuals))
-        none = jnp.full((self.rows,), -1, jnp.int32)
-        schedule = CheckpointSchedule(none, jnp.ones((), jnp.int32))
-        return CheckpointTrace(times, times, y, solver_state, schedule)
+        return CheckpointTrace(times, times, y, solver_state, empty_schedule(self.rows))
 
     def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
         """Record the start of the step."""
@@ -104,7 +96,7 @@ class CheckpointRecorder(eqx.Module):
                 (start, step.residuals),
             )
             return CheckpointTrace(t, h, y, solver_state, None, residuals)
-        row, due, schedule = _find_row(trace.schedule, step.index)
+        row, due, schedule = find_row(trace.schedule, step.index)
         y, solver_state = jax.tree.map(
             lambda b, v: put_row(b, jnp.where(due, v, b[row]), row),
             (trace.y, trace.solver_state),
@@ -115,20 +107,3 @@ class CheckpointRecorder(eqx.Module):
     def close(self, trace: CheckpointTrace, solver_state: Any) -> CheckpointTrace:
         """Return the trace as it is."""
         return trace
-
-
-def _find_row(
-    schedule: CheckpointSchedule, index: Array
-) -> tuple[Array, Array, CheckpointSchedule]:
-    """The row for step `index`, whether the step is recorded, and the schedule after it."""
-    steps, stride = schedule
-    retried = steps == index  # its first attempt was rejected
-    due = (index % stride == 0) & ~jnp.any(retried)
-    # The other quarter is for the states that the backward pass computes between the recorded ones.
-    full = jnp.sum((steps >= 0) & (steps % stride == 0)) >= steps.size - steps.size // 4
-    stride = jnp.where(due & full, 2 * stride, stride)
-    free = (steps < 0) | (steps % stride != 0)
-    row = jnp.where(jnp.any(retried), jnp.argmax(retried), jnp.argmax(free)).astype(jnp.int32)
-    recorded = index % stride == 0
-    steps = steps.at[row].set(jnp.where(recorded, index, steps[row]))
-    return row, recorded, CheckpointSchedule(steps, stride)

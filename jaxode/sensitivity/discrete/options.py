@@ -16,10 +16,16 @@ from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
 from ...problem.validation import is_count, python_int
 from ..base import Sensitivity
+from ..lanes.solve import solve_or_lanes
+from ..lanes.trajectories import RuleCall, Rules
 from .checkpoints import CheckpointRecorder
 from .rule import solve_discrete
 from .rule_batch import solve_batch_discrete
 from .rule_kernel import solve_kernel_discrete
+from .rule_long import solve_discrete_long
+
+# A solve of a state of so many bytes that may take more steps records them in segments.
+MANY_STEPS, SMALL_STATE = 2**14, 2**10
 
 
 class Discrete(Sensitivity):
@@ -57,8 +63,17 @@ class Discrete(Sensitivity):
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; the backward pass recomputes its steps."""
+        batch = None if self.memory == "stages" else self._rule_of_batch
+        return solve_or_lanes(Rules(self._rule, batch), problem, config)
+
+    def _rule(self, problem: IVP, config: SolveConfig, _: None) -> RuleCall:
+        if self.memory is None and is_long(checkpoint_shapes(problem, config), config):
+            return RuleCall(solve_discrete_long, (config,))
         recorder = self.recorder(problem, config)
-        return solve_discrete(problem, config, recorder, self.memory == "stages")
+        return RuleCall(solve_discrete, (config, recorder, self.memory == "stages"))
+
+    def _rule_of_batch(self, ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
+        return RuleCall(solve_batch_discrete, (tile, True, self.memory))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; the backward pass recomputes their steps.
@@ -99,6 +114,12 @@ def checkpoint_shapes(problem: IVP, config: SolveConfig) -> PyTree:
         return problem.y0
     init, field = config.method.stepper.init, packed_field(problem, config)
     return problem.y0, jax.eval_shape(lambda: init(field, problem.ts[0], problem.y0))
+
+
+def is_long(state: PyTree, config: SolveConfig) -> bool:
+    """Return whether buffers for all steps would cost more than a solve of so small a state."""
+    size = sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(state))
+    return config.method.max_steps > MANY_STEPS and size <= SMALL_STATE
 
 
 def checkpoint_rows(state: PyTree, max_steps: int) -> int:
