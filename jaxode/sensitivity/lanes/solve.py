@@ -45,7 +45,7 @@ def _may_be_an_operation(parts: Any, arrays: Arrays) -> bool:
     problem, config, _ = parts
     functions = jax.tree.leaves(parts, is_leaf=lambda x: isinstance(x, ClosedFunction))
     closed = [f for f in functions if isinstance(f, ClosedFunction)]
-    if config.method.progress is not None or any(f.program.effects for f in closed):
+    if config.method.progress is not None or any(f.program.jaxpr.effects for f in closed):
         return False
     if any(getattr(jax.typeof(x), "vma", None) for x in arrays):
         return False
