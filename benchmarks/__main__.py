@@ -35,6 +35,7 @@ MODULES = {
     "reversible": "gradients.reversible",
     "events": "speed.events",
     "models": "speed.models",
+    "eager_calls": "speed.eager_calls",
     "two_devices": "speed.two_devices",
 }
 

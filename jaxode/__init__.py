@@ -15,6 +15,7 @@ from .problem.errors import DifferentiationError as DifferentiationError
 from .problem.errors import FieldError as FieldError
 from .problem.errors import OptionError as OptionError
 from .problem.errors import OutOfMemoryError as OutOfMemoryError
+from .problem.errors import RecompilationWarning as RecompilationWarning
 from .problem.errors import SolveError as SolveError
 from .problem.errors import StateError as StateError
 from .problem.errors import TimesError as TimesError

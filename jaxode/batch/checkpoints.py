@@ -2,7 +2,8 @@
 
 The row of an iteration holds every lane's step. There are rows for one segment of iterations; each
 segment begins with a snapshot of the lanes, from which its rows are recomputed. A run of a single
-segment, which is usual with few steps, needs no recomputation.
+segment, which is usual with few steps, needs no recomputation. The number of snapshots does not
+grow with the largest number of steps: in a long run they are thinned.
 """
 
 import math
@@ -17,13 +18,15 @@ from jaxtyping import PyTree
 from ..integrate.ensemble import Ensemble, TileResult
 from ..integrate.forward import Result
 from ..integrate.save import put_row
+from ..integrate.schedule import CheckpointSchedule, empty_schedule, find_row
 from ..integrate.xla_loops import fused
 from . import queue
 from .forward import BatchRun, Iteration, LaneState
 from .queue import LaneTile, QueueState
 
-# Bytes of the rows of one segment, unless the square root of the number of iterations is larger.
-SEGMENT_BYTES = 2**20
+# Bytes of the rows of one segment, but at least so many rows, if there may be as many segments.
+SEGMENT_BYTES, SEGMENT_ROWS = 2**20, 128
+MAX_SNAPSHOTS = 16
 
 
 class IterationRow(NamedTuple):
@@ -51,10 +54,14 @@ class Snapshot(NamedTuple):
     lanes: LaneState
 
 
+Kept = tuple[Snapshot, CheckpointSchedule | None]
+
+
 class BatchTrace(NamedTuple):
-    """The rows of the last segment, their number, and the snapshots of all segments.
+    """The rows of the last segment, their number, and snapshots of all segments.
 
     `ends`: the last state and solver state of each trajectory, where the rows hold no states.
+    `schedule`: of which segments there are snapshots, where these are thinned.
     """
 
     rows: IterationRow
@@ -62,6 +69,7 @@ class BatchTrace(NamedTuple):
     snapshots: Snapshot
     segments: Array
     ends: Any = ()
+    schedule: CheckpointSchedule | None = None
 
 
 class BatchCheckpointer(eqx.Module):
@@ -76,6 +84,7 @@ class BatchCheckpointer(eqx.Module):
     segment_length: int = eqx.field(static=True)  # rows
     max_segments: int = eqx.field(static=True)
     saves_states: bool = eqx.field(static=True)
+    thins: bool = eqx.field(static=True, default=False)
 
     @classmethod
     def create(
@@ -83,8 +92,9 @@ class BatchCheckpointer(eqx.Module):
     ) -> "BatchCheckpointer":
         """Choose the segment length from `SEGMENT_BYTES`, or as `memory` says.
 
-        A segment has at least as many rows as the square root of the largest number of iterations.
-        `memory`: the number of snapshots, or a string for a row of every iteration.
+        A segment has at least as many rows as the square root of the largest number of iterations,
+        up to `SEGMENT_ROWS`. `memory`: the number of snapshots, or a string for a row of every
+        iteration.
         """
         fills = -(-ensemble.count // tile.width) + (tile.width < ensemble.count)
         iterations = ensemble.config.method.max_steps * fills + 1
@@ -97,8 +107,12 @@ class BatchCheckpointer(eqx.Module):
         state = lane.integrator
         saved = jax.tree.leaves((state.y, state.solver_state, state.t, state.h))
         size = tile.width * sum(x.size * x.dtype.itemsize for x in saved)
-        length = min(iterations, max(SEGMENT_BYTES // size, math.isqrt(iterations) + 1))
-        return cls(ensemble, tile, length, -(-iterations // length), saves_states)
+        fewest = min(math.isqrt(iterations) + 1, SEGMENT_ROWS)
+        room = SEGMENT_BYTES * min(tile.width, 8) // 8  # clearing it costs as much as short solves
+        length = min(iterations, max(room // size, fewest))
+        segments = -(-iterations // length)
+        thins = segments > MAX_SNAPSHOTS
+        return cls(ensemble, tile, length, min(segments, MAX_SNAPSHOTS), saves_states, thins)
 
     @classmethod
     def from_trace(
@@ -106,7 +120,7 @@ class BatchCheckpointer(eqx.Module):
     ) -> "BatchCheckpointer":
         """Return the checkpointer that wrote `trace`."""
         length, segments = trace.rows.t.shape[0], trace.snapshots.next_number.shape[0]
-        return cls(ensemble, tile, length, segments, not trace.ends)
+        return cls(ensemble, tile, length, segments, not trace.ends, trace.schedule is not None)
 
     def run(self) -> tuple[Result, BatchTrace]:
         """Run forward: the result, and the trace."""
@@ -114,7 +128,11 @@ class BatchCheckpointer(eqx.Module):
         program, zero = run.lane_program(self._write), jnp.int32(0)
         if not self.saves_states:
             program = program._replace(
-                result=lambda lane: (run.result(lane), lane.integrator.solver_state)
+                # The last state of a failed solve too, which is NaN in its result.
+                result=lambda lane: (
+                    run.result(lane),
+                    (lane.integrator.y, lane.integrator.solver_state),
+                )
             )
         shapes = queue.lane_shapes(program)
         start = queue.initial_queue(program, self.tile, run.initial_record(), shapes)
@@ -130,47 +148,82 @@ class BatchCheckpointer(eqx.Module):
             record = ended.record, (zero, trace.rows)
             first = queue.initial_queue(program, self.tile, record, shapes)
             first = first._replace(results=ended.results)
-            segments, snapshots, end = lax.while_loop(
-                lambda c: c[2].remaining > 0, run_segment, (zero, trace.snapshots, first)
+            segments, (snapshots, schedule), end = lax.while_loop(
+                lambda c: c[2].remaining > 0,
+                run_segment,
+                (zero, (trace.snapshots, trace.schedule), first),
             )
             saved, (count, rows) = end.record
             ended = queue.tile_result(end)._replace(record=saved)
-            return ended, BatchTrace(rows, count, snapshots, segments)
+            return ended, BatchTrace(rows, count, snapshots, segments, schedule=schedule)
 
         def run_segment(
-            carry: tuple[Array, Snapshot, QueueState],
-        ) -> tuple[Array, Snapshot, QueueState]:
-            number, snapshots, state = carry
-            snapshots = jax.tree.map(
-                lambda b, v: put_row(b, v, number), snapshots, _snapshot(state)
-            )
+            carry: tuple[Array, Kept, QueueState],
+        ) -> tuple[Array, Kept, QueueState]:
+            number, kept, state = carry
+            kept = _keep(kept, number, _snapshot(state))
             saved, (_, rows) = state.record
             state = state._replace(record=(saved, (zero, rows)))
-            return number + 1, snapshots, self._run_segment(program, state)
+            return number + 1, kept, self._run_segment(program, state)
 
-        blank = BatchTrace(rows, zero, snapshots, zero)
+        schedule = empty_schedule(self.max_segments) if self.thins else None
+        blank = BatchTrace(rows, zero, snapshots, zero, schedule=schedule)
         ended, trace = fused(run_segments, (queue.tile_result(start), blank))
         ended = ended._replace(record=(ended.record, None))
         if self.saves_states:
             return run.gather_results(ended), trace
-        ends, solver_states = ended.results
-        result = run.gather_results(ended._replace(results=ends))
-        return result, trace._replace(ends=(ends[0], solver_states))
+        results, ends = ended.results
+        return run.gather_results(ended._replace(results=results)), trace._replace(ends=ends)
 
-    def replay_segment(self, trace: BatchTrace, segment: Array) -> tuple[IterationRow, Array]:
-        """Return the rows of a segment and their number; those of the last are in the trace."""
+    def replay_segment(self, trace: BatchTrace, segment: Array) -> tuple[BatchTrace, Array]:
+        """Return the trace with the rows of a segment, and their number; it has those of the last.
+
+        The segment after it may be forgotten.
+        """
         available = segment == trace.segments - 1
         if self.max_segments == 1:
-            return trace.rows, trace.count
+            return trace, trace.count
         run = BatchRun(self.ensemble, self.tile, saving=False)
         program = run.lane_program(self._write)._replace(result=lambda lane: ())
+        if trace.schedule is not None:
+            return self._replay_from_last(program, trace, segment, available)
         snapshot = jax.tree.map(lambda b: b[segment], trace.snapshots)
-        zero = jnp.int32(0)
         written = jnp.where(available, self.segment_length, 0).astype(jnp.int32)
-        record = (((), None), (written, trace.rows))
-        state = QueueState(**snapshot._asdict(), results=(), record=record, num_iterations=zero)
-        state = self._run_segment(program, state)
-        return state.record[1][1], jnp.where(available, trace.count, state.record[1][0])
+        state = self._run_segment(program, _restored(snapshot, written, trace.rows))
+        count, rows = state.record[1]
+        return trace._replace(rows=rows), jnp.where(available, trace.count, count)
+
+    def _replay_from_last(
+        self, program: queue.LaneProgram, trace: BatchTrace, segment: Array, available: Array
+    ) -> tuple[BatchTrace, Array]:
+        """Run again from the last snapshot before a segment, with snapshots on the way.
+
+        The snapshots of later segments give way to these, evenly spaced.
+        """
+        assert trace.schedule is not None
+        steps, zero = trace.schedule.steps, jnp.int32(0)
+        row = jnp.argmax(jnp.where(steps <= segment, steps, -1))
+        begin = jnp.where(available, segment + 1, steps[row])
+        free = jnp.sum((steps > segment) | (steps < 0))
+        stride = (segment - begin) // (free + 1) + 1
+        start = _restored(jax.tree.map(lambda b: b[row], trace.snapshots), trace.count, trace.rows)
+
+        def run_next(carry: tuple[Array, Array, Snapshot, QueueState]) -> tuple:
+            number, steps, snapshots, state = carry
+            due = (number > begin) & ((number - begin) % stride == 0)
+            row = jnp.argmax((steps > segment) | (steps < 0))
+            snapshots = _put_if(due, snapshots, row, _snapshot(state))
+            steps = steps.at[row].set(jnp.where(due, number, steps[row]))
+            saved, (_, rows) = state.record
+            state = state._replace(record=(saved, (zero, rows)))
+            return number + 1, steps, snapshots, self._run_segment(program, state)
+
+        carry = begin, steps, trace.snapshots, start
+        carry = lax.while_loop(lambda c: c[0] <= segment, run_next, carry)
+        _, steps, snapshots, state = carry
+        count, rows = state.record[1]
+        schedule = trace.schedule._replace(steps=steps)
+        return trace._replace(rows=rows, snapshots=snapshots, schedule=schedule), count
 
     @property
     def saves_index(self) -> bool:
@@ -212,3 +265,25 @@ class BatchCheckpointer(eqx.Module):
 def _snapshot(state: QueueState) -> Snapshot:
     lanes = state.lanes._replace(cursor=())
     return Snapshot(state.next_number, state.remaining, state.numbers, lanes)
+
+
+def _restored(snapshot: Snapshot, count: Array, rows: IterationRow) -> QueueState:
+    """The queue of a snapshot, with `count` rows written."""
+    record = ((), None), (count, rows)
+    zero = jnp.int32(0)
+    return QueueState(**snapshot._asdict(), results=(), record=record, num_iterations=zero)
+
+
+def _keep(kept: Kept, number: Array, snapshot: Snapshot) -> Kept:
+    """The snapshots with that before segment `number`, if their schedule has a row for it."""
+    snapshots, schedule = kept
+    if schedule is None:
+        return jax.tree.map(lambda b, v: put_row(b, v, number), snapshots, snapshot), None
+    row, due, schedule = find_row(schedule, number)
+    return _put_if(due, snapshots, row, snapshot), schedule
+
+
+def _put_if(due: Array, snapshots: Snapshot, row: Array, snapshot: Snapshot) -> Snapshot:
+    return jax.tree.map(
+        lambda b, v: put_row(b, jnp.where(due, v, b[row]), row), snapshots, snapshot
+    )

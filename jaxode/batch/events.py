@@ -38,4 +38,6 @@ def events_in_lanes(
         fits = happened & (count < ensemble.config.max_events)
         return EventLog(*tile.put(log[:-1], fits, (numbers, count), values))
 
-    return EventBatching(map_lanes, write_log, bool(ensemble.shared[0].events), ensemble.has_jumps)
+    has_events, has_jumps = bool(ensemble.shared[0].events), ensemble.has_jumps
+    saves_after = ensemble.config.saves_after_jumps
+    return EventBatching(map_lanes, write_log, has_events, has_jumps, saves_after)

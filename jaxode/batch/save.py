@@ -19,6 +19,7 @@ from ..integrate.save import (
     blank_dense,
     blank_steps,
     missing_value,
+    reach_of,
     save_time,
 )
 from ..integrate.xla_loops import chunk_size, host_controls_loops, masked_while, num_elements
@@ -74,7 +75,7 @@ class LaneSaveAtTimes(eqx.Module):
 
         `read(cursor)` returns the values of all lanes at their cursors' times.
         """
-        end = steps.direction * steps.t1
+        end = reach_of(steps)
 
         def due(cursor: SaveCursor) -> Array:
             return steps.accept & cursor.is_due(steps.direction, end)

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 from jax import Array
 
+from ..integrate.ensemble import Ensemble
+from ..integrate.ivp import packed_field
 from ..problem.errors import OptionError
 from ..problem.validation import is_count
 from ..solvers.linear import MAX_INLINE_LANES
@@ -65,6 +67,13 @@ def choose_tile(
     else:
         max_lanes = _ACCELERATOR_LANES
     return LaneTile(_balanced_width(count, max_lanes), not fused)
+
+
+def tile_of(ensemble: Ensemble, lanes: int | None) -> LaneTile:
+    """Choose the tile of an ensemble; `lanes` as in `choose_tile`."""
+    first, config = ensemble.problem_of(jax.tree.map(lambda x: x[0], ensemble.per_trajectory))
+    field, implicit = packed_field(first, config), config.method.solver.implicit
+    return choose_tile(field, first.ts[0], first.y0, ensemble.count, lanes, implicit)
 
 
 def _balanced_width(count: int, max_lanes: int) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -60,15 +59,16 @@ def odeint(
         solver="dopri5",
         rtol=default_tolerance if rtol is None else rtol,
         atol=default_tolerance if atol is None else atol,
-        controller=PID(dtmax=None if unbounded else hmax),
+        controller=None if unbounded else PID(dtmax=hmax),
         max_steps=16384 if mxstep == jnp.inf else int(mxstep),
     ).ys
 
 
-class _SwappedArguments(eqx.Module):
+class _SwappedArguments:
     """A vector field `(t, y, args)` made from a function `(y, t, *args)`."""
 
-    func: Callable[..., PyTree]
+    def __init__(self, func: Callable[..., PyTree]) -> None:
+        self.func = func
 
     def __call__(self, t: Array, y: PyTree, args: tuple) -> PyTree:
         return self.func(y, t, *args)

@@ -9,7 +9,8 @@ import jax
 from jax import Array
 from jaxtyping import PyTree
 
-from ..integrate.events.event import trace_apply, trace_events
+from ..batch.axes import trajectory_shape
+from ..integrate.events.event import trace_events, trace_jump
 from ..integrate.events.options import EventOptions, find_event_options
 from ..integrate.ivp import IVP, SolveConfig, without_gradient
 from ..integrate.progress import batch_progress, solve_progress
@@ -50,12 +51,21 @@ class Options:
     progress: Any = None
 
 
+class Mapped(NamedTuple):
+    """Flags of a batch, True for arrays with a first axis of trajectories; `args` is a pytree."""
+
+    ts: bool
+    args: PyTree
+    rtol: bool
+    atol: bool
+
+
 class Inputs(NamedTuple):
     """Validated state, times, arguments and tolerances of one trajectory or of a batch.
 
-    Arrays that differ between trajectories have a first axis of them. `known_ts` are the times as
-    the user gives them, if their values are known and all trajectories share them; else None.
-    `count` is the number of trajectories of a batch, or None.
+    `known_ts` are the times as the user gives them, if their values are known and all trajectories
+    share them; else None. `mapped` tells which arrays of a batch differ between trajectories and
+    have a first axis of them, as `y0` has; it is None for one trajectory.
     """
 
     y0: PyTree
@@ -65,11 +75,27 @@ class Inputs(NamedTuple):
     atol: Array
     packing: Packing
     known_ts: Any = None
-    count: int | None = None
+    mapped: Mapped | None = None
+
+    @property
+    def count(self) -> int | None:
+        """The number of trajectories of a batch, or None."""
+        return None if self.mapped is None else jax.tree.leaves(self.y0)[0].shape[0]
+
+
+def of_one_trajectory(y0: PyTree, args: PyTree, mapped: Mapped | None) -> tuple[PyTree, PyTree]:
+    """The state and the arguments of one trajectory; of a batch, mapped ones by their shapes."""
+    if mapped is None:
+        return y0, args
+    shapes = jax.tree.map(lambda x, own: trajectory_shape(x) if own else x, args, mapped.args)
+    return jax.tree.map(trajectory_shape, y0), shapes
 
 
 class Prepared(eqx.Module):
-    """A validated problem with its numerical method, ready to be traced; `ts` as in `Inputs`."""
+    """A validated problem with its numerical method, ready to be traced.
+
+    `ts` and `mapped` are as in `Inputs`.
+    """
 
     y0: PyTree
     ts: Array
@@ -79,6 +105,7 @@ class Prepared(eqx.Module):
     sensitivity: Sensitivity
     algebraic: Algebraic | None
     events: EventOptions
+    mapped: Mapped | None
     packing: Packing = eqx.field(static=True)
 
 
@@ -134,6 +161,7 @@ def prepare(f: VectorField, inputs: Inputs, options: Options) -> Prepared:
         sensitivity=sensitivity,
         algebraic=find_algebraic(method.solver),
         events=events,
+        mapped=inputs.mapped,
         packing=packing,
     )
 
@@ -157,7 +185,8 @@ def trace_problem(
         save_fn, _ = closure_convert(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
         save = "ts"
     elif save == "ts" and prepared.ts.shape[-1] == 2 and not events.terminal:
-        save = "ends"
+        # Where the state jumps at the last time, what is saved there may differ from `y1`.
+        save = "ends" if events.apply is None else "ts"
     field = trace_field(f, y0, args, packing)
     method = dataclasses.replace(without_gradient(prepared.method), restarts=events.any)
     problem = IVP(
@@ -166,10 +195,11 @@ def trace_problem(
         jac=trace_jacobian(prepared.method.solver, y0, args, packing),
         events=trace_events(events.events, field, y0, args, packing),
         jumps=events.jumps,
-        jump_map=trace_apply("jo.Jumps", events.apply, y0, args, packing),
+        jump_map=trace_jump(events.apply, y0, args, packing),
         y0=pack(prepared.y0),
         ts=prepared.ts,
         args=prepared.args,
     )
-    config = SolveConfig(method, save, packing, prepared.algebraic, events.max_events)  # pyright: ignore[reportArgumentType]
+    jumps = events.saves_after and events.apply is not None, events.jump_ends
+    config = SolveConfig(method, save, packing, prepared.algebraic, events.max_events, *jumps)  # pyright: ignore[reportArgumentType]
     return problem, config

@@ -6,15 +6,22 @@ from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from ..integrate.events.event import AtRest, Event, Jumps
-from ..integrate.forward import solution_of
 from ..integrate.ivp import make_consistent
-from ..integrate.solution import Solution, raise_on_failure
+from ..integrate.jumps_at_ends import jump_at_start
+from ..integrate.solution import Solution, has_failed, raise_on_failure
+from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
-from ..problem.jit import jit_with_captures
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
-from .options import SaveName, Sensitivity, failure_advice, restrict_ad_direction
-from .prepare import Options, Prepared, prepare, trace_problem, trajectory_inputs
+from .eager import run_driver
+from .options import (
+    SaveName,
+    Sensitivity,
+    failure_advice,
+    find_sensitivity,
+    restrict_ad_direction,
+)
+from .prepare import Options, Prepared, trace_problem, trajectory_inputs
 from .solver_list import list_solvers
 
 
@@ -42,7 +49,10 @@ def solve(
     """Solve the initial value problem `dy/dt = f(t, y, args)`, `y(ts[0]) = y0`.
 
     Works under `jit`, `vmap`, `grad` and `hessian`, or with `sensitivity="forward"` under `jvp` and
-    `jacfwd`. Derivatives flow to `y0`, `args`, `ts`, and the arrays that `f` holds or captures.
+    `jacfwd`. Outside `jit` every call traces `f` and the other functions anew, so that it follows
+    what they read; the compiled program is kept. Derivatives flow to `y0`, `args`, `ts`, and the
+    arrays that `f` holds or captures. Under `vmap` the solves go into lanes, as those of
+    `solve_batch` do.
 
     **Arguments:**
 
@@ -53,7 +63,8 @@ def solve(
     - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes.
     - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A pair
       `(t0, t1)` saves the states at the two ends.
-    - `args`: any pytree, passed to `f`.
+    - `args`: any pytree, passed to `f`. Outside `jit` its numbers are traced, an integer unless its
+      value is needed: other values do not recompile.
     - `solver`: an object such as `jo.Tsit5()`, or a name (synonyms in parentheses):
       {solvers}
     - `rtol`, `atol`: relative and absolute tolerance: a step is accepted if the norm of its error
@@ -62,7 +73,7 @@ def solve(
       float32.
     - `dt`: the step size of fixed-step solvers, the first step size of adaptive ones; positive.
     - `controller`: the step-size controller: `jo.PID()`, `jo.PI()`, `jo.I()`, `jo.Fixed(dt)` or
-      `jo.Grid(times)`. By default `jo.PID()` or that of the solver.
+      `jo.Grid(times)`. By default that of the solver, as `jo.PID()` is, whose options change it.
     - `save`: "ts" for the states at `ts`; "steps" for every accepted step (`max_steps + 1` rows,
       NaN where unused); "dense" for dense output `sol(t)`, besides the states at `ts`; or a
       function `(t, y, args)`, whose values at `ts` are saved instead of the states.
@@ -72,7 +83,8 @@ def solve(
       `sol.events`, and acted upon; or `jo.AtRest()`, which ends the solve at a steady state.
     - `jumps`: times of discontinuities of `f`, shape `(k,)` in any order, such as those of doses: a
       step ends on each of them, and the integrator restarts after it. Times outside of `ts` are
-      ignored. `jo.Jumps(times, apply)` also changes the state there.
+      ignored. `jo.Jumps(times, apply)` also changes the state there, at the first and the last time
+      too.
     - `max_events`: the number of rows of `sol.events`; a solve with more events fails.
     - `max_steps`: the largest number of attempted steps.
     - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: values that
@@ -83,7 +95,8 @@ def solve(
 
     **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError`, `EventError` and
     `OptionError` for invalid input; `SolveError` if the solve fails; `DifferentiationError` for a
-    derivative that the `sensitivity` does not support. **Warns:** `ToleranceWarning`.
+    derivative that the `sensitivity` does not support. **Warns:** `ToleranceWarning`,
+    `RecompilationWarning`.
     """
     options = Options(
         solver=solver,
@@ -100,10 +113,9 @@ def solve(
         progress=progress,
     )
     f = check_field(f)
-    prepared = prepare(f, trajectory_inputs(y0, ts, args, options), options)
-    solution = jit_with_captures(_solve, f, prepared)
-    if throw:
-        raise_on_failure(solution, failure_advice(prepared.sensitivity))
+    solution = run_driver(_solve, f, trajectory_inputs(y0, ts, args, options), options)
+    if throw and has_failed(solution.status):
+        raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
     return solution
 
 
@@ -111,5 +123,6 @@ def _solve(f: VectorField, prepared: Prepared) -> Solution:
     sensitivity, pack = prepared.sensitivity, prepared.packing.pack
     problem, config = trace_problem(f, prepared, prepared.y0, prepared.args, pack)
     problem, consistent = make_consistent(problem, config, prepared.algebraic)
+    y0, problem = problem.y0, jump_at_start(problem, config)
     result = sensitivity.solve(restrict_ad_direction(problem, sensitivity), config)
-    return solution_of(result, problem, config, consistent)
+    return solution_of(result, problem, config, consistent, y0)

@@ -22,23 +22,31 @@ from ..batch.axes import (
 from ..batch.memory import check_memory, event_log_bytes, saved_bytes
 from ..batch.order import check_work, run_longest_first
 from ..batch.sharding import find_sharding, run_sharded, shard_trajectories
-from ..batch.tile_width import check_lanes, choose_tile
+from ..batch.tile_width import check_lanes, tile_of
 from ..integrate.ensemble import Ensemble
 from ..integrate.events.event import AtRest, Event, Jumps
-from ..integrate.forward import Result, solution_of
-from ..integrate.ivp import IVP, SolveConfig, make_consistent, packed_field
-from ..integrate.solution import Solution, raise_on_failure
+from ..integrate.forward import Result
+from ..integrate.ivp import IVP, SolveConfig, make_consistent
+from ..integrate.jumps_at_ends import jump_at_start
+from ..integrate.solution import Solution, has_failed, raise_on_failure
+from ..integrate.user_solution import solution_of
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
-from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, check_state, is_traced
 from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
 from .backend import run_batch
-from .options import SaveName, Sensitivity, failure_advice, restrict_ad_direction
-from .prepare import Inputs, Options, Prepared, prepare, trace_problem
+from .eager import run_driver
+from .options import (
+    SaveName,
+    Sensitivity,
+    failure_advice,
+    find_sensitivity,
+    restrict_ad_direction,
+)
+from .prepare import Inputs, Mapped, Options, Prepared, of_one_trajectory, trace_problem
 
 
 def solve_batch(
@@ -119,63 +127,35 @@ def solve_batch(
         progress=progress,
     )
     f = check_field(f)
-    inputs, mapped, leaves = _batch_inputs(y0, ts, args, options, in_axes)
+    inputs, leaves = _batch_inputs(y0, ts, args, options, in_axes)
     assert inputs.count is not None
-    batch = _Batch(
-        prepared=prepare(f, inputs, options),
-        mapped=mapped,
+    launch = _Launch(
         lanes=check_lanes(lanes),
         work=check_work(work, inputs.count),
         kernel_policy=find_kernel_policy(kernel, check_lanes(lanes)),
         sharding=find_sharding(sharding, leaves),
     )
-    _check_memory(batch)
-    solution = jit_with_captures(_solve_batch, f, batch)
-    if throw:
-        raise_on_failure(solution, failure_advice(batch.prepared.sensitivity))
+    solution = run_driver(_solve_batch, f, inputs, options, launch)
+    if throw and has_failed(solution.status):
+        raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
     return solution
 
 
-class _Mapped(NamedTuple):
-    """Flags that are True for arrays with a first axis of trajectories; `args` is a pytree."""
+class _Launch(NamedTuple):
+    """How a batch is run."""
 
-    ts: bool
-    args: PyTree
-    rtol: bool
-    atol: bool
-
-
-class _Batch(eqx.Module):
-    """A prepared batch, and how to run it; mapped arrays have a first axis of trajectories."""
-
-    prepared: Prepared
-    mapped: _Mapped
     lanes: int | None
     work: Array | None
     kernel_policy: KernelPolicy
     sharding: NamedSharding | None
 
-    @property
-    def count(self) -> int:
-        """The number of trajectories."""
-        return jax.tree.leaves(self.prepared.y0)[0].shape[0]
-
-    @property
-    def example(self) -> tuple[PyTree, PyTree]:
-        """The shapes and dtypes of `y0` and `args` of one trajectory."""
-        y0, args = self.prepared.y0, self.prepared.args
-        one_args = jax.tree.map(
-            lambda x, own: trajectory_shape(x) if own else x, args, self.mapped.args
-        )
-        return jax.tree.map(trajectory_shape, y0), one_args
-
 
 def _batch_inputs(
     y0: PyTree, ts: Any, args: PyTree, options: Options, in_axes: Any
-) -> tuple[Inputs, _Mapped, list[Any]]:
+) -> tuple[Inputs, list[Any]]:
     """Validate the inputs of a batch, and move their mapped axes first.
 
-    Returns the inputs, the flags of mapped arrays, and the arrays as the user gives them.
+    Returns the inputs, and the arrays as the user gives them.
 
     **Raises:** `BatchError`, `StateError`, `TimesError`, `ToleranceError`.
     """
@@ -196,10 +176,10 @@ def _batch_inputs(
         for name in ("rtol", "atol")
     )
     known_ts = None if is_traced(ts) or mapped["ts"] else ts
-    inputs = Inputs(y0, times, trees["args"], rtol, atol, packing, known_ts, count)
     any_rtol, any_atol = (any(jax.tree.leaves(mapped[name])) for name in ("rtol", "atol"))
-    flags = _Mapped(mapped["ts"], mapped["args"], any_rtol, any_atol)
-    return inputs, flags, jax.tree.leaves(user_trees)
+    flags = Mapped(mapped["ts"], mapped["args"], any_rtol, any_atol)
+    inputs = Inputs(y0, times, trees["args"], rtol, atol, packing, known_ts, flags)
+    return inputs, jax.tree.leaves(user_trees)
 
 
 def _over_trajectories(tree: PyTree, mapped: PyTree, count: int) -> PyTree:
@@ -209,28 +189,34 @@ def _over_trajectories(tree: PyTree, mapped: PyTree, count: int) -> PyTree:
     )
 
 
-def _check_memory(batch: _Batch) -> None:
-    """Check that the machine's memory holds the results. **Raises:** `OutOfMemoryError`."""
-    prepared, values = batch.prepared, None
-    packing = prepared.packing
+def _check_memory(prepared: Prepared, count: int, y0: PyTree, args: PyTree) -> None:
+    """Check that the machine's memory holds the results. **Raises:** `OutOfMemoryError`.
+
+    `y0` and `args` are those of one trajectory, or their shapes.
+    """
+    packing, values = prepared.packing, None
     if callable(prepared.save):
         t = jax.ShapeDtypeStruct((), packing.real_dtype)
-        values = eqx.filter_eval_shape(prepared.save, t, *batch.example)
+        values = eqx.filter_eval_shape(prepared.save, t, y0, args)
     num_times = prepared.ts.shape[-1]
     saved = saved_bytes(prepared.save, packing, prepared.method, num_times, values)
     ends = 2 * packing.size * packing.dtype.itemsize
     events = event_log_bytes(prepared.events, packing)
     needs = {"saved values": saved, "events": events, "first and last states": ends}
-    check_memory(needs, batch.count)
+    check_memory(needs, count)
 
 
-def _solve_batch(f: VectorField, batch: _Batch) -> Solution:
-    prepared, sensitivity = batch.prepared, batch.prepared.sensitivity
-    pack = jax.vmap(prepared.packing.pack)
-    problem, config = trace_problem(f, prepared, *batch.example, pack)
-    flags = _per_trajectory_flags(problem, config, batch.mapped)
+def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solution:
+    sensitivity, mapped = prepared.sensitivity, prepared.mapped
+    assert mapped is not None
+    example = of_one_trajectory(prepared.y0, prepared.args, mapped)
+    _check_memory(prepared, jax.tree.leaves(prepared.y0)[0].shape[0], *example)
+    problem, config = trace_problem(f, prepared, *example, jax.vmap(prepared.packing.pack))
+    flags = _per_trajectory_flags(problem, config, mapped)
     ensemble = Ensemble(*eqx.partition((problem, config), flags))
     ensemble, consistent = _make_consistent_starts(ensemble, prepared.algebraic)
+    y0 = ensemble.per_trajectory[0].y0
+    ensemble = _jump_at_starts(ensemble)
 
     def run_sorted(inputs: PyTree, shared: PyTree) -> Result:
         per_trajectory, work = inputs
@@ -238,21 +224,18 @@ def _solve_batch(f: VectorField, batch: _Batch) -> Solution:
 
     def run(per_trajectory: PyTree, shared: PyTree) -> Result:
         local = Ensemble(per_trajectory, shared)
-        first, config = local.problem_of(jax.tree.map(lambda x: x[0], per_trajectory))
-        implicit, field = config.method.solver.implicit, packed_field(first, config)
-        tile = choose_tile(field, first.ts[0], first.y0, local.count, batch.lanes, implicit)
-        return run_batch(sensitivity, local, tile, batch.kernel_policy)
+        return run_batch(sensitivity, local, tile_of(local, launch.lanes), launch.kernel_policy)
 
-    if batch.sharding is None:
+    if launch.sharding is None:
         marked = restrict_ad_direction(ensemble, sensitivity)
-        result = run_sorted((marked.per_trajectory, batch.work), marked.shared)
+        result = run_sorted((marked.per_trajectory, launch.work), marked.shared)
     else:
-        spread = shard_trajectories(ensemble.per_trajectory, batch.sharding)
+        spread = shard_trajectories(ensemble.per_trajectory, launch.sharding)
         ensemble = Ensemble(spread, ensemble.shared)
         marked = restrict_ad_direction(ensemble, sensitivity)
-        inputs = marked.per_trajectory, batch.work
-        result = run_sharded(run_sorted, inputs, marked.shared, batch.sharding)
-    return _solution(result, ensemble, consistent)
+        inputs = marked.per_trajectory, launch.work
+        result = run_sharded(run_sorted, inputs, marked.shared, launch.sharding)
+    return _solution(result, ensemble, consistent, y0)
 
 
 def _make_consistent_starts(
@@ -272,8 +255,18 @@ def _make_consistent_starts(
     return Ensemble(per_trajectory, ensemble.shared), converged
 
 
+def _jump_at_starts(ensemble: Ensemble) -> Ensemble:
+    """Apply the jumps at the first times."""
+    if ensemble.shared[0].jump_map is None:
+        return ensemble
+    starts = eqx.filter_vmap(lambda rows: jump_at_start(*ensemble.problem_of(rows)).y0)
+    problem, config = ensemble.per_trajectory
+    problem = dataclasses.replace(problem, y0=starts(ensemble.per_trajectory))
+    return Ensemble((problem, config), ensemble.shared)
+
+
 def _per_trajectory_flags(
-    problem: IVP, config: SolveConfig, mapped: _Mapped
+    problem: IVP, config: SolveConfig, mapped: Mapped
 ) -> tuple[IVP, SolveConfig]:
     """Mark the leaves that have a first axis of trajectories."""
     shared_problem, shared_config = jax.tree.map(lambda _: False, (problem, config))
@@ -289,14 +282,20 @@ def _per_trajectory_flags(
     return problem_flags, config_flags
 
 
-def _solution(result: Result, ensemble: Ensemble, consistent: Array | None) -> Solution:
-    """Make the solution of all trajectories."""
+def _solution(
+    result: Result, ensemble: Ensemble, consistent: Array | None, y_before: Array
+) -> Solution:
+    """Make the solution of all trajectories; `y_before`: their starts before the jumps there."""
 
-    def solution_of_row(rows: PyTree, result: Result, consistent: Array | None) -> Solution:
+    def solution_of_row(
+        rows: PyTree, result: Result, consistent: Array | None, y_before: Array
+    ) -> Solution:
         problem, config = ensemble.problem_of(rows)
-        return solution_of(result, problem, config, True if consistent is None else consistent)
+        good = True if consistent is None else consistent
+        return solution_of(result, problem, config, good, y_before)
 
-    solution = eqx.filter_vmap(solution_of_row)(ensemble.per_trajectory, result, consistent)
+    parts = ensemble.per_trajectory, result, consistent, y_before
+    solution = eqx.filter_vmap(solution_of_row)(*parts)
     share = jnp.mean(solution.stats.useful_share)  # each trajectory has that of its device
     stats = dataclasses.replace(solution.stats, useful_share=share)
     solution = dataclasses.replace(solution, stats=stats)

@@ -15,13 +15,13 @@ from jaxtyping import ArrayLike, PyTree
 from ..integrate.step import IntegratorState, Method, attempt_step, initialise, needs_step
 from ..problem.errors import OptionError, SolveError
 from ..problem.field import Field, VectorField, check_field, pack_field, trace_field
-from ..problem.jit import jit_with_captures
 from ..problem.state import Packing, check_state, is_traced
 from ..problem.status import Status
 from ..solvers.implicit.newton import IncrementNorm
 from ..solvers.implicit.rosenbrock23 import Rosenbrock23
 from ..solvers.linear import Dense, Krylov, LinearSolver
-from .prepare import Inputs, Options, Prepared, check_tolerances, prepare
+from .eager import run_driver
+from .prepare import Inputs, Options, Prepared, check_tolerances
 
 # The state is at rest after this number of consecutive accepted steps in each of which it changes
 # by at most this fraction of the tolerance.
@@ -103,9 +103,8 @@ def steady_state(
     packing = Packing.of(y0)
     time = jnp.asarray(t, packing.time_dtype)
     inputs = Inputs(y0, time, args, *check_tolerances(options, y0, packing), packing)
-    prepared = prepare(f, inputs, options)
     invariants = _check_conserved(conserved, solver.linear_solver, packing)
-    result = jit_with_captures(_steady_state, f, prepared, invariants)
+    result = run_driver(_steady_state, f, inputs, options, invariants)
     if throw:
         _raise_on_failure(result)
     return result

@@ -11,7 +11,15 @@ from jaxtyping import PyTree
 
 from ..solvers.step_size import Tolerance
 from .forward import Result
-from .ivp import IVP, Save, SolveConfig, for_derivatives, nudged_problem, step_reader
+from .ivp import (
+    IVP,
+    Save,
+    SolveConfig,
+    controlling_rest,
+    for_derivatives,
+    nudged_problem,
+    step_reader,
+)
 from .save import StepRecord, state_at
 from .step import Method, stats_of
 
@@ -40,6 +48,12 @@ class Ensemble(eqx.Module):
         own_config = for_derivatives(own, own_config, perturbed.per_trajectory[0], axis=True)
         shared_config = for_derivatives(shared, shared_config, perturbed.shared[0])
         return Ensemble((own, own_config), (shared, shared_config))
+
+    def controlling_rest(self, wanted: bool) -> "Ensemble":
+        """The ensemble, with control of steps at rest if that is `wanted`."""
+        (own, own_config), (shared, config) = self.per_trajectory, self.shared
+        own_config = controlling_rest(own_config, wanted)
+        return Ensemble((own, own_config), (shared, controlling_rest(config, wanted)))
 
     def nudged(self, rows: PyTree, due: Array | bool) -> tuple["Ensemble", PyTree]:
         """The ensemble and the `rows` of lanes, with the parameters of neighbours if `due`."""

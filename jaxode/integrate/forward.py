@@ -1,10 +1,8 @@
 """The forward solve of one trajectory: recorders of the save mode, the loop, the solution."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
@@ -16,7 +14,6 @@ from .events.handling import EventLog
 from .ivp import (
     IVP,
     SolveConfig,
-    direction_of,
     event_handler_of,
     for_derivatives,
     nudged_problem,
@@ -24,8 +21,8 @@ from .ivp import (
     step_reader,
 )
 from .loop import Outcome, Recorder, integrate
-from .save import SaveAtTimes, SaveDense, SavePointState, SaveSteps, missing_value
-from .solution import DenseOutput, Events, Solution, Stats
+from .save import SaveAtTimes, SaveDense, SavePointState, SaveSteps
+from .solution import Stats
 
 
 class Result(NamedTuple):
@@ -54,8 +51,9 @@ def solve_forward(
     """Solve the problem; returns the result, and the trace that `trace_recorder` made of the steps.
 
     `trace_recorder` is a `CheckpointRecorder`, a `TimeRecorder`, or another object with their
-    methods `open`, `write` and `close`. `step` replaces the solver's, as in a `Recorder`.
-    `perturbed` marks the arrays of `problem` by which the solution is differentiated, if it is.
+    methods `open`, `write` and `close`, and `end` if it records the last state. `step` replaces the
+    solver's, as in a `Recorder`. `perturbed` marks the arrays of `problem` by which the solution is
+    differentiated, if it is.
     """
     if perturbed is not None:
         config = for_derivatives(problem, config, perturbed)
@@ -82,7 +80,9 @@ def solve_forward(
         return packed_field(nudged_problem(problem, config, due), config)
 
     event_handler = event_handler_of(problem, config) if problem.has_events else None
-    recorder = Recorder(write, needs_dense, step)
+    record_end = getattr(trace_recorder, "end", None)
+    end = None if record_end is None else lambda record, y: (record[0], record_end(record[1], y))
+    recorder = Recorder(write, needs_dense, step, end)
     outcome = integrate(
         config.method,
         field_of_turn,
@@ -95,7 +95,7 @@ def solve_forward(
     )
     saved, trace = outcome.record
     if trace_recorder is not None:
-        trace = trace_recorder.close(trace, outcome.y1, outcome.solver_state)
+        trace = trace_recorder.close(trace, outcome.solver_state)
     return save_mode.close(saved, outcome)._replace(log=outcome.log), trace
 
 
@@ -156,47 +156,3 @@ def times_status(status: Array, ordered: Array, missed: Array) -> Array:
 
 def _result(ts: Array, ys: PyTree, out: Outcome) -> Result:
     return Result(ts, ys, out.y1, out.stats, out.status, None)
-
-
-def solution_of(
-    result: Result, problem: IVP, config: SolveConfig, consistent: Array | bool = True
-) -> Solution:
-    """Make the user's `Solution`; `consistent`: the initial state satisfies algebraic equations."""
-    unpack = config.packing.unpack
-    dense = None
-    if result.dense is not None:
-        t, h, y, slopes = result.dense
-        count, solver = result.stats.num_accepted, config.method.solver
-        dense = DenseOutput(t, h, y, slopes, count, solver.interpolate, config.packing)
-        ys = dense(problem.ts)
-    elif problem.save_fn is not None:
-        ys = result.ys
-    else:
-        ys = unpack(result.ys)
-    # Under jit times out of order raise no error, so they get a status.
-    status = result.status
-    if config.save in ("steps", "dense") and problem.ts.shape[0] > 2:
-        steps, direction = jnp.diff(problem.ts), direction_of(problem.ts)
-        ordered = jnp.all(jnp.where(direction == 0, steps == 0, steps * direction >= 0))
-        status = jnp.where(ordered, status, jnp.int32(Status.BAD_TIMES))
-    status = jnp.where(consistent, status, jnp.int32(Status.INCONSISTENT_START))
-    good = (status != Status.BAD_TIMES) & (status != Status.INCONSISTENT_START)
-    if dense is not None:
-        dense = dataclasses.replace(dense, h=jnp.where(good, dense.h, jnp.nan))
-    ys, y1 = jax.tree.map(
-        lambda x: jnp.where(good, x, missing_value(x.dtype)), (ys, unpack(result.y1))
-    )
-    # These times pass by the derivative rule of the solve, so that their own gradient is kept.
-    ts = result.ts if config.save == "steps" else problem.ts
-    events, stats = None, result.stats
-    if result.log is not None:
-        log = result.log
-        terminated = jnp.any(problem.terminal_events[log.index])
-        # Every sensitivity differentiates the log; none differentiates the statistics.
-        last = log.ts[jnp.clip(log.count, 1, log.ts.shape[0]) - 1]
-        t_reached = jnp.where(terminated, last, result.stats.t_reached)
-        stats = dataclasses.replace(result.stats, t_reached=t_reached)
-        events = Events(log.ts, unpack(log.ys), log.index, log.count, terminated)
-        if dense is not None:
-            dense = dataclasses.replace(dense, last=result.stats.t_reached)
-    return Solution(ts, ys, y1, stats, status, dense, events)

@@ -18,6 +18,7 @@ from ..solvers.linear import WithJacobian
 from .events.detection import EventHandler
 from .events.discontinuities import next_discontinuity, one_sided_field
 from .events.event import CompiledEvent
+from .events.state_jumps import StateJumps
 from .neighbour import nudge_of, nudged
 from .save import StepReader
 from .step import Method
@@ -30,7 +31,7 @@ class IVP(eqx.Module):
 
     `field`, `save_fn` and `jac` are closure-converted: every array they use is one of their leaves.
     `y0` is packed. `save_fn` is the user's function of saved values, if there is one. `jump_map` is
-    the state map at the discontinuities `jumps`.
+    the state map of the discontinuities `jumps`, of `(t, y, args, index)`.
     """
 
     field: Callable[..., PyTree]
@@ -58,6 +59,7 @@ class SolveConfig(eqx.Module):
     """The configuration of a solve, which no derivative is taken with respect to.
 
     `algebraic` describes the algebraic equations of a singular mass matrix, if there are any.
+    `saves_after_jumps`: saved at a jump is the state after it. `jump_ends`: the `ends` of `Jumps`.
     `nudge`: by how much the parameters of a neighbouring trajectory differ, if there is one.
     """
 
@@ -66,6 +68,8 @@ class SolveConfig(eqx.Module):
     packing: Packing = eqx.field(static=True)
     algebraic: Algebraic | None = None
     max_events: int = eqx.field(static=True, default=0)
+    saves_after_jumps: bool = eqx.field(static=True, default=False)
+    jump_ends: str = eqx.field(static=True, default="both")
     nudge: PyTree = None
 
 
@@ -77,14 +81,24 @@ def without_gradient(method: Method) -> Method:
 def for_derivatives(
     problem: IVP, config: SolveConfig, perturbed: IVP, axis: bool = False
 ) -> SolveConfig:
-    """Return the configuration of a solve that is differentiated.
+    """Return the configuration of a solve that is differentiated, if rest is to be controlled.
 
     `perturbed` marks the arrays of `problem` by which. `axis`: whether those have a first axis of
     trajectories.
     """
+    if not config.method.controls_rest:
+        return config
     method = dataclasses.replace(config.method, for_derivatives=True)
     nudge = nudge_of(_parameters(problem), _parameters(perturbed), axis)
     return dataclasses.replace(config, method=method, nudge=nudge)
+
+
+def controlling_rest(config: SolveConfig, wanted: bool) -> SolveConfig:
+    """Return the configuration, with control of steps at rest if that is `wanted`."""
+    if not wanted:
+        return config
+    method = dataclasses.replace(config.method, controls_rest=True)
+    return dataclasses.replace(config, method=method)
 
 
 def nudged_problem(problem: IVP, config: SolveConfig, due: Array | bool) -> IVP:
@@ -138,14 +152,21 @@ def event_handler_of(problem: IVP, config: SolveConfig) -> EventHandler:
     """Make the event handler of one trajectory."""
     return EventHandler(
         events=problem.events,
-        jumps=problem.jumps,
-        jump_map=problem.jump_map,
+        jumps=state_jumps_of(problem, config),
         args=problem.args,
         packing=config.packing,
         max_events=config.max_events,
         method=config.method,
         field=packed_field(problem, config),
+        saves_after=config.saves_after_jumps,
     )
+
+
+def state_jumps_of(problem: IVP, config: SolveConfig) -> StateJumps | None:
+    """Make the state map of the jumps, if there are any."""
+    if problem.jumps is None:
+        return None
+    return StateJumps(problem.jumps, problem.jump_map, problem.args, config.packing)
 
 
 def next_discontinuity_of(problem: IVP, t: Array) -> Array:

@@ -31,12 +31,14 @@ class Recorder(NamedTuple):
 
     `needs_dense(state, t1, direction)` tells if dense output inside the coming step, to `t1`, will
     be evaluated; None for never. `step(due)` replaces the solver's step, if it is given; `due`: if
-    it is that of a neighbour.
+    it is that of a neighbour. `end(state, y)` adds the last state, also that of a failed solve, to
+    what is recorded; None for not at all.
     """
 
     write: Callable[[Any, StepRecord], Any]
     needs_dense: Callable[[Any, Array, Array], Array | bool] | None = None
     step: Callable[[Array | bool], Callable[..., StepResult]] | None = None
+    end: Callable[[Any, Array], Any] | None = None
 
 
 class Outcome(NamedTuple):
@@ -111,6 +113,8 @@ def integrate(
         start = state._replace(integrator=first_state(state.integrator.y, state.integrator.t))
         end = lax.while_loop(unfinished, advance, start)
         remaining = direction * (t1 - end.integrator.t)
+        if recorder.end is not None:
+            end = end._replace(record=recorder.end(end.record, end.integrator.y))
         return end._replace(integrator=finalise(end.integrator, remaining))
 
     start = _LoopState(blank, open_record(blank.solver_state), empty)

@@ -21,7 +21,8 @@ class StepRecord(NamedTuple):
 
     `direction` is 1 forwards in time and -1 backwards. `index` counts the accepted steps before
     it. `dense` is the input of the solver's `interpolate`, `residuals` that of the backward pass,
-    where they are stored. `before` is the integrator state before the step.
+    where they are stored. `before` is the integrator state before the step. `excludes_end`: times
+    equal to `t1` are read in the step after it.
     """
 
     t: Array
@@ -36,6 +37,7 @@ class StepRecord(NamedTuple):
     accept: Array
     residuals: tuple[Array, ...] = ()
     before: Any = None
+    excludes_end: Any = None
 
 
 class SaveCursor(NamedTuple):
@@ -92,8 +94,14 @@ class SaveCursor(NamedTuple):
 
 
 def reach_of(step: StepRecord) -> Array:
-    """Return `direction * t1` of an accepted step, minus infinity of a rejected one."""
-    return jnp.where(step.accept, step.direction * step.t1, -jnp.inf)
+    """Return `direction * t1` of an accepted step, minus infinity of a rejected one.
+
+    It is the number below that where the step excludes its end.
+    """
+    reach = step.direction * step.t1
+    if step.excludes_end is not None:
+        reach = jnp.where(step.excludes_end, jnp.nextafter(reach, -jnp.inf), reach)
+    return jnp.where(step.accept, reach, -jnp.inf)
 
 
 def in_order(step: StepRecord, t: Array, following: Array) -> Array:

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from ..problem.errors import OptionError, SolveError
 from ..problem.state import Packing
 from ..problem.status import Status
+from .missing import missing_where
 
 
 class Stats(eqx.Module):
@@ -56,15 +57,22 @@ class DenseOutput(eqx.Module):
     def __call__(self, t: Array) -> PyTree:
         """Evaluate the state at `t`, a scalar or an array whose axes come first; NaN outside."""
         t = jnp.asarray(t, self.t.dtype)
-        return self.packing.unpack(
-            jax.vmap(self._at)(t.reshape(-1)).reshape(t.shape + self.y.shape[1:])
-        )
+        states = self.packed_at(t.reshape(-1))
+        return self.packing.unpack(states.reshape(t.shape + self.y.shape[1:]))
 
-    def _at(self, t: Array) -> Array:
+    def packed_at(self, ts: Array, before: bool = False) -> Array:
+        """The packed states at `ts`, a vector; at the end of a step those of the step after it.
+
+        `before`: there those of the step that ends, but at the start of the solve.
+        """
+        return jax.vmap(lambda t: self._at(t, before))(ts)
+
+    def _at(self, t: Array, before: bool) -> Array:
         sign = jnp.where(self.h[0] < 0, -1.0, 1.0).astype(t.dtype)
         slots = jnp.arange(self.t.shape[0])
         starts = jnp.where(slots < self.count, sign * self.t, jnp.inf)
-        index = jnp.clip(jnp.searchsorted(starts, sign * t, side="right") - 1, 0)
+        side = "left" if before else "right"
+        index = jnp.clip(jnp.searchsorted(starts, sign * t, side=side) - 1, 0)
         start, h = self.t[index], self.h[index]
         theta = (t - start) / jnp.where(h == 0, 1.0, h)
         value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
@@ -72,7 +80,7 @@ class DenseOutput(eqx.Module):
         known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)
         if self.last is not None:
             known = known & (sign * (t - self.last) <= slack)
-        return jnp.where(known, jnp.where(h == 0, self.y[index], value), jnp.nan)
+        return missing_where(~known, jnp.where(h == 0, self.y[index], value))
 
 
 class Events(eqx.Module):
@@ -132,17 +140,22 @@ class Solution(eqx.Module):
         return evaluate(self.dense, jnp.asarray(t))
 
 
+def has_failed(status: Array) -> bool:
+    """True if the status of any trajectory is a failure; False if it is unknown, under `jit`."""
+    if isinstance(status, Tracer):
+        status = lax.stop_gradient(status)
+    return not isinstance(status, Tracer) and bool(np.asarray(status).any())
+
+
 def raise_on_failure(solution: Solution, advice: str = "") -> None:
     """Raise `SolveError` if the status is a failure; do nothing under `jit`.
 
     `advice`: a further likely cause, added to the message if the steps ran out or became too small.
     """
+    if not has_failed(solution.status):
+        return
     status, stats = lax.stop_gradient((solution.status, solution.stats))
-    if isinstance(status, Tracer):
-        return
     failed = np.flatnonzero(np.asarray(status))
-    if failed.size == 0:
-        return
     first = () if status.ndim == 0 else np.unravel_index(failed[0], status.shape)
     failure = Status(int(status[first]))
     which = (

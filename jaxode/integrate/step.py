@@ -17,7 +17,8 @@ from jax import Array, lax
 from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, first_step
+from ..solvers.first_step import first_step
+from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance
 from . import neighbour as nearby
 from .neighbour import Neighbour
 from .save import StepRecord
@@ -30,7 +31,8 @@ _COUNTS = "extra_evaluations", "linear_algebra_counts"  # of an integrator state
 class Method(eqx.Module):
     """A numerical method: solver, step-size controller, tolerances and the limit on steps.
 
-    `for_derivatives`: the solution is differentiated, so that a neighbour controls steps too.
+    `controls_rest`: where the solution is differentiated (`for_derivatives`), a neighbour controls
+    steps too.
     """
 
     solver: Solver
@@ -40,6 +42,7 @@ class Method(eqx.Module):
     max_steps: int = eqx.field(static=True)
     progress: Callable[..., None] | None = eqx.field(static=True, default=None)
     restarts: bool = eqx.field(static=True, default=False)  # events or jumps may restart it
+    controls_rest: bool = eqx.field(static=True, default=False)
     for_derivatives: bool = eqx.field(static=True, default=False)
 
     @property
@@ -50,7 +53,7 @@ class Method(eqx.Module):
     @property
     def has_neighbour(self) -> bool:
         """True if a neighbouring trajectory controls steps at rest."""
-        return self.for_derivatives and self.controller.adaptive
+        return self.for_derivatives and self.controls_rest and self.controller.adaptive
 
     @property
     def counts_extra_evaluations(self) -> bool:

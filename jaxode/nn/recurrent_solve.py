@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int
 
+from ..drivers.eager_model import run_model
 from ..problem.errors import SolveError
-from ..problem.jit import jit_with_captures
 from ..problem.state import is_traced
 from ..problem.status import Status
 from .batched_solve import solve_samples
@@ -100,7 +100,7 @@ def run_checked(function: Callable, model: Any, *args: Any) -> Any:
 
     **Raises:** as `raise_on_failed_solve`.
     """
-    out, status = jit_with_captures(function, model, *args)
+    out, status = run_model(function, model, *args)
     raise_on_failed_solve(status, model.settings)
     return out
 

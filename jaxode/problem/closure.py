@@ -1,15 +1,62 @@
 """Closure conversion: functions whose captured arrays are leaves of a pytree."""
 
-from collections.abc import Callable
+import dataclasses
+import functools
+from collections.abc import Callable, Hashable
 from typing import Any
 
-import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 from jaxtyping import PyTree
 
+from .jaxpr_key import jaxpr_key
+from .partition import ARRAYS
+from .staging import under_jit
 
-class ClosedFunction(eqx.Module):
+
+class Program:
+    """A traced function without its constants; equal to another that computes the same."""
+
+    def __init__(self, jaxpr: Jaxpr, treedef: Any, leaves: tuple[Any, ...]) -> None:
+        self.jaxpr, self.treedef, self.leaves = jaxpr, treedef, leaves
+
+    @property
+    def shapes(self) -> PyTree:
+        """The shapes and dtypes of the output."""
+        shape = (v.aval for v in self.jaxpr.outvars)
+        leaves = [next(shape) if x is _ARRAY else x for x in self.leaves]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    @property
+    def input_types(self) -> tuple[Any, ...]:
+        """The types of the inputs."""
+        return tuple([v.aval for v in self.jaxpr.invars])
+
+    @functools.cached_property
+    def key(self) -> Hashable:
+        """What two programs that compute the same have in common."""
+        kinds = tuple(map(type, self.leaves))
+        return jaxpr_key(self.jaxpr), self.treedef, self.leaves, kinds
+
+    @functools.cached_property
+    def key_hash(self) -> int:
+        """The hash of the key."""
+        return hash(self.key)
+
+    def __hash__(self) -> int:
+        return self.key_hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Program) and self.key == other.key)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["consts"], meta_fields=["program"]
+)
+@dataclasses.dataclass(frozen=True, eq=False)
+class ClosedFunction:
     """A traced function whose captured arrays are its leaves.
 
     Its arguments need the structure and shapes of the examples that it was traced at. Unlike
@@ -17,32 +64,47 @@ class ClosedFunction(eqx.Module):
     differs inside and outside of `jax.shard_map`.
     """
 
-    program: Jaxpr = eqx.field(static=True)
     consts: list[Any]
-    outputs: tuple[Any, tuple[Any, ...]] = eqx.field(static=True)
+    program: Program
 
     def __call__(self, *args: PyTree) -> PyTree:
         """Evaluate the traced function."""
-        arrays = iter(jaxpr_as_fun(ClosedJaxpr(self.program, self.consts))(*_arrays(args)))
-        treedef, leaves = self.outputs
-        return jax.tree.unflatten(
-            treedef, [next(arrays) if leaf is _ARRAY else leaf for leaf in leaves]
-        )
+        program = self.program
+        inputs = [x for x in jax.tree.leaves(args) if isinstance(x, ARRAYS)]
+        arrays = iter(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, self.consts))(*inputs))
+        leaves = [next(arrays) if leaf is _ARRAY else leaf for leaf in program.leaves]
+        return jax.tree.unflatten(program.treedef, leaves)
 
 
-_ARRAY = object()
+class _Array:
+    """The place of an array among the leaves of an output."""
+
+
+_ARRAY = _Array()
 
 
 def closure_convert(
     function: Callable[..., PyTree], *examples: PyTree
 ) -> tuple[ClosedFunction, PyTree]:
     """Trace `function` at `examples`; returns it converted, and the shapes of its output."""
-    traced, shapes, rest = eqx.filter_make_jaxpr(function)(*examples)
-    marked = jax.tree.map(lambda _: _ARRAY, shapes)
-    leaves, treedef = jax.tree.flatten(eqx.combine(marked, rest))
-    consts = [jax.numpy.asarray(c) if eqx.is_array_like(c) else c for c in traced.consts]
-    return ClosedFunction(traced.jaxpr, consts, (treedef, tuple(leaves))), eqx.combine(shapes, rest)
+    if isinstance(function, ClosedFunction):
+        return function, function.program.shapes
+    leaves, treedef = jax.tree.flatten(examples)
+    traced = [isinstance(x, (*ARRAYS, jax.ShapeDtypeStruct)) for x in leaves]
+    outputs: list[Any] = []
 
+    # JAX keeps traces by the identity of the function, so what `function` reads is read anew.
+    def fresh(*arrays: Any) -> list[Any]:
+        array = iter(arrays)
+        inputs = [next(array) if t else x for x, t in zip(leaves, traced, strict=True)]
+        values, out_treedef = jax.tree.flatten(function(*jax.tree.unflatten(treedef, inputs)))
+        marked = tuple([_ARRAY if isinstance(x, ARRAYS) else x for x in values])
+        outputs[:] = out_treedef, marked
+        return [x for x, mark in zip(values, marked, strict=True) if mark is _ARRAY]
 
-def _arrays(args: PyTree) -> list[Any]:
-    return jax.tree.leaves(eqx.filter(args, eqx.is_array))
+    closed = jax.make_jaxpr(fresh)(*[x for x, t in zip(leaves, traced, strict=True) if t])
+    program = Program(closed.jaxpr, *outputs)
+    # Under `jit` they become tracers; outside NumPy is quicker.
+    as_array = jnp.asarray if under_jit() else np.asarray
+    consts = [c if isinstance(c, jax.Array) else as_array(c) for c in closed.consts]
+    return ClosedFunction(consts, program), program.shapes

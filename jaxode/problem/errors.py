@@ -53,6 +53,10 @@ class ToleranceWarning(UserWarning):
     """A tolerance is tighter than the precision of the state can resolve."""
 
 
+class RecompilationWarning(UserWarning):
+    """A function is compiled anew at every call, because values that it reads change."""
+
+
 class TrainingWarning(UserWarning):
     """Training stopped before its last step."""
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -33,6 +34,8 @@ def check_callable(f: Any) -> None:
 
     **Raises:** `FieldError`.
     """
+    if type(f) is FunctionType and _takes_three(f):
+        return
     if not callable(f):
         raise FieldError(
             f"the vector field must be callable as f(t, y, args), got {type(f).__name__}"
@@ -45,6 +48,13 @@ def check_callable(f: Any) -> None:
             f"the vector field is called as f(t, y, args), but {_name(f)} takes {count[0]} "
             f"argument{'s' * (count[0] != 1)}; wrap it, for example lambda t, y, args: f(y)"
         )
+
+
+def _takes_three(f: FunctionType) -> bool:
+    """True for `def f(t, y, args)`, without a signature that says otherwise."""
+    code = f.__code__
+    exact = code.co_argcount == 3 and not code.co_kwonlyargcount
+    return exact and not hasattr(f, "__wrapped__") and not hasattr(f, "__signature__")
 
 
 def positional_arguments(f: Callable) -> tuple[int, float] | None:

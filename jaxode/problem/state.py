@@ -1,6 +1,7 @@
 """The state of an initial value problem: validated, and packed into one array."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -29,29 +30,36 @@ class Packing:
     def of(cls, tree: PyTree) -> "Packing":
         """Make the packing of pytrees with the structure, shapes and dtypes of `tree`."""
         leaves, treedef = jax.tree.flatten(tree)
-        return cls(
-            treedef, tuple(x.shape for x in leaves), tuple(np.dtype(x.dtype) for x in leaves)
+        return _packing(
+            treedef,
+            tuple([x.shape for x in leaves]),
+            tuple([np.dtype(x.dtype) for x in leaves]),
         )
 
-    @property
+    @functools.cached_property
     def dtype(self) -> np.dtype:
         """The dtype of the packed array."""
         return np.dtype(jnp.result_type(*self.dtypes))
 
-    @property
+    @functools.cached_property
     def size(self) -> int:
         """The number of components of the packed array."""
         return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes)
 
-    @property
+    @functools.cached_property
     def time_dtype(self) -> np.dtype:
         """The dtype of times: real, of the state's precision, and of at least float32's."""
         return np.dtype(jnp.promote_types(jnp.finfo(self.dtype).dtype, jnp.float32))
 
-    @property
+    @functools.cached_property
     def real_dtype(self) -> np.dtype:
         """The real dtype of the state's precision, in which the field receives `t`."""
         return np.dtype(jnp.finfo(self.dtype).dtype)
+
+    @functools.cached_property
+    def finest_tolerance(self) -> float:
+        """The smallest relative tolerance that the state's precision resolves."""
+        return 10 * float(jnp.finfo(self.real_dtype).eps)
 
     def pack(self, tree: PyTree, half: int | None = None) -> Array:
         """Pack a pytree into one array; with `half` 0 or 1, only that half along the first axis."""
@@ -76,6 +84,13 @@ class Packing:
         return jax.tree.unflatten(self.treedef, leaves)
 
 
+@functools.lru_cache(maxsize=256)
+def _packing(
+    treedef: Any, shapes: tuple[tuple[int, ...], ...], dtypes: tuple[np.dtype, ...]
+) -> Packing:
+    return Packing(treedef, shapes, dtypes)
+
+
 def _cast(x: Array, dtype: np.dtype) -> Array:
     if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
         x = x.real
@@ -87,6 +102,9 @@ def check_state(y0: PyTree) -> PyTree:
 
     **Raises:** `StateError` for an empty state and for leaves that are not inexact arrays.
     """
+    leaves = jax.tree.leaves(y0)
+    if leaves and all(map(_is_state, leaves)):
+        return y0
     paths = jax.tree_util.tree_leaves_with_path(y0)
     if not paths or sum(np.size(leaf) for _, leaf in paths) == 0:
         raise StateError(f"y0 has no components: expected a pytree of arrays, got {y0!r}")
@@ -103,6 +121,13 @@ def check_state(y0: PyTree) -> PyTree:
                 "for a solve cannot move through integers; write 1.0 for 1"
             )
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), y0)
+
+
+def _is_state(x: Any) -> bool:
+    """True if a leaf of a state needs no conversion."""
+    if not isinstance(x, jax.Array) or x.weak_type or not x.size:
+        return False
+    return x.dtype == np.float64 or x.dtype == np.float32
 
 
 def is_traced(tree: PyTree) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from jax import Array
 
 from .errors import TimesError
+from .staging import as_array
 from .state import is_traced
 
 
@@ -32,13 +33,15 @@ def check_times(ts: Any, dtype: np.dtype) -> Array:
         raise TimesError(f"ts must hold real numbers, got dtype {times.dtype}")
     if not traced:
         _check_time_values(np.asarray(times, np.float64))
-    return jnp.asarray(times, dtype)
+    return as_array(times, dtype)
 
 
 def _check_time_values(times: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(times))
     if bad.size:
         raise TimesError(f"ts[{bad[0]}] is {times[bad[0]]}: every time must be finite")
+    if times.size == 2:
+        return
     steps = np.diff(times) * np.sign(times[-1] - times[0])
     if times[-1] == times[0]:
         steps = -np.abs(np.diff(times))

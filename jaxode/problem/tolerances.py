@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from .errors import ToleranceError, ToleranceWarning, warn_user
+from .staging import as_array
 from .state import Packing, is_traced
 
 
@@ -24,8 +25,8 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
         leaves = jax.tree.leaves(value)
         if not leaves:
             raise TypeError(f"got {value!r}")
-        if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
-            tolerance = jnp.asarray(leaves[0], packing.real_dtype)
+        if type(value) is float or (jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0):
+            tolerance = as_array(leaves[0], packing.real_dtype)
         else:
             spread = jax.tree.map(lambda v, y: jnp.broadcast_to(v, jnp.shape(y)), value, y0)
             real = jax.tree.map(lambda v: jnp.asarray(v, packing.real_dtype), spread)
@@ -41,13 +42,15 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
 
 
 def _check_tolerance_values(name: str, leaves: list[Any], packing: Packing) -> None:
-    values = np.concatenate([np.asarray(leaf, np.float64).reshape(-1) for leaf in leaves])
-    if not np.all(values >= 0):
-        raise ToleranceError(f"{name} must be a non-negative number, got {values.tolist()}")
-    finest = 10 * float(jnp.finfo(packing.real_dtype).eps)
-    if name == "rtol" and 0 < np.min(values) < finest:
+    values = [np.asarray(leaf, np.float64) for leaf in leaves]
+    least = min([float(x.min(initial=np.inf)) for x in values])
+    if not least >= 0:
+        numbers = [number for x in values for number in x.reshape(-1).tolist()]
+        raise ToleranceError(f"{name} must be a non-negative number, got {numbers}")
+    finest = packing.finest_tolerance
+    if name == "rtol" and 0 < least < finest:
         warn_user(
-            f"rtol={np.min(values):.3g} is finer than {packing.real_dtype} resolves, about "
+            f"rtol={least:.3g} is finer than {packing.real_dtype} resolves, about "
             f"{finest:.1g}: expect many steps and no gain; use float64 or loosen rtol",
             ToleranceWarning,
         )

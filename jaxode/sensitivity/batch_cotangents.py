@@ -9,20 +9,39 @@ from jax import Array
 
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
+from .reached import Outcome, Reached, poison, what_is_reached
 
 # A problem and the configuration of its solve, or cotangents of them.
 ProblemPair = tuple[Any, Any]
 
 
-def replace_failed(ensemble: Ensemble, succeeded: Array) -> Ensemble:
-    """Replace each failed trajectory of `ensemble` by the first successful one.
+def reached_by_each(ensemble: Ensemble, outcome: Outcome, cotangents: Result) -> Reached:
+    """What each trajectory reached, and what is asked of it; with a first axis of trajectories."""
+    config, ts = ensemble.config, ensemble.all_times
 
-    The cotangents of a failed trajectory are zero, but zero times NaN is NaN in a sum over lanes.
+    def of_trajectory(rows: Any, outcome: Outcome, cotangents: Result, ts: Array) -> Reached:
+        jumps = ensemble.problem_of(rows)[0].jumps if config.saves_after_jumps else None
+        return what_is_reached(config.save, ts, outcome, cotangents, jumps)
+
+    axes = (0, 0, 0, None if ts.ndim == 1 else 0)
+    return jax.vmap(of_trajectory, axes)(ensemble.per_trajectory, outcome, cotangents, ts)
+
+
+def example_of(reached: Reached, num_accepted: Array) -> Array:
+    """The index of a trajectory whose steps are finite: one that succeeded, if any did."""
+    stepped = 1 + (num_accepted > 0)
+    return jnp.argmax(jnp.where(reached.failed, jnp.where(reached.wanted, stepped, 0), 3))
+
+
+def replace_unwanted(ensemble: Ensemble, reached: Reached, num_accepted: Array) -> Ensemble:
+    """Replace each trajectory of `ensemble` that is not wanted by one whose steps are finite.
+
+    Their cotangents are zero, but zero times NaN is NaN in a sum over lanes.
     """
-    first = jnp.argmax(succeeded)
+    example = example_of(reached, num_accepted)
 
     def fill(x: Array) -> Array:
-        return jnp.where(per_row(succeeded, x), x, x[first])
+        return jnp.where(per_row(reached.wanted, x), x, x[example])
 
     return Ensemble(jax.tree.map(fill, ensemble.per_trajectory), ensemble.shared)
 
@@ -30,20 +49,6 @@ def replace_failed(ensemble: Ensemble, succeeded: Array) -> Ensemble:
 def per_row(mask: Array, x: Array) -> Array:
     """Reshape `mask`, one value for each row of `x`, so that it broadcasts with `x`."""
     return mask.reshape((-1,) + (1,) * (x.ndim - 1))
-
-
-def shared_cotangent_invalid(cotangents: Result, succeeded: Array) -> Array:
-    """Return whether a failed trajectory has a cotangent, so that shared ones are unknown."""
-    return jnp.any(has_cotangent(cotangents) & ~succeeded)
-
-
-def has_cotangent(cotangents: Result) -> Array | bool:
-    """Return which trajectories have a cotangent other than zero, shape `(trajectories,)`."""
-    nonzero = False
-    parts = cotangents.ys, cotangents.y1, cotangents.dense, cotangents.log
-    for ct in jax.tree.leaves(parts):
-        nonzero = nonzero | jnp.any(ct.reshape(ct.shape[0], -1) != 0, axis=1)
-    return nonzero
 
 
 def nan_unless(valid: Array, x: Array) -> Array:
@@ -62,27 +67,28 @@ def assemble_cotangent(
     shared: ProblemPair,
     y0: Array,
     ts: Array | None,
-    succeeded: Array,
-    shared_invalid: Array,
+    reached: Reached,
 ) -> Ensemble:
     """Assemble the cotangent of an ensemble from those of its parts.
 
     `ts` are cotangents of each trajectory's times, shape `(trajectories, times)`, or None. The
-    parts of failed trajectories are NaN, and so are the shared ones if they are invalid.
+    parts of trajectories that are not wanted are zero, those of poisoned ones NaN, and so are the
+    shared parts if there is a poisoned one.
     """
+    wanted, poisoned = reached.wanted, reached.poisoned
 
-    def nan_where_failed(x: Array) -> Array:
-        return nan_unless(per_row(succeeded, x), x)
+    def of_trajectories(x: Array) -> Array:
+        return poison(jnp.where(per_row(wanted, x), x, 0), per_row(poisoned, x))
 
-    def nan_where_invalid(x: Array) -> Array:
-        return nan_unless(~shared_invalid, x)
+    def of_all(x: Array) -> Array:
+        return poison(jnp.where(jnp.any(wanted), x, 0), jnp.any(poisoned))
 
-    per_trajectory = jax.tree.map(nan_where_failed, per_trajectory)
-    per_trajectory = replace_in_problem(per_trajectory, y0=nan_where_failed(y0))
-    shared = jax.tree.map(nan_where_invalid, shared)
+    per_trajectory = jax.tree.map(of_trajectories, per_trajectory)
+    per_trajectory = replace_in_problem(per_trajectory, y0=of_trajectories(y0))
+    shared = jax.tree.map(of_all, shared)
     if ts is None:
         return Ensemble(per_trajectory, shared)
     if ensemble.per_trajectory[0].ts is not None:
-        return Ensemble(replace_in_problem(per_trajectory, ts=nan_where_failed(ts)), shared)
-    total = jnp.sum(jnp.where(succeeded[:, None], ts, 0), axis=0)
-    return Ensemble(per_trajectory, replace_in_problem(shared, ts=nan_where_invalid(total)))
+        return Ensemble(replace_in_problem(per_trajectory, ts=of_trajectories(ts)), shared)
+    total = jnp.sum(jnp.where(wanted[:, None], ts, 0), axis=0)
+    return Ensemble(per_trajectory, replace_in_problem(shared, ts=of_all(total)))

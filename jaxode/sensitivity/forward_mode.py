@@ -1,7 +1,5 @@
 """Forward-mode sensitivity: JAX carries tangents through the loop of the solve."""
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,10 +10,12 @@ from ..batch.queue import LaneTile
 from ..batch.run import run_in_lanes
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result, solve_forward
-from ..integrate.ivp import IVP, SolveConfig
+from ..integrate.ivp import IVP, SolveConfig, controlling_rest
 from .ad_direction import FORWARD, forward_mode_only
 from .base import Sensitivity
 from .batch_cotangents import nan_unless
+from .lanes.solve import solve_or_lanes
+from .lanes.trajectories import RuleCall, Rules
 
 
 class Forward(Sensitivity):
@@ -26,7 +26,10 @@ class Forward(Sensitivity):
     of `jax.jacfwd` is a Hessian. Works with every solver, every `save`, events and jumps. Where a
     solve fails, the tangents of values that it did not reach are NaN.
 
-    It has no arguments.
+    **Arguments:**
+
+    - `at_rest`: True to control the error of derivatives where the state is at rest, as in
+      `jo.Discrete`; also in a solve that is not differentiated.
 
     **Raises:** `DifferentiationError` where it is differentiated in reverse mode, by `jax.grad`
     for example; `jo.Discrete()` is for that.
@@ -35,12 +38,16 @@ class Forward(Sensitivity):
     (variational equations), discretised by differentiating the steps.
     """
 
+    at_rest: bool = eqx.field(static=True, default=False)
+
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; JAX differentiates the loop."""
-        return _with_tangents(_solve(problem, config))
+        config = controlling_rest(config, self.at_rest)
+        return _with_tangents(solve_or_lanes(_RULES, problem, config))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; JAX differentiates the loop."""
+        ensemble = ensemble.controlling_rest(self.at_rest)
         return _with_tangents(_solve_batch(ensemble, tile))
 
     def restrict_direction(self, inputs: PyTree) -> PyTree:
@@ -48,41 +55,24 @@ class Forward(Sensitivity):
         return inputs
 
 
-@eqx.filter_custom_jvp
-def _solve(problem: IVP, config: SolveConfig) -> Result:
-    return solve_forward(problem, config)[0]
-
-
-@_solve.def_jvp
-def _solve_tangent(primals: tuple[IVP, SolveConfig], tangents: Any) -> tuple[Result, PyTree]:
-    (problem, config), (tangent, _) = primals, tangents
-
+def _rule(problem: IVP, config: SolveConfig, _: None) -> RuleCall:
     def solve(problem: IVP) -> Result:
-        return solve_forward(problem, config, perturbed=marks_of(tangent))[0]
+        every = jax.tree.map(lambda _: True, problem)
+        return solve_forward(problem, config, perturbed=every)[0]
 
-    return eqx.filter_jvp(solve, (problem,), (tangent,))
+    return RuleCall(solve, ())
 
 
-@eqx.filter_custom_jvp
+def _rule_of_batch(ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
+    return RuleCall(lambda ensemble: _solve_batch(ensemble, tile), ())
+
+
 def _solve_batch(ensemble: Ensemble, tile: LaneTile) -> Result:
-    return run_in_lanes(ensemble, tile)[0]
+    every = jax.tree.map(lambda _: True, ensemble)
+    return run_in_lanes(ensemble.for_derivatives(every), tile)[0]
 
 
-@_solve_batch.def_jvp
-def _solve_batch_tangent(
-    primals: tuple[Ensemble, LaneTile], tangents: Any
-) -> tuple[Result, PyTree]:
-    (ensemble, tile), (tangent, _) = primals, tangents
-
-    def solve(ensemble: Ensemble) -> Result:
-        return run_in_lanes(ensemble.for_derivatives(marks_of(tangent)), tile)[0]
-
-    return eqx.filter_jvp(solve, (ensemble,), (tangent,))
-
-
-def marks_of(tangent: PyTree) -> PyTree:
-    """Mark the arrays that have a tangent."""
-    return jax.tree.map(lambda x: x is not None, tangent, is_leaf=lambda x: x is None)
+_RULES = Rules(_rule, _rule_of_batch, forward_mode=True)
 
 
 def _with_tangents(result: Result) -> Result:

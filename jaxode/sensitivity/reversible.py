@@ -17,6 +17,8 @@ from .base import Sensitivity
 from .discrete.checkpoints import TimeRecorder
 from .discrete.rule import solve_discrete
 from .discrete.rule_batch import solve_batch_discrete
+from .lanes.solve import solve_or_lanes
+from .lanes.trajectories import RuleCall, Rules
 
 # The share of a number's digits that rounding may grow by in the backward pass.
 _ROUNDING_SHARE = 3 / 8
@@ -78,9 +80,7 @@ class Reversible(Sensitivity):
         self.check_events(problem.has_events)
         if config.method.solver.needs_rate:
             config = _with_rate(config, _coupling_rate(problem.ts, problem.y0.dtype))
-        method = config.method
-        recorder = TimeRecorder(method.max_steps, known=not method.controller.adaptive)
-        return solve_discrete(problem, config, recorder, False)
+        return solve_or_lanes(Rules(_rule, _rule_of_batch), problem, config)
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; the backward pass undoes their steps."""
@@ -94,6 +94,16 @@ class Reversible(Sensitivity):
                 own_config = _with_rate(own_config, rate)
             ensemble = Ensemble((own, own_config), (shared, shared_config))
         return solve_batch_discrete(ensemble, tile, False, None)
+
+
+def _rule(problem: IVP, config: SolveConfig, _: None) -> RuleCall:
+    method = config.method
+    recorder = TimeRecorder(method.max_steps, known=not method.controller.adaptive)
+    return RuleCall(solve_discrete, (config, recorder, False))
+
+
+def _rule_of_batch(ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
+    return RuleCall(solve_batch_discrete, (tile, False, None))
 
 
 def _coupling_rate(ts: Array, dtype: Any) -> Array:

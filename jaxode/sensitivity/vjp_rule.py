@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import equinox as eqx
 from jaxtyping import PyTree
@@ -13,10 +13,8 @@ Args = ParamSpec("Args")
 Output = TypeVar("Output")
 
 
-def with_vjp(
-    forward: Callable[..., tuple[Any, Any]], backward: Callable[..., PyTree]
-) -> Callable[[Callable[Args, Output]], Callable[Args, Output]]:
-    """Return a decorator that gives a function this derivative by its first argument alone.
+class VjpRule(Generic[Args, Output]):
+    """A function with this reverse-mode derivative by its first argument alone.
 
     - `forward(perturbed, *args)`: the function's value, and the residuals of the backward pass.
       `perturbed` has the structure of the first argument; True marks a leaf to differentiate by.
@@ -25,11 +23,17 @@ def with_vjp(
       each leaf without one.
 
     The derivative may be differentiated again in forward mode alone: reverse mode **raises** a
-    `DifferentiationError`. The decorated function takes positional arguments.
+    `DifferentiationError`. The function takes positional arguments.
     """
 
-    def decorate(function: Callable[Args, Output]) -> Callable[Args, Output]:
-        rule = eqx.filter_custom_vjp(function)
+    def __init__(
+        self,
+        function: Callable[Args, Output],
+        forward: Callable[..., tuple[Any, Any]],
+        backward: Callable[..., PyTree],
+    ) -> None:
+        self.function, self.forward, self.backward = function, forward, backward
+        self._rule: Any = eqx.filter_custom_vjp(function)
 
         def forward_rule(perturbed: PyTree, *args: Any) -> tuple[Any, Any]:
             value, residuals = forward(perturbed, *args)
@@ -41,8 +45,17 @@ def with_vjp(
             cotangent = backward(perturbed, residuals, cotangents, *args)
             return forward_mode_only(eqx.filter(cotangent, perturbed), TWICE)
 
-        rule.def_fwd(forward_rule)
-        rule.def_bwd(backward_rule)
-        return functools.wraps(function)(rule)
+        self._rule.def_fwd(forward_rule)
+        self._rule.def_bwd(backward_rule)
+        functools.update_wrapper(self, function)
 
-    return decorate
+    def __call__(self, *args: Args.args, **kwargs: Args.kwargs) -> Output:
+        """Evaluate the function."""
+        return self._rule(*args, **kwargs)
+
+
+def with_vjp(
+    forward: Callable[..., tuple[Any, Any]], backward: Callable[..., PyTree]
+) -> Callable[[Callable[Args, Output]], VjpRule[Args, Output]]:
+    """Return a decorator that gives a function this derivative rule; see `VjpRule`."""
+    return lambda function: VjpRule(function, forward, backward)

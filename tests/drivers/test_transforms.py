@@ -10,6 +10,7 @@ import pytest
 from jax import export
 
 import jaxode as jo
+from tests.support.compilations import compilations_of
 from tests.support.differences import assert_close
 
 Y0 = jnp.array([0.7, -0.3])
@@ -40,16 +41,17 @@ CALLS = [
 
 @pytest.mark.parametrize("solver", ["tsit5", "rk4"])
 def test_values_change_without_recompiling_outside_jit(solver):
-    """Each call changes one more value; only the first traces the field."""
-    seen, results = [], []
-    for call in CALLS:
+    """Each call changes one more value; only the first compiles a program."""
+    results = []
+
+    def solve(call):
         options = {name: call[name] for name in ("rtol", "atol", "dt")}
         sol = jo.solve(traced, Y0, call["ts"], {"k": call["k"]}, solver=solver, **options)
-        seen.append(TRACES[0])
-        results.append(float(sol.y1[0]))
-    assert seen[0] > 0
-    assert seen == seen[:1] * len(seen)
-    assert len(set(results)) > 3
+        results.append(sol.y1)
+
+    solve(CALLS[0])
+    assert [compilations_of(solve, call) for call in CALLS] == [0] * len(CALLS)
+    assert len({float(y[0]) for y in results}) > 3
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -73,12 +75,16 @@ def test_values_change_without_recompiling_under_jit(mode):
 
 
 def test_controllers_change_without_recompiling_outside_jit():
-    seen = []
-    for dt in (0.1, 0.05, jnp.array(0.025)):
+    steps = []
+
+    def solve(dt):
         sol = jo.solve(traced, Y0, TS, {"k": 1.0}, controller=jo.Fixed(dt))
-        seen.append(TRACES[0])
-        assert sol.stats.num_steps == round(1 / float(dt))
-    assert seen[1:] == seen[:-1]
+        steps.append(sol.stats.num_steps)
+
+    sizes = (0.1, 0.05, jnp.array(0.025))
+    solve(sizes[0])
+    assert [compilations_of(solve, dt) for dt in sizes] == [0, 0, 0]
+    assert steps == [10, 10, 20, 40]
 
 
 @pytest.mark.parametrize(

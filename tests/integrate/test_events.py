@@ -266,17 +266,89 @@ def test_the_field_evaluations_of_new_beginnings_are_counted():
     assert abs(len(calls) - int(sol.stats.num_evaluations)) <= 3
 
 
-def test_a_solve_that_has_converged_ends():
-    """From its start, or from a state that is at rest already."""
-    field, end = lambda t, y, a: a * (3.0 - y), jo.AtRest()
-    for start in (1.0, 3.0):
+@pytest.mark.parametrize("solver", few(["tsit5", "rodas5p", "rk4"], "tsit5"))
+def test_a_solve_that_has_converged_ends_in_any_unit_of_time(solver):
+    """From its start to within the tolerance of rest, and where it is at rest already at once."""
+
+    @jax.jit
+    def run(start, unit):
+        options = {"dt": unit / 64, "max_steps": 3000} if solver == "rk4" else {}
         sol: Any = jo.solve(
-            field, jnp.full(2, start), (0.0, 1e4), 0.5, events=end, rtol=1e-7, atol=1e-9
-        )
+            lambda t, y, a: (3.0 - y) / a, jnp.full(2, start), (0.0, 40 * unit), unit,
+            solver=solver, events=jo.AtRest(), **options,
+        )  # fmt: skip
+        return sol.y1, sol.stats.t_reached / unit, sol.events.terminated, sol.stats.num_steps
+
+    for unit in (1e-6, 1.0, 1e6, 1e12):
+        y1, t, terminated, _ = run(1.0, unit)
+        assert terminated
+        np.testing.assert_allclose(y1, 3.0, rtol=1e-4)
+        assert 7 < t < 20  # ln of the distance over the tolerance is 8.8
+        y1, t, terminated, steps = run(3.0, unit)
+        assert terminated
+        assert (t, steps) == (0.0, 0)
+        np.testing.assert_array_equal(y1, 3.0)
+
+
+def test_a_slow_component_is_seen_behind_a_fast_one():
+    """An explicit solver creeps: in no step of its does the state change by a tolerance."""
+
+    def field(t, y, k):
+        return jnp.stack([-k * (y[0] - y[1]), 0.1 * (1 - y[1])])
+
+    sol: Any = jo.solve(field, jnp.zeros(2), (0.0, 400.0), 100.0, events=jo.AtRest())
+    assert sol.events.terminated
+    np.testing.assert_allclose(sol.y1, 1.0, rtol=1e-3)
+
+
+def test_what_is_true_at_the_start_ends_the_solve_before_a_step():
+    """However long the first step would be; the map of the event still applies."""
+    below = jo.Event(lambda t, y, a: y < 0, terminal=True, apply=lambda t, y, a: a * y)
+    rest = jo.AtRest()
+
+    def run(y0, a, ts, events, rate=1.0, save: Any = "ts"):
+        field = lambda t, y, a: rate * (t if rate == 100.0 else 1.0) + 0 * y  # noqa: E731
+        return jo.solve(field, y0, ts, a, events=events, dt=0.5, save=save)
+
+    ts = jnp.array([0.0, 1.0, 2.0])
+    for save in ("ts", "steps", "dense"):
+        sol: Any = run(-0.1, 3.0, ts, [rest, below], save=save)
+        assert (sol.y1, sol.stats.num_steps, sol.stats.t_reached) == (-0.1 * 3.0, 0, 0.0)
+        assert (sol.events.count, sol.events.index[0], sol.events.ts[0]) == (1, 1, 0.0)
         assert sol.events.terminated
-        np.testing.assert_allclose(sol.y1, 3.0, rtol=1e-3)
-        expected = 0.0 if start == 3.0 else 2 * np.log(0.5 * 2 / (1e-6 + 3e-4))
-        np.testing.assert_allclose(sol.stats.t_reached, expected, rtol=0.02, atol=1e-9)
+        assert sol.ys[0] == sol.events.ys[0] == -0.1
+        assert np.all(np.isnan(sol.ys[1:]))
+    sol = run(1.0, 3.0, ts, rest, rate=100.0)
+    assert (sol.y1, sol.stats.num_steps, sol.stats.t_reached) == (1.0, 0, 0.0)
+
+    def told(y0, a, ts):
+        sol: Any = run(y0, a, ts, below)
+        return sol.y1 + 10 * sol.events.ts[0] + 100 * sol.events.ys[0]
+
+    got = jax.jit(jax.grad(told, argnums=(0, 1, 2)))(-0.1, 3.0, ts)
+    assert got[:2] == (103.0, pytest.approx(-0.1))
+    np.testing.assert_array_equal(got[2], [10.0, 0.0, 0.0])
+
+
+def test_lanes_that_are_finished_at_their_start():
+    """Some, at any place of the queue, and all of them."""
+    below = jo.Event(lambda t, y, a: y < 0, terminal=True, apply=lambda t, y, a: a * y)
+
+    def total(y0, a):
+        sol: Any = jo.solve_batch(
+            lambda t, y, a: a + 0 * y, y0, (0.0, 2.0), a, events=below, dt=0.5, lanes=2
+        )
+        return jnp.sum(sol.y1), sol
+
+    run = jax.jit(jax.value_and_grad(total, argnums=(0, 1), has_aux=True))
+    y0 = jnp.array([-0.1, 1.0, -0.2, -0.3, 2.0])
+    (_, sol), (by_y0, by_a) = run(y0, 3.0)
+    np.testing.assert_allclose(sol.y1, [-0.3, 7.0, -0.6, -0.9, 8.0], rtol=1e-12)
+    np.testing.assert_array_equal(sol.events.count, [1, 0, 1, 1, 0])
+    np.testing.assert_allclose(by_y0, [3.0, 1.0, 3.0, 3.0, 1.0])
+    np.testing.assert_allclose(by_a, -0.6 + 4.0)
+    (_, sol), _ = run(-jnp.abs(y0), 3.0)
+    np.testing.assert_array_equal(sol.stats.num_steps, 0)
 
 
 def test_the_gradient_of_a_state_at_rest_is_that_of_the_root():

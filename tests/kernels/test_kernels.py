@@ -213,7 +213,9 @@ def test_a_trajectory_that_fails_is_nan_and_leaves_the_rest_alone():
     np.testing.assert_array_equal(kernel[1].status, tiles[1].status)
     np.testing.assert_array_equal(np.isnan(kernel[1].ys), np.isnan(tiles[1].ys))
     close(kernel[1].ys, tiles[1].ys, 1e-6)
-    np.testing.assert_array_equal(np.isnan(kernel[0])[:, 0], failed)
+    # What a trajectory reached before it failed has its gradient.
+    assert np.all(np.isfinite(kernel[0]))
+    assert np.all(kernel[0] != 0)
     close(kernel[0], tiles[0], 1e-5)
 
 

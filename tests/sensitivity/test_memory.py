@@ -1,6 +1,8 @@
 """What Discrete keeps of the forward pass: every choice gives the same gradient."""
 
 import functools
+import math
+import re
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
+from jaxode.batch import checkpoints
 from tests.support.differences import assert_close
 
 Y0, TS = jnp.array([2.0, 0.0]), jnp.linspace(0.0, 3.0, 5)
@@ -174,3 +177,50 @@ def test_stages_that_do_not_fit_are_refused_with_their_bytes():
 
     with pytest.raises(jo.OutOfMemoryError, match=r"bytes.*lower max_steps"):
         jax.jit(jax.grad(loss))(jnp.ones(1000))
+
+
+def harmonic(t, y, p):
+    return jnp.stack([y[1], -p * y[0]])
+
+
+def loss_of_one(p, max_steps, rtol=1e-6):
+    ts = jnp.linspace(0.0, 2.0, 4)
+    sol = jo.solve(harmonic, jnp.ones(2), ts, p, rtol=rtol, max_steps=max_steps, throw=False)
+    return jnp.sum(sol.ys**2)
+
+
+def loss_of_many(p, max_steps, rtol=1e-6):
+    starts, ts = jnp.ones((3, 2)) * jnp.arange(1.0, 4.0)[:, None], jnp.linspace(0.0, 2.0, 4)
+    sol = jo.solve_batch(harmonic, starts, ts, p, rtol=rtol, max_steps=max_steps)
+    return jnp.sum(sol.ys**2)
+
+
+@pytest.mark.parametrize("loss", [loss_of_one, loss_of_many])
+def test_no_array_grows_with_the_largest_number_of_steps(loss):
+    def largest(max_steps):
+        text = jax.jit(jax.grad(lambda p: loss(p, max_steps))).lower(2.0).as_text()
+        shapes = re.findall(r"tensor<((?:\d+x)+)", text)
+        return max(math.prod(map(int, shape[:-1].split("x"))) for shape in shapes)
+
+    # The rows of one segment; buffers of all steps would have a million.
+    assert largest(10**6) == largest(10**5) < 50_000
+
+
+def test_a_solve_of_very_many_steps_has_the_gradient_of_a_short_one():
+    short, long = (jax.jit(jax.grad(loss_of_one), static_argnums=1)(2.0, n) for n in (300, 10**6))
+    assert_close(long, short, 1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", [loss_of_one, loss_of_many])
+def test_thinned_snapshots_give_the_gradient_of_all(loss, monkeypatch):
+    """Of about 70 segments there are at most 6 snapshots; those between are made again."""
+
+    def gradient(max_steps):
+        return jax.jit(jax.grad(lambda p: loss(p, max_steps, rtol=1e-12)))(2.0)
+
+    expected = gradient(4096)
+    monkeypatch.setattr(checkpoints, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr(checkpoints, "SEGMENT_ROWS", 4)
+    monkeypatch.setattr(checkpoints, "MAX_SNAPSHOTS", 6)
+    assert_close(gradient(10**6), expected, 1e-12)

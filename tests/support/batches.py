@@ -11,7 +11,7 @@ import pytest
 
 import jaxode as jo
 
-MODULE = sys.modules["jaxode.drivers.solve_batch"]
+MODULE = sys.modules["jaxode.batch.tile_width"]
 LOG = sys.modules["jaxode.batch.checkpoints"]
 
 

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ...problem.closure import ClosedFunction
 from ...problem.field import Field
 from ...problem.state import Packing
 from ...problem.status import Status
@@ -17,6 +16,7 @@ from ..step import IntegratorState, Method, first_evaluations, first_size, start
 from .discontinuities import next_discontinuity, one_sided_field
 from .event import CompiledEvent, conditions_of, packed_apply
 from .root_finding import ROUNDINGS, Crossing, RootBrackets, bracket_roots, first_crossing
+from .state_jumps import StateJumps
 
 # More consecutive events at one time than this, besides one of each, never end.
 _MAX_STALLED = 20
@@ -55,29 +55,48 @@ class EventHandler(eqx.Module):
     """The events and jumps of one problem, and how the integrator handles them."""
 
     events: tuple[CompiledEvent, ...]
-    jumps: Array | None
-    jump_map: ClosedFunction | None
+    jumps: StateJumps | None
     args: Any
     packing: Packing = eqx.field(static=True)
     max_events: int = eqx.field(static=True)
     method: Method
     field: Field
+    saves_after: bool = eqx.field(static=True, default=False)
 
     def initialise(self, s: IntegratorState, t1: Array) -> IntegratorState:
         """Add the event state at the start of a trajectory, whose steps aim at the first jump."""
-        # A terminal boolean that is true from the start ends the solve at once.
-        before = [e.sign if e.logical and e.terminal else 0 for e in self.events]
-        signs = self.signs(s.t, s.y, jnp.sign(t1 - s.t))
-        signs = jnp.where(jnp.asarray(before) == 0, signs, -jnp.asarray(before, s.t.dtype))
-        zero = jnp.zeros((), jnp.int32)
-        s = s._replace(event_state=EventState(signs, zero, zero, self.stop_time(s.t, t1)))
+        zero, blank = jnp.zeros((), jnp.int32), jnp.zeros(len(self.events), s.t.dtype)
+        s = s._replace(event_state=EventState(blank, zero, zero, self.stop_time(s.t, t1)))
         if self.jumps is not None:
             s = self.reinitialise(s, t1)
+        if self.events:
+            signs = self.signs(s.t, s.y, jnp.sign(t1 - s.t), s.h)
+            s = s._replace(event_state=s.event_state._replace(signs=signs))
+            # A terminal boolean that is true from the start ends the solve before a step.
+            ends = jnp.any(signs == jnp.asarray(self.ending_signs, signs.dtype))
+            s = s._replace(status=jnp.where(ends, jnp.int32(Status.TERMINATED), s.status))
         return s._replace(status=self.event_status(s))
+
+    @property
+    def ending_signs(self) -> list[float]:
+        """The signs of terminal booleans that end the solve at its start; NaN of other events."""
+        return [e.sign if e.logical and e.terminal else float("nan") for e in self.events]
+
+    def ending_event(self, t: Array, y: Array) -> Array:
+        """The place of the event that ended the solve at its start `(t, y)`.
+
+        Of several that may have, the first is taken, and `AtRest` last.
+        """
+        values = jnp.stack([condition(t, y) for condition in self.conditions(jnp.zeros_like(t))])
+        ends = values == jnp.asarray(self.ending_signs, values.dtype)
+        rest = jnp.asarray([event.of_rest for event in self.events])
+        return jnp.argmax(jnp.where(ends, 2 - rest, 0)).astype(jnp.int32)
 
     def stop_time(self, t: Array, t1: Array) -> Array:
         """The time at which steps from `t` have to end: the next discontinuity, or `t1`."""
-        return t1 if self.jumps is None else next_discontinuity(self.jumps, t, t1, jnp.sign(t1 - t))
+        if self.jumps is None:
+            return t1
+        return next_discontinuity(self.jumps.times, t, t1, jnp.sign(t1 - t))
 
     def reinitialise(
         self,
@@ -107,14 +126,15 @@ class EventHandler(eqx.Module):
         )
         return start_neighbour(method, s, t1)
 
-    def signs(self, t: Array, y: Array, direction: Array, size: Array | None = None) -> Array:
+    def signs(
+        self, t: Array, y: Array, direction: Array, h: Array, size: Array | None = None
+    ) -> Array:
         """The signs of the conditions just after `(t, y)`; of a zero, the sign of its derivative.
 
-        `direction` is 1 forwards in time and -1 backwards. `size` is the size of the conditions in
-        the last step, which zero is relative to; without it, only an exact zero counts as zero.
+        `direction` is 1 forwards in time and -1 backwards, `h` the size of a step there. `size` is
+        the size of the conditions in the last step, which zero is relative to; without it, only an
+        exact zero counts as zero.
         """
-        if not self.events:
-            return jnp.zeros((0,), t.dtype)
         slope, one = self.field(t, y), jnp.ones_like(t)
 
         def sign(i: int, condition: Callable) -> Array:
@@ -122,7 +142,7 @@ class EventHandler(eqx.Module):
             small = 0.0 if size is None else ROUNDINGS * jnp.finfo(t.dtype).eps * size[i]
             return jnp.where(jnp.abs(value) <= small, direction * jnp.sign(rate), jnp.sign(value))
 
-        signs = [sign(i, c) for i, c in enumerate(self.conditions)]
+        signs = [sign(i, c) for i, c in enumerate(self.conditions(h))]
         return lax.stop_gradient(jnp.stack(signs).astype(t.dtype))
 
     def brackets(self, step: StepRecord, signs: Array, theta: Array, size: Array) -> RootBrackets:
@@ -143,7 +163,7 @@ class EventHandler(eqx.Module):
 
         def values_at_own_theta(theta: Array) -> Array:
             states = [state_in_step(frozen, self.interpolate, x) for x in theta]
-            pairs = zip(self.conditions, states, strict=True)
+            pairs = zip(self.conditions(frozen.h), states, strict=True)
             return lax.optimization_barrier(jnp.stack([c(t, y) for c, (t, y) in pairs]))
 
         values = lambda theta: self.values(frozen, theta)  # noqa: E731
@@ -183,13 +203,17 @@ class EventHandler(eqx.Module):
                 after = jnp.where(event.index == i, new, after)
         return after
 
-    def apply_jump(self, t: Array, y: Array, at_discontinuity: Array) -> Array:
-        """Apply the state map of the jumps to `y`, if the time is `at_discontinuity`."""
-        if self.jump_map is None:
-            return y
-        return jnp.where(
-            at_discontinuity, packed_apply(self.jump_map, t, y, self.args, self.packing), y
-        )
+    def apply_jumps(
+        self, t: Array, y: Array, start: Array, at_discontinuity: Array
+    ) -> tuple[Array, Array]:
+        """Time and state after all jumps at `t`, if it is `at_discontinuity`.
+
+        `start`: that of the step which ends there. It is not differentiable backwards.
+        """
+        if self.jumps is None or self.jumps.apply is None:
+            return t, y
+        number = jnp.where(at_discontinuity, self.jumps.count(t), 0)
+        return self.jumps.first(number, (t, y), one_sided_field(self.field, start, t))
 
     def restart_after_event(
         self,
@@ -205,11 +229,13 @@ class EventHandler(eqx.Module):
         Other events keep their signs: a condition that the state map moved across zero then occurs
         next. `size` is the size of the conditions in the step.
         """
-        t, y = event.t, self.apply_jump(event.t, self.apply_event(event), at_discontinuity)
+        y = self.apply_event(event)
+        t, y = self.apply_jumps(event.t, y, step.t, at_discontinuity)
         event_state, status = s.event_state, s.status
         if self.events:
             is_event = jnp.arange(len(self.events)) == event.index
-            signs = jnp.where(is_event, self.signs(t, y, jnp.sign(step.h), size), event_state.signs)
+            signs = self.signs(t, y, jnp.sign(step.h), jnp.abs(step.h), size)
+            signs = jnp.where(is_event, signs, event_state.signs)
             no_advance = jnp.abs(t - step.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(step.t)
             stalled = jnp.where(event.truncates_step & no_advance, event_state.stalled + 1, 0)
             event_state = event_state._replace(signs=signs, stalled=stalled)
@@ -251,16 +277,15 @@ class EventHandler(eqx.Module):
         not_finite = successful & jnp.any(jnp.isnan(event_state.signs))
         return jnp.where(not_finite, jnp.int32(Status.EVENT_NOT_FINITE), status)
 
-    @property
-    def conditions(self) -> list[Callable[[Array, Array], Array]]:
-        """The events' conditions on packed states."""
-        return conditions_of(self.events, self.args, self.packing)
+    def conditions(self, h: Array) -> list[Callable[[Array, Array], Array]]:
+        """The events' conditions on packed states, beside a step of size `h`."""
+        return conditions_of(self.events, self.args, self.packing, jnp.abs(h))
 
     def values(self, step: StepRecord, theta: Array) -> Array:
         """Evaluate all conditions at the fraction `theta` of a step."""
         # Without a barrier, XLA recomputes each of them at every use.
         t, y = lax.optimization_barrier(state_in_step(step, self.interpolate, theta))
-        return lax.optimization_barrier(jnp.stack([c(t, y) for c in self.conditions]))
+        return lax.optimization_barrier(jnp.stack([c(t, y) for c in self.conditions(step.h)]))
 
     @property
     def interpolate(self) -> Callable[..., Array]:

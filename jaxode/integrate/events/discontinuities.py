@@ -11,9 +11,13 @@ from ..save import with_derivative_of
 
 
 def next_discontinuity(jumps: Array, t: Array, t1: Array, direction: Array) -> Array:
-    """The first of `jumps` after `t` in the direction of integration, else `t1`."""
-    ahead = jnp.where(direction * (jumps - t) > 0, direction * jumps, jnp.inf)
-    return direction * jnp.minimum(jnp.min(ahead, initial=jnp.inf), direction * t1)
+    """The first of `jumps` between `t` and `t1` in the direction of integration, else `t1`."""
+    inside = (direction * (jumps - t) > 0) & (direction * (t1 - jumps) > 0)
+    ahead = jnp.where(inside, direction * lax.stop_gradient(jumps), jnp.inf)
+    first = direction * jnp.min(ahead, initial=jnp.inf)
+    stop = jnp.where(jnp.any(inside), first, t1)
+    # Of jumps at one time it is the first one's: the minimum's derivative is shared among them.
+    return with_derivative_of(stop, jnp.where(jnp.any(inside), jumps[jnp.argmin(ahead)], t1))
 
 
 def ends_on(t: Array, h: Array, stop: Array) -> Array:

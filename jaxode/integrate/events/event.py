@@ -6,12 +6,12 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jaxtyping import ArrayLike, PyTree
 
 from ...problem.closure import ClosedFunction, closure_convert
 from ...problem.errors import EventError, unknown_name
-from ...problem.field import Split, check_like
+from ...problem.field import Split, check_like, positional_arguments
 from ...problem.state import Packing
 from ...problem.validation import check_positive
 from ...solvers.step_size import Tolerance, rms_norm
@@ -19,6 +19,9 @@ from ...solvers.step_size import Tolerance, rms_norm
 DIRECTIONS = {"both": 0, "up": 1, "down": -1}
 Condition = Callable[[Array, PyTree, PyTree], Array]
 Apply = Callable[[Array, PyTree, PyTree], PyTree]
+JumpApply = Callable[[Array, PyTree, PyTree, Array], PyTree]
+SIDES = ("before", "after")
+ENDS = ("both", "first", "last", "neither")
 
 
 class Event(eqx.Module):
@@ -36,7 +39,8 @@ class Event(eqx.Module):
       continues. If it takes another condition across zero, that event occurs at the same time; the
       event's own condition is exempt.
     - `terminal`: True to end the solve (of a batch: that trajectory) at the event; `sol.y1` is the
-      state then, after `apply`. A boolean that is true at the start ends the solve there.
+      state then, after `apply`. A boolean that is true at the start ends the solve there, after no
+      step.
 
     Derivatives flow through the times of events, by the implicit function theorem, and through
     `apply`, with the sensitivities "discrete" and "forward". The time at which a boolean becomes
@@ -66,10 +70,13 @@ class Event(eqx.Module):
 class AtRest(eqx.Module):
     """A terminal event, for `events=`, that ends a solve once its state has come to rest.
 
-    It occurs where the root mean square of `f(t, y, args) / (atol + rtol * |y|)` falls below one:
-    the state then changes by less than a tolerance per unit of time. The start counts too. `sol.y1`
-    is the state then, and its derivatives are those at that fixed time. `steady_state` computes the
-    root of `f` itself, with derivatives that do not depend on the path to it.
+    It occurs where the root mean square of `change / (atol + rtol * |y|)` is at most one. The
+    change of a component is the larger of `|h f|`, that in a step of the current size, and of
+    `f**2 / |df/dt|` along the solution, all that is left of an exponential decay: so it does not
+    depend on the unit of time, nor on how small a step is. The start counts too: the solve then
+    takes no step. `sol.y1` is the state then, and its derivatives are those at that fixed time.
+    `steady_state` computes the root of `f` itself, with derivatives that do not depend on the path
+    to it.
 
     **Arguments:** `rtol`, `atol`: positive numbers.
 
@@ -87,26 +94,52 @@ class AtRest(eqx.Module):
 class Jumps(eqx.Module):
     """Times of discontinuities, for `jumps=`: a step ends on each, and the integrator restarts.
 
+    A jump at the first time of a solve changes the state before the first step, one at the last
+    time after the last step; `sol.y1` is the state after all of them. So a course that is solved in
+    two parts needs a dose at their joint in one of the parts, or `ends="first"` in both.
+
     **Arguments:**
 
     - `times`: shape `(k,)`, in any order; of a batch also `(trajectories, k)`. Times outside of
-      the solve, and its two ends, are ignored; repeated times count once.
-    - `apply`: a function `(t, y, args)` that returns the state, like `y`, with which the solve
-      continues: a dose, for example. None if only the field is discontinuous.
+      the solve are ignored. Jumps at one time all apply, in the order in which they stand here.
+    - `apply`: a function `(t, y, args)` or `(t, y, args, index)` that returns the state, like `y`,
+      with which the solve continues: a dose, for example. `index` is the place of the jump in
+      `times`, an int32 scalar; it is given where three arguments do not suffice. None if only the
+      field is discontinuous.
+    - `saved`: "before" or "after", the side of a jump whose state is saved in `sol.ys` at its very
+      time. `sol(t)` is the state after a jump, but at the last time that before it.
+    - `ends`: "both", "first", "last" or "neither", those of the solve's two ends at which jumps
+      apply. With "first" a solve has the jumps from its first time on and before its last.
+
+    In a solve over no time they apply once, unless `ends` is "neither". Derivatives by the time of
+    a jump at an end are those of moving it into the solve.
+
+    **Raises:** `OptionError` for an unknown `saved` or `ends`.
     """
 
     times: ArrayLike | Sequence[float]
-    apply: Apply | None = None
+    apply: Apply | JumpApply | None = None
+    saved: Literal["before", "after"] = eqx.field(static=True, default="before")
+    ends: Literal["both", "first", "last", "neither"] = eqx.field(static=True, default="both")
+
+    def __check_init__(self) -> None:
+        for name, value, known in (("saved", self.saved, SIDES), ("ends", self.ends, ENDS)):
+            if not isinstance(value, str) or value not in known:
+                raise unknown_name(f"{name} of jo.Jumps", str(value), known)
 
 
 class CompiledEvent(eqx.Module):
-    """An event with closure-converted functions."""
+    """An event with closure-converted functions.
+
+    `of_rest`: the condition also takes the size of a step there.
+    """
 
     condition: ClosedFunction
     apply: ClosedFunction | None
     sign: int = eqx.field(static=True)  # crossings that count: 1 upwards, -1 downwards, 0 both
     terminal: bool = eqx.field(static=True)
     logical: bool = eqx.field(static=True)
+    of_rest: bool = eqx.field(static=True, default=False)
 
     @property
     def truncates_step(self) -> bool:
@@ -132,25 +165,50 @@ def trace_events(
 ) -> tuple[CompiledEvent, ...]:
     """Closure-convert the events. **Raises:** `EventError` if they do not fit the state."""
 
-    def as_event(event: Event | AtRest) -> Event:
-        return event if isinstance(event, Event) else _at_rest_event(event, field, packing)
+    def trace(event: Event | AtRest) -> CompiledEvent:
+        if isinstance(event, Event):
+            return trace_event(event, y0, args, packing)
+        return _trace_rest(event, field, y0, args, packing)
 
-    return tuple(_trace_event(as_event(event), y0, args, packing) for event in events)
+    return tuple(map(trace, events))
 
 
-def _at_rest_event(rest: AtRest, field: Callable, packing: Packing) -> Event:
-    """Make the `Event` that occurs when the solution of `field` comes to rest."""
+def _trace_rest(
+    rest: AtRest, field: Callable, y0: PyTree, args: PyTree, packing: Packing
+) -> CompiledEvent:
+    """Closure-convert the condition that the solution of `field` has come to rest."""
     tolerance = Tolerance(jnp.asarray(rest.rtol), jnp.asarray(rest.atol), rms_norm)
 
-    def at_rest(t: Array, y: PyTree, args: PyTree) -> Array:
+    def at_rest(t: Array, y: PyTree, args: PyTree, h: Array) -> Array:
+        t, y, args, h = lax.stop_gradient((t, y, args, h))
         fields = (field.stiff, field.other) if isinstance(field, Split) else (field,)
-        slope = sum(packing.pack(f(t, y, args)) for f in fields)
-        return tolerance.scaled_norm(jnp.asarray(slope), packing.pack(y)) < 1
 
-    return Event(at_rest, terminal=True)
+        def slope(t: Array, y: Array) -> Array:
+            return jnp.asarray(sum(packing.pack(f(t, packing.unpack(y), args)) for f in fields))
+
+        state = packing.pack(y)
+        start = slope(t, state)
+        _, rate = jax.jvp(slope, (t, state), (jnp.ones_like(t), start))
+        return tolerance.scaled_norm(_change_ahead(start, rate, h), state) <= 1
+
+    t = jax.ShapeDtypeStruct((), packing.real_dtype)
+    closed, _ = closure_convert(at_rest, t, y0, args, t)
+    return CompiledEvent(closed, None, 1, terminal=True, logical=True, of_rest=True)
 
 
-def _trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
+def _change_ahead(slope: Array, rate: Array, h: Array) -> Array:
+    """How far each component is about to move, from its slope and the derivative of that by time.
+
+    It is the larger of the change in a step of size `h`, which holds where others bend the slope,
+    and of what is left of an exponential decay, which no step size enters.
+    """
+    speed, bend = jnp.abs(slope), jnp.abs(rate)
+    left = speed * jnp.where(bend > 0, speed / jnp.where(bend > 0, bend, 1), jnp.inf)
+    return jnp.where(speed == 0, 0, jnp.maximum(h * speed, left))
+
+
+def trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
+    """Closure-convert an event. **Raises:** `EventError` if it does not fit the state."""
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
 
     def condition(t: Array, y: PyTree, args: PyTree) -> Array:
@@ -172,36 +230,61 @@ def _trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> Co
 
 
 def trace_apply(
-    what: str, apply: Apply | None, y0: PyTree, args: PyTree, packing: Packing
+    what: str, apply: Apply | None, y0: PyTree, args: PyTree, packing: Packing, *more: Any
 ) -> ClosedFunction | None:
-    """Closure-convert a state map. **Raises:** `EventError` if it does not return a state."""
+    """Closure-convert a state map of `(t, y, args, *more)`.
+
+    **Raises:** `EventError` if it does not return a state.
+    """
     if apply is None:
         return None
     if not callable(apply):
         raise EventError(f"apply of {what} must be a function (t, y, args), got {apply!r}")
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
-        closed, output = closure_convert(apply, t, y0, args)
+        closed, output = closure_convert(apply, t, y0, args, *more)
     except (TypeError, ValueError) as error:
         raise EventError(f"calling apply(t, y, args) of {what} failed: {error}") from error
     check_like(f"apply(t, y, args) of {what}", output, y0, EventError)
     return closed
 
 
-def packed_apply(apply: ClosedFunction, t: Array, y: Array, args: Any, packing: Packing) -> Array:
-    """Apply a state map to a packed state."""
-    after = apply(t.astype(packing.real_dtype), packing.unpack(y), args)
+def trace_jump(
+    apply: Apply | JumpApply | None, y0: PyTree, args: PyTree, packing: Packing
+) -> ClosedFunction | None:
+    """Closure-convert the state map of jumps, as one of `(t, y, args, index)`."""
+    if not callable(apply):
+        return trace_apply("jo.Jumps", apply, y0, args, packing)
+    least, _ = positional_arguments(apply) or (3, 3)
+    takes_index = least == 4 or isinstance(apply, ClosedFunction)
+
+    def of_index(t: Array, y: PyTree, args: PyTree, index: Array) -> PyTree:
+        return apply(t, y, args, index) if takes_index else apply(t, y, args)  # pyright: ignore
+
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+    return trace_apply("jo.Jumps", of_index, y0, args, packing, index)  # pyright: ignore
+
+
+def packed_apply(
+    apply: ClosedFunction, t: Array, y: Array, args: Any, packing: Packing, *more: Array
+) -> Array:
+    """Apply a state map of `(t, y, args, *more)` to a packed state."""
+    after = apply(t.astype(packing.real_dtype), packing.unpack(y), args, *more)
     return packing.pack(after).astype(y.dtype)
 
 
 def conditions_of(
-    events: tuple[CompiledEvent, ...], args: Any, packing: Packing
+    events: tuple[CompiledEvent, ...], args: Any, packing: Packing, h: Array
 ) -> list[Callable[[Array, Array], Array]]:
-    """Make the conditions functions on packed states; true and false become 1 and -1."""
+    """Make the conditions functions on packed states; true and false become 1 and -1.
+
+    `h`: the size of a step there.
+    """
 
     def on_packed_state(event: CompiledEvent) -> Callable[[Array, Array], Array]:
         def condition(t: Array, y: Array) -> Array:
-            value = event.condition(t.astype(packing.real_dtype), packing.unpack(y), args)
+            more = (h.astype(packing.real_dtype),) if event.of_rest else ()
+            value = event.condition(t.astype(packing.real_dtype), packing.unpack(y), args, *more)
             number = jnp.where(value, 1.0, -1.0) if event.logical else jnp.asarray(value)
             return number.astype(t.dtype)
 

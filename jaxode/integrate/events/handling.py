@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ...problem.status import Status
 from ..save import StepRecord, missing_value, put_row
 from ..step import IntegratorState, select
 from ..xla_loops import cond_as_loop
@@ -44,13 +45,15 @@ class EventBatching(NamedTuple):
     - `map_trajectories(function, *args)`: calls `function(event_handler, *args)` for each.
     - `write_log(log, occurred, count, event, step)`: writes the events that `occurred` after
       `count` earlier ones.
-    - `has_events`, `has_jumps`: True if there are any.
+    - `has_events`, `has_jumps`: True if there are any. `saves_after`: saved at a jump is the state
+      after it.
     """
 
     map_trajectories: Callable[..., Any]
     write_log: Callable[[Any, Array, Array, EventOccurrence, StepRecord], Any]
     has_events: bool
     has_jumps: bool
+    saves_after: bool = False
 
 
 def handle_events(
@@ -86,7 +89,11 @@ def handle_events(
     if batching.has_events:
         status = batching.map_trajectories(EventHandler.event_status, after)
         after = after._replace(status=status)
-    return after, step._replace(t1=event.t, y1=event.y), log
+    step = step._replace(t1=event.t, y1=event.y)
+    if batching.saves_after:
+        goes_on = at_discontinuity & (after.status != Status.TERMINATED)
+        step = step._replace(y1=jnp.where(goes_on, after.y, event.y), excludes_end=goes_on)
+    return after, step, log
 
 
 class _EventSearch(NamedTuple):
@@ -170,4 +177,5 @@ def single_trajectory(event_handler: EventHandler) -> EventBatching:
         write_log=write_log,
         has_events=bool(event_handler.events),
         has_jumps=event_handler.jumps is not None,
+        saves_after=event_handler.saves_after,
     )

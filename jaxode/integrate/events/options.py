@@ -16,12 +16,17 @@ from .event import AtRest, Event, Jumps, check_events
 
 
 class EventOptions(eqx.Module):
-    """The validated options of events; `jumps` is a vector, or has a row per trajectory."""
+    """The validated options of events; `jumps` is a vector, or has a row per trajectory.
+
+    `saves_after`: saved at a jump is the state after it. `jump_ends`: the `ends` of `Jumps`.
+    """
 
     events: tuple[Event | AtRest, ...]
     jumps: jax.Array | None
     apply: Callable | None
     max_events: int = eqx.field(static=True)
+    saves_after: bool = eqx.field(static=True, default=False)
+    jump_ends: str = eqx.field(static=True, default="both")
 
     @property
     def any(self) -> bool:
@@ -48,12 +53,16 @@ def find_event_options(
     finite times; `OptionError` for a `max_events` that is no positive integer, and for events or
     jumps under prescribed steps.
     """
-    times, apply = (jumps.times, jumps.apply) if isinstance(jumps, Jumps) else (jumps, None)
-    if isinstance(jumps, Jumps) and times is None:
-        raise TimesError("times of jo.Jumps must be times, got None")
-    checked = _check_jumps(times, packing, count)
+    apply = jumps.apply if isinstance(jumps, Jumps) else None
+    checked = check_jumps(jumps, packing, count)
+    given = jumps if isinstance(jumps, Jumps) else Jumps(())
     options = EventOptions(
-        check_events(events), checked, apply, check_count("max_events", max_events)
+        check_events(events),
+        checked,
+        None if checked is None else apply,
+        check_count("max_events", max_events),
+        given.saved == "after",
+        given.ends,
     )
     if options.any and isinstance(controller, Grid):
         raise OptionError(
@@ -63,7 +72,12 @@ def find_event_options(
     return options
 
 
-def _check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:
+def check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:
+    """Make the times of jumps an array; None if there are none. **Raises:** `TimesError`."""
+    if isinstance(jumps, Jumps):
+        if jumps.times is None:
+            raise TimesError("times of jo.Jumps must be times, got None")
+        jumps = jumps.times
     if jumps is None:
         return None
     try:

@@ -33,12 +33,14 @@ class AdjointSolve(EnsembleAdjoint):
 
     - `jumps`: of the adjoint at the saved times, shape `(trajectories, times, ...)`.
     - `saved`: checkpoints of the forward solve, where it is recomputed; `num_accepted`: its
-      accepted steps, shape `(trajectories,)`.
+      accepted steps, `last`: the index of the last saved time that it reached, both of shape
+      `(trajectories,)`.
     """
 
     jumps: Array
     saved: SavedStates | None
     num_accepted: Array
+    last: Array
 
     def run(self) -> tuple[tuple[Array, PyTree, Array], PyTree]:
         """Integrate every adjoint equation.
@@ -112,25 +114,29 @@ class AdjointSolve(EnsembleAdjoint):
     # How a lane starts, jumps and ends.
 
     def load(self, number: Array) -> AdjointLane:
-        """Initialise the adjoint equation of a trajectory at its last time."""
+        """Initialise the adjoint equation of a trajectory at the last time that it reached."""
         rows = jax.tree.map(
             lambda x: lax.dynamic_index_in_dim(x, number, keepdims=False),
             self.ensemble.per_trajectory,
         )
         ts, rows = self.ensemble.ts(rows), replace_in_problem(rows, y0=None, ts=None)
-        equation, y = self.equation(rows), self.ys[number, -1]
-        a = equation.make_consistent(ts[-1], y, self.jumps[number, -1])
+        last = self.last[number]
+        t1, y = ts[last], self.ys[number, last]
+        equation = self.equation(rows)
+        a = equation.make_consistent(t1, y, self.jumps[number, last])
         start = equation.pack(y, a, jax.tree.map(jnp.zeros_like, equation.diff))
         field = equation.field(self.constant_state(y))
-        integrator = initialise(equation.method(), field, start, ts[-1], ts[0])
+        integrator = initialise(equation.method(), field, start, t1, ts[0])
         segment = ()
         if self.saved is not None:
-            end = self.num_accepted[number]
-            segment = self.segments.begin(self.saved, self.forward_shapes, end, ts[-1], number)
+            end = self.segments.end_before(
+                self.saved, self.num_accepted[number], t1, direction_of(ts), number
+            )
+            segment = self.segments.begin(self.saved, self.forward_shapes, end, t1, number)
         g = jax.tree.map(jnp.zeros_like, self.own_parameters(rows))
-        index, direction = jnp.int32(ts.shape[0] - 1), direction_of(ts[::-1])
-        false = jnp.zeros((), bool)
-        return AdjointLane(rows, number, index, ts[-2], direction, integrator, g, false, segment)
+        index, direction = last.astype(jnp.int32), direction_of(ts[::-1])
+        false, target = jnp.zeros((), bool), ts[jnp.maximum(last - 1, 0)]
+        return AdjointLane(rows, number, index, target, direction, integrator, g, false, segment)
 
     def arrived(self, lanes: AdjointLane) -> Array:
         """Return which lanes have reached their targets."""

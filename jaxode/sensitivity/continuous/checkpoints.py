@@ -137,6 +137,18 @@ class SegmentSchedule(eqx.Module):
         integrator = zeros._replace(**start._asdict(), num_accepted=first)
         return Segment(first, start.t, t1, jnp.zeros_like(first), integrator)
 
+    def end_before(
+        self, saved: SavedStates, num_accepted: Array, t1: Array, direction: Array, number: Array
+    ) -> Array:
+        """Return the number of accepted steps up to the end of the segment that leads to `t1`.
+
+        `t1` is before the last of all `num_accepted` steps where the solve failed.
+        """
+        starts = saved.t[number]
+        rows = jnp.arange(starts.shape[0])
+        begun = (direction * (t1 - starts) > 0) & (rows * self.length < num_accepted)
+        return jnp.minimum(jnp.sum(begun) * self.length, num_accepted).astype(num_accepted.dtype)
+
     def complete(self, segment: Segment, direction: Array) -> Array:
         """Return whether all steps of a segment are recomputed, in the solve's `direction`."""
         return direction * (segment.t1 - segment.integrator.t) <= 0
@@ -208,7 +220,7 @@ class SegmentRecorder(NamedTuple):
         """Store the state before a step, if a segment begins with it."""
         return self.segments.write(saved, step)
 
-    def close(self, saved: SavedStates, y1: Array, carry: Any) -> SavedStates:
+    def close(self, saved: SavedStates, solver_state: Any) -> SavedStates:
         """Return the checkpoints."""
         return saved
 

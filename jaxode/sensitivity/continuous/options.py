@@ -15,9 +15,11 @@ from ...problem.validation import check_positive, find_option
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
 from ..base import Sensitivity
+from ..lanes.solve import solve_or_lanes
+from ..lanes.trajectories import RuleCall, Rules
 from .backward_solver import BackwardConfig, configure_backward
-from .rule import solve_continuous
-from .rule_batch import solve_batch_continuous
+from .rule import save_after, solve_states
+from .rule_batch import solve_batch_continuous, solve_batch_states
 from .rule_kernel import solve_kernel_continuous
 
 METHODS = ("quadrature", "backsolve", "interpolate")
@@ -105,7 +107,11 @@ class Continuous(Sensitivity):
         mass matrix and linear algebra do not go together.
         """
         self.check_events(problem.has_events)
-        return solve_continuous(problem, config, self.backward_config(config))
+
+        def solve(problem: IVP) -> Result:
+            return solve_or_lanes(_RULES, problem, config, self)
+
+        return save_after(problem, config, solve)
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes, differentiable by their adjoint equations.
@@ -132,3 +138,14 @@ class Continuous(Sensitivity):
             )
         tolerances = self.rtol, self.atol
         return configure_backward(self.method, self.seminorm, self.solver, tolerances, config)
+
+
+def _rule(problem: IVP, config: SolveConfig, way: Continuous) -> RuleCall:
+    return RuleCall(solve_states, (config, way.backward_config(config)))
+
+
+def _rule_of_batch(ensemble: Ensemble, tile: LaneTile, way: Continuous) -> RuleCall:
+    return RuleCall(solve_batch_states, (tile, way.backward_config(ensemble.config)))
+
+
+_RULES = Rules(_rule, _rule_of_batch)

@@ -1,6 +1,7 @@
 """The derivative rule of one solve by its adjoint equation."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -11,6 +12,7 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result, solve_forward
 from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
 from ...integrate.step import initialise
+from ..reached import Outcome
 from ..vjp_rule import with_vjp
 from .backward_solver import BackwardConfig
 from .checkpoints import SegmentRecorder, SegmentSchedule
@@ -28,7 +30,7 @@ def _forward(
         )
         recorder = SegmentRecorder(SegmentSchedule.of(config.method), like)
     result, saved = solve_forward(problem, config, recorder)
-    residuals = result.ys, result.status, saved, result.stats.num_accepted
+    residuals = result.ys, saved, Outcome.of(result)
     return result, jax.tree.map(lambda x: x[None], residuals)
 
 
@@ -57,15 +59,18 @@ def _backward(
 
 
 @with_vjp(_forward, _backward)
-def _solve_states(problem: IVP, config: SolveConfig, backward: BackwardConfig) -> Result:
+def solve_states(problem: IVP, config: SolveConfig, backward: BackwardConfig) -> Result:
+    """Solve one problem whose states are saved, differentiable by its adjoint equation."""
     return solve_forward(problem, config)[0]
 
 
-def solve_continuous(problem: IVP, config: SolveConfig, backward: BackwardConfig) -> Result:
-    """Solve one problem, differentiable by its adjoint equation."""
+def save_after(problem: IVP, config: SolveConfig, solve: Callable[[IVP], Result]) -> Result:
+    """Run a `solve` that saves states, and apply the function of `save=` to them afterwards.
+
+    JAX then differentiates that function, outside the derivative rule of `solve`.
+    """
     if problem.save_fn is None:
-        return _solve_states(problem, config, backward)
-    # JAX differentiates the function of the states that is saved, outside this rule.
-    states = _solve_states(dataclasses.replace(problem, save_fn=None), config, backward)
+        return solve(problem)
+    states = solve(dataclasses.replace(problem, save_fn=None))
     read = step_reader(problem, config).fn
     return states._replace(ys=jax.vmap(read)(problem.ts, states.ys))

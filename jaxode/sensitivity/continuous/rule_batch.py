@@ -14,14 +14,15 @@ from ...batch.run import run_in_lanes
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import step_reader
-from ...problem.status import Status
 from ..batch_cotangents import (
     assemble_cotangent,
+    example_of,
     per_row,
-    replace_failed,
+    reached_by_each,
     replace_in_problem,
-    shared_cotangent_invalid,
+    replace_unwanted,
 )
+from ..reached import Outcome, Reached
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
@@ -53,34 +54,41 @@ def continuous_cotangent(
     tile: LaneTile | None,
     backward: BackwardConfig,
     perturbed: Ensemble,
-    residuals: tuple[Array, Array, Any, Array],
+    residuals: tuple[Array, Any, Outcome],
     cotangents: Result,
     run_adjoints: Callable[[AdjointSolve], Any] = AdjointSolve.run,
 ) -> PyTree:
     """Return the cotangent of an ensemble from those of its result, by its adjoint equations.
 
-    `residuals` of the forward run: the states at the saved times, the status, the checkpoints and
-    the number of accepted steps. Without a `tile` there is one trajectory. `run_adjoints` runs the
+    `residuals` of the forward run: the states at the saved times, the checkpoints and the outcome.
+    Without a `tile` there is one trajectory. `run_adjoints` runs the
     backward solve.
     """
-    ys, status, saved, num_accepted = residuals
-    succeeded = status == Status.SUCCESS
+    ys, saved, outcome = residuals
+    reached = reached_by_each(ensemble, outcome, cotangents)
     ct_ys = jnp.zeros_like(ys) if cotangents.ys is None else cotangents.ys
     if cotangents.y1 is not None:
         ct_ys = ct_ys.at[:, -1].add(cotangents.y1)
+    # The rows that a solve did not reach are NaN, and so may be what their cotangents come to.
+    last, num_accepted = last_saved(ensemble, reached), outcome.num_accepted
+    there = jnp.arange(ys.shape[1]) <= last[:, None]
+    ct_ys = jnp.where(_like(there, ys), ct_ys, 0)
+    ys = jnp.where(_like(there, ys), ys, ys[:, :1])
     finite = ensemble
     if tile is not None:
-        # Zero times NaN is NaN in a sum over lanes, so failed trajectories are replaced.
-        ct_ys = jnp.where(per_row(succeeded, ys), ct_ys, 0)
-        first = jnp.argmax(succeeded)
-        ys, saved, num_accepted = jax.tree.map(
-            lambda x: jnp.where(per_row(succeeded, x), x, x[first]), (ys, saved, num_accepted)
+        # Zero times NaN is NaN in a sum over lanes, so trajectories are replaced.
+        wanted, example = reached.wanted, example_of(reached, num_accepted)
+        ys, saved, num_accepted, last = jax.tree.map(
+            lambda x: jnp.where(per_row(wanted, x), x, x[example]),
+            (ys, saved, num_accepted, last),
         )
-        finite = replace_failed(ensemble, succeeded)
+        finite = replace_unwanted(ensemble, reached, outcome.num_accepted)
     flags = replace_in_problem(perturbed.per_trajectory, y0=False, ts=False)
     shared = eqx.filter(finite.shared, replace_in_problem(perturbed.shared, ts=False))
     jumps = CotangentJumps.of(finite, backward.mass, ys, ct_ys, tile is not None)
-    adjoints = AdjointSolve(finite, tile, backward, flags, shared, ys, jumps.a, saved, num_accepted)
+    adjoints = AdjointSolve(
+        finite, tile, backward, flags, shared, ys, jumps.a, saved, num_accepted, last
+    )
     (a, own, returned), total = run_adjoints(adjoints)
     if jumps.impulses is not None:
         own_parameters = eqx.filter(finite.per_trajectory, flags)[0]
@@ -89,12 +97,24 @@ def continuous_cotangent(
         )
     with_times = bool(perturbed.per_trajectory[0].ts) or bool(perturbed.shared[0].ts)
     ts = jumps.time_cotangents(a) if with_times else None
-    succeeded = succeeded & returned
-    shared_invalid = shared_cotangent_invalid(cotangents, succeeded)
+    poisoned = reached.poisoned | (reached.asked & ~returned)
+    reached = reached._replace(poisoned=poisoned)
     y0 = jumps.state_cotangents(a) + ct_ys[:, 0]
     own = own, eqx.filter(ensemble.per_trajectory[1], False)
-    ct = assemble_cotangent(ensemble, own, total, y0, ts, succeeded, shared_invalid)
+    ct = assemble_cotangent(ensemble, own, total, y0, ts, reached)
     return eqx.filter(ct, perturbed)
+
+
+def last_saved(ensemble: Ensemble, reached: Reached) -> Array:
+    """The index of the last saved time that each trajectory reached."""
+    if ensemble.config.save == "ends":
+        return jnp.where(reached.failed, 0, 1)
+    return reached.num_saves - 1
+
+
+def _like(rows: Array, ys: Array) -> Array:
+    """Reshape a mask of rows `(trajectories, times)` so that it broadcasts with `ys`."""
+    return rows.reshape(rows.shape + (1,) * (ys.ndim - 2))
 
 
 def _forward(
@@ -106,7 +126,7 @@ def _forward(
         write = segments.write_in_lanes(tile, ensemble.count)
         saved = segments.empty(integrator_shapes(ensemble), ensemble.count)
     result, saved = run_in_lanes(ensemble, tile, write, saved)
-    return result, (result.ys, result.status, saved, result.stats.num_accepted)
+    return result, (result.ys, saved, Outcome.of(result))
 
 
 def _backward(
@@ -121,10 +141,11 @@ def _backward(
 
 
 @with_vjp(_forward, _backward)
-def _solve_states(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
+def solve_batch_states(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
+    """Solve an ensemble whose states are saved, differentiable by its adjoint equations."""
     return run_in_lanes(ensemble, tile)[0]
 
 
 def solve_batch_continuous(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
     """Solve all problems of an ensemble in lanes, differentiable by their adjoint equations."""
-    return save_outside(ensemble, lambda states: _solve_states(states, tile, backward))
+    return save_outside(ensemble, lambda states: solve_batch_states(states, tile, backward))

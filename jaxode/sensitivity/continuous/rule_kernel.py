@@ -17,6 +17,7 @@ from ...kernels.forward import KernelRun
 from ...kernels.lowering.block_arrays import stored_as_blocks
 from ...kernels.lowering.interpreter import lower_to_lanes
 from ...kernels.lowering.unsupported import NoKernelError
+from ..reached import Outcome
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
@@ -29,16 +30,19 @@ MAX_SAVE_TIMES = 16
 def run_adjoints_in_kernel(adjoints: AdjointSolve, lanes: int) -> tuple[Any, PyTree]:
     """Return the results of `adjoints.run()`, each trajectory in one lane of a kernel."""
     count = adjoints.ensemble.count
-    own = adjoints.ensemble.per_trajectory, adjoints.ys, adjoints.jumps, adjoints.num_accepted
+    own = (
+        adjoints.ensemble.per_trajectory, adjoints.ys, adjoints.jumps, adjoints.num_accepted,
+        adjoints.last,
+    )  # fmt: skip
     shared = adjoints.ensemble.shared, adjoints.shared, adjoints.backward
 
     def solve_adjoint(own: Any, shared: Any) -> Any:
-        rows, ys, jumps, num_accepted = jax.tree.map(lambda x: x[None], own)
+        rows, ys, jumps, num_accepted, last = jax.tree.map(lambda x: x[None], own)
         shared_problem, diff, backward = shared
         ensemble = Ensemble(rows, shared_problem)
         perturbed = adjoints.perturbed
         results, total = AdjointSolve(
-            ensemble, None, backward, perturbed, diff, ys, jumps, None, num_accepted
+            ensemble, None, backward, perturbed, diff, ys, jumps, None, num_accepted, last
         ).run()
         a, g, returned = jax.tree.map(lambda x: x[0], results)
         return (a, g, returned.astype(jnp.int32)), total  # not every backend stores booleans
@@ -61,7 +65,7 @@ def _forward(
     policy: KernelPolicy,
 ) -> tuple[Result, Any]:
     result = KernelRun(ensemble, policy.lanes).run()[0]
-    return result, (result.ys, result.status, None, result.stats.num_accepted)
+    return result, (result.ys, None, Outcome.of(result))
 
 
 def _backward(

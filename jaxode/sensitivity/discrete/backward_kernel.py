@@ -21,7 +21,14 @@ from ...kernels.lowering.interpreter import lower_to_lanes
 from ...kernels.lowering.lane_loops import lane_while_loop
 from ...kernels.lowering.lane_scalars import Element, LaneScalars, is_lane_value, zeros_like
 from ...solvers.explicit.stage_loop import LoopedField
-from ..batch_cotangents import assemble_cotangent, replace_in_problem, shared_cotangent_invalid
+from ..batch_cotangents import (
+    assemble_cotangent,
+    per_row,
+    reached_by_each,
+    replace_in_problem,
+    replace_unwanted,
+)
+from ..reached import Outcome, Reached
 from .layout import differentiated, like_differentiated, tree_add
 from .saved_values import add_first_state_cotangent, last_state_cotangent, sum_unwritten
 
@@ -46,22 +53,33 @@ class KernelDiscreteBackward(eqx.Module):
 
     - `per_trajectory`, `shared`: the differentiated arrays of the ensemble.
     - `lanes`: of a block. `logged`: shapes of the solver's arrays that are logged with each step.
+    - `reached`: how far each solve came, and what is asked of it.
     """
 
     ensemble: Ensemble
     per_trajectory: PyTree
     shared: PyTree
     cotangents: Result
+    reached: Reached
+    num_accepted: Array
     lanes: int = eqx.field(static=True)
     logged: tuple[jax.ShapeDtypeStruct, ...] = eqx.field(static=True)
 
     @classmethod
     def of(
-        cls, perturbed: PyTree, ensemble: Ensemble, cotangents: Result, lanes: int
+        cls,
+        perturbed: PyTree,
+        ensemble: Ensemble,
+        cotangents: Result,
+        outcome: Outcome,
+        lanes: int,
     ) -> "KernelDiscreteBackward":
         """The pass for these cotangents."""
+        reached, num_accepted = reached_by_each(ensemble, outcome, cotangents), outcome.num_accepted
+        ensemble = replace_unwanted(ensemble, reached, num_accepted)
         arrays = differentiated(perturbed, ensemble)
-        return cls(ensemble, *arrays, cotangents, lanes, stored_solver_state(ensemble))
+        logged = stored_solver_state(ensemble)
+        return cls(ensemble, *arrays, cotangents, reached, num_accepted, lanes, logged)
 
     @property
     def save(self) -> Save:
@@ -73,22 +91,19 @@ class KernelDiscreteBackward(eqx.Module):
         """The cotangents of values at times, `(trajectories, times, ...)`, where there are any."""
         return jax.tree.leaves(self.cotangents.ys) if self.save == "ts" else []
 
-    def run(
-        self, log: KernelTrace, succeeded: Array, num_accepted: Array, perturbed: PyTree
-    ) -> PyTree:
-        """The cotangent of the ensemble; `succeeded`: which solves did."""
-        y, saves_left, solver_state, own, shared = self.over_steps(log, succeeded, num_accepted)
-        more_own, more_shared, y0 = self.over_first(saves_left, solver_state, succeeded)
+    def run(self, log: KernelTrace, perturbed: PyTree) -> PyTree:
+        """The cotangent of the ensemble."""
+        y, saves_left, solver_state, own, shared = self.over_steps(log)
+        more_own, more_shared, y0 = self.over_first(saves_left, solver_state)
         own, shared = tree_add((own, shared), (more_own, more_shared))
         ct = self.cotangents
         add_first_state = jax.vmap(partial(add_first_state_cotangent, self.save))
-        y0 = add_first_state(y + y0, ct.ys, ct.dense, num_accepted)
-        invalid = shared_cotangent_invalid(ct, succeeded)
-        ct = assemble_cotangent(self.ensemble, own, shared, y0, None, succeeded, invalid)
+        y0 = add_first_state(y + y0, ct.ys, ct.dense, self.num_accepted)
+        ct = assemble_cotangent(self.ensemble, own, shared, y0, None, self.reached)
         return eqx.filter(ct, perturbed)
 
     def over_first(
-        self, saves_left: Array, ct_solver_state: list[Array], succeeded: Array
+        self, saves_left: Array, ct_solver_state: list[Array]
     ) -> tuple[PyTree, PyTree, Array]:
         """Cotangents of own and shared arrays and starts, from those of what was made of these.
 
@@ -104,7 +119,7 @@ class KernelDiscreteBackward(eqx.Module):
         _, pull = jax.vjp(
             at_start, self.per_trajectory, self.shared, self.ensemble.per_trajectory[0].y0
         )
-        unwritten = jnp.where(succeeded, saves_left, 0)
+        unwritten = jnp.where(self.reached.wanted, saves_left, 0)
         ct_values = [jax.vmap(sum_unwritten)(ct, unwritten) for ct in self.ct_values]
         return pull((ct_values, ct_solver_state))
 
@@ -120,9 +135,7 @@ class KernelDiscreteBackward(eqx.Module):
         cts = jax.tree.leaves(self.cotangents.ys, is_leaf=lambda x: x is None)
         return [x for x, ct in zip(jax.tree.leaves(values), cts, strict=True) if ct is not None]
 
-    def over_steps(
-        self, log: KernelTrace, succeeded: Array, num_accepted: Array
-    ) -> tuple[Array, Array, Any, PyTree, PyTree]:
+    def over_steps(self, log: KernelTrace) -> tuple[Array, Array, Any, PyTree, PyTree]:
         """The kernel: cotangents before the first steps, from those after the last ones.
 
         They are those of states, solver states, own and shared arrays; after the first come the
@@ -130,13 +143,18 @@ class KernelDiscreteBackward(eqx.Module):
         """
         count, y0 = self.ensemble.count, self.ensemble.per_trajectory[0].y0
         own, shared, times = kernel_inputs(self.ensemble, self.lanes)
-        steps = jnp.where(succeeded, num_accepted, 0)
+        steps = jnp.where(self.reached.wanted, self.num_accepted, 0)
         end = jax.vmap(partial(last_state_cotangent, self.save))(
             y0, self.cotangents.y1, self.cotangents.ys
         )
+        end = jnp.where(per_row(self.reached.failed, end), 0, end)
         flat = [ct.reshape(*ct.shape[:2], -1) for ct in self.ct_values]
         values = [pad_to_blocks(jnp.moveaxis(ct, 0, -1), self.lanes) for ct in flat]
-        given = KernelInputs((own, steps, end), shared, (times, *jax.tree.leaves(log), *values))
+        given = KernelInputs(
+            (own, steps, self.reached.num_saves, end),
+            shared,
+            (times, *jax.tree.leaves(log), *values),
+        )
         outputs = (
             y0[0],
             jnp.zeros((), jnp.int32),
@@ -150,12 +168,12 @@ class KernelDiscreteBackward(eqx.Module):
 
     def body(self, block: Block, own: Any, shared: Any, tables: Sequence[Any]) -> tuple[Any, Any]:
         """The backward pass over the trajectories of a block."""
-        (own, steps, end), times = own, tables[0]
+        (own, steps, num_saves, end), times = own, tables[0]
         rows, span = own[0], own[1] or shared[1]
         first_value = 3 + len(self.logged)
         log, values = KernelTrace.of(tables[1:first_value]), tables[first_value:]
         lanes = _BlockBackward(self, block, rows, shared[0], span, times, log, values)
-        start = lanes.start(steps, end)
+        start = lanes.start(steps, num_saves, end)
         leaves, treedef = jax.tree.flatten(start, is_leaf=is_lane_value)
 
         def unfinished(state: list[LaneScalars]) -> Element:
@@ -189,9 +207,10 @@ class _BlockBackward(NamedTuple):
     log: KernelTrace
     values: Sequence[Any]
 
-    def start(self, steps: LaneScalars, end: LaneScalars) -> KernelBackwardState:
+    def start(
+        self, steps: LaneScalars, num_saves: LaneScalars, end: LaneScalars
+    ) -> KernelBackwardState:
         """The state after the last steps."""
-        number = self.backward.ensemble.all_times.shape[-1]
         _, shared = self.diff(self.rows, self.shared)
         blank = (
             jax.tree.map(
@@ -205,8 +224,7 @@ class _BlockBackward(NamedTuple):
         real = self.block.trajectories < self.backward.ensemble.count
         last = LaneScalars.of([jnp.where(real, steps.item(), 0) - 1], (), jnp.int32)
         solver_state = [zeros_like(x) for x in self.backward.logged]
-        saves_left = LaneScalars.constant(number, jnp.int32)
-        return KernelBackwardState(last, saves_left, end, solver_state, *blank)
+        return KernelBackwardState(last, num_saves, end, solver_state, *blank)
 
     def pull_back(self, mask: Array, back: KernelBackwardState) -> KernelBackwardState:
         """Pull the cotangents back over a step of every lane."""

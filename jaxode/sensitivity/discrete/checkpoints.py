@@ -8,13 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ...integrate.save import StepRecord, put_row
-
-
-class CheckpointSchedule(NamedTuple):
-    """The step whose start each row of a thinned trace holds (-1: none yet), and their distance."""
-
-    steps: Array
-    stride: Array
+from ...integrate.schedule import CheckpointSchedule, empty_schedule, find_row
 
 
 class CheckpointTrace(NamedTuple):
@@ -46,7 +40,7 @@ class TimeRecorder(eqx.Module):
     def open(self, t0: Array, y0: Array, solver_state: Any) -> CheckpointTrace:
         """Buffers of zeros, or none."""
         times = () if self.known else jnp.zeros((self.max_steps,), t0.dtype)
-        return CheckpointTrace(times, times, (), (), None)
+        return CheckpointTrace(times, times, y0, (), None)
 
     def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
         """Record start time and size of the step."""
@@ -55,9 +49,13 @@ class TimeRecorder(eqx.Module):
         t, h = put_row(trace.t, step.t, step.index), put_row(trace.h, step.h, step.index)
         return trace._replace(t=t, h=h)
 
-    def close(self, trace: CheckpointTrace, y1: Array, solver_state: Any) -> CheckpointTrace:
-        """Record the end of the solve."""
-        return trace._replace(y=y1, solver_state=solver_state)
+    def end(self, trace: CheckpointTrace, y1: Array) -> CheckpointTrace:
+        """Record the last state."""
+        return trace._replace(y=y1)
+
+    def close(self, trace: CheckpointTrace, solver_state: Any) -> CheckpointTrace:
+        """Record the last solver state."""
+        return trace._replace(solver_state=solver_state)
 
 
 class CheckpointRecorder(eqx.Module):
@@ -85,9 +83,7 @@ class CheckpointRecorder(eqx.Module):
         y, solver_state = buffers((y0, solver_state if self.keep_carry else ()))
         if self.rows >= self.max_steps:
             return CheckpointTrace(times, times, y, solver_state, None, buffers(self.residuals))
-        none = jnp.full((self.rows,), -1, jnp.int32)
-        schedule = CheckpointSchedule(none, jnp.ones((), jnp.int32))
-        return CheckpointTrace(times, times, y, solver_state, schedule)
+        return CheckpointTrace(times, times, y, solver_state, empty_schedule(self.rows))
 
     def write(self, trace: CheckpointTrace, step: StepRecord) -> CheckpointTrace:
         """Record the start of the step."""
@@ -100,7 +96,7 @@ class CheckpointRecorder(eqx.Module):
                 (start, step.residuals),
             )
             return CheckpointTrace(t, h, y, solver_state, None, residuals)
-        row, due, schedule = _find_row(trace.schedule, step.index)
+        row, due, schedule = find_row(trace.schedule, step.index)
         y, solver_state = jax.tree.map(
             lambda b, v: put_row(b, jnp.where(due, v, b[row]), row),
             (trace.y, trace.solver_state),
@@ -108,23 +104,6 @@ class CheckpointRecorder(eqx.Module):
         )
         return CheckpointTrace(t, h, y, solver_state, schedule)
 
-    def close(self, trace: CheckpointTrace, y1: Array, solver_state: Any) -> CheckpointTrace:
+    def close(self, trace: CheckpointTrace, solver_state: Any) -> CheckpointTrace:
         """Return the trace as it is."""
         return trace
-
-
-def _find_row(
-    schedule: CheckpointSchedule, index: Array
-) -> tuple[Array, Array, CheckpointSchedule]:
-    """The row for step `index`, whether the step is recorded, and the schedule after it."""
-    steps, stride = schedule
-    retried = steps == index  # its first attempt was rejected
-    due = (index % stride == 0) & ~jnp.any(retried)
-    # The other quarter is for the states that the backward pass computes between the recorded ones.
-    full = jnp.sum((steps >= 0) & (steps % stride == 0)) >= steps.size - steps.size // 4
-    stride = jnp.where(due & full, 2 * stride, stride)
-    free = (steps < 0) | (steps % stride != 0)
-    row = jnp.where(jnp.any(retried), jnp.argmax(retried), jnp.argmax(free)).astype(jnp.int32)
-    recorded = index % stride == 0
-    steps = steps.at[row].set(jnp.where(recorded, index, steps[row]))
-    return row, recorded, CheckpointSchedule(steps, stride)

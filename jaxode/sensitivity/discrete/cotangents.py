@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
@@ -15,7 +16,8 @@ class ReplayedStep(NamedTuple):
     """An accepted step that is pulled back, of one trajectory or of each lane.
 
     `index` counts the accepted steps before it; `()` where nothing asks for it. `last`: whether it
-    is the last step of its trajectory. `y1`, `dense`: its end and dense output, once computed.
+    is the last step of its trajectory, and `failed` if that failed after it; None if it cannot
+    have. `y1`, `dense`: its end and dense output, once computed.
     """
 
     y: Array
@@ -26,6 +28,12 @@ class ReplayedStep(NamedTuple):
     last: Array
     y1: Any = None
     dense: Any = None
+    failed: Any = None
+
+    @property
+    def is_dead_end(self) -> Array:
+        """Whether nothing came after it, so that the state there need not be finite."""
+        return jnp.zeros_like(self.last) if self.failed is None else self.last & self.failed
 
     @property
     def parts(self) -> StepParts:

@@ -12,6 +12,7 @@ from ...batch.queue import LaneTile, first_true
 from ...integrate.ensemble import Ensemble
 from ...integrate.xla_loops import host_controls_loops
 from ..batch_cotangents import replace_in_problem
+from ..reached import Reached
 from .cotangents import BackwardState
 
 
@@ -20,14 +21,19 @@ class BackwardLane(NamedTuple):
 
     - `back`: its cotangents; of `diff` those of its own arrays, `times` is left out.
       `before_last`: whether its last step has not been pulled back.
-    - `rows`: its own part of the problem. `after`: the state and solver state that steps back have
-      led to; `()` where states are stored.
+    - `after`: the state and solver state that steps back have led to; `()` where states are stored.
+    - `rows`: its own part of the problem. `reached`: how far it came. Neither is in results.
     """
 
     back: BackwardState
     before_last: Array
-    rows: PyTree
     after: Any
+    rows: PyTree = None
+    reached: Reached | None = None
+
+    def as_result(self) -> "BackwardLane":
+        """The lane without what its results do not hold."""
+        return self._replace(rows=None, reached=None)
 
 
 class BatchBackwardState(NamedTuple):
@@ -59,7 +65,7 @@ class BatchBackwardState(NamedTuple):
 class LaneExchange(eqx.Module):
     """The exchange of trajectories between the lanes of a backward pass and the results.
 
-    - `per_trajectory`, `shared`: the differentiated arrays. `succeeded`: which solves did.
+    - `per_trajectory`, `shared`: the differentiated arrays. `reached`: how far each solve came.
     - `end`: cotangents of the last states. `solver_state`: zeros like that of one trajectory.
     - `end_states`: the last state and solver state of each trajectory, where states are not stored.
     - `num_events`: how many events each had.
@@ -69,7 +75,7 @@ class LaneExchange(eqx.Module):
     shared: PyTree
     ensemble: Ensemble
     tile: LaneTile
-    succeeded: Array
+    reached: Reached
     end: Array
     solver_state: PyTree
     with_times: bool = eqx.field(static=True)
@@ -83,14 +89,15 @@ class LaneExchange(eqx.Module):
         loaded = jax.eval_shape(self.load, jax.ShapeDtypeStruct((), jnp.int32))
         # A last row takes what blank lanes write.
         results = jax.tree.map(
-            lambda x: jnp.zeros((count + 1, *x.shape), x.dtype), loaded._replace(rows=None)
+            lambda x: jnp.zeros((count + 1, *x.shape), x.dtype), loaded.as_result()
         )
-        end, after = jax.tree.map(
-            lambda x: jnp.concatenate([x, jnp.zeros_like(x[:1])]), (self.end, self.end_states)
+        end, after, saves_left = jax.tree.map(
+            lambda x: jnp.concatenate([x, jnp.zeros_like(x[:1])]),
+            (self.end, self.end_states, self.reached.num_saves),
         )
-        saves_left = jnp.full_like(results.back.saves_left, ts.shape[-1])
         ended = results.back._replace(y=end, saves_left=saves_left)
-        results = results._replace(back=ended, after=after)
+        before_last = jnp.ones_like(results.before_last)
+        results = results._replace(back=ended, before_last=before_last, after=after)
         return BatchBackwardState(
             jnp.full((width,), count, jnp.int32),
             self.tile.zeros(loaded),
@@ -117,22 +124,22 @@ class LaneExchange(eqx.Module):
             t=zero,
             t1=zero,
             times=None,
-            saves_left=jnp.int32(ts.shape[-1]),
+            saves_left=take(self.reached.num_saves),
             events_left=jax.tree.map(take, self.num_events),
         )
-        return BackwardLane(back, jnp.asarray(True), rows, jax.tree.map(take, self.end_states))
+        after, reached = jax.tree.map(take, (self.end_states, self.reached))
+        return BackwardLane(back, jnp.asarray(True), after, rows, reached)
 
     def exchange(self, back: BatchBackwardState, numbers: Array) -> BatchBackwardState:
         """Write the trajectories whose first step is pulled back, and load those of `numbers`."""
-        loadable = jnp.concatenate([self.succeeded, jnp.zeros((1,), bool)])
+        loadable = jnp.concatenate([self.reached.wanted, jnp.zeros((1,), bool)])
 
         def due(back: BatchBackwardState) -> Array:
             return (numbers != back.numbers) & loadable[numbers]
 
         def exchange_all(mask: Array, back: BatchBackwardState) -> BatchBackwardState:
-            results = self.tile.put(
-                back.results, mask, (back.numbers,), back.lanes._replace(rows=None)
-            )
+            ended = back.lanes.as_result()
+            results = self.tile.put(back.results, mask, (back.numbers,), ended)
             loaded = jax.vmap(self.load, out_axes=-1)(jnp.minimum(numbers, self.ensemble.count - 1))
             lanes = jax.tree.map(lambda a, b: jnp.where(mask, a, b), loaded, back.lanes)
             new = jnp.where(mask, numbers, back.numbers)
@@ -140,7 +147,7 @@ class LaneExchange(eqx.Module):
 
         def exchange_one(lane: Array, back: BatchBackwardState) -> BatchBackwardState:
             only = jnp.arange(self.tile.width) == lane
-            ended = back.lanes._replace(rows=None)
+            ended = back.lanes.as_result()
             results = self.tile.put(back.results, only, (back.numbers,), ended)
             lanes = self.tile.with_lane(back.lanes, lane, self.load(numbers[lane]))
             new = jnp.where(only, numbers, back.numbers)
@@ -162,7 +169,7 @@ class LaneExchange(eqx.Module):
 
     def results(self, back: BatchBackwardState) -> BackwardLane:
         """The results of all trajectories, with those that are in the lanes at the end."""
-        lanes = back.lanes._replace(rows=None)
+        lanes = back.lanes.as_result()
         return jax.tree.map(
             lambda b, v: b.at[back.numbers].set(v)[:-1], back.results, self.tile.lanes_first(lanes)
         )

@@ -10,16 +10,22 @@ from jaxtyping import PyTree
 from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ...integrate.ivp import IVP, SolveConfig, packed_field
+from ...integrate.ivp import IVP, SolveConfig, controlling_rest, packed_field
 from ...kernels.dispatch import KernelPolicy
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
 from ...problem.validation import is_count, python_int
 from ..base import Sensitivity
+from ..lanes.solve import solve_or_lanes
+from ..lanes.trajectories import RuleCall, Rules
 from .checkpoints import CheckpointRecorder
 from .rule import solve_discrete
 from .rule_batch import solve_batch_discrete
 from .rule_kernel import solve_kernel_discrete
+from .rule_long import solve_discrete_long
+
+# A solve of a state of so many bytes that may take more steps records them in segments.
+MANY_STEPS, SMALL_STATE = 2**14, 2**10
 
 
 class Discrete(Sensitivity):
@@ -38,6 +44,11 @@ class Discrete(Sensitivity):
       `max_steps` steps. "stages": all values that the backward pass reads, so that it recomputes
       nothing; it allocates buffers for `max_steps` steps, so give a tight bound. In a batch an
       integer counts snapshots of all lanes, and "stages" is not available.
+    - `at_rest`: True to control the error of derivatives where the state is at rest. Error control
+      sees the state alone: where that does not move, or is smaller than the absolute tolerance, any
+      step passes, and the exact gradient of the computed solution can be far from that of the
+      equation. Then steps are controlled by a solution nearby too, whose cost is that of a second
+      solve while the state rests, and a tenth to a half of the forward pass else. Not in a kernel.
 
     **Raises:** `OptionError` for another `memory`; `OutOfMemoryError` where the stages do not fit.
 
@@ -48,6 +59,7 @@ class Discrete(Sensitivity):
     memory: int | Literal["steps", "stages"] | None = eqx.field(
         static=True, default=None, converter=python_int
     )
+    at_rest: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         if not (is_count(self.memory) or self.memory in (None, "steps", "stages")):
@@ -57,8 +69,22 @@ class Discrete(Sensitivity):
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; the backward pass recomputes its steps."""
+        batch = None if self.memory == "stages" else self._rule_of_batch
+        config = controlling_rest(config, self.at_rest)
+        return solve_or_lanes(Rules(self._rule, batch), problem, config)
+
+    def _rule(self, problem: IVP, config: SolveConfig, _: None) -> RuleCall:
+        if (
+            self.memory is None
+            and not self.at_rest
+            and is_long(checkpoint_shapes(problem, config), config)
+        ):
+            return RuleCall(solve_discrete_long, (config,))
         recorder = self.recorder(problem, config)
-        return solve_discrete(problem, config, recorder, self.memory == "stages")
+        return RuleCall(solve_discrete, (config, recorder, self.memory == "stages"))
+
+    def _rule_of_batch(self, ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
+        return RuleCall(solve_batch_discrete, (tile, True, self.memory))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; the backward pass recomputes their steps.
@@ -70,7 +96,9 @@ class Discrete(Sensitivity):
                 'Discrete(memory="stages") keeps the stages of single solves; for a batch use '
                 'memory="steps", or solve it as one system'
             )
-        return solve_batch_discrete(ensemble, tile, True, self.memory)
+        return solve_batch_discrete(
+            ensemble.controlling_rest(self.at_rest), tile, True, self.memory
+        )
 
     def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
         """Solve all problems of `ensemble` in one kernel; another is the backward pass.
@@ -79,6 +107,8 @@ class Discrete(Sensitivity):
         """
         if self.memory is not None:
             raise NoKernelError("Discrete(memory=...) is for the loop over tiles")
+        if self.at_rest:
+            raise NoKernelError("Discrete(at_rest=True) is for the loop over tiles")
         return solve_kernel_discrete(ensemble, tile, policy)
 
     def recorder(self, problem: IVP, config: SolveConfig) -> CheckpointRecorder:
@@ -99,6 +129,12 @@ def checkpoint_shapes(problem: IVP, config: SolveConfig) -> PyTree:
         return problem.y0
     init, field = config.method.stepper.init, packed_field(problem, config)
     return problem.y0, jax.eval_shape(lambda: init(field, problem.ts[0], problem.y0))
+
+
+def is_long(state: PyTree, config: SolveConfig) -> bool:
+    """Return whether buffers for all steps would cost more than a solve of so small a state."""
+    size = sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(state))
+    return config.method.max_steps > MANY_STEPS and size <= SMALL_STATE
 
 
 def checkpoint_rows(state: PyTree, max_steps: int) -> int:

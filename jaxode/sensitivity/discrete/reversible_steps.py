@@ -11,7 +11,10 @@ from .checkpoints import CheckpointTrace
 def step_clock(
     trace: CheckpointTrace, config: SolveConfig, ts: Array, n: Array, num_accepted: Array
 ) -> tuple[Array, Array]:
-    """Start time and signed size of step `n`, as recorded or as `Fixed` or `Grid` prescribes."""
+    """Start time and signed size of step `n`, as recorded or as `Fixed` or `Grid` prescribes.
+
+    `num_accepted`: of a solve that came to its last time; else a negative number.
+    """
     if isinstance(trace.t, Array):
         return trace.t[n], trace.h[n]
     controller = config.method.controller

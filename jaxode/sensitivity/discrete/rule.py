@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from ...integrate.forward import Result, solve_forward
 from ...integrate.ivp import IVP, SolveConfig, for_derivatives, nudged_problem
+from ..reached import Outcome
 from ..vjp_rule import with_vjp
 from .backward import DiscreteBackward
 from .checkpoints import CheckpointRecorder, TimeRecorder
@@ -36,7 +37,7 @@ def _forward(
         step = step_of_turn
 
     result, trace = solve_forward(problem, config, recorder, step, perturbed)
-    return result, (trace, result.status, result.stats.num_accepted, result.log)
+    return result, (trace, Outcome.of(result))
 
 
 def _backward(
@@ -48,11 +49,10 @@ def _backward(
     recorder: CheckpointRecorder | TimeRecorder,
     stages: bool,
 ) -> PyTree:
-    trace, status, num_accepted, log = residuals
+    trace, outcome = residuals
     layout = StepLayout.single(perturbed, problem, config)
     steps_back = isinstance(recorder, TimeRecorder)
-    backward = DiscreteBackward.of(layout, trace, cotangents, log, steps_back)
-    return backward.run(status, num_accepted)
+    return DiscreteBackward.of(layout, trace, cotangents, outcome, steps_back).run()
 
 
 @with_vjp(_forward, _backward)

@@ -9,7 +9,7 @@ from ...batch.queue import LaneTile
 from ...batch.run import run_in_lanes
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ...problem.status import Status
+from ..reached import Outcome
 from ..vjp_rule import with_vjp
 from .backward_lanes import BatchDiscreteBackward
 
@@ -19,17 +19,16 @@ def run_with_trace(
 ) -> tuple[Result, Any]:
     """Run the forward solve in lanes, and return its result and the residuals."""
     result, trace = BatchCheckpointer.create(ensemble, tile, stores_states, memory).run()
-    return result, (trace, result.status, result.stats.num_accepted, result.log)
+    return result, (trace, Outcome.of(result))
 
 
 def discrete_cotangent(
     perturbed: PyTree, residuals: Any, cotangents: Result, ensemble: Ensemble, tile: LaneTile
 ) -> PyTree:
     """Return the cotangent of an ensemble from those of its result, by recomputing its steps."""
-    trace, status, num_accepted, events = residuals
-    residuals = trace, status == Status.SUCCESS, events
-    backward = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, residuals)
-    return backward.run(trace, num_accepted, perturbed)
+    trace, outcome = residuals
+    backward = BatchDiscreteBackward.of(perturbed, ensemble, tile, cotangents, trace, outcome)
+    return backward.run(trace, perturbed)
 
 
 def _forward(perturbed: PyTree, ensemble: Ensemble, *args: Any) -> tuple[Result, Any]:

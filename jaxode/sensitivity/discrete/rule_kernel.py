@@ -16,8 +16,8 @@ from ...kernels.forward import KernelRun
 from ...kernels.inputs import KernelTrace
 from ...kernels.lowering import platform
 from ...kernels.lowering.unsupported import NoKernelError
-from ...problem.status import Status
 from ..batch_cotangents import per_row
+from ..reached import Outcome
 from ..vjp_rule import with_vjp
 from .backward_kernel import KernelDiscreteBackward
 from .rule_batch import discrete_cotangent, run_with_trace
@@ -33,7 +33,7 @@ def _forward(
     try:
         _check_perturbed(perturbed)
         result, trace = _run_kernel(ensemble, policy)
-        residuals = trace, result.status, result.stats.num_accepted
+        residuals = trace, Outcome.of(result)
         _check_backward_kernel(perturbed, ensemble, policy, result, residuals)
         return result, (residuals, True)
     except NoKernelError as reason:
@@ -108,10 +108,11 @@ def _kernel_cotangent(
     perturbed: PyTree, ensemble: Ensemble, policy: KernelPolicy, cotangents: Result, residuals: Any
 ) -> PyTree:
     """Return the cotangent of an ensemble from those of its result, computed in a kernel."""
-    trace, status, num_accepted = residuals
+    trace, outcome = residuals
     if trace is not None:
-        replay = KernelDiscreteBackward.of(perturbed, ensemble, cotangents, policy.lanes)
-        return replay.run(trace, status == Status.SUCCESS, num_accepted, perturbed)
+        lanes = policy.lanes
+        replay = KernelDiscreteBackward.of(perturbed, ensemble, cotangents, outcome, lanes)
+        return replay.run(trace, perturbed)
     return _cotangent_in_parts(perturbed, ensemble, policy, cotangents)
 
 
@@ -143,7 +144,7 @@ def _cotangent_in_parts(
         part_ensemble = Ensemble(own, ensemble.shared)
         max_steps = part_ensemble.config.method.max_steps
         result, trace = KernelRun(part_ensemble, policy.lanes, max_steps).run()
-        residuals = trace, result.status, result.stats.num_accepted
+        residuals = trace, Outcome.of(result)
         ct_result = _cotangents_of_values(ys, y1)
         ct = _kernel_cotangent(perturbed, part_ensemble, policy, ct_result, residuals)
         return jax.tree.map(jnp.add, total, ct.shared), ct.per_trajectory

@@ -122,11 +122,11 @@ class SavedValuesVJP(eqx.Module):
     ) -> tuple[BackwardState, StepCotangents]:
         """Cotangents of a step, from those of the values at the times it passed, the last first."""
         diff = None if layout.problem.save_fn is None else layout.diff
-        direction, first = layout.direction, step.t == layout.saved_time(0)
+        first = step.t == layout.saved_time(0)
         h = layout.update(step.h, 1)  # what is read in inactive lanes is not used
 
         def passed(saves_left: Array) -> Array:
-            ahead = direction * (layout.saved_time(saves_left - 1) - step.t) > 0
+            ahead = layout.is_read_after(layout.saved_time(saves_left - 1), step.t)
             # The first step has written the repeats of the first time too, all but the first row.
             return layout.active_and((saves_left > 1) & (ahead | first))
 
@@ -185,7 +185,7 @@ class SavedValuesVJP(eqx.Module):
         if not layout.config.method.solver.evaluations.dense:
             return True
         time = layout.saved_time(jnp.maximum(saves_left - 1, 0))
-        return jnp.any(layout.active_and(layout.direction * (time - t) > 0))
+        return jnp.any(layout.active_and(layout.is_read_after(time, t)))
 
 
 # Cotangents at both ends of one trajectory; `jax.vmap` makes them those of many.

@@ -12,12 +12,20 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ...integrate.events.discontinuities import ends_on
 from ...integrate.save import put_row
 from ...integrate.xla_loops import cond_as_loop
 from ...solvers.base import StepResult
 from .checkpoints import CheckpointTrace
 from .cotangents import StepClock
-from .event_vjp import event_and_state_after, state_after_jump, truncates
+from .event_vjp import (
+    end_of_step,
+    num_jumps,
+    restarted,
+    state_after_event,
+    state_after_jumps,
+    truncates,
+)
 from .events import EventVJP
 from .layout import StepLayout
 
@@ -118,26 +126,31 @@ class StateSource(eqx.Module):
         self, events: EventVJP, n: Array, clock: StepClock, y: Array, stepped: StepResult
     ) -> State:
         """The state with which the step after step `n` began."""
-        layout, (t, h), after = self.layout, clock, (stepped.y1, stepped.solver_state)
-        cut = jnp.asarray(False)
+        layout, (t, h) = self.layout, clock
+        cut, row, stop = jnp.asarray(False), None, layout.next_discontinuity(layout.diff, t)
         if events.log is not None:
             known = jnp.arange(events.log.ts.shape[0]) < events.num_events
             cuts = truncates(layout.problem, events.log.index) & (events.log.steps == n) & known
             cut, row = jnp.any(cuts), events.row(layout, jnp.argmax(cuts))
+        landed = jnp.asarray(False)
+        if layout.ensemble.has_jumps:
+            landed = (
+                ends_on(t, h, stop)
+                if row is None
+                else jnp.where(cut, row.ts == stop, ends_on(t, h, stop))
+            )
+            landed = landed & (stop != layout.saved_time(-1))
 
-            def after_cut(_: State) -> State:
-                parts = y, stepped.y1, stepped.dense
-                after = event_and_state_after(layout.problem, layout.config, parts, clock, row)[1]
-                return after.y, after.solver_state
-
-            after = cond_as_loop(cut, after_cut, after)
-        if not layout.ensemble.has_jumps:
-            return after
-
-        def after_jump(state: State) -> State:
-            with_times = layout.with_times
-            after = state_after_jump(layout.problem, layout.config, state[0], t, with_times)
+        def after_end(_: State) -> State:
+            problem, config, parts = layout.problem, layout.config, (y, stepped.y1, stepped.dense)
+            time, state = end_of_step(problem, config, parts, clock, row, cut)
+            if row is not None:
+                applied = state_after_event(problem, config, time, state, row.index)
+                state = jnp.where(cut, applied, state)
+            number = jnp.where(landed, num_jumps(problem, config, time), 0)
+            after = restarted(
+                problem, config, *state_after_jumps(problem, config, time, state, t, number), True
+            )
             return after.y, after.solver_state
 
-        landed = events.stretched(layout, t, h)[0] & ~cut
-        return cond_as_loop(landed, after_jump, after)
+        return cond_as_loop(cut | landed, after_end, (stepped.y1, stepped.solver_state))

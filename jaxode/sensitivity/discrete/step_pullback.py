@@ -75,7 +75,7 @@ class StepPullback(eqx.Module):
         ct_clock: StepClock,
     ) -> BackwardState:
         """The cotangents of times, from those of the step's end, start and size."""
-        at_last_time = to_last = stretched = step.last
+        at_last_time = to_last = stretched = step.last & ~step.is_dead_end
         if self.events is not None:
             at_last_time = at_last_time & self.events.reaches_end(layout)
             to_jump, to_last = self.events.stretched(layout, step.t, step.h)
