@@ -235,7 +235,8 @@ class _SteadyStateSearch:
             change, y = (step.y1 - step.y).reshape(-1), after.y.reshape(-1)
             at_rest = self.size(change, y)[0] <= _REST_CHANGE
             steps_at_rest = jnp.where(at_rest, state.steps_at_rest + 1, 0)
-            steps_at_rest = jnp.where(step.accept, steps_at_rest, state.steps_at_rest)
+            # Before a wall that no step passes, accepted steps become small too.
+            steps_at_rest = jnp.where(step.accept, steps_at_rest, 0)
             size, rounding = self.size(self.increment(y), y)
             newton_size = jnp.where(step.accept, jnp.where(rounding, 0, size), state.newton_size)
             # Every step starts at time zero: the field does not change in time.
