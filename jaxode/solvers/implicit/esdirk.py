@@ -57,7 +57,7 @@ class Esdirk(Implicit, TableauSolver):
 
     def default_controller(self) -> Controller:
         # With an integral gain of 0.6, a safety factor of 0.9 acts like one of 0.84.
-        return PID(pcoeff=0.2, icoeff=0.6, factor_max_first=1e4)
+        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
         if isinstance(field, Split):
