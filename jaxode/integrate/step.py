@@ -17,8 +17,7 @@ from jax import Array, lax
 from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.first_step import first_step
-from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance
+from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, first_step
 from . import neighbour as nearby
 from .neighbour import Neighbour
 from .save import StepRecord
