@@ -57,16 +57,16 @@ def peer_flow(
 def solving_by_diffrax() -> Iterator[None]:
     """A context in which the models solve by diffrax."""
     modules: tuple[Any, ...] = (cnf, latent_ode, neural_cde, neural_ode)
-    ours, compiled = modules[0].solve_samples, latent_ode.jit_with_captures
+    ours, run = modules[0].solve_samples, latent_ode.run_model
     for module in modules:
         module.solve_samples = peer_flow
-    latent_ode.jit_with_captures = _call_uncached  # pyright: ignore[reportAttributeAccessIssue]
+    latent_ode.run_model = _call_uncached
     try:
         yield
     finally:
         for module in modules:
             module.solve_samples = ours
-        latent_ode.jit_with_captures = compiled  # pyright: ignore[reportAttributeAccessIssue]
+        latent_ode.run_model = run
 
 
 def _call_uncached(function: Callable, *args: Any) -> Any:
