@@ -140,7 +140,7 @@ def test_gradients_in_lanes_are_those_of_single_solves(name, wide):
     assert_close(run(case.point), jax.jit(jax.grad(case.loop))(case.point), 1e-10)
 
 
-def test_a_failed_trajectory_of_a_batch_is_nan_alone():
+def test_a_failed_trajectory_that_is_not_in_the_loss_has_a_gradient_of_zero():
     def loss(y0):
         sols = jo.solve_batch(
             lambda t, y, args: y**2, y0, (0.0, 1.0), sensitivity="reversible", max_steps=200
@@ -148,7 +148,7 @@ def test_a_failed_trajectory_of_a_batch_is_nan_alone():
         return jnp.sum(jnp.where(sols.status == 0, sols.y1[:, 0], 0.0))
 
     found = jax.grad(loss)(jnp.array([[0.3], [2.0], [0.5]]))[:, 0]
-    assert np.isnan(found[1])
+    assert found[1] == 0
     np.testing.assert_allclose(found[jnp.array([0, 2])], [0.7**-2, 0.5**-2], rtol=1e-3)
 
 
