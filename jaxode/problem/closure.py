@@ -76,11 +76,11 @@ class ClosedFunction:
         return jax.tree.unflatten(program.treedef, leaves)
 
 
-class _Array:
+class _ArrayPlace:
     """The place of an array among the leaves of an output."""
 
 
-_ARRAY = _Array()
+_ARRAY = _ArrayPlace()
 
 
 def closure_convert(

@@ -138,10 +138,10 @@ def owner_of(f: Any) -> Any:
     Of an object that is called, its class.
     """
     while not isinstance(f, types.FunctionType):
-        inner = getattr(f, "__func__", None) or getattr(f, "func", None)
-        if not callable(inner):
+        wrapped = getattr(f, "__func__", None) or getattr(f, "func", None)
+        if not callable(wrapped):
             return type(f)
-        f = inner
+        f = wrapped
     return f
 
 

@@ -9,17 +9,17 @@ from jax import Array
 
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
-from .reached import Outcome, Reached, poison, what_is_reached
+from .reached import Reached, SolveOutcome, poison, what_is_reached
 
 # A problem and the configuration of its solve, or cotangents of them.
 ProblemPair = tuple[Any, Any]
 
 
-def reached_by_each(ensemble: Ensemble, outcome: Outcome, cotangents: Result) -> Reached:
+def reached_by_each(ensemble: Ensemble, outcome: SolveOutcome, cotangents: Result) -> Reached:
     """What each trajectory reached, and what is asked of it; with a first axis of trajectories."""
     config, ts = ensemble.config, ensemble.all_times
 
-    def of_trajectory(rows: Any, outcome: Outcome, cotangents: Result, ts: Array) -> Reached:
+    def of_trajectory(rows: Any, outcome: SolveOutcome, cotangents: Result, ts: Array) -> Reached:
         jumps = ensemble.problem_of(rows)[0].jumps if config.saves_after_jumps else None
         return what_is_reached(config.save, ts, outcome, cotangents, jumps)
 

@@ -18,7 +18,7 @@ from ..integrate.ivp import Save
 from ..problem.status import Status
 
 
-class Outcome(NamedTuple):
+class SolveOutcome(NamedTuple):
     """How far a solve came: its status, the accepted steps, the time reached, the events."""
 
     status: Array
@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
     log: EventLog | None
 
     @classmethod
-    def of(cls, result: Result) -> "Outcome":
+    def of(cls, result: Result) -> "SolveOutcome":
         """The outcome of a solve, or of each trajectory of a batch."""
         stats = result.stats
         return cls(result.status, stats.num_accepted, stats.t_reached, result.log)
@@ -61,7 +61,7 @@ class Reached(NamedTuple):
 
 
 def what_is_reached(
-    save: Save, ts: Array, outcome: Outcome, ct: Result, jumps: Array | None = None
+    save: Save, ts: Array, outcome: SolveOutcome, ct: Result, jumps: Array | None = None
 ) -> Reached:
     """What one trajectory reached, and what is asked of it.
 
@@ -95,7 +95,7 @@ def what_is_reached(
     )
 
 
-def _num_saves(ts: Array, outcome: Outcome, jumps: Array | None) -> Array:
+def _num_saves(ts: Array, outcome: SolveOutcome, jumps: Array | None) -> Array:
     """How many of the times `ts` a solve reached; `jumps` as in `what_is_reached`."""
     come = jnp.sign(ts[-1] - ts[0]) * (ts - outcome.t_reached) <= 0
     if jumps is not None:

@@ -12,7 +12,7 @@ from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result, solve_forward
 from ...integrate.ivp import IVP, SolveConfig, packed_field, step_reader
 from ...integrate.step import initialise
-from ..reached import Outcome
+from ..reached import SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward_solver import BackwardConfig
 from .checkpoints import SegmentRecorder, SegmentSchedule
@@ -30,7 +30,7 @@ def _forward(
         )
         recorder = SegmentRecorder(SegmentSchedule.of(config.method), like)
     result, saved = solve_forward(problem, config, recorder)
-    residuals = result.ys, saved, Outcome.of(result)
+    residuals = result.ys, saved, SolveOutcome.of(result)
     return result, jax.tree.map(lambda x: x[None], residuals)
 
 

@@ -22,7 +22,7 @@ from ..batch_cotangents import (
     replace_in_problem,
     replace_unwanted,
 )
-from ..reached import Outcome, Reached
+from ..reached import Reached, SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
@@ -54,7 +54,7 @@ def continuous_cotangent(
     tile: LaneTile | None,
     backward: BackwardConfig,
     perturbed: Ensemble,
-    residuals: tuple[Array, Any, Outcome],
+    residuals: tuple[Array, Any, SolveOutcome],
     cotangents: Result,
     run_adjoints: Callable[[AdjointSolve], Any] = AdjointSolve.run,
 ) -> PyTree:
@@ -126,7 +126,7 @@ def _forward(
         write = segments.write_in_lanes(tile, ensemble.count)
         saved = segments.empty(integrator_shapes(ensemble), ensemble.count)
     result, saved = run_in_lanes(ensemble, tile, write, saved)
-    return result, (result.ys, saved, Outcome.of(result))
+    return result, (result.ys, saved, SolveOutcome.of(result))
 
 
 def _backward(

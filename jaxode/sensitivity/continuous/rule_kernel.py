@@ -17,7 +17,7 @@ from ...kernels.forward import KernelRun
 from ...kernels.lowering.block_arrays import stored_as_blocks
 from ...kernels.lowering.interpreter import lower_to_lanes
 from ...kernels.lowering.unsupported import NoKernelError
-from ..reached import Outcome
+from ..reached import SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
@@ -65,7 +65,7 @@ def _forward(
     policy: KernelPolicy,
 ) -> tuple[Result, Any]:
     result = KernelRun(ensemble, policy.lanes).run()[0]
-    return result, (result.ys, None, Outcome.of(result))
+    return result, (result.ys, None, SolveOutcome.of(result))
 
 
 def _backward(

@@ -12,7 +12,7 @@ from jaxtyping import PyTree
 from ...integrate.forward import Result
 from ...integrate.ivp import step_reader
 from ..cse import cse
-from ..reached import Outcome, Reached, what_is_reached, with_poison
+from ..reached import Reached, SolveOutcome, what_is_reached, with_poison
 from .checkpoints import CheckpointTrace
 from .cotangents import BackwardState, ReplayedStep
 from .events import EventVJP
@@ -35,7 +35,7 @@ class DiscreteBackward(eqx.Module):
     source: StateSource
     pullback: StepPullback
     cotangents: Result
-    outcome: Outcome
+    outcome: SolveOutcome
     reached: Reached
 
     @classmethod
@@ -44,7 +44,7 @@ class DiscreteBackward(eqx.Module):
         layout: StepLayout,
         trace: CheckpointTrace,
         cotangents: Result,
-        outcome: Outcome,
+        outcome: SolveOutcome,
         steps_back: bool,
     ) -> "DiscreteBackward":
         """The pass for these cotangents; `steps_back`: whether states are found by steps back."""

@@ -28,7 +28,7 @@ from ..batch_cotangents import (
     replace_in_problem,
     replace_unwanted,
 )
-from ..reached import Outcome, Reached
+from ..reached import Reached, SolveOutcome
 from .layout import differentiated, like_differentiated, tree_add
 from .saved_values import add_first_state_cotangent, last_state_cotangent, sum_unwritten
 
@@ -71,7 +71,7 @@ class KernelDiscreteBackward(eqx.Module):
         perturbed: PyTree,
         ensemble: Ensemble,
         cotangents: Result,
-        outcome: Outcome,
+        outcome: SolveOutcome,
         lanes: int,
     ) -> "KernelDiscreteBackward":
         """The pass for these cotangents."""

@@ -31,7 +31,7 @@ from ..batch_cotangents import (
     replace_unwanted,
 )
 from ..cse import cse
-from ..reached import Outcome
+from ..reached import SolveOutcome
 from .cotangents import ReplayedStep
 from .events import EventVJP
 from .lane_exchange import BackwardLane, BatchBackwardState, LaneExchange
@@ -67,7 +67,7 @@ class BatchDiscreteBackward(eqx.Module):
         tile: LaneTile,
         cotangents: Result,
         trace: BatchTrace,
-        outcome: Outcome,
+        outcome: SolveOutcome,
     ) -> "BatchDiscreteBackward":
         """The pass for these cotangents."""
         log = outcome.log

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ...integrate.forward import Result, solve_forward
 from ...integrate.ivp import IVP, SolveConfig, for_derivatives, nudged_problem
-from ..reached import Outcome
+from ..reached import SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward import DiscreteBackward
 from .checkpoints import CheckpointRecorder, TimeRecorder
@@ -37,7 +37,7 @@ def _forward(
         step = step_of_turn
 
     result, trace = solve_forward(problem, config, recorder, step, perturbed)
-    return result, (trace, Outcome.of(result))
+    return result, (trace, SolveOutcome.of(result))
 
 
 def _backward(

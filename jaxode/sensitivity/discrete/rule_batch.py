@@ -9,7 +9,7 @@ from ...batch.queue import LaneTile
 from ...batch.run import run_in_lanes
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
-from ..reached import Outcome
+from ..reached import SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward_lanes import BatchDiscreteBackward
 
@@ -19,7 +19,7 @@ def run_with_trace(
 ) -> tuple[Result, Any]:
     """Run the forward solve in lanes, and return its result and the residuals."""
     result, trace = BatchCheckpointer.create(ensemble, tile, stores_states, memory).run()
-    return result, (trace, Outcome.of(result))
+    return result, (trace, SolveOutcome.of(result))
 
 
 def discrete_cotangent(

@@ -17,7 +17,7 @@ from ...kernels.inputs import KernelTrace
 from ...kernels.lowering import platform
 from ...kernels.lowering.unsupported import NoKernelError
 from ..batch_cotangents import per_row
-from ..reached import Outcome
+from ..reached import SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward_kernel import KernelDiscreteBackward
 from .rule_batch import discrete_cotangent, run_with_trace
@@ -33,7 +33,7 @@ def _forward(
     try:
         _check_perturbed(perturbed)
         result, trace = _run_kernel(ensemble, policy)
-        residuals = trace, Outcome.of(result)
+        residuals = trace, SolveOutcome.of(result)
         _check_backward_kernel(perturbed, ensemble, policy, result, residuals)
         return result, (residuals, True)
     except NoKernelError as reason:
@@ -144,7 +144,7 @@ def _cotangent_in_parts(
         part_ensemble = Ensemble(own, ensemble.shared)
         max_steps = part_ensemble.config.method.max_steps
         result, trace = KernelRun(part_ensemble, policy.lanes, max_steps).run()
-        residuals = trace, Outcome.of(result)
+        residuals = trace, SolveOutcome.of(result)
         ct_result = _cotangents_of_values(ys, y1)
         ct = _kernel_cotangent(perturbed, part_ensemble, policy, ct_result, residuals)
         return jax.tree.map(jnp.add, total, ct.shared), ct.per_trajectory
