@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ..solvers.step_size import Tolerance
+from .counts import stats_of
 from .forward import Result
 from .ivp import (
     IVP,
@@ -21,7 +22,7 @@ from .ivp import (
     step_reader,
 )
 from .save import StepRecord, state_at
-from .step import Method, stats_of
+from .step import Method
 
 
 class Ensemble(eqx.Module):

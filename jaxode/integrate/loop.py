@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from ..problem.field import Field
 from ..solvers.base import StepResult
+from .counts import stats_of
 from .events.detection import EventHandler
 from .events.discontinuities import one_sided_field
 from .events.handling import EventBatching, EventLog, empty_log, handle_events, single_trajectory
@@ -21,7 +22,6 @@ from .step import (
     finalise,
     initialise,
     needs_step,
-    stats_of,
 )
 from .xla_loops import fused
 

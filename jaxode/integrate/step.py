@@ -21,7 +21,6 @@ from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, 
 from . import neighbour as nearby
 from .neighbour import Neighbour
 from .save import StepRecord
-from .solution import Stats
 from .xla_loops import cond_as_loop
 
 _COUNTS = "extra_evaluations", "linear_algebra_counts"  # of an integrator state
@@ -149,13 +148,8 @@ def attempt_step(
     """
     size, stretch_limit, t_new, t_low = _choose_size(s, direction, t1)
     dense_read = needs_dense(t_new)
-    due = s.neighbour_due
-    y, solver_state, h = s.y, s.solver_state, direction * size
-    if isinstance(s.neighbour, Neighbour):
-        own, other = (y, solver_state), (s.neighbour.y, s.neighbour.solver_state)
-        y, solver_state = select(due, other, own)
-        h = direction * nearby.turn_size(s.neighbour, size)
-
+    y, solver_state, turn_size = _start_of_step(s, size)
+    h = direction * turn_size
     stepper = _stepper(method, s).for_forward_mode()
     result = (step or stepper.step)(field, s.t, y, h, solver_state, dense_read)
     for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.dense
@@ -164,7 +158,7 @@ def attempt_step(
     decision, error2 = _decide(method, s, size, result, own_error2)
     accept, proposed, y1 = decision.accept, decision.h, result.y1
     if isinstance(s.neighbour, Neighbour):
-        accept = accept & ~due
+        accept = accept & ~s.neighbour_due
     if result.max_next_step is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
     after = IntegratorState(
@@ -190,8 +184,7 @@ def attempt_step(
     )
     if isinstance(s.neighbour, Neighbour):
         steps_left = jnp.abs((t1 - s.t) / size)
-        parts = result, accept, own_error2, steps_left
-        after = _follow_neighbour(method, s, after, *parts)
+        after = _follow_neighbour(method, s, after, result, accept, own_error2, steps_left)
     record = StepRecord(
         t=s.t,
         h=h,
@@ -207,6 +200,15 @@ def attempt_step(
         before=s,
     )
     return after, record
+
+
+def _start_of_step(s: IntegratorState, size: Array) -> tuple[Array, Any, Array]:
+    """The state, the solver state and the size of a step: a neighbour's, where one is due."""
+    if not isinstance(s.neighbour, Neighbour):
+        return s.y, s.solver_state, size
+    other = s.neighbour.y, s.neighbour.solver_state
+    y, solver_state = select(s.neighbour_due, other, (s.y, s.solver_state))
+    return y, solver_state, nearby.turn_size(s.neighbour, size)
 
 
 def _stepper(method: Method, s: IntegratorState) -> Solver:
@@ -363,36 +365,6 @@ def finalise(end: IntegratorState, remaining: Array) -> IntegratorState:
     overflowed = (status == Status.SUCCESS) & ~jnp.all(jnp.isfinite(end.y))
     status = jnp.where(overflowed, jnp.int32(Status.NOT_FINITE), status)
     return end._replace(status=status, y=jnp.where(status == Status.SUCCESS, end.y, jnp.nan))
-
-
-def stats_of(
-    method: Method,
-    num_steps: Array,
-    num_accepted: Array,
-    extra_evaluations: Any,
-    linear_algebra_counts: Any,
-    t_reached: Array,
-) -> Stats:
-    """Make the statistics of finished trajectories."""
-    first, per_step = first_evaluations(method), method.solver.evaluations.step
-    jacobians, factorisations = linear_algebra_counts or (None, None)
-    return Stats(
-        num_steps=num_steps,
-        num_accepted=num_accepted,
-        num_rejected=num_steps - num_accepted,
-        num_evaluations=first + per_step * num_steps + sum(jax.tree.leaves(extra_evaluations)),
-        t_reached=t_reached,
-        num_jacobians=jacobians,
-        num_factorisations=factorisations,
-    )
-
-
-def first_evaluations(method: Method) -> int:
-    """The number of field evaluations before the first step, for solver and step-size choice."""
-    first = method.solver.evaluations.init
-    if method.controller.adaptive and method.dt is None:
-        return max(first, 1) + 1  # the choice of the step size reuses the slope at the start
-    return first
 
 
 def first_size(

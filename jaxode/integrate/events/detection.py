@@ -11,8 +11,9 @@ from jax import Array, lax
 from ...problem.field import Field
 from ...problem.state import Packing
 from ...problem.status import Status
+from ..counts import first_evaluations
 from ..save import StepRecord, with_derivative_of
-from ..step import IntegratorState, Method, first_evaluations, first_size, start_neighbour
+from ..step import IntegratorState, Method, first_size, start_neighbour
 from .discontinuities import next_discontinuity, one_sided_field
 from .event import CompiledEvent, conditions_of, packed_apply
 from .root_finding import ROUNDINGS, Crossing, RootBrackets, bracket_roots, first_crossing
