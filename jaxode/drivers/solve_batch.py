@@ -230,7 +230,8 @@ def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solutio
         marked = restrict_ad_direction(ensemble, sensitivity)
         result = run_sorted((marked.per_trajectory, launch.work), marked.shared)
     else:
-        spread = shard_trajectories(ensemble.per_trajectory, launch.sharding)
+        rows = ensemble.per_trajectory, consistent, y0
+        spread, consistent, y0 = shard_trajectories(rows, launch.sharding)
         ensemble = Ensemble(spread, ensemble.shared)
         marked = restrict_ad_direction(ensemble, sensitivity)
         inputs = marked.per_trajectory, launch.work

@@ -98,7 +98,10 @@ def loops(program: Any, depth: int = 0) -> Iterator[int]:
         inside = equation.primitive.name in ("while", "cond")
         if inside:
             yield depth + 1
-        for value in jax.tree.leaves(list(equation.params.values())):
+        values = jax.tree.leaves(list(equation.params.values()))
+        if "operation" in equation.params:  # one solve, which `vmap` would put into lanes
+            values = [equation.params["operation"].program([x.aval for x in equation.invars])]
+        for value in values:
             if isinstance(value, Jaxpr | ClosedJaxpr):
                 inner = value.jaxpr if isinstance(value, ClosedJaxpr) else value
                 yield from loops(inner, depth + inside)
