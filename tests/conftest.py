@@ -5,11 +5,15 @@ from importlib.metadata import version
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Compiling is most of the time of a test. XLA's older code generator, which JAX 0.11 no longer has,
-# takes a third less for it, and LLVM without its dear passes another tenth.
-if version("jax").startswith("0.10."):
-    quick = "--xla_cpu_use_fusion_emitters=false --xla_llvm_disable_expensive_passes=true"
-    os.environ.setdefault("XLA_FLAGS", quick)
+# Compiling is most of the time of a test: without optimisation it takes half. XLA's older code
+# generator, which JAX 0.11 no longer has, is quicker too. `XLA_FLAGS= make test` tests what users run.
+QUICK = (
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+OLDER = ("--xla_cpu_use_fusion_emitters=false",) if version("jax").startswith("0.10.") else ()
+os.environ.setdefault("XLA_FLAGS", " ".join(QUICK + OLDER))
 
 from collections.abc import Iterator
 from pathlib import Path

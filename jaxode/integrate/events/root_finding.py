@@ -121,28 +121,29 @@ def find_roots(values_at_own_theta: Values, brackets: RootBrackets) -> Array:
     left, right, low, high, _, size = brackets[1:]
     eps = jnp.finfo(left.dtype).eps
     zero = 4 * eps * size
+    secant = jnp.clip(high / (high - low), 0.0, 1.0)
 
     def unfinished(state: tuple) -> Array:
         count, *_, done = state
         return (count < _MAX_ITERATIONS) & jnp.any(~done)
 
     def iterate(state: tuple) -> tuple:
-        n, a, b, _, fa, fb, _, t, done = state
-        x = a + t * (b - a)
-        fx = values_at_own_theta(x)
+        n, x, fx, a, b, fa, fb, done = state
         same = jnp.sign(fx) == jnp.sign(fa)
         c1, fc1 = jnp.where(same, a, b), jnp.where(same, fa, fb)
         b1, fb1 = jnp.where(same, b, a), jnp.where(same, fb, fa)
-        a1, fa1 = x, fx
-        limit = 2 * eps * jnp.maximum(jnp.abs(a1), eps) / jnp.abs(b1 - c1)
-        converged = (limit > 0.5) | (jnp.abs(fa1) <= zero) | (jnp.abs(b1 - a1) <= 2 * eps)
-        new = (a1, b1, c1, fa1, fb1, fc1, _next(a1, b1, c1, fa1, fb1, fc1, limit))
+        limit = 2 * eps * jnp.maximum(jnp.abs(x), eps) / jnp.abs(b1 - c1)
+        converged = (limit > 0.5) | (jnp.abs(fx) <= zero) | (jnp.abs(b1 - x) <= 2 * eps)
+        t = jnp.where(n == 0, secant, _next(x, b1, c1, fx, fb1, fc1, limit))
+        after = x + t * (b1 - x)
+        # Evaluated for the next iteration alone: where a value is used twice, XLA may compute it
+        # twice, rounded differently, and the two may have different signs.
+        new = (after, values_at_own_theta(after), x, b1, fx, fb1)
         updated = [jnp.where(done, o, v) for o, v in zip(state[1:-1], new, strict=True)]
-        return (n + 1, *updated, done | converged)
+        return (n + 1, *updated, done | (converged & (n > 0)))
 
-    secant = jnp.clip(high / (high - low), 0.0, 1.0)
-    start = (jnp.int32(0), right, left, left, high, low, low, secant, ~brackets.crossed)
-    _, a, b, _, fa, fb, *_ = lax.while_loop(unfinished, iterate, start)
+    start = (jnp.int32(0), right, high, left, left, low, low, ~brackets.crossed)
+    *_, a, b, fa, fb, _ = lax.while_loop(unfinished, iterate, start)
     past_a, past_b = jnp.sign(fa) != jnp.sign(low), jnp.sign(fb) != jnp.sign(low)
     least, most = jnp.minimum(a, b), jnp.maximum(a, b)
     past = jnp.where(past_a & past_b, least, jnp.where(past_a, a, jnp.where(past_b, b, most)))

@@ -60,7 +60,7 @@ class DiscreteBackward(eqx.Module):
         """The cotangent of the problem."""
         num_steps = self.num_steps
         back, found = self.steps(self.start(), num_steps)
-        poisoned = self.reached.poisoned | (self.reached.asked & ~found)
+        poisoned = self.reached.poisoned | (self.reached.asked & jnp.logical_not(found))
         return with_poison(self.finish(back, num_steps), self.reached._replace(poisoned=poisoned))
 
     def start(self) -> BackwardState:
