@@ -6,14 +6,12 @@ from importlib.metadata import version
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Compiling is most of the time of a test: without optimisation it takes half. XLA's older code
-# generator, which JAX 0.11 no longer has, is quicker too. `XLA_FLAGS= make test` tests what users run.
-QUICK = (
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
-OLDER = ("--xla_cpu_use_fusion_emitters=false",) if version("jax").startswith("0.10.") else ()
-os.environ.setdefault("XLA_FLAGS", " ".join(QUICK + OLDER))
+# generator, which JAX 0.11 no longer has, is quicker too. `XLA_FLAGS= make test` optimises.
+if "XLA_FLAGS" not in os.environ:
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    quick += " --xla_cpu_parallel_codegen_split_count=1"
+    older = version("jax").startswith("0.10.")
+    os.environ["XLA_FLAGS"] = quick + " --xla_cpu_use_fusion_emitters=false" * older
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -45,12 +45,17 @@ def find_solver(solver: Any) -> Solver:
     return find_option("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
 
 
-def solver_for(sensitivity: Sensitivity, solver: Any) -> Solver:
+def solver_for(sensitivity: Sensitivity, solver: Any, controller: Any) -> Solver:
     """Find the solver; for `Reversible`, make it reversible.
+
+    `controller`: as the user gives it.
 
     **Raises:** `OptionError` as `find_solver`, and if the solver cannot be made reversible.
     """
-    return sensitivity.prepare_solver(find_solver(solver))
+    solver = find_solver(solver)
+    given = isinstance(controller, Controller)
+    adaptive = controller.adaptive if given else solver.error_exponent is not None
+    return sensitivity.prepare_solver(solver, adaptive)
 
 
 def failure_advice(sensitivity: Sensitivity) -> str:

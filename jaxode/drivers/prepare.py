@@ -138,7 +138,7 @@ def prepare(f: VectorField, inputs: Inputs, options: Options) -> Prepared:
     progress = (solve_progress if single else batch_progress)(options.progress)
     sensitivity = find_sensitivity(options.sensitivity)
     method = find_method(
-        solver_for(sensitivity, options.solver),
+        solver_for(sensitivity, options.solver, options.controller),
         options.controller,
         inputs.rtol,
         inputs.atol,

@@ -125,4 +125,4 @@ def _solve(f: VectorField, prepared: Prepared) -> Solution:
     problem, consistent = make_consistent(problem, config, prepared.algebraic)
     y0, problem = problem.y0, jump_at_start(problem, config)
     result = sensitivity.solve(restrict_ad_direction(problem, sensitivity), config)
-    return solution_of(result, problem, config, consistent, y0)
+    return solution_of(result, problem, config, consistent, y0, sensitivity.by_steps)

@@ -236,7 +236,7 @@ def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solutio
         marked = restrict_ad_direction(ensemble, sensitivity)
         inputs = marked.per_trajectory, launch.work
         result = run_sharded(run_sorted, inputs, marked.shared, launch.sharding)
-    return _solution(result, ensemble, consistent, y0)
+    return _solution(result, ensemble, consistent, y0, sensitivity.by_steps)
 
 
 def _make_consistent_starts(
@@ -284,16 +284,20 @@ def _per_trajectory_flags(
 
 
 def _solution(
-    result: Result, ensemble: Ensemble, consistent: Array | None, y_before: Array
+    result: Result,
+    ensemble: Ensemble,
+    consistent: Array | None,
+    y_before: Array,
+    by_steps: bool,
 ) -> Solution:
-    """Make the solution of all trajectories; `y_before`: their starts before the jumps there."""
+    """Make the solution of all trajectories; the last two arguments as in `solution_of`."""
 
     def solution_of_row(
         rows: PyTree, result: Result, consistent: Array | None, y_before: Array
     ) -> Solution:
         problem, config = ensemble.problem_of(rows)
         good = True if consistent is None else consistent
-        return solution_of(result, problem, config, good, y_before)
+        return solution_of(result, problem, config, good, y_before, by_steps)
 
     parts = ensemble.per_trajectory, result, consistent, y_before
     solution = eqx.filter_vmap(solution_of_row)(*parts)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..problem.status import Status
+from .empty_span import moved_by_its_times
 from .events.detection import EventOccurrence
 from .forward import Result
 from .ivp import IVP, SolveConfig, direction_of, event_handler_of
@@ -17,12 +18,17 @@ from .solution import DenseOutput, Events, Solution
 
 
 def solution_of(
-    result: Result, problem: IVP, config: SolveConfig, consistent: Array | bool, y_before: Array
+    result: Result,
+    problem: IVP,
+    config: SolveConfig,
+    consistent: Array | bool,
+    y_before: Array,
+    by_steps: bool,
 ) -> Solution:
     """Make the user's `Solution`.
 
     `consistent`: the initial state satisfies algebraic equations. `y_before`: it is the state
-    before the jumps at the first time.
+    before the jumps at the first time. `by_steps`: derivatives are those of the steps taken.
     """
     unpack, saved_ends = config.packing.unpack, None
     if problem.events:
@@ -38,6 +44,8 @@ def solution_of(
             config.packing,
         )
         result = result._replace(ys=_states_at_times(dense, problem, config))
+    if by_steps:
+        result = moved_by_its_times(result, problem, config)
     if saved_ends is not None:
         result = save_ends(result, problem, config, saved_ends)
     ys = result.ys if problem.save_fn is not None else unpack(result.ys)

@@ -20,11 +20,12 @@ from .ad_direction import BACKWARD, reverse_mode_first
 class Sensitivity(eqx.Module):
     """Base class of the ways to differentiate the solution of an initial value problem.
 
-    `takes_events`: solves with events or jumps have derivatives. `advice`: what an error adds where
-    a solve runs out of steps.
+    `takes_events`: solves with events or jumps have derivatives. `by_steps`: derivatives are those
+    of the steps taken. `advice`: what an error adds where a solve runs out of steps.
     """
 
     takes_events: ClassVar[bool] = True
+    by_steps: ClassVar[bool] = True
     advice: ClassVar[str] = ""
 
     @abc.abstractmethod
@@ -52,8 +53,10 @@ class Sensitivity(eqx.Module):
                 'jumps: use sensitivity="discrete" or "forward"'
             )
 
-    def prepare_solver(self, solver: Solver) -> Solver:
+    def prepare_solver(self, solver: Solver, adaptive: bool = True) -> Solver:
         """Return the version of `solver` whose steps can be differentiated this way.
+
+        `adaptive`: whether the sizes of its steps are chosen by its error estimate.
 
         **Raises:** `OptionError` where there is none.
         """

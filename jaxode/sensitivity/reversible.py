@@ -31,9 +31,12 @@ class Reversible(Sensitivity):
     cotangents through the step as `jo.Discrete` does. The memory that grows with `max_steps` is
     the `(t, h)` of each accepted step, two numbers, and not even that where a single solve takes
     the steps of `jo.Fixed` or `jo.Grid`. Works with every `save`, and with solvers whose steps can
-    be undone: "reversible_heun", "asynchronous_leapfrog", the symplectic ones, and any explicit
-    Runge-Kutta solver, which is run as `jo.ReversibleRK(solver, coupling)`: twice the work in each
-    step, and a solution that differs from the solver's own within the error.
+    be undone: "reversible_heun", "asynchronous_leapfrog", the symplectic ones, and, in adaptive
+    steps, any explicit Runge-Kutta solver, which is run as `jo.ReversibleRK(solver, coupling)`:
+    twice the work in each step, and a solution that differs from the solver's own within the
+    tolerance. In steps of a given size nothing would bound that difference, so there the solver
+    must be reversible itself; `solver=jo.ReversibleRK(...)` is, and then every sensitivity has the
+    same values.
 
     Rounding errors grow in the backward pass: by up to `1 / coupling` in each step, and where
     solutions that converge forwards in time diverge backwards. If the backward pass does not
@@ -45,8 +48,9 @@ class Reversible(Sensitivity):
       $\lambda = e^{-r |h|}$, with the rate $r$ such that rounding grows by three eighths of the
       digits over the span of times, whatever the steps.
 
-    **Raises:** `OptionError` for a solver whose steps cannot be undone, for a `coupling` out of
-    range, and for events and jumps.
+    **Raises:** `OptionError` for a solver whose steps cannot be undone, for one that is not
+    reversible itself with `jo.Fixed`, `jo.Grid` or without an error estimate, for a `coupling` out
+    of range, and for events and jumps.
 
     Source: S. McCallum, J. Foster, Efficient, accurate and stable gradients for neural ODEs (2024),
     arXiv 2410.11648.
@@ -60,20 +64,31 @@ class Reversible(Sensitivity):
         'sensitivity="discrete", or another coupling of jo.Reversible'
     )
 
-    def prepare_solver(self, solver: Solver) -> Solver:
+    def prepare_solver(self, solver: Solver, adaptive: bool = True) -> Solver:
         """Return `solver` if its steps can be undone, else its reversible version.
 
-        **Raises:** `OptionError` where there is none.
+        That is another method, whose error nothing bounds if the steps are not `adaptive`.
+
+        **Raises:** `OptionError` where there is none, and for its reversible version in steps that
+        are not `adaptive`.
         """
         if solver.reversible:
             return solver
-        if solver.can_be_coupled:
-            return ReversibleRK(solver, self.coupling)  # pyright: ignore[reportArgumentType]
-        raise OptionError(
-            f'sensitivity="reversible" undoes steps, and those of {type(solver).__name__} cannot '
-            'be undone: use an explicit Runge-Kutta solver such as "tsit5", "reversible_heun", '
-            '"asynchronous_leapfrog" or a symplectic solver, or sensitivity="discrete"'
-        )
+        name = type(solver).__name__
+        if not solver.can_be_coupled:
+            raise OptionError(
+                f'sensitivity="reversible" undoes steps, and those of {name} cannot be undone: use '
+                'an explicit Runge-Kutta solver such as "tsit5", "reversible_heun", '
+                '"asynchronous_leapfrog" or a symplectic solver, or sensitivity="discrete"'
+            )
+        if not adaptive:
+            raise OptionError(
+                f"steps of {name} of a given size cannot be undone, and those of its reversible "
+                'version have other values, whose error no estimate bounds: use "reversible_heun", '
+                f"a symplectic solver, solver=jo.ReversibleRK({name}()) for that version, steps "
+                'that adapt, or sensitivity="discrete"'
+            )
+        return ReversibleRK(solver, self.coupling)  # pyright: ignore[reportArgumentType]
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; the backward pass undoes its steps."""

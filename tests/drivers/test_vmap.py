@@ -263,7 +263,10 @@ def test_failures_are_those_of_each_trajectory():
 
     rates = jnp.array([0.5, 2.0, -1.0])
     found = jax.jit(jax.vmap(end))(rates)
-    jax.tree.map(np.testing.assert_array_equal, found, one_by_one(end, rates))
+    expected = one_by_one(end, rates)
+    np.testing.assert_array_equal(found[1:], expected[1:])
+    # The factors of step sizes are float32: their rounding enters the error of a step.
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-9)
     assert list(found[1] == jo.Status.SUCCESS) == [True, False, True]
 
 

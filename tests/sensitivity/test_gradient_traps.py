@@ -75,12 +75,37 @@ def test_nothing_moves(mode, batch):
         rtol = 1e-3 if rate else 1e-7
         np.testing.assert_allclose(by_y0, jnp.sum(growth), rtol=rtol)
         np.testing.assert_allclose(by_rate, jnp.sum(y0) * jnp.sum(since * growth), rtol=rtol)
-        if jnp.all(since == 0):  # a solve of no step moves with no time
-            np.testing.assert_array_equal(jnp.isfinite(by_ts), True)
-            continue
         slopes = jnp.sum(y0) * rate * growth
         slopes = slopes.at[0].add(-jnp.sum(slopes))
         np.testing.assert_allclose(by_ts, slopes, rtol=1e-2, atol=1e-12)
+
+
+@pytest.mark.parametrize("save", ["ends", "function", "dense"])
+def test_what_a_solve_over_no_time_saves_moves_with_its_times(save):
+    """Each value by its own time with its rate, by the first time against it."""
+
+    def f(t, y, k):
+        return k * y * jnp.cos(t)
+
+    def read(t, y, k):
+        return {"scaled": t**2 * y, "number": jnp.int32(3)}
+
+    def saved(ts):
+        option = {"ends": "ts", "function": read}.get(save, save)
+        sol = jo.solve(f, Y0, ts, 1.5, save=option, max_steps=8)
+        return sol.ys["scaled"] if save == "function" else sol.ys, sol.y1
+
+    t = 0.7
+    ts = jnp.full(2 if save == "ends" else 3, t)
+    moves = jnp.eye(ts.size) - jnp.eye(ts.size)[0]  # of the time since the first one, by each
+    slope = f(t, Y0, 1.5)
+    by_ys, by_y1 = jax.jit(jax.jacrev(saved))(ts)
+    np.testing.assert_allclose(by_y1, jnp.outer(slope, moves[-1]), rtol=1e-14)
+    rate = t**2 * slope if save == "function" else slope
+    expected = jnp.einsum("i,jk->jik", rate, moves)
+    if save == "function":
+        expected += 2 * t * jnp.einsum("i,jk->jik", Y0, jnp.eye(3))
+    np.testing.assert_allclose(by_ys, expected, rtol=1e-14)
 
 
 NO_ERROR = [(mode, name) for name in ("tsit5", "dopri8") for mode in MODES]

@@ -28,14 +28,22 @@ OTHERS = sorted(
 STEPS = {"controller": jo.Fixed(0.17), "max_steps": 12}
 
 
-def reversible(name, coupling=0.999):
+TWO_TIMES = jnp.array([0.0, 1.0])
+
+
+def reversible(name: str, coupling: float | None = 0.999):
     return jo.Reversible(coupling).prepare_solver(SOLVERS[name]())
+
+
+def with_rate(name):
+    """The reversible version whose coupling `jo.Reversible` chooses by the times."""
+    return reversible(name, None)
 
 
 @pytest.mark.parametrize("name", few([*EXPLICIT, *REVERSIBLE], "bosh3", "reversible_heun"))
 def test_the_gradient_is_that_of_stored_states(name):
-    """Saved values, with gradients by start, arguments and times; the name alone is enough."""
-    undone = loss_of("ts", solver=name, sensitivity=jo.Reversible(0.999), **STEPS)
+    """Saved values, with gradients by start, arguments and times."""
+    undone = loss_of("ts", solver=reversible(name), sensitivity="reversible", **STEPS)
     stored = loss_of("ts", solver=reversible(name), **STEPS)
     got, expected = values_and_gradients(undone, stored)
     assert_close(got, expected, 1e-10)
@@ -58,13 +66,13 @@ def rate_over(span):
 
 @pytest.mark.parametrize("name", few(["tsit5", "rk4"], "rk4"))
 def test_by_default_the_coupling_is_a_rate_over_the_times(name):
-    """The name alone is enough; the rate is held fixed where times are differentiated."""
+    """The rate is held fixed where times are differentiated."""
     p = point()
     span = float(jnp.abs(p["ts"][-1] - p["ts"][0]))
     base = SOLVERS[name]()
     assert isinstance(base, ExplicitRungeKutta)
     stored = jo.ReversibleRK(base, None, rate_over(span))
-    undone = loss_of("ts", solver=name, sensitivity="reversible", **STEPS)
+    undone = loss_of("ts", solver=with_rate(name), sensitivity="reversible", **STEPS)
     got, expected = values_and_gradients(undone, loss_of("ts", solver=stored, **STEPS))
     assert_close(got, expected, 1e-10)
 
@@ -90,7 +98,7 @@ def test_the_gradient_equals_differences_for_every_save(mode):
     p = point(ts=(1.4, 0.9, 0.5, 0.2)) if mode == "function" else point()
     if mode == "ends":
         p["ts"] = p["ts"][jnp.array([0, -1])]
-    loss = loss_of(mode, solver="bosh3", sensitivity=jo.Reversible(coupling=0.9), **STEPS)
+    loss = loss_of(mode, solver=reversible("bosh3", 0.9), sensitivity="reversible", **STEPS)
     assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-9)
 
 
@@ -108,7 +116,7 @@ def test_steps_to_given_times_agree_with_differences(name):
     grid = jo.Grid(jnp.array([0.2, 0.3, 0.55, 0.8, 1.4]))
 
     def loss(p):
-        options = {"solver": name, "controller": grid, "sensitivity": "reversible"}
+        options = {"solver": with_rate(name), "controller": grid, "sensitivity": "reversible"}
         return loss_of("ts", **options)({**p, "ts": point()["ts"]})
 
     assert_close(jax.jit(jax.grad(loss))(p), central(loss, p), 1e-9)
@@ -121,9 +129,9 @@ class UndoneBatchLoss(BatchLoss):
 
 
 CASES = {
-    "ends": UndoneBatchLoss("ends", "midpoint", "ends"),
-    "ts": UndoneBatchLoss("ts", "rk4", "own"),
-    "function": UndoneBatchLoss("function", "euler", "odd"),
+    "ends": UndoneBatchLoss("ends", with_rate("midpoint"), "ends"),
+    "ts": UndoneBatchLoss("ts", with_rate("rk4"), "own"),
+    "function": UndoneBatchLoss("function", with_rate("euler"), "odd"),
     "steps": UndoneBatchLoss("steps", "reversible_heun", "own"),
     "dense": UndoneBatchLoss("dense", "asynchronous_leapfrog", "shared"),
 }
@@ -209,7 +217,8 @@ def temporary(steps, adaptive):
 
     def loss(rate, y0):
         control = {} if adaptive else {"controller": jo.Fixed(1.0 / steps)}
-        options = {"sensitivity": "reversible", "max_steps": steps, **control}
+        solver = with_rate("tsit5")
+        options = {"sensitivity": "reversible", "solver": solver, "max_steps": steps, **control}
         return jnp.sum(jo.solve(wave, y0, (0.0, 1.0), rate, **options).y1 ** 2)
 
     inputs = jnp.ones(()), jnp.linspace(0.0, 1.0, 20_000)
@@ -246,7 +255,7 @@ def of_decay(span, **options):
 
 def test_the_gap_of_the_copies_bounds_adaptive_steps():
     """Fixed steps of solutions that approach each other are lost; the error estimate sees it."""
-    lost, _ = of_decay(20.0, sensitivity=jo.Reversible(0.999), controller=jo.Fixed(0.5))
+    lost, _ = of_decay(20.0, solver=reversible("tsit5"), controller=jo.Fixed(0.5))
     assert abs(lost) > 1.0
     # Digits for 13 e-foldings: twelve are, twenty are not to be had, and that is said.
     assert abs(of_decay(12.0)[0] - np.exp(-12.0)) < 1e-6
@@ -270,10 +279,10 @@ def test_what_cannot_be_undone_is_said_with_the_remedy():
 def test_a_state_that_is_not_recovered_makes_the_gradient_nan():
     """Steps of Euler's method, damped so that 400 of them forget the other copy."""
     fixed = jo.Fixed(0.005)
-    value, gradient = of_decay(2.0, sensitivity=jo.Reversible(0.9), controller=fixed, solver="rk4")
+    value, gradient = of_decay(2.0, controller=fixed, solver=reversible("rk4", 0.9))
     assert abs(value - np.exp(-2.0)) < 1e-6
     assert np.isnan(gradient)
-    near = of_decay(2.0, sensitivity=jo.Reversible(0.999), controller=fixed, solver="rk4")
+    near = of_decay(2.0, controller=fixed, solver=reversible("rk4"))
     assert abs(near[1] - np.exp(-2.0)) < 1e-6
 
 
@@ -332,3 +341,42 @@ def test_solvers_that_cannot_be_undone_are_refused_by_name(name):
 def test_bad_options_are_refused(make, message):
     with pytest.raises(jo.OptionError, match=message):
         make()
+
+
+OF_A_SIZE = [{"dt": 0.01}, {"controller": jo.Fixed(0.01)}, {"controller": jo.Grid(TWO_TIMES)}]
+
+
+@pytest.mark.parametrize("options", OF_A_SIZE)
+@pytest.mark.parametrize("solve", [jo.solve, jo.solve_batch])
+def test_steps_of_a_given_size_are_never_those_of_another_method(solve, options):
+    """`rk4` differs from its reversible version by 2e5 on this field."""
+
+    def pulled(t, y, args):
+        return -20.0 * (y - jnp.cos(t))
+
+    def run(solver):
+        solver = solver if options.keys() == {"dt"} else jo.Tsit5()
+        y0 = jnp.zeros(()) if solve is jo.solve else jnp.zeros(3)
+        return solve(pulled, y0, (0.0, 1.0), solver=solver, sensitivity="reversible", **options)
+
+    with pytest.raises(
+        jo.OptionError, match=r'(RK4|Tsit5) of a given size.*"reversible_heun".*dis'
+    ):
+        run(jo.RK4())
+
+
+@pytest.mark.parametrize("name", ["reversible_heun", "leapfrog", "rk4"])
+def test_steps_of_a_given_size_have_the_same_values_in_every_mode(name):
+    solver = jo.ReversibleRK(jo.RK4()) if name == "rk4" else SOLVERS[name]()
+
+    def end(p, mode):
+        options = {"solver": solver, "sensitivity": mode, "controller": jo.Fixed(0.1)}
+        return jnp.sum(jo.solve(rotation, exact_rotation(0.0), (0.0, p), **options).y1)
+
+    def beside_its_derivative(mode):
+        derivative = jax.jacfwd if mode == "forward" else jax.grad
+        return jax.jit(derivative(lambda p: (end(p, mode),) * 2, has_aux=True))(1.5)[1]
+
+    alone = jax.jit(lambda p: end(p, "discrete"))(1.5)
+    for mode in ("discrete", "adjoint", "reversible", "forward"):
+        assert beside_its_derivative(mode) == alone

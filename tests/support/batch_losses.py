@@ -58,7 +58,7 @@ class BatchLoss:
     """A loss through one save mode, with one solver and one kind of times."""
 
     save: str
-    solver: str
+    solver: Any
     ts: str
 
     @property

@@ -79,6 +79,7 @@ class Continuous(Sensitivity):
     atol: ArrayLike | None
     seminorm: bool = eqx.field(static=True)
     takes_events: ClassVar[bool] = False
+    by_steps: ClassVar[bool] = False
 
     def __init__(
         self,
