@@ -17,7 +17,7 @@ import numpy as np
 from jax.core import AbstractValue, Trace, Tracer
 from jax.extend.core import ClosedJaxpr, DebugInfo, Jaxpr, Primitive
 
-_LIBRARIES = ("jax", "jaxlib", "equinox")
+_LIBRARIES = ("jax", "jaxlib", "equinox", "jaxode")
 # What a trace leaves in its wrappers: it follows from the operands, or serves messages alone.
 _LEFT_OUT = (AbstractValue, Trace, DebugInfo, weakref.ref)
 _VALUES = (type(None), bool, int, str, bytes, complex, type, Primitive, enum.Enum)

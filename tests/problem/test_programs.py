@@ -105,6 +105,28 @@ def test_a_function_written_anew_with_the_same_meaning_shares_the_program():
     np.testing.assert_allclose(call(2.0).ys[-1], 2 * np.exp(-2.0) * Y0, rtol=1e-3)
 
 
+def test_a_solve_inside_a_field_is_compiled_once_and_followed():
+    rates = {"inner": 2.0, "sensitivity": "discrete"}
+
+    def averaged(t, y, args):
+        def decays(t, z, rate):
+            return -rate * z
+
+        way = rates["sensitivity"]
+        inner = jo.solve(decays, jnp.ones(()), (0.0, 1.0), rates["inner"], sensitivity=way)
+        return -inner.y1 * y
+
+    def end():
+        return float(jo.solve(averaged, 1.0, (0.0, 1.0)).y1)
+
+    np.testing.assert_allclose(end(), np.exp(-np.exp(-2.0)), rtol=1e-4)
+    assert compilations_of(end) == 0
+    rates["inner"] = 3.0
+    np.testing.assert_allclose(end(), np.exp(-np.exp(-3.0)), rtol=1e-4)
+    rates["sensitivity"] = "adjoint"
+    assert compilations_of(end) > 0
+
+
 def test_gradients_are_compiled_once():
     def loss(k):
         return solve(lambda t, y, a: -k * y).y1[0]
