@@ -13,7 +13,7 @@ from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
-from .eager import run_driver
+from .from_origin import run_solve
 from .options import (
     SaveName,
     Sensitivity,
@@ -113,7 +113,7 @@ def solve(
         progress=progress,
     )
     f = check_field(f)
-    solution = run_driver(_solve, f, trajectory_inputs(y0, ts, args, options), options)
+    solution = run_solve(_solve, f, trajectory_inputs(y0, ts, args, options), options)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
     return solution

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..problem.errors import OptionError, SolveError
+from ..problem.origin import Origin
 from ..problem.state import Packing
 from ..problem.status import Status
 from .missing import missing_where
@@ -110,6 +111,8 @@ class Solution(eqx.Module):
     - `stats`: a `Stats`. `status`: int32, a `Status` by number.
     - `sol(t)`: the state at any `t` of the solve, with `save="dense"`.
     - `events`: an `Events` if the solve had any to detect, else None.
+    - `origin`: of a solve whose times float32 cannot hold, the time from which it counted; else
+      None. The times above are then in float64 of NumPy where their values are known.
     """
 
     ts: Array
@@ -119,6 +122,7 @@ class Solution(eqx.Module):
     status: Array
     dense: DenseOutput | None = None
     events: Events | None = None
+    origin: Origin | None = None
 
     @property
     def success(self) -> Array:
@@ -134,9 +138,12 @@ class Solution(eqx.Module):
         """
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
-        evaluate = DenseOutput.__call__
+        evaluate, own = DenseOutput.__call__, False
+        if self.origin is not None:
+            own = self.origin.of_each
+            t = self.origin.offsets_of_all(t)
         for _ in range(self.status.ndim):
-            evaluate = eqx.filter_vmap(evaluate, in_axes=(eqx.if_array(0), None))
+            evaluate = eqx.filter_vmap(evaluate, in_axes=(eqx.if_array(0), 0 if own else None))
         return evaluate(self.dense, jnp.asarray(t))
 
 

@@ -7,12 +7,13 @@ import numpy as np
 from jax import Array
 
 from .errors import TimesError
-from .staging import as_array
 from .state import is_traced
 
 
-def check_times(ts: Any, dtype: np.dtype) -> Array:
-    """Validate the times and make them a one-dimensional array of `dtype`, at least two of them.
+def check_times(ts: Any) -> Array | np.ndarray:
+    """Validate the times and make them a one-dimensional array, of at least two, in their dtype.
+
+    It is one of NumPy if their values are known.
 
     **Raises:** `TimesError`. Values that are traced under `jit` are unknown here: for them the
     solve checks monotonicity, and fails with `Status.BAD_TIMES`.
@@ -33,7 +34,7 @@ def check_times(ts: Any, dtype: np.dtype) -> Array:
         raise TimesError(f"ts must hold real numbers, got dtype {times.dtype}")
     if not traced:
         _check_time_values(np.asarray(times, np.float64))
-    return as_array(times, dtype)
+    return times
 
 
 def _check_time_values(times: np.ndarray) -> None:

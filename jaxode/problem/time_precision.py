@@ -1,0 +1,113 @@
+"""The precision of times: the dtype that holds them, and what float32 would lose of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .errors import TimesError, TimesWarning, warn_user
+from .origin import Origin
+from .state import Packing
+
+# Times this many spans from zero lose digits that their differences have.
+_FAR = 16
+# Warned is where rounding moves a time by more than this share of the solve, or a difference of two
+# neighbouring times by more than this share of itself.
+_SHARE_OF_SPAN, _SHARE_OF_GAP = 1e-3, 0.05
+# Differences of so many roundings are that of two ways to compute one time.
+_SAME = 64
+_REMEDY = "enable float64 (jax_enable_x64), or count time from a nearer origin"
+
+
+def dtype_of_times(dtype: np.dtype) -> np.dtype:
+    """The dtype in which times that were given in `dtype` are kept: float32, or float64 of x64."""
+    fits = dtype.itemsize <= 2 or dtype == np.float32
+    wide = np.dtype(np.float32 if fits else np.float64)
+    return np.dtype(jax.dtypes.canonicalize_dtype(wide))
+
+
+def find_origin(times: np.ndarray, packing: Packing) -> Origin | None:
+    """The origin from which times of known values are to be counted; None to count from zero.
+
+    `times` has the shape `(times,)`, or `(trajectories, times)` for an origin of each trajectory.
+    """
+    if packing.time_dtype != np.float32 or not np.any(_is_far(*_size_and_span(times))):
+        return None
+    return Origin.at(np.asarray(times[..., 0], np.float64))
+
+
+def check_resolution(what: str, given: np.ndarray, held: np.ndarray) -> None:
+    """Check that the times `held` differ from one to the next as those `given` do.
+
+    Both have the times along the last axis, in order.
+
+    **Raises:** `TimesError` for different times that become equal. **Warns:** `TimesWarning` for
+    times that are rounded to a large share of their difference.
+    """
+    if held.dtype == given.dtype:
+        return
+    given = given.astype(np.int64) if given.dtype.kind in "iu" else given
+    exact, rounded = np.asarray(given, np.float64), np.asarray(held, np.float64)
+    gaps = np.abs(np.asarray(np.diff(given), np.float64))
+    kept = np.abs(np.diff(rounded))
+    # One number in float32 and in float64 is no two times.
+    same = np.maximum(np.abs(exact[..., 1:]), np.abs(exact[..., :-1]))
+    off = np.abs(kept - gaps) > np.maximum(_SHARE_OF_GAP * gaps, _SAME * 2.0**-52 * same)
+    if not off.any():
+        return
+    single = np.asarray(exact, np.float32) == exact
+    lost = off & (kept == 0) & ~single[..., 1:] & ~single[..., :-1]
+    place = tuple(np.argwhere(lost if lost.any() else off)[0])
+    times = f"{what} {place[-1]} and {place[-1] + 1}, {gaps[place]:.3g} apart at"
+    times = f"{times} {exact[place]:.10g},"
+    if lost.any():
+        raise TimesError(f"{times} are equal in {held.dtype}: {_REMEDY}")
+    message = f"{times} are {kept[place]:.3g} apart in {held.dtype}: {_REMEDY}"
+    warn_user(message, TimesWarning)
+
+
+def warn_of_lost_digits(times: np.ndarray) -> bool:
+    """Warn if times were given in float32 and have lost digits already; return whether it did."""
+    if times.dtype.kind in "iu" or times.dtype.itemsize > 4:
+        return False
+    size, span = _size_and_span(times)
+    spacing = _spacing(size, times.dtype)
+    # Over no time, digits are missed where integers are.
+    lost = np.where(span > 0, _is_far(size, span) & (spacing > _SHARE_OF_SPAN * span), spacing >= 2)
+    if not lost.any():
+        return False
+    number = np.argmax(lost)
+    warn_user(
+        f"ts was given in {times.dtype}, whose numbers are {np.ravel(spacing)[number]:.3g} apart at "
+        f"{np.ravel(size)[number]:.6g}: give times as numbers of Python or in NumPy's float64",
+        TimesWarning,
+    )
+    return True
+
+
+def coarse_time(times: np.ndarray, packing: Packing) -> str | None:
+    """The warning for functions that read `t`, if the state's dtype is coarse for these times."""
+    size, span = _size_and_span(times)
+    spacing = _spacing(size, packing.real_dtype)
+    coarse = _is_far(size, span) & (spacing > _SHARE_OF_SPAN * span)
+    if not coarse.any():
+        return None
+    number = np.argmax(coarse)
+    return (
+        f"the functions of this solve read t in {packing.real_dtype}, whose numbers are "
+        f"{np.ravel(spacing)[number]:.3g} apart at {np.ravel(size)[number]:.6g}: count time from "
+        "a nearer origin, or give y0 in a finer dtype"
+    )
+
+
+def _spacing(size: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The distance of neighbouring numbers of a dtype at this size."""
+    return np.ldexp(float(jnp.finfo(dtype).eps), np.frexp(size)[1] - 1)
+
+
+def _size_and_span(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    first, last = (np.asarray(times[..., i], np.float64) for i in (0, -1))
+    return np.maximum(np.abs(first), np.abs(last)), np.abs(last - first)
+
+
+def _is_far(size: np.ndarray, span: np.ndarray) -> np.ndarray:
+    return (size > _FAR * span) & (span > 0)
