@@ -10,8 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import PyTree
@@ -100,8 +98,7 @@ def _inputs_from(origin: Origin, inputs: Inputs) -> Inputs:
     """The inputs with offsets for times; the origin goes with `args`."""
     offsets, mapped = origin.offsets(inputs.given_ts), inputs.mapped
     if mapped is not None:
-        flags = jax.tree.map(lambda _: mapped.ts, origin)
-        mapped = mapped._replace(args=(mapped.args, flags))
+        mapped = mapped._replace(args=(mapped.args, Origin(mapped.ts, mapped.ts)))  # pyright: ignore
     return inputs._replace(
         ts=as_array(offsets, inputs.packing.time_dtype),
         args=(inputs.args, origin),
@@ -138,13 +135,11 @@ def _event_from(event: Any) -> Any:
 
 
 def _jumps_from(origin: Origin, jumps: Any, count: int | None) -> Any:
+    """Jumps with offsets for times; of the trajectories of a batch, if these have own origins."""
     times = jump_times(jumps, count)
     if times is None:
         return jumps
-    if origin.of_each and np.ndim(times) == 1:
-        space = np if isinstance(times, np.ndarray) else jnp
-        times = space.broadcast_to(times, (count, *times.shape))
-    offsets = origin.offsets(times)
+    offsets = origin.offsets_of_all(times) if times.ndim == 1 else origin.offsets(times)
     if not isinstance(jumps, Jumps):
         return offsets
     apply: Any = jumps.apply

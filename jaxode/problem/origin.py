@@ -37,7 +37,7 @@ class Origin(eqx.Module):
 
     def clock(self, offset: Array) -> Array:
         """The time at an offset while a program is traced, in the dtype of the offset."""
-        return (self.high + (offset.astype(np.float32) + self.low)).astype(offset.dtype)
+        return jnp.asarray(self.high + (offset.astype(np.float32) + self.low), offset.dtype)
 
     def offsets(self, times: Any) -> Any:
         """The offsets of times: in float64 of NumPy if their values are known, else in float32."""

@@ -21,7 +21,7 @@ class Packing:
     """The bijection between a pytree of arrays and one packed array.
 
     A single array keeps its shape; several are concatenated in one vector of their common dtype.
-    `unpack` accepts any leading axes. `times`: the dtype in which the times of the solve were given.
+    `unpack` accepts any leading axes. `times`: the dtype in which a solve keeps its times.
     """
 
     treedef: Any

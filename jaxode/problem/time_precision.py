@@ -77,8 +77,8 @@ def warn_of_lost_digits(times: np.ndarray) -> bool:
         return False
     number = np.argmax(lost)
     warn_user(
-        f"ts was given in {times.dtype}, whose numbers are {np.ravel(spacing)[number]:.3g} apart at "
-        f"{np.ravel(size)[number]:.6g}: give times as numbers of Python or in NumPy's float64",
+        f"ts was given in {times.dtype}, whose numbers are {np.ravel(spacing)[number]:.3g} apart "
+        f"at {np.ravel(size)[number]:.6g}: give numbers of Python, or NumPy's float64",
         TimesWarning,
     )
     return True

@@ -66,7 +66,10 @@ class EventHandler(eqx.Module):
 
     def initialise(self, s: IntegratorState, t1: Array) -> IntegratorState:
         """Add the event state at the start of a trajectory, whose steps aim at the first jump."""
-        zero, blank = jnp.zeros((), jnp.int32), jnp.zeros(len(self.events), self.packing.number_dtype)
+        zero, blank = (
+            jnp.zeros((), jnp.int32),
+            jnp.zeros(len(self.events), self.packing.number_dtype),
+        )
         s = s._replace(event_state=EventState(blank, zero, zero, self.stop_time(s.t, t1)))
         if self.jumps is not None:
             s = self.reinitialise(s, t1)
