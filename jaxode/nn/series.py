@@ -83,7 +83,7 @@ def _held(name: str, ts: Any, dtype: Any) -> Array:
 
     **Raises:** `TimesError` for times that become equal. **Warns:** `TimesWarning` for coarse ones.
     """
-    if not is_traced(ts):
+    if np.size(ts) and not is_traced(ts):
         given = np.asarray(ts)
         warn_of_lost_digits(given)
         with np.errstate(invalid="ignore"):  # padding may hold anything

@@ -15,7 +15,7 @@ _FAR = 16
 _SHARE_OF_SPAN, _SHARE_OF_GAP = 1e-3, 0.05
 # Differences of so many roundings are that of two ways to compute one time.
 _SAME = 64
-_REMEDY = "enable float64 (jax_enable_x64), or count time from a nearer origin"
+_REMEDY = "hold them in float64 (which needs jax_enable_x64), or count from a nearer origin"
 
 
 def dtype_of_times(dtype: np.dtype) -> np.dtype:
@@ -45,13 +45,15 @@ def check_resolution(what: str, given: np.ndarray, held: np.ndarray) -> None:
     """
     if held.dtype == given.dtype:
         return
-    given = given.astype(np.int64) if given.dtype.kind in "iu" else given
+    integers = given.dtype.kind in "iu"
+    given = given.astype(np.int64) if integers else given
     exact, rounded = np.asarray(given, np.float64), np.asarray(held, np.float64)
     gaps = np.abs(np.asarray(np.diff(given), np.float64))
     kept = np.abs(np.diff(rounded))
     # One number in float32 and in float64 is no two times.
     same = np.maximum(np.abs(exact[..., 1:]), np.abs(exact[..., :-1]))
-    off = np.abs(kept - gaps) > np.maximum(_SHARE_OF_GAP * gaps, _SAME * 2.0**-52 * same)
+    least = 0 if integers else _SAME * 2.0**-52 * same
+    off = np.abs(kept - gaps) > np.maximum(_SHARE_OF_GAP * gaps, least)
     if not off.any():
         return
     single = np.asarray(exact, np.float32) == exact
