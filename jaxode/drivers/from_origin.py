@@ -25,6 +25,7 @@ from ..problem.time_precision import (
     check_resolution,
     coarse_time,
     find_origin,
+    tells_apart,
     warn_of_lost_digits,
 )
 from ..solvers.step_size import Grid
@@ -41,7 +42,8 @@ def run_solve(
     `TimesWarning` for times that are given or held in a dtype that is coarse for them.
     """
     given, packing = inputs.given_ts, inputs.packing
-    if given is None:
+    plain = options.jumps is None and not isinstance(options.controller, Grid)
+    if given is None or (plain and tells_apart(given, packing.time_dtype)):
         return run_driver(function, f, inputs, options, *rest)
     warned = under_jit() or warn_of_lost_digits(given)
     inputs = inputs._replace(coarse_time=None if warned else coarse_time(given, packing))

@@ -20,7 +20,7 @@ from ..problem.closure import closure_convert
 from ..problem.field import VectorField, trace_field
 from ..problem.staging import as_array
 from ..problem.state import Packing, arrays_of_args, check_state
-from ..problem.time_precision import dtype_of_times
+from ..problem.time_precision import with_times
 from ..problem.times import check_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.implicit.consistent_initial import Algebraic
@@ -133,7 +133,7 @@ def trajectory_inputs(y0: PyTree, ts: Any, args: PyTree, options: Options) -> In
     **Raises:** `StateError`, `TimesError`, `ToleranceError`.
     """
     y0, times = check_state(y0), check_times(ts)
-    packing = Packing.of(y0).with_times(dtype_of_times(times.dtype))
+    packing = with_times(Packing.of(y0), times, ts)
     tolerances = check_tolerances(options, y0, packing)
     given = times if isinstance(times, np.ndarray) else None
     return Inputs(y0, as_array(times, packing.time_dtype), args, *tolerances, packing, given)

@@ -35,7 +35,7 @@ from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
 from ..problem.staging import as_array
 from ..problem.state import Packing, check_state
-from ..problem.time_precision import dtype_of_times
+from ..problem.time_precision import with_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
@@ -172,7 +172,7 @@ def _batch_inputs(
     y0 = _over_trajectories(trees["y0"], mapped["y0"], count)
     example = jax.tree.map(trajectory_shape, y0)
     times = check_batch_times(trees["ts"], mapped["ts"])
-    packing = Packing.of(example).with_times(dtype_of_times(times.dtype))
+    packing = with_times(Packing.of(example), times, ts)
     check_not_both_zero(options.rtol, options.atol)
     rtol, atol = (
         check_tolerance_of_batch(name, trees[name], mapped[name], packing, example)

@@ -16,6 +16,7 @@ from ..problem.origin import Origin
 from ..problem.state import Packing
 from ..problem.status import Status
 from .missing import missing_where
+from .save import step_fraction
 
 
 class Stats(eqx.Module):
@@ -75,7 +76,7 @@ class DenseOutput(eqx.Module):
         side = "left" if before else "right"
         index = jnp.clip(jnp.searchsorted(starts, sign * t, side=side) - 1, 0)
         start, h = self.t[index], self.h[index]
-        theta = (t - start) / jnp.where(h == 0, 1.0, h)
+        theta = step_fraction(t, start, jnp.where(h == 0, 1.0, h), self.y)
         value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
         slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(h))
         known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)

@@ -1,8 +1,11 @@
 """The precision of times: the dtype that holds them, and what float32 would lose of them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from .errors import TimesError, TimesWarning, warn_user
 from .origin import Origin
@@ -18,11 +21,31 @@ _SAME = 64
 _REMEDY = "hold them in float64 (which needs jax_enable_x64), or count from a nearer origin"
 
 
-def dtype_of_times(dtype: np.dtype) -> np.dtype:
-    """The dtype in which times that were given in `dtype` are kept: float32, or float64 of x64."""
-    fits = dtype.itemsize <= 2 or dtype == np.float32
-    wide = np.dtype(np.float32 if fits else np.float64)
-    return np.dtype(jax.dtypes.canonicalize_dtype(wide))
+def with_times(packing: Packing, times: Array | np.ndarray, given: Any) -> Packing:
+    """The packing of a solve at these `times`: arrays keep their precision, if JAX has it.
+
+    `given`: the times as the user gives them. Numbers of Python have the precision of the state,
+    unless that makes them coarse.
+    """
+    if packing.number_dtype == np.float64 or not jax.config.jax_enable_x64:
+        return packing
+    if times.dtype.itemsize <= 2 or times.dtype == np.float32:
+        return packing
+    if isinstance(given, list | tuple) and all(type(t) in (int, float) for t in given):
+        if tells_apart(times, single := np.dtype(np.float32)):
+            return packing
+        near = not _is_far(*_size_and_span(times)).any()
+        if near and not _gaps(times, times.astype(single))[2].any():
+            return packing
+    return packing.with_times(np.dtype(np.float64))
+
+
+def tells_apart(times: np.ndarray, dtype: np.dtype) -> bool:
+    """True if a dtype plainly keeps the digits of these times, by a look at the ends alone."""
+    if times.ndim != 1 or not (times.size == 2 or times.dtype == dtype):
+        return False
+    first, last = float(times[0]), float(times[-1])
+    return max(abs(first), abs(last)) <= _FAR * abs(last - first)
 
 
 def find_origin(times: np.ndarray, packing: Packing) -> Origin | None:
@@ -45,17 +68,11 @@ def check_resolution(what: str, given: np.ndarray, held: np.ndarray) -> None:
     """
     if held.dtype == given.dtype:
         return
-    integers = given.dtype.kind in "iu"
-    given = given.astype(np.int64) if integers else given
-    exact, rounded = np.asarray(given, np.float64), np.asarray(held, np.float64)
-    gaps = np.abs(np.asarray(np.diff(given), np.float64))
-    kept = np.abs(np.diff(rounded))
-    # One number in float32 and in float64 is no two times.
-    same = np.maximum(np.abs(exact[..., 1:]), np.abs(exact[..., :-1]))
-    least = 0 if integers else _SAME * 2.0**-52 * same
-    off = np.abs(kept - gaps) > np.maximum(_SHARE_OF_GAP * gaps, least)
+    gaps, kept, off = _gaps(given, held)
     if not off.any():
         return
+    exact = np.asarray(given, np.float64)
+    # One number in float32 and in float64 is no two times.
     single = np.asarray(exact, np.float32) == exact
     lost = off & (kept == 0) & ~single[..., 1:] & ~single[..., :-1]
     place = tuple(np.argwhere(lost if lost.any() else off)[0])
@@ -99,6 +116,17 @@ def coarse_time(times: np.ndarray, packing: Packing) -> str | None:
         f"{np.ravel(spacing)[number]:.3g} apart at {np.ravel(size)[number]:.6g}: count time from "
         "a nearer origin, or give y0 in a finer dtype"
     )
+
+
+def _gaps(given: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The differences of neighbouring times, those of the times held, and which these are off."""
+    integers = given.dtype.kind in "iu"
+    given = given.astype(np.int64) if integers else given
+    gaps = np.abs(np.asarray(np.diff(given), np.float64))
+    kept = np.abs(np.diff(np.asarray(held, np.float64)))
+    size = np.abs(np.asarray(given, np.float64))
+    least = 0 if integers else _SAME * 2.0**-52 * np.maximum(size[..., 1:], size[..., :-1])
+    return gaps, kept, np.abs(kept - gaps) > np.maximum(_SHARE_OF_GAP * gaps, least)
 
 
 def _spacing(size: np.ndarray, dtype: np.dtype) -> np.ndarray:
