@@ -113,7 +113,7 @@ def solve_batch(
     the times are mapped. `sols(t)` works with `save="dense"`.
 
     **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` if the results exceed the
-    machine's memory, and the errors of `solve`. **Warns:** `ToleranceWarning`.
+    machine's memory, and the errors of `solve`. **Warns:** as `solve`.
     """
     options = Options(
         solver=solver,

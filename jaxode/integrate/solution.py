@@ -15,6 +15,7 @@ from ..problem.errors import OptionError, SolveError
 from ..problem.origin import Origin
 from ..problem.state import Packing
 from ..problem.status import Status
+from ..problem.times import shown
 from .missing import missing_where
 from .save import step_fraction
 
@@ -104,7 +105,7 @@ class Events(eqx.Module):
 class Solution(eqx.Module):
     """The solution that `solve` and `solve_batch` return.
 
-    - `ts`: the times of `ys`, shape `(times,)`.
+    - `ts`: the times of `ys`, shape `(times,)`, in the precision in which they were given.
     - `ys`: the saved values, a pytree like `y0` (or like the output of the `save` function) with a
       leading axis of times. Rows that were not reached are NaN.
     - `y1`: the state at the last time, or where an event ended the solve, a pytree like `y0`; NaN
@@ -113,7 +114,7 @@ class Solution(eqx.Module):
     - `sol(t)`: the state at any `t` of the solve, with `save="dense"`.
     - `events`: an `Events` if the solve had any to detect, else None.
     - `origin`: of a solve whose times float32 cannot hold, the time from which it counted; else
-      None. The times above are then in float64 of NumPy where their values are known.
+      None. The times in a solution are then in float64 of NumPy where their values are known.
     """
 
     ts: Array
@@ -174,7 +175,7 @@ def raise_on_failure(solution: Solution, advice: str = "") -> None:
     about_steps = failure in (Status.MAX_STEPS, Status.STEP_UNDERFLOW)
     further = f". {advice}" if about_steps and advice else ""
     raise SolveError(
-        f"{which}{failure.name}: at t = {float(stats.t_reached[first]):.6g} after "
+        f"{which}{failure.name}: at t = {shown(float(stats.t_reached[first]))} after "
         f"{int(stats.num_steps[first])} steps {failure.message}{further}. (throw=False returns the "
         "solution as far as it got.)"
     )

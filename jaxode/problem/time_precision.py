@@ -10,6 +10,7 @@ from jax import Array
 from .errors import TimesError, TimesWarning, warn_user
 from .origin import Origin
 from .state import Packing
+from .times import shown
 
 # Times this many spans from zero lose digits that their differences have.
 _FAR = 16
@@ -27,17 +28,18 @@ def with_times(packing: Packing, times: Array | np.ndarray, given: Any) -> Packi
     `given`: the times as the user gives them. Numbers of Python have the precision of the state,
     unless that makes them coarse.
     """
-    if packing.number_dtype == np.float64 or not jax.config.jax_enable_x64:
+    finest = jax.dtypes.canonicalize_dtype(np.float64)
+    fits = times.dtype.itemsize <= 2 or times.dtype == np.float32
+    if fits or packing.number_dtype == finest:
         return packing
-    if times.dtype.itemsize <= 2 or times.dtype == np.float32:
-        return packing
-    if isinstance(given, list | tuple) and all(type(t) in (int, float) for t in given):
+    numbers = isinstance(given, list | tuple) and all(type(t) in (int, float) for t in given)
+    if numbers and isinstance(times, np.ndarray):
         if tells_apart(times, single := np.dtype(np.float32)):
             return packing
         near = not _is_far(*_size_and_span(times)).any()
         if near and not _gaps(times, times.astype(single))[2].any():
             return packing
-    return packing.with_times(np.dtype(np.float64))
+    return packing.with_times(np.dtype(finest))
 
 
 def tells_apart(times: np.ndarray, dtype: np.dtype) -> bool:
@@ -77,7 +79,7 @@ def check_resolution(what: str, given: np.ndarray, held: np.ndarray) -> None:
     lost = off & (kept == 0) & ~single[..., 1:] & ~single[..., :-1]
     place = tuple(np.argwhere(lost if lost.any() else off)[0])
     times = f"{what} {place[-1]} and {place[-1] + 1}, {gaps[place]:.3g} apart at"
-    times = f"{times} {exact[place]:.10g},"
+    times = f"{times} {shown(exact[place])},"
     if lost.any():
         raise TimesError(f"{times} are equal in {held.dtype}: {_REMEDY}")
     message = f"{times} are {kept[place]:.3g} apart in {held.dtype}: {_REMEDY}"
@@ -97,7 +99,7 @@ def warn_of_lost_digits(times: np.ndarray) -> bool:
     number = np.argmax(lost)
     warn_user(
         f"ts was given in {times.dtype}, whose numbers are {np.ravel(spacing)[number]:.3g} apart "
-        f"at {np.ravel(size)[number]:.6g}: give numbers of Python, or NumPy's float64",
+        f"at {shown(np.ravel(size)[number])}: give numbers of Python, or NumPy's float64",
         TimesWarning,
     )
     return True
@@ -113,8 +115,8 @@ def coarse_time(times: np.ndarray, packing: Packing) -> str | None:
     number = np.argmax(coarse)
     return (
         f"the functions of this solve read t in {packing.real_dtype}, whose numbers are "
-        f"{np.ravel(spacing)[number]:.3g} apart at {np.ravel(size)[number]:.6g}: count time from "
-        "a nearer origin, or give y0 in a finer dtype"
+        f"{np.ravel(spacing)[number]:.3g} apart at {shown(np.ravel(size)[number])}: count time "
+        "from a nearer origin, or give y0 in a finer dtype"
     )
 
 

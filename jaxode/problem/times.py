@@ -37,6 +37,11 @@ def check_times(ts: Any) -> Array | np.ndarray:
     return times
 
 
+def shown(time: float | np.ndarray) -> str:
+    """A time for a message; of a large one more digits."""
+    return f"{time:.6g}" if abs(time) < 1e5 else f"{time:.12g}"
+
+
 def _check_time_values(times: np.ndarray) -> None:
     bad = np.flatnonzero(~np.isfinite(times))
     if bad.size:
@@ -50,6 +55,6 @@ def _check_time_values(times: np.ndarray) -> None:
     if reversals.size:
         i = int(reversals[0])
         raise TimesError(
-            f"ts must be monotone, but goes from {times[i]:.6g} to {times[i + 1]:.6g} at index "
-            f"{i + 1} while running from {times[0]:.6g} to {times[-1]:.6g}"
+            f"ts must be monotone, but goes from {shown(times[i])} to {shown(times[i + 1])} at "
+            f"index {i + 1} while running from {shown(times[0])} to {shown(times[-1])}"
         )
