@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from ..problem.errors import OptionError, SolveError
 from ..problem.origin import Origin
-from ..problem.state import Packing
+from ..problem.state import Packing, is_traced
 from ..problem.status import Status
 from ..problem.times import shown
 from .missing import missing_where
@@ -163,7 +163,9 @@ def raise_on_failure(solution: Solution, advice: str = "") -> None:
     """
     if not has_failed(solution.status):
         return
-    status, stats = lax.stop_gradient((solution.status, solution.stats))
+    # The times of NumPy in float64 would lose digits.
+    known = lambda x: lax.stop_gradient(x) if is_traced(x) else x  # noqa: E731
+    status, stats = jax.tree.map(known, (solution.status, solution.stats))
     failed = np.flatnonzero(np.asarray(status))
     first = () if status.ndim == 0 else np.unravel_index(failed[0], status.shape)
     failure = Status(int(status[first]))

@@ -19,7 +19,7 @@ _FAR = 16
 _SHARE_OF_SPAN, _SHARE_OF_GAP = 1e-3, 0.05
 # Differences of so many roundings are that of two ways to compute one time.
 _SAME = 64
-_REMEDY = "hold them in float64 (which needs jax_enable_x64), or count from a nearer origin"
+_REMEDY = "with jax_enable_x64 give ts in NumPy's float64, or count from a nearer origin"
 
 
 def with_times(packing: Packing, times: Array | np.ndarray, given: Any) -> Packing:

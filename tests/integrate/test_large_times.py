@@ -10,6 +10,8 @@ import pytest
 
 import jaxode as jo
 from tests.support.compilations import compilations_of
+from tests.support.registry import NAMES, linear, step_of
+from tests.support.sweeps import few
 
 T = 1.7e9  # where numbers of float32 are 128 apart
 SPAN = np.array([0.0, 0.3, 1.1, 2.0])
@@ -64,6 +66,7 @@ def test_the_times_of_steps(precision):
     sol = jo.solve(decay, one(), TS, RATE, save="steps")
     count = int(sol.stats.num_accepted) + 1
     np.testing.assert_allclose(sol.ys[:count], np.exp(-RATE * (sol.ts[:count] - T)), rtol=1e-3)
+    assert count > 2
     assert np.all(np.diff(sol.ts[:count]) > 0)
     assert sol.ts[count - 1] == TS[-1]
 
@@ -112,6 +115,26 @@ def test_gradients(precision, sensitivity):
     gradient = jax.grad(loss, (0, 1))(one(), jnp.asarray(RATE))
     exact = np.exp(-RATE * 1.1)
     np.testing.assert_allclose(gradient, [exact, -1.1 * exact], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", few(NAMES, "kvaerno5", "bdf"))
+def test_float64_times_of_float32_states(name):
+    field, flow = linear(name)
+    y0, order_one = jnp.array([1.0, 0.5], jnp.float32), name in ("euler", "semi_implicit_euler")
+    options = {"solver": name, "rtol": 1e-5, "atol": 1e-7, **step_of(name, 0.01)}
+
+    def ends(rate, ts):
+        return jo.solve(field, y0, ts, rate, **options)
+
+    def total(rate, ts):
+        return jnp.sum(ends(rate, ts).ys)
+
+    near, sol = SPAN.astype(np.float32), ends(RATE, TS)
+    assert sol.ys.dtype == jnp.float32
+    tolerance = 1e-2 if order_one else 1e-3
+    np.testing.assert_allclose(sol.ys, flow(near, y0, RATE), rtol=tolerance, atol=tolerance)
+    gradient, expected = jax.grad(total)(RATE, TS), jax.grad(total)(RATE, near)
+    np.testing.assert_allclose(gradient, expected, rtol=tolerance)
 
 
 def test_derivatives_by_times():
