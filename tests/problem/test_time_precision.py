@@ -88,3 +88,11 @@ def test_what_is_no_loss_is_no_warning(enabled):
         # Times that no function reads.
         solve((T, T + 60))
         jo.solve(rest, jnp.ones((), jnp.bfloat16), (0.0, 1.0), rtol=0.1, atol=0.1)
+
+
+def test_a_bad_field_is_named_at_far_times(float32):
+    def wide(t, y, args):
+        return jnp.ones(3)
+
+    with pytest.raises(jo.FieldError, match=r"^wide\(t, y, args\) has shape"):
+        solve((T, T + 1), f=wide)
