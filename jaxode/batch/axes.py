@@ -140,13 +140,15 @@ def stack_batch_times(ts: Any, axes: Any) -> tuple[Any, Any]:
     return space.stack(space.broadcast_arrays(*columns), axis=-1), 0
 
 
-def check_batch_times(ts: Any, mapped: bool, dtype: np.dtype) -> jax.Array:
+def check_batch_times(ts: Any, mapped: bool) -> jax.Array | np.ndarray:
     """Validate shared times, shape `(times,)`, or those of each, shape `(trajectories, times)`.
+
+    They keep their dtype. Known values are an array of NumPy.
 
     **Raises:** `TimesError`, naming the trajectory whose times are invalid.
     """
     if not mapped:
-        return check_times(ts, dtype)
+        return check_times(ts)
     if np.ndim(ts) != 2 or np.shape(ts)[1] < 2:
         raise TimesError(
             f"mapped ts must have shape (trajectories, times), at least two times, got "
@@ -155,16 +157,17 @@ def check_batch_times(ts: Any, mapped: bool, dtype: np.dtype) -> jax.Array:
     input_dtype = jnp.result_type(ts)
     if input_dtype.kind not in "iu" and not jnp.issubdtype(input_dtype, jnp.floating):
         raise TimesError(f"ts must hold real numbers, got dtype {input_dtype}")
-    if not is_traced(ts):
-        values = np.asarray(ts)
-        steps = np.diff(values, axis=1) * np.sign(values[:, -1:] - values[:, :1])
-        bad = ~np.all(np.isfinite(values), axis=1) | ~np.all(steps >= 0, axis=1)
-        for number in np.flatnonzero(bad | (values[:, 0] == values[:, -1])):
-            try:
-                check_times(values[number], dtype)
-            except TimesError as error:
-                raise TimesError(f"of trajectory {number}: {error}") from error
-    return jnp.asarray(ts, dtype)
+    if is_traced(ts):
+        return jnp.asarray(ts)
+    values = np.asarray(ts)
+    steps = np.diff(values, axis=1) * np.sign(values[:, -1:] - values[:, :1])
+    bad = ~np.all(np.isfinite(values), axis=1) | ~np.all(steps >= 0, axis=1)
+    for number in np.flatnonzero(bad | (values[:, 0] == values[:, -1])):
+        try:
+            check_times(values[number])
+        except TimesError as error:
+            raise TimesError(f"of trajectory {number}: {error}") from error
+    return values
 
 
 def _is_none(x: Any) -> bool:

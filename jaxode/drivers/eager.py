@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import PyTree
 
+from ..problem.errors import TimesWarning, warn_user
 from ..problem.field import Split, VectorField
 from ..problem.partition import Static, partition
 from ..problem.programs import Compiled, ProgramKey, kept_program, owner_of
@@ -49,7 +50,8 @@ def run_driver(
 
     `rest`: pytrees of arrays, and of values that can be hashed.
 
-    **Raises:** what `prepare` and `function` raise. **Warns:** `RecompilationWarning`.
+    **Raises:** what `prepare` and `function` raise. **Warns:** `RecompilationWarning`, and
+    `TimesWarning` for functions that read a time which is coarse.
     """
     if under_jit() and not is_surveying():
         return function(f, prepare(f, inputs, options), *rest)
@@ -60,6 +62,8 @@ def run_driver(
     args, traces, mapped = _trace(owner, f, inputs, options)
     functions = traces.closed()
     programs = [closed.program for closed in functions]
+    if inputs.coarse_time is not None and any(p.reads_first_input for p in programs):
+        warn_user(inputs.coarse_time, TimesWarning)
     key = ProgramKey(form, mapped, traces.norm_key(), *programs)
     arrays = _Arrays(
         y0=inputs.y0,

@@ -17,7 +17,7 @@ from .solve import solve
 def odeint(
     func: Callable[..., PyTree],
     y0: PyTree,
-    t: Array,
+    t: ArrayLike,
     *args: Any,
     rtol: ArrayLike | None = None,
     atol: ArrayLike | None = None,

@@ -14,6 +14,7 @@ from ..problem.closure import ClosedFunction, closure_convert
 from ..problem.errors import FieldError, OptionError, unknown_name
 from ..problem.field import Split
 from ..problem.state import Packing, is_traced
+from ..problem.times import shown
 from ..problem.validation import check_count, check_positive, find_option
 from ..sensitivity.base import Sensitivity
 from ..sensitivity.continuous.options import Continuous
@@ -217,11 +218,18 @@ def _check_grid(grid: Grid, ts: Any) -> None:
     gaps = np.diff(times) * np.sign(last - first)
     if last != first and np.any(gaps <= 0):
         raise OptionError("the times of jo.Grid must be strictly monotone, in the direction of ts")
-    if not np.allclose(times[[0, -1]], [first, last], rtol=1e-6):
+    off = max(abs(times[0] - first), abs(times[-1] - last))
+    if off > 1e-6 * abs(last - first) + _rounding(grid.times, ts) * max(abs(first), abs(last)):
         raise OptionError(
-            f"jo.Grid must run from ts[0] = {first:.6g} to ts[-1] = {last:.6g}, but runs from "
-            f"{times[0]:.6g} to {times[-1]:.6g}"
+            f"jo.Grid must run from ts[0] = {shown(first)} to ts[-1] = {shown(last)}, but runs "
+            f"from {shown(times[0])} to {shown(times[-1])}"
         )
+
+
+def _rounding(*times: Any) -> float:
+    """Four roundings of times, relative to them, in the coarsest of their dtypes."""
+    single = any(np.asarray(x).dtype.itemsize < 8 for x in times if x is not None)
+    return 4 * float(np.finfo(np.float32 if single else np.float64).eps)
 
 
 def norm_of(controller: Controller) -> Callable[[Array], Array]:

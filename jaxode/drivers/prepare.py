@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
@@ -17,7 +18,9 @@ from ..integrate.progress import batch_progress, solve_progress
 from ..integrate.step import Method
 from ..problem.closure import closure_convert
 from ..problem.field import VectorField, trace_field
-from ..problem.state import Packing, arrays_of_args, check_state, is_traced
+from ..problem.staging import as_array
+from ..problem.state import Packing, arrays_of_args, check_state
+from ..problem.time_precision import with_times
 from ..problem.times import check_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.implicit.consistent_initial import Algebraic
@@ -63,9 +66,10 @@ class Mapped(NamedTuple):
 class Inputs(NamedTuple):
     """Validated state, times, arguments and tolerances of one trajectory or of a batch.
 
-    `known_ts` are the times as the user gives them, if their values are known and all trajectories
-    share them; else None. `mapped` tells which arrays of a batch differ between trajectories and
-    have a first axis of them, as `y0` has; it is None for one trajectory.
+    `given_ts` are the times in the dtype in which the user gives them, if their values are known.
+    `mapped` tells which arrays of a batch differ between trajectories and have a first axis of
+    them, as `y0` has; it is None for one trajectory. `coarse_time`: what to warn of where a
+    function reads the time.
     """
 
     y0: PyTree
@@ -74,8 +78,15 @@ class Inputs(NamedTuple):
     rtol: Array
     atol: Array
     packing: Packing
-    known_ts: Any = None
+    given_ts: np.ndarray | None = None
     mapped: Mapped | None = None
+    coarse_time: str | None = None
+
+    @property
+    def known_ts(self) -> np.ndarray | None:
+        """The times, if their values are known and all trajectories share them."""
+        own = self.mapped is not None and self.mapped.ts
+        return None if own else self.given_ts
 
     @property
     def count(self) -> int | None:
@@ -121,11 +132,11 @@ def trajectory_inputs(y0: PyTree, ts: Any, args: PyTree, options: Options) -> In
 
     **Raises:** `StateError`, `TimesError`, `ToleranceError`.
     """
-    y0 = check_state(y0)
-    packing = Packing.of(y0)
-    known_ts = None if is_traced(ts) else ts
-    times = check_times(ts, packing.time_dtype)
-    return Inputs(y0, times, args, *check_tolerances(options, y0, packing), packing, known_ts)
+    y0, times = check_state(y0), check_times(ts)
+    packing = with_times(Packing.of(y0), times, ts)
+    tolerances = check_tolerances(options, y0, packing)
+    given = times if isinstance(times, np.ndarray) else None
+    return Inputs(y0, as_array(times, packing.time_dtype), args, *tolerances, packing, given)
 
 
 def prepare(f: VectorField, inputs: Inputs, options: Options) -> Prepared:

@@ -13,7 +13,7 @@ from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
-from .eager import run_driver
+from .from_origin import run_solve
 from .options import (
     SaveName,
     Sensitivity,
@@ -62,7 +62,9 @@ def solve(
       only the stiff part implicitly.
     - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes.
     - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A pair
-      `(t0, t1)` saves the states at the two ends.
+      `(t0, t1)` saves the states at the two ends. They keep their precision, whatever that of the
+      state: float64 if that is enabled; else known times far from zero become offsets from an
+      origin that the host keeps. `f` receives the nearest `t` of its dtype.
     - `args`: any pytree, passed to `f`. Outside `jit` its numbers are traced, an integer unless its
       value is needed: other values do not recompile.
     - `solver`: an object such as `jo.Tsit5()`, or a name (synonyms in parentheses):
@@ -96,7 +98,7 @@ def solve(
     **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError`, `EventError` and
     `OptionError` for invalid input; `SolveError` if the solve fails; `DifferentiationError` for a
     derivative that the `sensitivity` does not support. **Warns:** `ToleranceWarning`,
-    `RecompilationWarning`.
+    `RecompilationWarning`, `TimesWarning`.
     """
     options = Options(
         solver=solver,
@@ -113,7 +115,7 @@ def solve(
         progress=progress,
     )
     f = check_field(f)
-    solution = run_driver(_solve, f, trajectory_inputs(y0, ts, args, options), options)
+    solution = run_solve(_solve, f, trajectory_inputs(y0, ts, args, options), options)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
     return solution

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.sharding import NamedSharding
 from jaxtyping import ArrayLike, PyTree
@@ -32,13 +33,15 @@ from ..integrate.solution import Solution, has_failed, raise_on_failure
 from ..integrate.user_solution import solution_of
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
-from ..problem.state import Packing, check_state, is_traced
+from ..problem.staging import as_array
+from ..problem.state import Packing, check_state
+from ..problem.time_precision import with_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
 from .backend import run_batch
-from .eager import run_driver
+from .from_origin import run_solve
 from .options import (
     SaveName,
     Sensitivity,
@@ -110,7 +113,7 @@ def solve_batch(
     the times are mapped. `sols(t)` works with `save="dense"`.
 
     **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` if the results exceed the
-    machine's memory, and the errors of `solve`. **Warns:** `ToleranceWarning`.
+    machine's memory, and the errors of `solve`. **Warns:** as `solve`.
     """
     options = Options(
         solver=solver,
@@ -135,7 +138,7 @@ def solve_batch(
         kernel_policy=find_kernel_policy(kernel, check_lanes(lanes)),
         sharding=find_sharding(sharding, leaves),
     )
-    solution = run_driver(_solve_batch, f, inputs, options, launch)
+    solution = run_solve(_solve_batch, f, inputs, options, launch)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
     return solution
@@ -168,17 +171,18 @@ def _batch_inputs(
     trees, mapped, count = move_batch_axes_first(user_trees, axes)
     y0 = _over_trajectories(trees["y0"], mapped["y0"], count)
     example = jax.tree.map(trajectory_shape, y0)
-    packing = Packing.of(example)
-    times = check_batch_times(trees["ts"], mapped["ts"], packing.time_dtype)
+    times = check_batch_times(trees["ts"], mapped["ts"])
+    packing = with_times(Packing.of(example), times, ts)
     check_not_both_zero(options.rtol, options.atol)
     rtol, atol = (
         check_tolerance_of_batch(name, trees[name], mapped[name], packing, example)
         for name in ("rtol", "atol")
     )
-    known_ts = None if is_traced(ts) or mapped["ts"] else ts
+    given = times if isinstance(times, np.ndarray) else None
     any_rtol, any_atol = (any(jax.tree.leaves(mapped[name])) for name in ("rtol", "atol"))
     flags = Mapped(mapped["ts"], mapped["args"], any_rtol, any_atol)
-    inputs = Inputs(y0, times, trees["args"], rtol, atol, packing, known_ts, flags)
+    times = as_array(times, packing.time_dtype)
+    inputs = Inputs(y0, times, trees["args"], rtol, atol, packing, given, flags)
     return inputs, jax.tree.leaves(user_trees)
 
 

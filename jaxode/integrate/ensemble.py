@@ -21,7 +21,7 @@ from .ivp import (
     nudged_problem,
     step_reader,
 )
-from .save import StepRecord, state_at
+from .save import StepRecord, state_at, step_fraction
 from .step import Method
 
 
@@ -115,7 +115,7 @@ def values_in_lanes(
         return step_reader(*ensemble.problem_of(rows)).fn(t, y)
 
     interpolate = ensemble.config.method.solver.interpolate
-    inner = interpolate((t - steps.t) / steps.h, steps.y, steps.h, steps.dense)
+    inner = interpolate(step_fraction(t, steps.t, steps.h, steps.y), steps.y, steps.h, steps.dense)
     y = state_at(last, final, steps.y1, inner)
     return y if ensemble.shared[0].save_fn is None else jax.vmap(saved_value, -1, -1)(rows, t, y)
 

@@ -143,13 +143,22 @@ class StepReader(NamedTuple):
 
         `final`: whether `t` is the last entry of the save times, and not only equal to it.
         """
-        inner = self.interpolate((t - step_t) / h, y, h, dense)
+        inner = self.interpolate(step_fraction(t, step_t, h, y), y, h, dense)
         return self.fn(t, state_at(last, final, y1, inner))
 
     def at_cursor(self, cursor: SaveCursor, step: StepRecord, t1: Array, num_times: int) -> PyTree:
         """Return the value at the cursor's time inside a step of a trajectory that ends at `t1`."""
         last, final = cursor.is_last(t1), cursor.is_final(num_times)
         return self(cursor.t, last, step.t, step.h, step.y, step.y1, step.dense, final)
+
+
+def step_fraction(t: Array, start: Array, h: Array, y: Array) -> Array:
+    """Return the fraction of a step at which `t` lies, in the precision of the state.
+
+    Interpolants are evaluated in it, where times may be in a higher one.
+    """
+    real = jnp.promote_types(jnp.finfo(y.dtype).dtype, jnp.float32)
+    return (t - start).astype(real) / h.astype(real)
 
 
 def state_at(last: Array, final: Array | None, y1: Array, inner: Array) -> Array:

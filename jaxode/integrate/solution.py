@@ -12,9 +12,12 @@ from jax.core import Tracer
 from jaxtyping import PyTree
 
 from ..problem.errors import OptionError, SolveError
-from ..problem.state import Packing
+from ..problem.origin import Origin
+from ..problem.state import Packing, is_traced
 from ..problem.status import Status
+from ..problem.times import shown
 from .missing import missing_where
+from .save import step_fraction
 
 
 class Stats(eqx.Module):
@@ -74,7 +77,7 @@ class DenseOutput(eqx.Module):
         side = "left" if before else "right"
         index = jnp.clip(jnp.searchsorted(starts, sign * t, side=side) - 1, 0)
         start, h = self.t[index], self.h[index]
-        theta = (t - start) / jnp.where(h == 0, 1.0, h)
+        theta = step_fraction(t, start, jnp.where(h == 0, 1.0, h), self.y)
         value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
         slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(h))
         known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)
@@ -102,7 +105,7 @@ class Events(eqx.Module):
 class Solution(eqx.Module):
     """The solution that `solve` and `solve_batch` return.
 
-    - `ts`: the times of `ys`, shape `(times,)`.
+    - `ts`: the times of `ys`, shape `(times,)`, in the precision in which they were given.
     - `ys`: the saved values, a pytree like `y0` (or like the output of the `save` function) with a
       leading axis of times. Rows that were not reached are NaN.
     - `y1`: the state at the last time, or where an event ended the solve, a pytree like `y0`; NaN
@@ -110,6 +113,8 @@ class Solution(eqx.Module):
     - `stats`: a `Stats`. `status`: int32, a `Status` by number.
     - `sol(t)`: the state at any `t` of the solve, with `save="dense"`.
     - `events`: an `Events` if the solve had any to detect, else None.
+    - `origin`: of a solve whose times float32 cannot hold, the time from which it counted; else
+      None. The times in a solution are then in float64 of NumPy where their values are known.
     """
 
     ts: Array
@@ -119,6 +124,7 @@ class Solution(eqx.Module):
     status: Array
     dense: DenseOutput | None = None
     events: Events | None = None
+    origin: Origin | None = None
 
     @property
     def success(self) -> Array:
@@ -134,9 +140,12 @@ class Solution(eqx.Module):
         """
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
-        evaluate = DenseOutput.__call__
+        evaluate, own = DenseOutput.__call__, False
+        if self.origin is not None:
+            own = self.origin.of_each
+            t = self.origin.offsets_of_all(t)
         for _ in range(self.status.ndim):
-            evaluate = eqx.filter_vmap(evaluate, in_axes=(eqx.if_array(0), None))
+            evaluate = eqx.filter_vmap(evaluate, in_axes=(eqx.if_array(0), 0 if own else None))
         return evaluate(self.dense, jnp.asarray(t))
 
 
@@ -154,7 +163,9 @@ def raise_on_failure(solution: Solution, advice: str = "") -> None:
     """
     if not has_failed(solution.status):
         return
-    status, stats = lax.stop_gradient((solution.status, solution.stats))
+    # The times of NumPy in float64 would lose digits.
+    known = lambda x: lax.stop_gradient(x) if is_traced(x) else x  # noqa: E731
+    status, stats = jax.tree.map(known, (solution.status, solution.stats))
     failed = np.flatnonzero(np.asarray(status))
     first = () if status.ndim == 0 else np.unravel_index(failed[0], status.shape)
     failure = Status(int(status[first]))
@@ -166,7 +177,7 @@ def raise_on_failure(solution: Solution, advice: str = "") -> None:
     about_steps = failure in (Status.MAX_STEPS, Status.STEP_UNDERFLOW)
     further = f". {advice}" if about_steps and advice else ""
     raise SolveError(
-        f"{which}{failure.name}: at t = {float(stats.t_reached[first]):.6g} after "
+        f"{which}{failure.name}: at t = {shown(float(stats.t_reached[first]))} after "
         f"{int(stats.num_steps[first])} steps {failure.message}{further}. (throw=False returns the "
         "solution as far as it got.)"
     )

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from ..problem.errors import DataError, TimesError
 from ..problem.state import is_traced
+from ..problem.time_precision import check_resolution, warn_of_lost_digits
 
 
 class Series(NamedTuple):
@@ -74,7 +75,20 @@ def _check_ts(ts: Any, batch: int, n: int, dtype: Any) -> Array:
             f"ts must have shape ({n},) or ({batch}, {n}), as many times as xs has places; got "
             f"{np.shape(ts)}"
         )
-    return jnp.broadcast_to(jnp.asarray(ts, dtype), (batch, n))
+    return jnp.broadcast_to(_held("ts", ts, dtype), (batch, n))
+
+
+def _held(name: str, ts: Any, dtype: Any) -> Array:
+    """Times in a dtype that tells them apart.
+
+    **Raises:** `TimesError` for times that become equal. **Warns:** `TimesWarning` for coarse ones.
+    """
+    if np.size(ts) and not is_traced(ts):
+        given = np.asarray(ts)
+        warn_of_lost_digits(given)
+        with np.errstate(invalid="ignore"):  # padding may hold anything
+            check_resolution(name, given, given.astype(dtype))
+    return jnp.asarray(ts, dtype)
 
 
 def _within_length(lengths: Any, batch: int, n: int, least: int) -> Array:
@@ -151,4 +165,4 @@ def broadcast_times(times: Any, batch: int, dtype: Any) -> Float[Array, "batch m
     shape = np.shape(times)
     if len(shape) not in (1, 2) or 0 in shape or (len(shape) == 2 and shape[0] != batch):
         raise DataError(f"times must have shape (m,) or ({batch}, m), got {shape}")
-    return jnp.broadcast_to(jnp.asarray(times, dtype), (batch, shape[-1]))
+    return jnp.broadcast_to(_held("times", times, dtype), (batch, shape[-1]))

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jaxtyping import PyTree
 
 from .jaxpr_key import jaxpr_key
@@ -33,6 +33,15 @@ class Program:
     def input_types(self) -> tuple[Any, ...]:
         """The types of the inputs."""
         return tuple([v.aval for v in self.jaxpr.invars])
+
+    @functools.cached_property
+    def reads_first_input(self) -> bool:
+        """True if the output may depend on the first input: on the time, of a vector field."""
+        read = {v for v in self.jaxpr.outvars if not isinstance(v, Literal)}
+        for equation in reversed(self.jaxpr.eqns):
+            if equation.effects or not read.isdisjoint(equation.outvars):
+                read.update(v for v in equation.invars if not isinstance(v, Literal))
+        return bool(self.jaxpr.invars) and self.jaxpr.invars[0] in read
 
     @functools.cached_property
     def key(self) -> Hashable:

@@ -18,7 +18,7 @@ class FieldError(TypeError):
 
 
 class TimesError(ValueError):
-    """The times are not one-dimensional, finite and monotone."""
+    """The times are not one-dimensional, finite and monotone, or too close for their precision."""
 
 
 class ToleranceError(ValueError):
@@ -47,6 +47,10 @@ class OutOfMemoryError(MemoryError):
 
 class DataError(ValueError):
     """Training data that do not fit together or hold values that are not finite."""
+
+
+class TimesWarning(UserWarning):
+    """Times are coarse: the precision in which they are given, held or read rounds them visibly."""
 
 
 class ToleranceWarning(UserWarning):

@@ -143,6 +143,8 @@ def pack_field(field: VectorField, args: PyTree, packing: Packing) -> Callable:
 
 
 def _name(f: Any) -> str:
+    while not hasattr(f, "__name__") and callable(getattr(f, "func", None)):
+        f = f.func  # of what wraps the user's function
     return getattr(f, "__name__", type(f).__name__)
 
 

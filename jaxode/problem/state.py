@@ -13,18 +13,21 @@ from jaxtyping import PyTree
 
 from .errors import StateError
 
+_FLOAT32 = np.dtype(np.float32)
+
 
 @dataclasses.dataclass(frozen=True)
 class Packing:
     """The bijection between a pytree of arrays and one packed array.
 
     A single array keeps its shape; several are concatenated in one vector of their common dtype.
-    `unpack` accepts any leading axes.
+    `unpack` accepts any leading axes. `times`: the dtype in which a solve keeps its times.
     """
 
     treedef: Any
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[np.dtype, ...]
+    times: np.dtype = _FLOAT32
 
     @classmethod
     def of(cls, tree: PyTree) -> "Packing":
@@ -34,7 +37,12 @@ class Packing:
             treedef,
             tuple([x.shape for x in leaves]),
             tuple([np.dtype(x.dtype) for x in leaves]),
+            _FLOAT32,
         )
+
+    def with_times(self, dtype: np.dtype) -> "Packing":
+        """The packing of the states of a solve whose times have this dtype."""
+        return _packing(self.treedef, self.shapes, self.dtypes, dtype)
 
     @functools.cached_property
     def dtype(self) -> np.dtype:
@@ -47,9 +55,14 @@ class Packing:
         return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes)
 
     @functools.cached_property
+    def number_dtype(self) -> np.dtype:
+        """The real dtype of the state's precision, and of at least float32's."""
+        return np.dtype(jnp.promote_types(self.real_dtype, jnp.float32))
+
+    @functools.cached_property
     def time_dtype(self) -> np.dtype:
-        """The dtype of times: real, of the state's precision, and of at least float32's."""
-        return np.dtype(jnp.promote_types(jnp.finfo(self.dtype).dtype, jnp.float32))
+        """The dtype of times: `number_dtype`, or that in which they were given if it is finer."""
+        return np.dtype(jnp.promote_types(self.number_dtype, self.times))
 
     @functools.cached_property
     def real_dtype(self) -> np.dtype:
@@ -86,9 +99,12 @@ class Packing:
 
 @functools.lru_cache(maxsize=256)
 def _packing(
-    treedef: Any, shapes: tuple[tuple[int, ...], ...], dtypes: tuple[np.dtype, ...]
+    treedef: Any,
+    shapes: tuple[tuple[int, ...], ...],
+    dtypes: tuple[np.dtype, ...],
+    times: np.dtype,
 ) -> Packing:
-    return Packing(treedef, shapes, dtypes)
+    return Packing(treedef, shapes, dtypes, times)
 
 
 def _cast(x: Array, dtype: np.dtype) -> Array:

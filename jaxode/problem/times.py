@@ -7,12 +7,13 @@ import numpy as np
 from jax import Array
 
 from .errors import TimesError
-from .staging import as_array
 from .state import is_traced
 
 
-def check_times(ts: Any, dtype: np.dtype) -> Array:
-    """Validate the times and make them a one-dimensional array of `dtype`, at least two of them.
+def check_times(ts: Any) -> Array | np.ndarray:
+    """Validate the times and make them a one-dimensional array, of at least two, in their dtype.
+
+    It is one of NumPy if their values are known.
 
     **Raises:** `TimesError`. Values that are traced under `jit` are unknown here: for them the
     solve checks monotonicity, and fails with `Status.BAD_TIMES`.
@@ -33,7 +34,12 @@ def check_times(ts: Any, dtype: np.dtype) -> Array:
         raise TimesError(f"ts must hold real numbers, got dtype {times.dtype}")
     if not traced:
         _check_time_values(np.asarray(times, np.float64))
-    return as_array(times, dtype)
+    return times
+
+
+def shown(time: float | np.ndarray) -> str:
+    """A time for a message; of a large one more digits."""
+    return f"{time:.6g}" if abs(time) < 1e5 else f"{time:.12g}"
 
 
 def _check_time_values(times: np.ndarray) -> None:
@@ -49,6 +55,6 @@ def _check_time_values(times: np.ndarray) -> None:
     if reversals.size:
         i = int(reversals[0])
         raise TimesError(
-            f"ts must be monotone, but goes from {times[i]:.6g} to {times[i + 1]:.6g} at index "
-            f"{i + 1} while running from {times[0]:.6g} to {times[-1]:.6g}"
+            f"ts must be monotone, but goes from {shown(times[i])} to {shown(times[i + 1])} at "
+            f"index {i + 1} while running from {shown(times[0])} to {shown(times[-1])}"
         )

@@ -66,7 +66,10 @@ class EventHandler(eqx.Module):
 
     def initialise(self, s: IntegratorState, t1: Array) -> IntegratorState:
         """Add the event state at the start of a trajectory, whose steps aim at the first jump."""
-        zero, blank = jnp.zeros((), jnp.int32), jnp.zeros(len(self.events), s.t.dtype)
+        zero, blank = (
+            jnp.zeros((), jnp.int32),
+            jnp.zeros(len(self.events), self.packing.number_dtype),
+        )
         s = s._replace(event_state=EventState(blank, zero, zero, self.stop_time(s.t, t1)))
         if self.jumps is not None:
             s = self.reinitialise(s, t1)
@@ -140,11 +143,11 @@ class EventHandler(eqx.Module):
 
         def sign(i: int, condition: Callable) -> Array:
             value, rate = jax.jvp(condition, (t, y), (one, slope))
-            small = 0.0 if size is None else ROUNDINGS * jnp.finfo(t.dtype).eps * size[i]
+            small = 0.0 if size is None else ROUNDINGS * jnp.finfo(value.dtype).eps * size[i]
             return jnp.where(jnp.abs(value) <= small, direction * jnp.sign(rate), jnp.sign(value))
 
         signs = [sign(i, c) for i, c in enumerate(self.conditions(h))]
-        return lax.stop_gradient(jnp.stack(signs).astype(t.dtype))
+        return lax.stop_gradient(jnp.stack(signs).astype(self.packing.number_dtype))
 
     def brackets(self, step: StepRecord, signs: Array, theta: Array, size: Array) -> RootBrackets:
         """Bracket the zero crossings of the conditions after the fraction `theta` of the step.

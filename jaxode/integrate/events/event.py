@@ -286,7 +286,7 @@ def conditions_of(
             more = (h.astype(packing.real_dtype),) if event.of_rest else ()
             value = event.condition(t.astype(packing.real_dtype), packing.unpack(y), args, *more)
             number = jnp.where(value, 1.0, -1.0) if event.logical else jnp.asarray(value)
-            return number.astype(t.dtype)
+            return number.astype(packing.number_dtype)
 
         return condition
 

@@ -144,7 +144,7 @@ def _find_events(
 
     start = _EventSearch(
         unfinished=step.accept,
-        theta=jnp.zeros_like(step.t),
+        theta=jnp.zeros_like(step.t, event_state.signs.dtype),
         signs=event_state.signs,
         size=jnp.zeros_like(event_state.signs),
         count=event_state.count,

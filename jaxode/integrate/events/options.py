@@ -74,6 +74,15 @@ def find_event_options(
 
 def check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | None:
     """Make the times of jumps an array; None if there are none. **Raises:** `TimesError`."""
+    array = jump_times(jumps, count)
+    return None if array is None else jnp.asarray(array, packing.time_dtype)
+
+
+def jump_times(jumps: Any, count: int | None) -> jax.Array | np.ndarray | None:
+    """The times of jumps as an array in their dtype, of NumPy if known; None if there are none.
+
+    **Raises:** `TimesError`.
+    """
     if isinstance(jumps, Jumps):
         if jumps.times is None:
             raise TimesError("times of jo.Jumps must be times, got None")
@@ -96,4 +105,4 @@ def check_jumps(jumps: Any, packing: Packing, count: int | None) -> jax.Array | 
         bad = np.flatnonzero(~np.isfinite(flat))
         if bad.size:
             raise TimesError(f"jumps must be finite, but entry {bad[0]} is {flat[bad[0]]}")
-    return None if array.shape[-1] == 0 else jnp.asarray(array, packing.time_dtype)
+    return None if array.shape[-1] == 0 else array

@@ -18,7 +18,7 @@ from ...batch.forward import Iteration
 from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble
 from ...integrate.ivp import packed_field
-from ...integrate.save import StepRecord, put_row
+from ...integrate.save import StepRecord, put_row, step_fraction
 from ...integrate.step import IntegratorState, Method, attempt_step, initialise
 from ...problem.status import Status
 
@@ -203,7 +203,8 @@ def interpolate_segment(
         return lax.dynamic_index_in_dim(x, index, keepdims=False)
 
     start, h, y, dense = jax.tree.map(take, steps)
-    return interpolate((t - start) / jnp.where(h == 0, 1, h), y, h, dense)
+    theta = step_fraction(t, start, jnp.where(h == 0, 1, h), y)
+    return interpolate(theta, y, h, dense)
 
 
 class SegmentRecorder(NamedTuple):

@@ -37,7 +37,7 @@ def located_event(
     """Time and state of an event in the log."""
     handler, (t, h), (y, y1, dense) = event_handler_of(problem, config), clock, parts
     step = StepRecord(t, h, t + h, jnp.sign(h), y, y1, dense, (), row.steps, jnp.asarray(True))
-    theta = lax.stop_gradient((row.ts - t) / h)
+    theta = lax.stop_gradient((row.ts - t) / h).astype(config.packing.number_dtype)
     event = handler.event_at(theta, row.index, step)
     return event.t, event.y
 
