@@ -17,8 +17,8 @@ from jaxode.solvers.registry import SOLVERS
 OPTIONS: dict[str, tuple[str, ...]] = {
     "solver": (
         "tsit5", "dopri8", "vern7", "bosh3", "heun", "ralston", "rk4", "euler", "rkc2", "rodas5p",
-        "rosenbrock23", "kvaerno5", "kencarp4", "trbdf2", "radau", "gauss_legendre4", "bdf", "adams",
-        "auto", "reversible_heun",
+        "rosenbrock23", "kvaerno5", "kencarp4", "trbdf2", "radau", "gauss_legendre4", "bdf",
+        "adams", "auto", "reversible_heun",
     ),
     "sensitivity": (
         "discrete", "three states", "stages", "at rest", "adjoint", "backsolve", "interpolate",
