@@ -73,7 +73,7 @@ def solve(
       float32.
     - `dt`: the step size of fixed-step solvers, the first step size of adaptive ones; positive.
     - `controller`: the step-size controller: `jo.PID()`, `jo.PI()`, `jo.I()`, `jo.Fixed(dt)` or
-      `jo.Grid(times)`. By default `jo.PID()` or that of the solver.
+      `jo.Grid(times)`. By default that of the solver, as `jo.PID()` is, whose options change it.
     - `save`: "ts" for the states at `ts`; "steps" for every accepted step (`max_steps + 1` rows,
       NaN where unused); "dense" for dense output `sol(t)`, besides the states at `ts`; or a
       function `(t, y, args)`, whose values at `ts` are saved instead of the states.

@@ -17,7 +17,8 @@ from jax import Array, lax
 from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, first_step
+from ..solvers.first_step import first_step
+from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance
 from . import neighbour as nearby
 from .neighbour import Neighbour
 from .save import StepRecord

@@ -125,10 +125,12 @@ class ExplicitRungeKutta(TableauSolver):
         if self.tableau.error_low is None:
             return error
         # Hairer's blend of two estimates, component by component: e5^2 / |(e5, e3 / 10)|.
-        low = jnp.abs(scale * stage_sum(self.tableau.error_low, slopes))
-        square = jnp.real(error * jnp.conj(error))
-        size = jnp.sqrt(square + 0.01 * low**2)
-        return square / jnp.where(size > 0, size, 1.0)
+        size = jnp.abs(error)
+        low = 0.1 * jnp.abs(scale * stage_sum(self.tableau.error_low, slopes))
+        largest = jnp.maximum(size, low)  # in its units no square overflows or vanishes
+        unit = jnp.where(largest > 0, largest, 1)
+        share = size / unit
+        return size * share / jnp.sqrt(jnp.maximum(share**2 + (low / unit) ** 2, 1))
 
     def _dense(
         self,

@@ -10,6 +10,7 @@ from ..base import EvaluationCounts, StepResult, TableauSolver
 from ..linear import Dense
 from ..step_size import PID, Controller
 from .base import Implicit, flattened_field, padded_rows, weighted_sum
+from .jacobian_check import check_jacobian
 from .rosenbrock_tableau import RosenbrockTableau
 
 
@@ -23,7 +24,7 @@ class Rosenbrock(Implicit, TableauSolver):
 
     @property
     def evaluations(self) -> EvaluationCounts:
-        return EvaluationCounts(0, self.tableau.stages, 0)
+        return EvaluationCounts(0, self.tableau.stages + (self.jac is not None), 0)
 
     @property
     def num_dense(self) -> int:
@@ -80,6 +81,7 @@ class Rosenbrock(Implicit, TableauSolver):
             None if needs_dense is None else tuple(map(combination, zip(*table.dense, strict=True)))
         )
         status = self.failure_status(jacobian, first)
+        status = check_jacobian(status, flat, t, y, h, slope)
         error = combination(table.error)
         return StepResult(y1.reshape(shape), error, dense, (), status), jacobian
 
