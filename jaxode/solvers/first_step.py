@@ -7,6 +7,10 @@ from jax import Array, lax
 
 from .step_size import Tolerance, max_norm
 
+# The first step is where the next term of a Taylor series would be this share of the tolerance. With
+# Hairer's 0.01, in units of the solution's own time, estimates would be rounding alone.
+_SHARE = 0.25
+
 
 def first_step(
     field: Callable[[Array, Array], Array],
@@ -43,7 +47,7 @@ def first_step(
     travel, bend = 100 * speed * (unit * h0), 1e4 * change * (change_unit * h0)
     steepest = jnp.maximum(travel, bend)
     flat = steepest <= 1e-15
-    longest = (0.01 / jnp.where(flat, 1.0, steepest)) ** (1.0 / order)
+    longest = (_SHARE / jnp.where(flat, 1.0, steepest)) ** (1.0 / order)
     h = h0 * jnp.where(flat, 1.0, 100 * jnp.minimum(1.0, longest))
     # The first step reports a slope that is not finite.
     return jnp.minimum(jnp.where(jnp.isfinite(h), h, h0), length).astype(t.dtype)
