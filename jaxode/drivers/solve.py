@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike, PyTree
 from ..integrate.events.event import AtRest, Event, Jumps
 from ..integrate.ivp import make_consistent
 from ..integrate.jumps_at_ends import jump_at_start
-from ..integrate.solution import Solution, has_failed, raise_on_failure
+from ..integrate.solution import Solution, has_failed, raise_on_failure, warn_if_stiff
 from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
 from ..solvers.base import Solver
@@ -96,7 +96,7 @@ def solve(
     **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError`, `EventError` and
     `OptionError` for invalid input; `SolveError` if the solve fails; `DifferentiationError` for a
     derivative that the `sensitivity` does not support. **Warns:** `ToleranceWarning`,
-    `RecompilationWarning`.
+    `RecompilationWarning`; `StiffnessWarning` where stability bound an explicit solver's steps.
     """
     options = Options(
         solver=solver,
@@ -116,6 +116,7 @@ def solve(
     solution = run_driver(_solve, f, trajectory_inputs(y0, ts, args, options), options)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
+    warn_if_stiff(solution)
     return solution
 
 

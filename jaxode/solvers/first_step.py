@@ -7,8 +7,8 @@ from jax import Array, lax
 
 from .step_size import Tolerance, max_norm
 
-# The first step is where the next term of a Taylor series would be this share of the tolerance. With
-# Hairer's 0.01, in units of the solution's own time, estimates would be rounding alone.
+# What the first step may err, in tolerances, by a Taylor series in the solution's own unit of time.
+# With Hairer's 0.01 in that unit, estimates of errors would often be rounding alone.
 _SHARE = 0.25
 
 

@@ -9,6 +9,8 @@ from jax import Array, lax
 
 from ...problem.field import Field
 from ..base import EvaluationCounts, StepResult, TableauSolver
+from ..step_size import Tolerance
+from .stability import bound_by_stability
 from .stage_loop import LoopedField, looped_slopes
 from .stage_sums import add_stage_sum, stage_sum
 from .tableau import ButcherTableau
@@ -20,6 +22,7 @@ class ExplicitRungeKutta(TableauSolver):
     tableau: ClassVar[ButcherTableau]
     can_be_coupled: ClassVar[bool] = True
     loops_over_stages: ClassVar[bool] = True
+    detects_stability: ClassVar[bool] = True
 
     @property
     def evaluations(self) -> EvaluationCounts:
@@ -50,7 +53,13 @@ class ExplicitRungeKutta(TableauSolver):
         solver_state: Any,
         needs_dense: Array | bool | None,
     ) -> StepResult:
-        return self.step_and_stages(field, t, y, h, solver_state, needs_dense)[0]
+        result, *stages = self.step_and_stages(field, t, y, h, solver_state, needs_dense)
+        return result._replace(stages=tuple(stages)) if t.ndim == 0 and stages[1] else result
+
+    def bound_by_stability(
+        self, stages: tuple[list[Array], list[Array]], y: Array, h: Array, tolerance: Tolerance
+    ) -> Array:
+        return bound_by_stability(self.tableau, stages, y, h, tolerance)
 
     def step_and_stages(
         self,

@@ -59,7 +59,7 @@ class Collocation(Implicit, TableauSolver):
         return max([self.tableau.stages, *map(len, self.tableau.corrections)])
 
     def default_controller(self) -> Controller:
-        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
+        return PID(pcoeff=0.2, icoeff=0.6, safety=0.8, factor_max_first=1e4)
 
     def step(
         self,

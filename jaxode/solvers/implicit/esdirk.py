@@ -56,8 +56,7 @@ class Esdirk(Implicit, TableauSolver):
         return len(self.table.dense[0])
 
     def default_controller(self) -> Controller:
-        # With an integral gain of 0.6, a safety factor of 0.9 acts like one of 0.84.
-        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
+        return PID(pcoeff=0.4, icoeff=0.4, safety=0.8, factor_max_first=1e4)
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
         if isinstance(field, Split):

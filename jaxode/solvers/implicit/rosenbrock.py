@@ -35,7 +35,7 @@ class Rosenbrock(Implicit, TableauSolver):
         return None if dense else f"{type(self.linear_solver).__name__} is for large systems"
 
     def default_controller(self) -> Controller:
-        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
+        return PID(pcoeff=0.4, icoeff=0.7, safety=0.85, factor_max_first=1e4)
 
     def step(
         self,
