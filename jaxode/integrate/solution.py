@@ -156,7 +156,7 @@ _FEWEST_BOUND, _SHARE_BOUND = 300, 0.45
 
 
 def warn_if_stiff(solution: Solution) -> None:
-    """Warn if stability bound most steps of one explicit solve; do nothing under `jit`.
+    """Warn if stability bound most steps of one explicit solve that succeeded; not under `jit`.
 
     **Warns:** `StiffnessWarning`.
     """
@@ -164,7 +164,7 @@ def warn_if_stiff(solution: Solution) -> None:
     if bound is None or isinstance(bound, Tracer) or int(bound) < _FEWEST_BOUND:
         return
     accepted = int(lax.stop_gradient(solution.stats.num_accepted))
-    if int(bound) > _SHARE_BOUND * accepted:
+    if int(bound) > _SHARE_BOUND * accepted and not has_failed(solution.status):
         warn_user(
             f"stability, not accuracy, bound {int(bound)} of {accepted} steps: the problem is "
             'stiff, and solver="auto" or "rodas5p" may take far fewer steps',
