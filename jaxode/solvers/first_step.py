@@ -49,8 +49,16 @@ def first_step(
     flat = steepest <= 1e-15
     longest = (_SHARE / jnp.where(flat, 1.0, steepest)) ** (1.0 / order)
     h = h0 * jnp.where(flat, 1.0, 100 * jnp.minimum(1.0, longest))
+    h = _few_digits(h)
     # The first step reports a slope that is not finite.
     return jnp.minimum(jnp.where(jnp.isfinite(h), h, h0), length).astype(t.dtype)
+
+
+def _few_digits(x: Array) -> Array:
+    """`x` cut off to four digits, so that it does not depend on rounding, which differs in lanes."""
+    real = jnp.finfo(x.dtype)
+    bits = lax.bitcast_convert_type(x, jnp.dtype(f"int{real.bits}"))
+    return lax.bitcast_convert_type(bits & (-1 << (real.nmant - 14)), x.dtype)
 
 
 def _norm_and_unit(x: Array, y: Array, tolerance: Tolerance) -> tuple[Array, Array]:

@@ -125,6 +125,9 @@ _DEFAULTS = {
 }  # fmt: skip
 
 
+_LEAST_LOG_ERROR = -16.0  # kept for the next steps, to the base 2
+
+
 class PID(Controller):
     r"""The PID controller of adaptive step sizes, acting on the logarithm of the error.
 
@@ -217,8 +220,9 @@ class PID(Controller):
             last, before_last = controller_state
             exponent = exponent - (p + 2 * d) * last + d * before_last
             exponent = jnp.clip(exponent, -100.0, 100.0)
+            # An estimate near rounding is noise, of which later steps shall know nothing.
             controller_state = (
-                jnp.where(accept, log_error, last),
+                jnp.where(accept, jnp.maximum(log_error, _LEAST_LOG_ERROR), last),
                 jnp.where(accept, last, before_last),
             )
         factor = safety * _exp2(exponent / -attempt.error_exponent)
@@ -234,6 +238,8 @@ class PID(Controller):
         largest = factor_max
         if self.factor_max_first is not None:
             largest = jnp.where(index == 0, self.factor_max_first, largest)
+            # From an estimate near rounding: in powers of two, which do not depend on it.
+            factor = jnp.where(factor > factor_max, _power_of_two(factor), factor)
         factor = jnp.clip(factor, factor_min, jnp.where(accept, largest, safety))
         if self.dead_band is None:
             return factor
@@ -290,6 +296,12 @@ def _exp2(x: Array) -> Array:
     power = lax.bitcast_convert_type((integer.astype(jnp.int32) + 127) << 23, jnp.float32)
     fraction = x - integer
     return power * (1.0 + fraction * (0.6565 + 0.3435 * fraction))
+
+
+def _power_of_two(x: Array) -> Array:
+    """The largest power of two up to `x > 0`, float32."""
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    return lax.bitcast_convert_type(bits & (-1 << 23), jnp.float32).astype(x.dtype)
 
 
 class Prescribed(Controller):

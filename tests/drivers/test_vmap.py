@@ -263,7 +263,7 @@ def test_failures_are_those_of_each_trajectory():
 
     rates = jnp.array([0.5, 2.0, -1.0])
     found = jax.jit(jax.vmap(end))(rates)
-    jax.tree.map(np.testing.assert_array_equal, found, one_by_one(end, rates))
+    assert_same(found, one_by_one(end, rates))
     assert list(found[1] == jo.Status.SUCCESS) == [True, False, True]
 
 
