@@ -55,7 +55,7 @@ def first_step(
 
 
 def _few_digits(x: Array) -> Array:
-    """`x` cut off to four digits, so that it does not depend on rounding, which differs in lanes."""
+    """`x` cut off to four digits: so it does not depend on rounding, which differs in lanes."""
     real = jnp.finfo(x.dtype)
     bits = lax.bitcast_convert_type(x, jnp.dtype(f"int{real.bits}"))
     return lax.bitcast_convert_type(bits & (-1 << (real.nmant - 14)), x.dtype)

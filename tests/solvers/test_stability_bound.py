@@ -1,6 +1,7 @@
 """An explicit solve that stability binds says so, and one that accuracy binds does not."""
 
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ NODES = np.arange(1, SIZE + 1) / (SIZE + 1)
 SHAPE = np.sin(np.pi * NODES) + 0.3 * np.sin(2 * np.pi * NODES)
 DETECTING = [n for n in NAMES if SOLVERS[n].detects_stability and SOLVERS[n]().error_exponent]
 # Two stages tell little of what is fast.
-SHARP = [name for name in DETECTING if SOLVERS[name]().tableau.stages > 2]
+SHARP = [name for name in DETECTING if SOLVERS[name]().evaluations.step > 2]
 
 
 def beam(t, y, args):
@@ -87,6 +88,7 @@ def test_counting_is_no_part_of_a_derivative(by):
             lambda t, y, rate: -rate * y, jnp.ones(1), (0.0, t1), rate, rtol=1e-8, atol=1e-10,
             sensitivity="forward" if by is jax.jacfwd else "discrete",
         )  # fmt: skip
+        assert sol.stats.num_stability_bound is not None
         return sol.y1[0] + 0 * sol.stats.num_stability_bound
 
     slopes = jax.jit(by(end, (0, 1)))(2.0, 1.0)
@@ -94,6 +96,7 @@ def test_counting_is_no_part_of_a_derivative(by):
 
 
 def test_not_counted_of_implicit_and_fixed_steps():
-    for options in ({"solver": "rodas5p"}, {"solver": "rk4", "dt": 1e-3}):
+    given: list[dict[str, Any]] = [{"solver": "rodas5p"}, {"solver": "rk4", "dt": 1e-3}]
+    for options in given:
         sol = jo.solve(attracted, jnp.ones(1), (0.0, 0.01), 10.0, **options)
         assert sol.stats.num_stability_bound is None
