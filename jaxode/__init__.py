@@ -21,6 +21,7 @@ from .problem.errors import StateError as StateError
 from .problem.errors import TimesError as TimesError
 from .problem.errors import TimesWarning as TimesWarning
 from .problem.errors import ToleranceError as ToleranceError
+from .problem.errors import StiffnessWarning as StiffnessWarning
 from .problem.errors import ToleranceWarning as ToleranceWarning
 from .problem.errors import TrainingWarning as TrainingWarning
 from .integrate.events.event import AtRest as AtRest

@@ -107,6 +107,8 @@ def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Contro
             f"controller must be an instance such as jo.PID(), jo.Fixed(dt) or jo.Grid(times), "
             f"got {shown}"
         )
+    if isinstance(controller, PID) and adaptive:
+        controller = controller.completed(solver.default_controller())
     if controller.adaptive and not adaptive:
         raise OptionError(
             f"{name} has no error estimate for {type(controller).__name__} to judge: give dt=, or "

@@ -8,7 +8,7 @@ from jaxtyping import ArrayLike, PyTree
 from ..integrate.events.event import AtRest, Event, Jumps
 from ..integrate.ivp import make_consistent
 from ..integrate.jumps_at_ends import jump_at_start
-from ..integrate.solution import Solution, has_failed, raise_on_failure
+from ..integrate.solution import Solution, has_failed, raise_on_failure, warn_if_stiff
 from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
 from ..solvers.base import Solver
@@ -75,7 +75,7 @@ def solve(
       float32.
     - `dt`: the step size of fixed-step solvers, the first step size of adaptive ones; positive.
     - `controller`: the step-size controller: `jo.PID()`, `jo.PI()`, `jo.I()`, `jo.Fixed(dt)` or
-      `jo.Grid(times)`. By default `jo.PID()` or that of the solver.
+      `jo.Grid(times)`. By default that of the solver, as `jo.PID()` is, whose options change it.
     - `save`: "ts" for the states at `ts`; "steps" for every accepted step (`max_steps + 1` rows,
       NaN where unused); "dense" for dense output `sol(t)`, besides the states at `ts`; or a
       function `(t, y, args)`, whose values at `ts` are saved instead of the states.
@@ -98,7 +98,8 @@ def solve(
     **Raises:** `StateError`, `TimesError`, `FieldError`, `ToleranceError`, `EventError` and
     `OptionError` for invalid input; `SolveError` if the solve fails; `DifferentiationError` for a
     derivative that the `sensitivity` does not support. **Warns:** `ToleranceWarning`,
-    `RecompilationWarning`, `TimesWarning`.
+    `RecompilationWarning`, `TimesWarning`; `StiffnessWarning` where stability bound an explicit
+    solver's steps.
     """
     options = Options(
         solver=solver,
@@ -118,6 +119,7 @@ def solve(
     solution = run_solve(_solve, f, trajectory_inputs(y0, ts, args, options), options)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
+    warn_if_stiff(solution)
     return solution
 
 

@@ -155,6 +155,8 @@ def result_of(ensemble: Ensemble, tile_result: TileResult, width: int, save: Sav
     stats = stats_of(method, num_steps, num_accepted, extra, linear_algebra, t)
     share = jnp.sum(num_steps) / jnp.maximum(num_iterations * width, 1).astype(t.dtype)
     stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
+    if method.detects_stability:  # as single solves count them
+        stats = dataclasses.replace(stats, num_stability_bound=jnp.full_like(num_steps, -1))
     result = Result(None, None, y1, stats, status, None, log)
     if save == "ends":
         return result._replace(ys=jnp.stack([ensemble.per_trajectory[0].y0, y1], axis=1))

@@ -1,5 +1,6 @@
 """The loop over the steps of one trajectory: attempt, accept or reject, handle events, record."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -93,6 +94,8 @@ def integrate(
 
     def first_state(y: Array, t: Array) -> IntegratorState:
         s = initialise(method, field_of_turn(False), y, t, t1)
+        if method.detects_stability:
+            s = s._replace(num_stability_bound=jnp.int32(0))
         return s if event_handler is None else event_handler.initialise(s, t1)
 
     shapes = jax.eval_shape(first_state, y0, t0)
@@ -129,6 +132,8 @@ def integrate(
         end.linear_algebra_counts,
         end.t,
     )
+    if method.detects_stability:
+        stats = dataclasses.replace(stats, num_stability_bound=end.num_stability_bound)
     return Outcome(end.y, end.status, stats, record, end.h, end.solver_state, log)
 
 

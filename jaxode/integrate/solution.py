@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from ..problem.errors import OptionError, SolveError
+from ..problem.errors import OptionError, SolveError, StiffnessWarning, warn_user
 from ..problem.origin import Origin
 from ..problem.state import Packing, is_traced
 from ..problem.status import Status
@@ -27,6 +27,8 @@ class Stats(eqx.Module):
     - `num_evaluations`: evaluations of the vector field in the forward solve; of a field in two
       parts, of the first part. A Jacobian counts as one.
     - `num_jacobians`, `num_factorisations`: of solvers that reuse them over steps; else None.
+    - `num_stability_bound`: of an explicit solver with step-size control, the accepted steps whose
+      size stability and not accuracy bound; -1 in lanes, where it is not counted; else None.
     - `t_reached`: the time at which the last accepted step ended.
     - `useful_share`: of a batch, the share of its lanes' steps that were not idle, a scalar; else
       None.
@@ -41,6 +43,7 @@ class Stats(eqx.Module):
     t_reached: Array
     num_jacobians: Array | None = None
     num_factorisations: Array | None = None
+    num_stability_bound: Array | None = None
     useful_share: Array | None = None
     engine: str = eqx.field(static=True, default="xla")
 
@@ -154,6 +157,28 @@ def has_failed(status: Array) -> bool:
     if isinstance(status, Tracer):
         status = lax.stop_gradient(status)
     return not isinstance(status, Tracer) and bool(np.asarray(status).any())
+
+
+# Fewer steps are not worth a warning. Near the imaginary axis, where step times rate is measured
+# with noise, half of the steps are seen to be bound.
+_FEWEST_BOUND, _SHARE_BOUND = 300, 0.45
+
+
+def warn_if_stiff(solution: Solution) -> None:
+    """Warn if stability bound most steps of one explicit solve that succeeded; not under `jit`.
+
+    **Warns:** `StiffnessWarning`.
+    """
+    bound = lax.stop_gradient(solution.stats.num_stability_bound)
+    if bound is None or isinstance(bound, Tracer) or int(bound) < _FEWEST_BOUND:
+        return
+    accepted = int(lax.stop_gradient(solution.stats.num_accepted))
+    if int(bound) > _SHARE_BOUND * accepted and not has_failed(solution.status):
+        warn_user(
+            f"stability, not accuracy, bound {int(bound)} of {accepted} steps: the problem is "
+            'stiff, and solver="auto" or "rodas5p" may take far fewer steps',
+            StiffnessWarning,
+        )
 
 
 def raise_on_failure(solution: Solution, advice: str = "") -> None:

@@ -17,7 +17,8 @@ from jax import Array, lax
 from ..problem.field import Field
 from ..problem.status import Status
 from ..solvers.base import Solver, StepResult
-from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance, first_step
+from ..solvers.first_step import first_step
+from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance
 from . import neighbour as nearby
 from .neighbour import Neighbour
 from .save import StepRecord
@@ -54,6 +55,11 @@ class Method(eqx.Module):
         return self.for_derivatives and self.controls_rest and self.controller.adaptive
 
     @property
+    def detects_stability(self) -> bool:
+        """True if a solve can count the steps that stability binds."""
+        return self.solver.detects_stability and self.controller.adaptive
+
+    @property
     def counts_extra_evaluations(self) -> bool:
         """True if the number of field evaluations differs from step to step."""
         return bool(
@@ -65,7 +71,8 @@ class IntegratorState(NamedTuple):
     """The state of the integrator between two steps.
 
     `extra_evaluations` counts the field evaluations that not every step makes;
-    `linear_algebra_counts` the Jacobians and the factorisations, if the solver reuses them.
+    `linear_algebra_counts` the Jacobians and the factorisations, if the solver reuses them;
+    `num_stability_bound` the accepted steps that stability binds.
     `event_state` is the state of event detection, `neighbour` the neighbouring trajectory. Each is
     `()` where it does not apply.
     """
@@ -81,6 +88,7 @@ class IntegratorState(NamedTuple):
     extra_evaluations: Any
     linear_algebra_counts: Any
     status: Array
+    num_stability_bound: Any = ()
     event_state: Any = ()
     neighbour: Any = ()
 
@@ -179,6 +187,7 @@ def attempt_step(
         status=_step_status(
             method, s.t, stretch_limit, size, proposed, accept, error2, result.status
         ),
+        num_stability_bound=_count_bound(method, s, result, h, accept),
         event_state=s.event_state,
         neighbour=s.neighbour,
     )
@@ -263,6 +272,17 @@ def _follow_neighbour(
     kept = "h", "controller_state", "num_steps", *_COUNTS, "status"
     kept = {name: select(due, getattr(s, name), getattr(after, name)) for name in kept}
     return after._replace(solver_state=solver_state, neighbour=moved, **kept)
+
+
+def _count_bound(
+    method: Method, s: IntegratorState, result: StepResult, h: Array, accept: Array
+) -> Any:
+    """The number of accepted steps that stability binds, after a step; `()` if none are counted."""
+    if isinstance(s.num_stability_bound, tuple) or result.stages is None:
+        return s.num_stability_bound
+    inputs = lax.stop_gradient((result.stages, s.y, h, method.tolerance))
+    bound = method.solver.bound_by_stability(*inputs)
+    return s.num_stability_bound + (accept & bound)
 
 
 def _error_squared(method: Method, s: IntegratorState, result: StepResult) -> Array:

@@ -61,6 +61,10 @@ class RecompilationWarning(UserWarning):
     """A function is compiled anew at every call, because values that it reads change."""
 
 
+class StiffnessWarning(UserWarning):
+    """Stability, not accuracy, bound the steps of an explicit solver."""
+
+
 class TrainingWarning(UserWarning):
     """Training stopped before its last step."""
 

@@ -40,6 +40,7 @@ class StepResult(NamedTuple):
     - `linear_algebra_counts`: the numbers of Jacobians and of factorisations, of solvers that reuse
       them.
     - `residuals`: the stage values that the backward pass reads, where they are stored.
+    - `stages`: the slopes and the states of the stages, of solvers that detect what binds a step.
     """
 
     y1: Array
@@ -52,6 +53,7 @@ class StepResult(NamedTuple):
     max_next_step: Array | None = None
     linear_algebra_counts: tuple[Array, Array] | None = None
     residuals: tuple[Array, ...] = ()
+    stages: tuple[list[Array], list[Array]] | None = None
 
 
 class Solver(eqx.Module):
@@ -75,6 +77,7 @@ class Solver(eqx.Module):
     can_be_coupled: ClassVar[bool] = False  # `ReversibleRK` makes it reversible
     takes_mass: ClassVar[bool] = False  # steps `M y' = f(t, y)` for a mass matrix `M`
     loops_over_stages: ClassVar[bool] = False  # calls a `LoopedField` in a loop over its stages
+    detects_stability: ClassVar[bool] = False  # tells if stability binds a step
 
     @property
     @abc.abstractmethod
@@ -158,6 +161,15 @@ class Solver(eqx.Module):
         `needs_dense`: None if dense output is not requested; else a boolean, true if the solution
         will be read inside the step. Only then extra stages for dense output are computed.
         """
+
+    def bound_by_stability(
+        self, stages: tuple[list[Array], list[Array]], y: Array, h: Array, tolerance: Tolerance
+    ) -> Array:
+        """True if stability, and not accuracy, binds the step from `y` over `h`, a scalar.
+
+        `stages` are those of its `StepResult`. For solvers that detect it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not detect it")
 
     def step_back(
         self, field: Field, t: Array, y1: Array, h: Array, solver_state1: Any

@@ -1,6 +1,7 @@
 """Step-size control: error norms, step-size controllers, and the initial step size."""
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -47,8 +48,15 @@ class Tolerance(eqx.Module):
     lanes: bool = eqx.field(static=True, default=False)
 
     def scaled_norm(self, error: Array, y: Array) -> Array:
-        """The norm of `error` over the tolerance at `y`."""
-        return self.norm(error / (self.atol + self.rtol * jnp.abs(y)))
+        """The norm of `error` over the tolerance at `y`; its squares do not overflow."""
+        scaled = lax.optimization_barrier(error / self._scale(jnp.abs(y)))
+        largest = max_norm(scaled)
+        unit = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
+        return unit * self.norm(scaled / unit)
+
+    def _scale(self, size: Array) -> Array:
+        """The tolerance at states of this absolute value, never zero."""
+        return jnp.maximum(self.atol + self.rtol * size, jnp.finfo(size.dtype).tiny)
 
     def scaled_norm_squared(self, error: Array, y: Array, y1: Array) -> Array:
         """The squared norm of the scaled error of a step from `y` to `y1`, accepted if at most 1.
@@ -57,8 +65,7 @@ class Tolerance(eqx.Module):
         tolerance before the last slope is known.
         """
         size = jnp.maximum(jnp.abs(y), jnp.abs(y1))
-        scale = jnp.maximum(self.atol + self.rtol * size, jnp.finfo(size.dtype).tiny)
-        scaled = error * (1 / scale)
+        scaled = error * (1 / self._scale(size))
         if self.norm is rms_norm:
             return mean_square(scaled, self.norm_axes(scaled))
         norm = jax.vmap(self.norm, in_axes=-1) if self.lanes else self.norm
@@ -111,6 +118,16 @@ class Controller(eqx.Module):
         return False
 
 
+# What a PID controller has where neither it nor a solver says otherwise.
+_DEFAULTS = {
+    "pcoeff": 0.0, "icoeff": 1.0, "dcoeff": 0.0,
+    "safety": 0.9, "factor_min": 0.2, "factor_max": 10.0,
+}  # fmt: skip
+
+
+_LEAST_LOG_ERROR = -16.0  # kept for the next steps, to the base 2
+
+
 class PID(Controller):
     r"""The PID controller of adaptive step sizes, acting on the logarithm of the error.
 
@@ -120,9 +137,9 @@ class PID(Controller):
     \epsilon_{n-2}^{\beta_3}$, where $\beta_1 = (p + i + d)/k$, $\beta_2 = -(p + 2d)/k$,
     $\beta_3 = d/k$.
 
-    - `pcoeff`, `icoeff`, `dcoeff`: $p$, $i$, $d$. (0, 1, 0) is the elementary controller.
-    - `safety`: the safety factor. `factor_min`, `factor_max`: bounds of the next step's size over
-      this one's.
+    - `pcoeff`, `icoeff`, `dcoeff`: $p$, $i$, $d$, by default 0, 1, 0, the elementary controller.
+    - `safety`: the safety factor, by default 0.9. `factor_min`, `factor_max`: bounds of the next
+      step's size over this one's, by default 0.2 and 10.
     - `dtmin`: smaller steps end the solve with `Status.STEP_UNDERFLOW`. `dtmax`: the largest step.
       Both are positive times, or None.
     - `norm`: "rms", "max" or a function from an array to a real scalar.
@@ -130,18 +147,21 @@ class PID(Controller):
       no other. `dead_band`: an interval of factors for which the step size stays as it is, which
       saves an implicit solver a factorisation; None for none.
 
+    Where no coefficient is given, what is None is that of the solver's own controller: so
+    `PID(dtmax=0.1)` bounds the steps and changes nothing else.
+
     **Raises:** `OptionError` for a factor on the wrong side of one, or an unknown norm.
 
     Source: G. Söderlind, Automatic control and adaptive time-stepping, Numerical Algorithms 31
     (2002); Hairer, Wanner, Solving Ordinary Differential Equations II (1996), IV.2.
     """
 
-    pcoeff: float = eqx.field(static=True, default=0.0)
-    icoeff: float = eqx.field(static=True, default=1.0)
-    dcoeff: float = eqx.field(static=True, default=0.0)
-    safety: float = eqx.field(static=True, default=0.9)
-    factor_min: float = eqx.field(static=True, default=0.2)
-    factor_max: float = eqx.field(static=True, default=10.0)
+    pcoeff: float | None = eqx.field(static=True, default=None)
+    icoeff: float | None = eqx.field(static=True, default=None)
+    dcoeff: float | None = eqx.field(static=True, default=None)
+    safety: float | None = eqx.field(static=True, default=None)
+    factor_min: float | None = eqx.field(static=True, default=None)
+    factor_max: float | None = eqx.field(static=True, default=None)
     dtmin: ArrayLike | None = None
     dtmax: ArrayLike | None = None
     norm: str | Norm = eqx.field(static=True, default="rms")
@@ -150,16 +170,33 @@ class PID(Controller):
     adaptive: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
-        if not 0 < self.factor_min < 1 < self.factor_max or not 0 < self.safety <= 1:
+        p, i, d, safety, factor_min, factor_max = self._numbers()
+        if not 0 < factor_min < 1 < factor_max or not 0 < safety <= 1:
             raise OptionError(
                 "a controller needs 0 < factor_min < 1 < factor_max and 0 < safety <= 1, got "
-                f"factor_min={self.factor_min}, factor_max={self.factor_max}, safety={self.safety}"
+                f"factor_min={factor_min}, factor_max={factor_max}, safety={safety}"
             )
-        if not all(math.isfinite(x) for x in (self.pcoeff, self.icoeff, self.dcoeff)):
+        if not all(math.isfinite(x) for x in (p, i, d)):
             raise OptionError("pcoeff, icoeff and dcoeff of a controller must be finite numbers")
         _check_bounds(self.dtmin, self.dtmax)
         if not callable(self.norm) and self.norm not in NORMS:
             raise unknown_name("norm", str(self.norm), NORMS)
+
+    def _numbers(self) -> tuple[float, ...]:
+        """The coefficients, the safety factor and its bounds, the defaults where they are None."""
+        return tuple(
+            default if getattr(self, name) is None else getattr(self, name)
+            for name, default in _DEFAULTS.items()
+        )
+
+    def completed(self, own: Controller) -> "PID":
+        """This controller with what it does not give from `own`, that of the solver."""
+        coefficients = self.pcoeff, self.icoeff, self.dcoeff
+        if not isinstance(own, PID) or any(x is not None for x in coefficients):
+            return self
+        names = [*_DEFAULTS, "factor_max_first", "dead_band"]
+        missing = {name: getattr(own, name) for name in names if getattr(self, name) is None}
+        return dataclasses.replace(self, **missing)
 
     def norm_function(self) -> Norm:
         """The norm as a function."""
@@ -167,8 +204,8 @@ class PID(Controller):
 
     def init(self, h: Array) -> tuple[Array, Any]:
         """The first step within its bounds; the state: the last two log errors, if used."""
-        zero = jnp.zeros(h.shape, jnp.float32)
-        return self._bound(h), (zero, zero) if self.pcoeff or self.dcoeff else ()
+        zero, (p, _, d, *_) = jnp.zeros(h.shape, jnp.float32), self._numbers()
+        return self._bound(h), (zero, zero) if p or d else ()
 
     def decide(self, attempt: AttemptedStep, controller_state: Any) -> Decision:
         """Accept if the scaled error is at most 1; a rejected step is repeated with a smaller one.
@@ -177,17 +214,18 @@ class PID(Controller):
         """
         log_error = 0.5 * _log2(attempt.error_squared)
         accept = attempt.error_squared <= 1.0
-        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        p, i, d, safety, *_ = self._numbers()
         exponent = (p + i + d) * log_error
         if p or d:
             last, before_last = controller_state
             exponent = exponent - (p + 2 * d) * last + d * before_last
             exponent = jnp.clip(exponent, -100.0, 100.0)
+            # An estimate near rounding is noise, of which later steps shall know nothing.
             controller_state = (
-                jnp.where(accept, log_error, last),
+                jnp.where(accept, jnp.maximum(log_error, _LEAST_LOG_ERROR), last),
                 jnp.where(accept, last, before_last),
             )
-        factor = self.safety * _exp2(exponent / -attempt.error_exponent)
+        factor = safety * _exp2(exponent / -attempt.error_exponent)
         if attempt.proposed_factor is not None:
             factor = jnp.where(accept, attempt.proposed_factor.astype(factor.dtype), factor)
         factor = self._limited(factor, accept, attempt.index)
@@ -196,10 +234,13 @@ class PID(Controller):
 
     def _limited(self, factor: Array, accept: Array, index: Array) -> Array:
         """The factor within its bounds, and 1 in the dead band."""
-        largest = self.factor_max
+        *_, safety, factor_min, factor_max = self._numbers()
+        largest = factor_max
         if self.factor_max_first is not None:
             largest = jnp.where(index == 0, self.factor_max_first, largest)
-        factor = jnp.clip(factor, self.factor_min, jnp.where(accept, largest, self.safety))
+            # From an estimate near rounding: in powers of two, which do not depend on it.
+            factor = jnp.where(factor > factor_max, _power_of_two(factor), factor)
+        factor = jnp.clip(factor, factor_min, jnp.where(accept, largest, safety))
         if self.dead_band is None:
             return factor
         low, high = self.dead_band
@@ -255,6 +296,12 @@ def _exp2(x: Array) -> Array:
     power = lax.bitcast_convert_type((integer.astype(jnp.int32) + 127) << 23, jnp.float32)
     fraction = x - integer
     return power * (1.0 + fraction * (0.6565 + 0.3435 * fraction))
+
+
+def _power_of_two(x: Array) -> Array:
+    """The largest power of two up to `x > 0`, float32."""
+    bits = lax.bitcast_convert_type(x.astype(jnp.float32), jnp.int32)
+    return lax.bitcast_convert_type(bits & (-1 << 23), jnp.float32).astype(x.dtype)
 
 
 class Prescribed(Controller):
@@ -318,39 +365,3 @@ class Grid(Prescribed):
         """The length of interval `index` of the grid; of the last one beyond its end."""
         gaps = jnp.abs(jnp.diff(jnp.asarray(self.times, like.dtype)))
         return gaps[jnp.minimum(index, gaps.shape[0] - 1)]
-
-
-def first_step(
-    field: Callable[[Array, Array], Array],
-    t: Array,
-    y: Array,
-    slope: Array,
-    span: Array,
-    order: int,
-    tolerance: Tolerance,
-) -> Array:
-    """The initial step size `h > 0`, at most `|span|`; it costs one field evaluation.
-
-    `slope` is the field at `(t, y)`, `span` the signed length of the solve, `order` that of the
-    error estimate.
-
-    Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.4.
-    """
-    real = jnp.finfo(y.dtype).dtype
-    size, speed = tolerance.scaled_norm(y, y), tolerance.scaled_norm(slope, y)
-    smooth = (size > 1e-5) & (speed > 1e-5)
-    h0 = jnp.where(smooth, 0.01 * size / jnp.where(smooth, speed, 1.0), 1e-6)
-    h0 = jnp.minimum(h0, jnp.abs(span).astype(real))
-    direction = jnp.sign(span)
-    ahead = field(t + (direction * h0).astype(t.dtype), y + (direction * h0).astype(real) * slope)
-    curvature = tolerance.scaled_norm(ahead - slope, y) / h0
-    steepest = jnp.maximum(speed, curvature)
-    flat = steepest <= 1e-15
-    h1 = jnp.where(
-        flat,
-        jnp.maximum(1e-6, h0 * 1e-3),
-        (0.01 / jnp.where(flat, 1.0, steepest)) ** (1.0 / order),
-    )
-    h = jnp.minimum(100 * h0, h1).astype(t.dtype)
-    # The first step reports a slope that is not finite.
-    return jnp.minimum(jnp.where(jnp.isfinite(h), h, jnp.abs(span)), jnp.abs(span))

@@ -19,9 +19,14 @@ from .implicit.rodas5p import Rodas5P
 from .implicit.rosenbrock import Rosenbrock
 from .step_size import PID, Controller, Tolerance, mean_square
 
-# Share of the explicit solver's stability interval above which a step counts as stiff, and the
-# number of consecutive steps of the explicit and of the implicit solver after which they switch.
-_STABILITY_SHARE, _VOTES_TO_IMPLICIT, _VOTES_TO_EXPLICIT = 0.9, 10.0, 3.0
+# Share of the explicit solver's stability interval above which a step counts as stiff, and that
+# above which it may be: there stability ends near the imaginary axis, while steps that accuracy
+# limits are mostly shorter.
+_STABILITY_SHARE, _SUSPICIOUS_SHARE = 0.9, 0.37
+# Votes of an explicit step by these shares, or against. At so many votes the implicit solver steps,
+# and after so many consecutive steps that are not stiff the explicit one, which then has a debt.
+_STIFF, _SUSPICIOUS, _NOT_STIFF, _VOTES_TO_IMPLICIT = 2.5, 1.0, -1.5, 25.0
+_VOTES_TO_EXPLICIT, _DEBT = 3.0, -50.0
 
 
 class SwitchingState(NamedTuple):
@@ -38,7 +43,9 @@ class Switching(Solver):
     `stability_interval` is the length of the explicit solver's stability region on the negative
     real axis. Stiffness is detected from the last two stages of the explicit step, which are at one
     time, and from the norm of the Jacobian of the implicit step. The stages are compared in units
-    of the tolerance, as a stiff component may be a millionth of the size of the others.
+    of the tolerance, as a stiff component may be a millionth of the size of the others. Where the
+    eigenvalues are near the imaginary axis, steps are bound earlier and in no regular way: so votes
+    are summed over many steps.
 
     Source: Hairer, Wanner, Solving Ordinary Differential Equations II (1996), IV.2; the constants:
     Rackauckas, Nie, DifferentialEquations.jl, J. Open Research Software 5 (2017).
@@ -117,9 +124,9 @@ class Switching(Solver):
             implicit = lax.cond(jnp.any(stiff), implicit_step, lambda: zeros)
             chosen = jax.tree.map(lambda a, b: jnp.where(stiff, a, b), implicit, explicit)
             stepped, vote = chosen
-        votes = jnp.where(vote, solver_state.votes + 1, 0)
+        votes = self._count(solver_state.votes, vote, stiff)
         switch = votes >= jnp.where(stiff, _VOTES_TO_EXPLICIT, _VOTES_TO_IMPLICIT)
-        votes = jnp.where(switch, 0, votes)
+        votes = jnp.where(switch, jnp.where(stiff, _DEBT, 0), votes)
         after = SwitchingState(
             stepped.solver_state,
             jnp.where(switch, 1 - solver_state.stiff, solver_state.stiff),
@@ -132,6 +139,15 @@ class Switching(Solver):
             extra_evaluations=jnp.where(stiff, evaluations[1], evaluations[0]).astype(jnp.int32),
         )
 
+    def _count(self, votes: Array, vote: Array, stiff: Array) -> Array:
+        """The votes after a step; those of a stiff explicit step cancel any debt."""
+        of_implicit = jnp.where(vote > 0, votes + 1, 0)
+        in_favour = jnp.where(vote == _STIFF, jnp.maximum(votes, 0), votes) + vote
+        # Votes against are not stored up beyond the debt.
+        against = jnp.where(votes > 0, jnp.maximum(votes + vote, 0), votes)
+        of_explicit = jnp.where(vote > 0, in_favour, against)
+        return jnp.where(stiff, of_implicit, of_explicit)
+
     def _explicit(
         self,
         field: Field,
@@ -141,18 +157,21 @@ class Switching(Solver):
         solver_state: SwitchingState,
         needs_dense: Array | bool | None,
     ) -> tuple[StepResult, Array]:
-        """An explicit step, and whether it is a vote for the implicit solver."""
+        """An explicit step, and its votes for the implicit solver."""
         step = self.explicit.step_and_stages
         stepped, slopes, states = step(field, t, y, h, solver_state.slope, None)
         if self.tolerance is None:
             square = partial(mean_square, axes=tuple(range(y.ndim - t.ndim)))
         else:
             square = partial(self.tolerance.scaled_norm_squared, y=y, y1=stepped.y1)
-        df, dy = (square(x[-1] - x[-2]) for x in (slopes, states))
-        h_times_radius = jnp.abs(h).astype(dy.dtype) * jnp.sqrt(df / jnp.where(dy > 0, dy, 1))
-        dense = None if needs_dense is None else self._dense(slopes, h.astype(dy.dtype))
+        scale = h.astype(jnp.finfo(y.dtype).dtype)
+        df, dy = square(scale * (slopes[-1] - slopes[-2])), square(states[-1] - states[-2])
+        h_times_radius = jnp.sqrt(df / jnp.where(dy > 0, dy, 1))
+        dense = None if needs_dense is None else self._dense(slopes, scale)
         status = jnp.zeros(t.shape, jnp.int32)
-        vote = (dy > 0) & (h_times_radius > _STABILITY_SHARE * self.stability_interval)
+        share = jnp.where(dy > 0, h_times_radius, 0) / self.stability_interval
+        vote = jnp.where(share > _SUSPICIOUS_SHARE, _SUSPICIOUS, _NOT_STIFF)
+        vote = jnp.where(share > _STABILITY_SHARE, _STIFF, vote).astype(scale.dtype)
         return stepped._replace(dense=dense, status=status), vote
 
     def _dense(self, slopes: list[Array], scale: Array) -> tuple[Array, ...]:
@@ -163,11 +182,11 @@ class Switching(Solver):
     def _implicit(
         self, field: Field, t: Array, y: Array, h: Array, needs_dense: Array | bool | None
     ) -> tuple[StepResult, Array]:
-        """An implicit step, and whether it is a vote for the explicit solver."""
+        """An implicit step, and 1 if it is a vote for the explicit solver, else 0."""
         stepped, jacobian = self.stiff.step_and_jacobian(field, t, y, h, needs_dense)
         norm = jnp.max(jnp.sum(jnp.abs(jacobian), axis=0), axis=0)
         vote = jnp.abs(h).astype(norm.dtype) * norm < _STABILITY_SHARE * self.stability_interval
-        return stepped._replace(solver_state=field(t + h, stepped.y1)), vote
+        return stepped._replace(solver_state=field(t + h, stepped.y1)), vote.astype(norm.dtype)
 
     def interpolate(self, theta: Array, y: Array, h: Array, dense: tuple[Array, ...]) -> Array:
         return self.stiff.interpolate(theta, y, h, dense)

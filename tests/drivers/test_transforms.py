@@ -1,5 +1,6 @@
 """jit, vmap and export: what recompiles, batches and lowers, and how much memory it takes."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -106,7 +107,8 @@ def test_vmap_equals_a_loop(solver, save):
     def one(y, k, ts):
         sol = jo.solve(pendulum, y, ts, k, solver=solver, save=save, throw=False, **step)
         inside = sol(0.5 * (ts[0] + ts[-1])) if save == "dense" else ()
-        return sol.ys, sol.y1, sol.stats, sol.status, inside
+        stats = dataclasses.replace(sol.stats, num_stability_bound=None)
+        return sol.ys, sol.y1, stats, sol.status, inside
 
     lanes = jax.jit(jax.vmap(one))(starts, rates, times)
     run = jax.jit(one)

@@ -167,6 +167,14 @@ def test_a_convex_potential_is_convex_and_zero_at_the_origin_alone():
     np.testing.assert_array_equal(jax.jit(jax.grad(energy))(jnp.zeros(3)), np.zeros(3))
 
 
+def test_the_second_derivative_of_a_convex_potential_does_not_jump():
+    energy = fields.ConvexPotential(2, 6, depth=1, key=KEY)
+    points = jnp.linspace(-2.0, 2.0, 20_001)[:, None] * jnp.array([0.6, 0.8])
+    curvature = jax.jit(jax.vmap(jax.hessian(energy)))(points)
+    jumps = np.abs(np.diff(curvature, axis=0))
+    assert jumps.max() < 0.02 * np.abs(curvature).max()
+
+
 @pytest.mark.slow
 def test_stable_fields_fall_where_the_free_field_runs_away():
     energy = fields.ConvexPotential(2, 6, key=KEY)

@@ -104,7 +104,9 @@ def test_far_fewer_steps_and_calls_than_an_explicit_pair(dtype):
         )  # fmt: skip
         return np.max(np.abs(sol.y1 - exact(1.0))), sol.stats
 
-    (error, stats), (_, other) = run("rkc2"), run("tsit5")
+    error, stats = run("rkc2")
+    with pytest.warns(jo.StiffnessWarning):
+        _, other = run("tsit5")
     assert error < 5e-4
     assert stats.num_rejected < 4
     assert 50 * stats.num_steps < other.num_steps

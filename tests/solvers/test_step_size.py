@@ -162,3 +162,15 @@ def test_controllers_are_pytrees_whose_step_is_traced():
     for size in (0.1, 0.05):
         assert run(jo.Fixed(size)).stats.num_steps == round(1 / size)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("solver", few(["rosenbrock23", "kvaerno5", "bdf"], "kvaerno5"))
+def test_a_bound_of_the_step_keeps_the_gains_of_the_solver(solver):
+    options = {"solver": solver, "rtol": 1e-5, "atol": 1e-7}
+    own = jo.solve(brusselator, Y0, (0.0, 20.0), **options).stats
+    bounded = jo.solve(brusselator, Y0, (0.0, 20.0), controller=jo.PID(dtmax=1e3), **options).stats
+    assert bounded.num_steps == own.num_steps
+    assert bounded.num_rejected == own.num_rejected
+    elementary = jo.PID(0.0, 1.0, 0.0, dtmax=1e3)
+    given = jo.solve(brusselator, Y0, (0.0, 20.0), controller=elementary, **options).stats
+    assert given.num_steps != own.num_steps or solver == "bdf"

@@ -18,8 +18,11 @@ NAMES = {
 }
 # The most that steps of one tolerance each add up to over these spans; dozens of steps for the
 # methods of high order, hundreds for the others.
-MOST = {"tsit5": 60, "dopri5": 200, "dopri8": 10, "vern7": 20, "bosh3": 100}
+MOST = {"tsit5": 60, "dopri5": 100, "dopri8": 10, "vern7": 10, "bosh3": 100}
 TOLERANCES = np.logspace(-3, -10, 8)
+# At 1e-3, where a dozen steps make a period, one whose estimate happens to be zero errs by hundreds
+# of tolerances: whether there is one depends on each step's size. So medians are compared.
+NEARBY = np.array([0.8, 0.9, 1.0, 1.1, 1.25])
 
 
 @functools.cache
@@ -60,7 +63,9 @@ def test_error_is_proportional_to_tolerance(size, solver):
     tolerances = TOLERANCES[:4] if solver == "bosh3" else TOLERANCES
     run = run_of(tuple(NAMES[size]), solver)
     for name in NAMES[size]:
-        found = np.array([BY_NAME[name].error(run(name, x)) for x in tolerances])
+        found = [
+            np.median([BY_NAME[name].error(run(name, x * r)) for r in NEARBY]) for x in tolerances
+        ]
         assert abs(slope(tolerances, found) - 1) < 0.3, name
         assert np.max(found / tolerances) < MOST[solver], name
 

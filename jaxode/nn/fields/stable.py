@@ -135,6 +135,9 @@ class ConvexPotential(eqx.Module):
 
 
 def _smoothed_relu(x: Array) -> Array:
-    """A convex, once differentiable ReLU: zero, a parabola up to the knee, then linear."""
-    clipped = jnp.clip(x, 0, _KNEE)
-    return clipped * clipped / (2 * _KNEE) + jnp.maximum(x - _KNEE, 0)
+    """A convex, twice differentiable ReLU: zero, a quartic up to the knee, then linear.
+
+    Its second derivative is continuous: a solve's gradient reads that of the potential.
+    """
+    share = jnp.clip(x, 0, _KNEE) / _KNEE
+    return _KNEE * share**3 * (1 - share / 2) + jnp.maximum(x - _KNEE, 0)

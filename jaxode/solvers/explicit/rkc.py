@@ -185,5 +185,8 @@ def _power_method(
 
 
 def _length(x: Array, t: Array) -> Array:
-    """The Euclidean norm, per lane."""
-    return jnp.sqrt(jnp.sum(jnp.real(x * jnp.conj(x)), tuple(range(x.ndim - t.ndim))))
+    """The Euclidean norm, per lane; its squares neither overflow nor vanish."""
+    axes = tuple(range(x.ndim - t.ndim))
+    largest = jnp.max(jnp.abs(x), axes)
+    unit = jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1)
+    return unit * jnp.sqrt(jnp.sum(jnp.abs(x / unit) ** 2, axes))

@@ -9,6 +9,8 @@ from jax import Array, lax
 
 from ...problem.field import Field
 from ..base import EvaluationCounts, StepResult, TableauSolver
+from ..step_size import Tolerance
+from .stability import bound_by_stability
 from .stage_loop import LoopedField, looped_slopes
 from .stage_sums import add_stage_sum, stage_sum
 from .tableau import ButcherTableau
@@ -20,6 +22,7 @@ class ExplicitRungeKutta(TableauSolver):
     tableau: ClassVar[ButcherTableau]
     can_be_coupled: ClassVar[bool] = True
     loops_over_stages: ClassVar[bool] = True
+    detects_stability: ClassVar[bool] = True
 
     @property
     def evaluations(self) -> EvaluationCounts:
@@ -50,7 +53,13 @@ class ExplicitRungeKutta(TableauSolver):
         solver_state: Any,
         needs_dense: Array | bool | None,
     ) -> StepResult:
-        return self.step_and_stages(field, t, y, h, solver_state, needs_dense)[0]
+        result, *stages = self.step_and_stages(field, t, y, h, solver_state, needs_dense)
+        return result._replace(stages=tuple(stages)) if t.ndim == 0 and stages[1] else result
+
+    def bound_by_stability(
+        self, stages: tuple[list[Array], list[Array]], y: Array, h: Array, tolerance: Tolerance
+    ) -> Array:
+        return bound_by_stability(self.tableau, stages, y, h, tolerance)
 
     def step_and_stages(
         self,
@@ -125,10 +134,12 @@ class ExplicitRungeKutta(TableauSolver):
         if self.tableau.error_low is None:
             return error
         # Hairer's blend of two estimates, component by component: e5^2 / |(e5, e3 / 10)|.
-        low = jnp.abs(scale * stage_sum(self.tableau.error_low, slopes))
-        square = jnp.real(error * jnp.conj(error))
-        size = jnp.sqrt(square + 0.01 * low**2)
-        return square / jnp.where(size > 0, size, 1.0)
+        size = jnp.abs(error)
+        low = 0.1 * jnp.abs(scale * stage_sum(self.tableau.error_low, slopes))
+        largest = jnp.maximum(size, low)  # in its units no square overflows or vanishes
+        unit = jnp.where(largest > 0, largest, 1)
+        share = size / unit
+        return size * share / jnp.sqrt(jnp.maximum(share**2 + (low / unit) ** 2, 1))
 
     def _dense(
         self,

@@ -95,8 +95,8 @@ class Implicit(Solver):
     def scaled_system(self, jacobian: Any, size: Array) -> Callable[[Array], Array]:
         """The map `b -> x` with `(M - size J) x = b`, factorised once; `size` may be zero."""
         size = jnp.where(size == 0, jnp.finfo(size.dtype).eps ** 2, size)
-        solve = self.system(jacobian, 1 / size)
-        return lambda b: solve(b / size)
+        mass = None if self.mass is None else jnp.asarray(self.mass)
+        return self.linear_solver.scaled_system(jacobian, size, mass)
 
     def mass_times(self, x: Array) -> Array:
         """The product `M x`."""

@@ -17,6 +17,7 @@ from ..linear import Dense, solver_of
 from ..step_size import PID, Controller, Tolerance
 from .base import Implicit, flattened_field, weighted_sum, without_gradient
 from .collocation_tableau import CollocationTableau, EigenBlock
+from .jacobian_check import check_jacobian
 from .newton import IncrementNorm, Newton, NewtonProgress, initial_progress
 
 Solve = Callable[[Array], Array]
@@ -49,15 +50,16 @@ class Collocation(Implicit, TableauSolver):
 
     @property
     def evaluations(self) -> EvaluationCounts:
-        # The Jacobian of a step comes with a value.
-        return EvaluationCounts(0, 1, int(len(self.tableau.corrections) == 2))
+        # The Jacobian of a step comes with a value, and the user's is tested by one.
+        dense = int(len(self.tableau.corrections) == 2)
+        return EvaluationCounts(0, 1 + (self.jac is not None), dense)
 
     @property
     def num_dense(self) -> int:
         return max([self.tableau.stages, *map(len, self.tableau.corrections)])
 
     def default_controller(self) -> Controller:
-        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
+        return PID(pcoeff=0.2, icoeff=0.6, safety=0.8, factor_max_first=1e4)
 
     def step(
         self,
@@ -75,7 +77,10 @@ class Collocation(Implicit, TableauSolver):
             around = without_gradient(around)  # dense output alone depends on it
         filtered = self.scaled_system(around.jacobian, table.gamma0 * size)
         jacobian = without_gradient(around.jacobian)
-        z, progress = self._increments(flat, t, h, y, jacobian, filtered)
+        status = self.failure_status(jacobian, start)
+        status = check_jacobian(status, flat, t, start, h, around.slope)
+        begin = initial_progress(size, status)
+        z, progress = self._increments(flat, t, h, y, jacobian, filtered, begin)
         powers = [weighted_sum(column, z) for column in zip(*table.increments, strict=True)]
         last = z[-1] if table.stiffly_accurate else functools.reduce(operator.add, powers)
         y1 = lax.optimization_barrier(start + last)
@@ -98,14 +103,20 @@ class Collocation(Implicit, TableauSolver):
         return StepResult(y1, error, dense, solver_state, status, extra_evaluations=evaluations)
 
     def _increments(
-        self, flat: Field, t: Array, h: Array, y: Array, jacobian: Any, filtered: Solve
+        self,
+        flat: Field,
+        t: Array,
+        h: Array,
+        y: Array,
+        jacobian: Any,
+        filtered: Solve,
+        begin: NewtonProgress,
     ) -> tuple[Array, NewtonProgress]:
         """The increments of all stages, `(stages, n)` or `(stages, n, lanes)`."""
         start, size, s = y.reshape(-1, *t.shape), h.astype(y.dtype), self.tableau.stages
         correct = self._correction(jacobian, size, filtered)
         newton = Newton(correct, IncrementNorm(self.tolerance, y, jnp.ones_like(size)), s, _KAPPA)
         guess = jnp.zeros((s * start.shape[0], *t.shape), y.dtype)
-        begin = initial_progress(size, self.failure_status(jacobian, start))
         z, progress = newton.solve(self._residual(flat, t, start, h), guess, begin)
         return z.reshape(s, *start.shape), progress
 

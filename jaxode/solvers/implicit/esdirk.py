@@ -16,6 +16,7 @@ from ..base import EvaluationCounts, StepResult, TableauSolver
 from ..step_size import PID, Controller, Tolerance
 from .base import Implicit, flattened_field, padded_rows, weighted_sum, without_gradient
 from .esdirk_tableau import EsdirkTableau, ImexTableau
+from .jacobian_check import check_jacobian
 from .newton import IncrementNorm, Newton, NewtonProgress, initial_progress
 
 
@@ -47,14 +48,15 @@ class Esdirk(Implicit, TableauSolver):
 
     @property
     def evaluations(self) -> EvaluationCounts:
-        return EvaluationCounts(1, 1, 0)  # the Jacobian of a step comes with a value
+        # The Jacobian of a step comes with a value, and the user's is tested by one.
+        return EvaluationCounts(1, 1 + (self.jac is not None), 0)
 
     @property
     def num_dense(self) -> int:
         return len(self.table.dense[0])
 
     def default_controller(self) -> Controller:
-        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4, dead_band=(1.0, 1.2))
+        return PID(pcoeff=0.4, icoeff=0.4, safety=0.8, factor_max_first=1e4)
 
     def init(self, field: Field, t: Array, y: Array) -> Any:
         if isinstance(field, Split):
@@ -102,7 +104,8 @@ class Esdirk(Implicit, TableauSolver):
         parts = (field.stiff, field.other) if isinstance(field, Split) else (field,)
         stiff, *other = (flattened_field(part, y) for part in parts)
         # The solution does not depend on the matrix of the iteration.
-        jacobian = without_gradient(self.linearise(stiff, t, start).jacobian)
+        around = without_gradient(self.linearise(stiff, t, start))
+        jacobian = around.jacobian
         solve = self.scaled_system(jacobian, table.gamma * size)
         newton = Newton(solve, IncrementNorm(self.tolerance, y, size))
 
@@ -127,7 +130,9 @@ class Esdirk(Implicit, TableauSolver):
         first = (k.reshape(1, *start.shape) for k in jax.tree.leaves(solver_state))
         rest = jnp.zeros((table.stages - 1, *start.shape), start.dtype)
         slopes = tuple(jnp.concatenate([k, rest]) for k in first)
-        state = slopes, start, initial_progress(size, self.failure_status(jacobian, start))
+        status = self.failure_status(jacobian, start)
+        status = check_jacobian(status, stiff, t, start, h, around.slope)
+        state = slopes, start, initial_progress(size, status)
         (slopes, last, progress), _ = lax.scan(stage, state, self._rows(y, len(parts)))
         return _EsdirkStages(slopes, last, solve, progress)
 

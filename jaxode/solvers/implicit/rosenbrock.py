@@ -10,6 +10,7 @@ from ..base import EvaluationCounts, StepResult, TableauSolver
 from ..linear import Dense
 from ..step_size import PID, Controller
 from .base import Implicit, flattened_field, padded_rows, weighted_sum
+from .jacobian_check import check_jacobian
 from .rosenbrock_tableau import RosenbrockTableau
 
 
@@ -23,7 +24,7 @@ class Rosenbrock(Implicit, TableauSolver):
 
     @property
     def evaluations(self) -> EvaluationCounts:
-        return EvaluationCounts(0, self.tableau.stages, 0)
+        return EvaluationCounts(0, self.tableau.stages + (self.jac is not None), 0)
 
     @property
     def num_dense(self) -> int:
@@ -34,7 +35,7 @@ class Rosenbrock(Implicit, TableauSolver):
         return None if dense else f"{type(self.linear_solver).__name__} is for large systems"
 
     def default_controller(self) -> Controller:
-        return PID(pcoeff=0.4, icoeff=0.3, factor_max_first=1e4)
+        return PID(pcoeff=0.4, icoeff=0.7, safety=0.85, factor_max_first=1e4)
 
     def step(
         self,
@@ -80,6 +81,7 @@ class Rosenbrock(Implicit, TableauSolver):
             None if needs_dense is None else tuple(map(combination, zip(*table.dense, strict=True)))
         )
         status = self.failure_status(jacobian, first)
+        status = check_jacobian(status, flat, t, y, h, slope)
         error = combination(table.error)
         return StepResult(y1.reshape(shape), error, dense, (), status), jacobian
 

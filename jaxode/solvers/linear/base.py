@@ -46,6 +46,11 @@ class LinearSolver(eqx.Module):
         A singular matrix gives values that are not finite.
         """
 
+    def scaled_system(self, jacobian: Any, size: Array, mass: Array | None) -> Solve:
+        """The map `b -> x` with `(M - size J) x = b`, whatever the unit of time, as `system`."""
+        scaled = jax.tree.map(lambda x: size * x, jacobian)
+        return self.system(scaled, jnp.ones_like(size), mass)
+
     def check(self, size: int) -> None:
         """Check the size of the state. **Raises:** `OptionError` if it does not fit the solver."""
 

@@ -66,16 +66,28 @@ class Krylov(LinearSolver):
         return Linearisation(slope, slope_t, JacobianOperator(matvec, t, y))
 
     def system(self, jacobian: JacobianOperator, shift: Array, mass: Array | None) -> Solve:
-        # The shift of a lane whose step is nearly zero would dominate the norm over all lanes.
-        shift = jnp.where(jnp.abs(shift) < 0.5 * jnp.finfo(shift.dtype).eps ** -2, shift, 1)
+        # In units of the shift, the products of the iteration neither overflow nor vanish.
+        size = 1 / jnp.where(shift == 0, 1, shift)
+        weight = jnp.where(shift == 0, 0, jnp.ones_like(shift))
+        solve = self._weighted_system(jacobian, weight, size, mass)
+        return lambda b: solve(size * b)
 
-        def shifted_matvec(x: Array) -> Array:
+    def scaled_system(self, jacobian: JacobianOperator, size: Array, mass: Array | None) -> Solve:
+        return self._weighted_system(jacobian, jnp.ones_like(size), size, mass)
+
+    def _weighted_system(
+        self, jacobian: JacobianOperator, weight: Array, size: Array, mass: Array | None
+    ) -> Solve:
+        """The map `b -> x` with `(weight M - size J) x = b`."""
+
+        def weighted_matvec(x: Array) -> Array:
             mass_times_x = x if mass is None else matvec(_by_columns(mass, x), x)
-            return shift * mass_times_x - jacobian.matvec(x)
+            return weight * mass_times_x - size * jacobian.matvec(x)
 
         preconditioner = identity
         if self.preconditioner is not None:
-            preconditioner = self.preconditioner(jacobian.t, jacobian.y, shift)
+            shifted = self.preconditioner(jacobian.t, jacobian.y, weight / size)
+            preconditioner = lambda x: shifted(x / size)  # noqa: E731
 
         def solve(matvec: Solve, b: Array) -> Array:
             return self.iterate(matvec, preconditioner, b)
@@ -83,7 +95,7 @@ class Krylov(LinearSolver):
         def solve_transposed(matvec: Solve, b: Array) -> Array:
             return self.iterate(matvec, lambda x: jax.linear_transpose(preconditioner, x)(x)[0], b)
 
-        return lambda b: lax.custom_linear_solve(shifted_matvec, b, solve, solve_transposed)
+        return lambda b: lax.custom_linear_solve(weighted_matvec, b, solve, solve_transposed)
 
     def transposed(self) -> "Krylov":
         # The preconditioner is a function of the state, which the transposed system does not have.
@@ -97,7 +109,7 @@ class Krylov(LinearSolver):
         method = _METHODS[self.method](self)
         operator = lineax.FunctionLinearOperator(matvec, like, tags)
         # lineax scales a residual component by component: so b is scaled to size one.
-        size = jnp.sqrt(jnp.mean(b * b))
+        size = jnp.max(jnp.abs(b))
         divisor = jnp.where(size > 0, size, 1)
         b = jnp.where(size > 0, b / divisor, 1)
         solution = lineax.linear_solve(operator, b, method, options=options, throw=False)

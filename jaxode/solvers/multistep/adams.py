@@ -107,6 +107,8 @@ class Adams(VariableOrder):
         slope = barrier(field(t + h, y1))
         below = np.triu(np.ones((count, count)), 1).reshape(count, count, *(1,) * y.ndim)
         rows = barrier(slope - jnp.sum(below.astype(size.dtype) * grown[:, None], axis=0))
+        # Those of higher order are not read, and their rounding would grow until it overflows.
+        rows = jnp.where(number <= order + 1, rows, 0)
         decision = self._select_order(moments, rows, size, change, order, (y, y1))
         dense = None
         if needs_dense is not None:

@@ -5,6 +5,7 @@ itself. Two more than the highest order are kept, to estimate the errors of that
 one above.
 """
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -18,7 +19,7 @@ from ...problem.field import Field
 from ..base import EvaluationCounts, StepResult
 from ..implicit.base import Implicit, flattened_field, weighted_sum
 from ..implicit.newton import IncrementNorm
-from ..step_size import PID, Controller
+from ..step_size import PID, Controller, max_norm
 from .history import (
     EQUAL_STEPS,
     entry_at_order,
@@ -124,7 +125,7 @@ class BDF(Implicit, VariableOrder):
         """y' where M y' = f; by an implicit Euler step of tiny size, as M may be singular."""
         around, mass = self.linearise(field, t, y), jnp.asarray(self.mass, y.dtype)
         arrays = jax.tree.leaves(eqx.filter(around.jacobian, eqx.is_array))
-        ratio = jnp.sqrt(jnp.sum(mass**2) / sum(jnp.sum(x**2) for x in arrays))
+        ratio = max_norm(mass) / functools.reduce(jnp.maximum, map(max_norm, arrays))
         shift = 1 / (jnp.finfo(y.dtype).eps ** 0.25 * jnp.where(jnp.isfinite(ratio), ratio, 1))
         return self.system(around.jacobian, shift)(around.slope * shift + around.slope_t)
 

@@ -55,7 +55,8 @@ def rescale_differences(rows: Array, ratio: Array, order: Array, max_order: int)
     number = np.arange(1, max_order + 1).reshape(-1, *(1,) * ratio.ndim)
     row, values = 1.0, []
     for i in range(1, max_order + 1):
-        row = row * ((i - 1 - ratio * number) / i)
+        # Rows beyond the order are not read, and would overflow in a first step.
+        row = row * jnp.where(i <= order, (i - 1 - ratio * number) / i, 0)
         values.append(row)
     values = lax.optimization_barrier(jnp.stack(values))
     differences = _difference_matrix(max_order).reshape(max_order, max_order, *(1,) * ratio.ndim)

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ...problem.field import Field
+from ...problem.field import Field, WithJacobian
 from ...problem.status import Status
 from ..implicit.base import Implicit, all_finite
+from ..implicit.jacobian_check import check_jacobian
 from ..implicit.newton import IncrementNorm
 from ..linear import Direct
 
@@ -120,6 +121,7 @@ def _solve(
 ) -> tuple[Array, CorrectorResult]:
     no = jnp.zeros(equation.t.shape, bool)
     zero = jnp.zeros(equation.t.shape, jnp.int32)
+    per_jacobian = 1 + isinstance(equation.field, WithJacobian)
 
     def attempt(s: _Attempt) -> _Attempt:
         cache, failure, renewed, factorised = _update_cache(solver, equation, s)
@@ -128,12 +130,13 @@ def _solve(
         solvable = jnp.isfinite(newton.size) | solver.linear_solver.iterative
         status = jnp.where(solvable, Status.NOT_CONVERGED, Status.SUCCESS)
         status = jnp.where(failure == Status.SUCCESS, status, failure)
-        status = jnp.where(newton.converged, Status.SUCCESS, status).astype(jnp.int32)
+        converged = newton.converged & (failure == Status.SUCCESS)
+        status = jnp.where(converged, Status.SUCCESS, status).astype(jnp.int32)
         result = CorrectorResult(
             cache=cache._replace(rate=jnp.where(s.active, newton.rate, cache.rate)),
             status=jnp.where(s.active, status, s.result.status),
             iterations=jnp.where(s.active, newton.iterations, s.result.iterations),
-            evaluations=s.result.evaluations + renewed + newton.iterations,
+            evaluations=s.result.evaluations + per_jacobian * renewed + newton.iterations,
             jacobians=s.result.jacobians + renewed,
             factorisations=s.result.factorisations + factorised,
         )
@@ -164,8 +167,13 @@ def _update_cache(
         return chosen, jnp.where(mask & ~all_finite(new, lanes), failure, 0).astype(jnp.int32)
 
     def renew() -> tuple[Any, Array]:
-        new = solver.linearise(equation.field, equation.t, equation.start).jacobian
-        return replace(renewed, new, cache.jacobian, Status.BAD_JACOBIAN)
+        around = solver.linearise(equation.field, equation.t, equation.start)
+        new, failure = replace(renewed, around.jacobian, cache.jacobian, Status.BAD_JACOBIAN)
+        h = 1 / equation.shift
+        checked = check_jacobian(
+            failure, equation.field, equation.t, equation.start, h, around.slope
+        )
+        return new, jnp.where(renewed, checked, failure)
 
     jacobian, bad = lax.cond(jnp.any(renewed), renew, lambda: (cache.jacobian, success))
 
