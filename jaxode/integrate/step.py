@@ -20,6 +20,7 @@ from ..solvers.base import Solver, StepResult
 from ..solvers.first_step import first_step
 from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance
 from . import neighbour as nearby
+from .clock import choose_size
 from .neighbour import Neighbour
 from .save import StepRecord
 from .xla_loops import cond_as_loop
@@ -154,7 +155,7 @@ def attempt_step(
     `needs_dense(t_new)` tells if dense output inside the step to `t_new` will be evaluated: None
     for never, else a boolean. `step` replaces the solver's.
     """
-    size, stretch_limit, t_new, t_low = _choose_size(s, direction, t1)
+    size, stretch_limit, t_new, t_low = choose_size(s.t, s.t_low, s.h, direction, t1)
     dense_read = needs_dense(t_new)
     y, solver_state, turn_size = _start_of_step(s, size)
     h = direction * turn_size
@@ -320,26 +321,7 @@ def _decide(
 
 def step_end(s: IntegratorState, direction: Array, t1: Array) -> Array:
     """The time at which the next step ends, if it is accepted."""
-    return _choose_size(s, direction, t1)[2]
-
-
-def _choose_size(
-    s: IntegratorState, direction: Array, t1: Array
-) -> tuple[Array, Array, Array, Array]:
-    """The next step's size, the size from which it is stretched to `t1`, and its end `t, t_low`."""
-    remaining = direction * ((t1 - s.t) - s.t_low)
-    stretch_limit = remaining - 8 * jnp.finfo(s.t.dtype).eps * (jnp.abs(s.t) + remaining)
-    last = s.h >= stretch_limit
-    size = jnp.where(last, remaining, s.h)
-    t_new, t_low = _add(s.t, s.t_low, direction * size)
-    return size, stretch_limit, jnp.where(last, t1, t_new), jnp.where(last, 0, t_low)
-
-
-def _add(t: Array, low: Array, h: Array) -> tuple[Array, Array]:
-    """Kahan's compensated sum: `t + h` and its rounding error, so that long solves do not drift."""
-    step = h + low
-    total = t + step
-    return total, step - (total - t)
+    return choose_size(s.t, s.t_low, s.h, direction, t1)[2]
 
 
 def _squared_error(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
