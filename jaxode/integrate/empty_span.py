@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import PyTree
 
@@ -22,8 +23,13 @@ def moved_by_its_times(result: Result, problem: IVP, config: SolveConfig) -> Res
     """
     if problem.jumps is not None or config.algebraic is not None:
         return result
-    ys, y1 = _moved((result.ys, result.y1), problem, config)
+    ys, y1 = _moved((result.ys, result.y1), *jax.tree.map(_of_jax, (problem, config)))
     return result._replace(ys=ys, y1=y1)
+
+
+def _of_jax(x: Any) -> Any:
+    """An array of JAX: under `vmap`, derivative rules fail on those of NumPy (JAX 0.10)."""
+    return jnp.array(x) if isinstance(getattr(x, "val", x), np.ndarray) else x
 
 
 @eqx.filter_custom_jvp

@@ -58,7 +58,7 @@ def _few_digits(x: Array) -> Array:
     """`x` cut off to four digits: so it does not depend on rounding, which differs in lanes."""
     real = jnp.finfo(x.dtype)
     bits = lax.bitcast_convert_type(x, jnp.dtype(f"int{real.bits}"))
-    return lax.bitcast_convert_type(bits & (-1 << (real.nmant - 14)), x.dtype)
+    return lax.bitcast_convert_type(bits & (-1 << max(real.nmant - 14, 0)), x.dtype)
 
 
 def _norm_and_unit(x: Array, y: Array, tolerance: Tolerance) -> tuple[Array, Array]:

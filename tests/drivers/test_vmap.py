@@ -270,6 +270,16 @@ def test_failures_are_those_of_each_trajectory():
     assert list(found[1] == jo.Status.SUCCESS) == [True, False, True]
 
 
+def test_arrays_of_numpy_are_mapped_under_jit():
+    rates = np.array([0.5, 2.0])
+
+    @jax.jit
+    def ends(y0):
+        return jax.vmap(lambda k: jo.solve(lambda t, y, k: -k * y, y0, (0.0, 1.0), k).y1)(rates)
+
+    np.testing.assert_allclose(ends(1.0), np.exp(-rates), rtol=1e-3)
+
+
 def test_closures_tolerances_and_times_that_are_mapped():
     def end(k, rtol, scale):
         def closing(t, y, args):
