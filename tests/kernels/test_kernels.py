@@ -170,7 +170,10 @@ def test_adaptive_steps(solver, dtype):
     np.testing.assert_array_equal(kernel.status, tiles.status)
     close(kernel.ys, tiles.ys, 1e-6 if dtype == jnp.float64 else 1e-3)
     assert len(np.unique(kernel.stats.num_steps)) > 1
-    np.testing.assert_allclose(kernel.stats.num_steps, tiles.stats.num_steps, atol=2)
+    # In float32 rounding decides which steps are just rejected.
+    if dtype == jnp.float64:
+        np.testing.assert_array_equal(kernel.stats.num_steps, tiles.stats.num_steps)
+    np.testing.assert_allclose(kernel.stats.num_accepted, tiles.stats.num_accepted, atol=2)
 
 
 def blowing_up(t, y, rate):
