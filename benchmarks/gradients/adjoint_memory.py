@@ -28,11 +28,13 @@ def temporary_memory(sensitivity: Any, steps: int) -> float:
     """The temporary memory in MiB that XLA allocates for the compiled value and gradient."""
 
     def loss(rate: Array) -> Array:
+        reversible = isinstance(sensitivity, jo.Reversible)
         solution = jo.solve(
             field,
             Y0,
             (0.0, 1.0),
             rate,
+            solver=jo.ReversibleRK(jo.Tsit5(), None) if reversible else "tsit5",
             controller=jo.Fixed(1.0 / steps),
             max_steps=steps,
             sensitivity=sensitivity,

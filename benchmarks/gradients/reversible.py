@@ -39,7 +39,10 @@ def field(t: Array, y: Array, p: Any) -> Array:
 
 def our_loss(y0: Array, p: Any, **options: Any) -> Array:
     """The sum of squares of the end state by jaxode's reversible solve."""
-    options = {"sensitivity": "reversible", "controller": jo.Fixed(END / STEPS), **options}
+    if not options:
+        solver = jo.ReversibleRK(jo.Tsit5(), None)  # `jo.Reversible` chooses the coupling
+        options = {"sensitivity": "reversible", "solver": solver}
+    options = {"controller": jo.Fixed(END / STEPS), **options}
     return jnp.sum(jo.solve(field, y0, (0.0, END), p, max_steps=STEPS, **options).y1 ** 2)
 
 
