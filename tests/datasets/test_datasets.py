@@ -462,3 +462,11 @@ def test_bad_input_is_refused_by_name(call: Callable, words: str) -> None:
 def test_old_keys_do_as_well() -> None:
     x = jo.datasets.moons(5, jax.random.PRNGKey(0))
     np.testing.assert_array_equal(x, datasets.moons(5, jax.random.key(0)))
+
+
+def test_the_two_arms_of_the_spiral_are_opposite():
+    points, labels = jo.datasets.Spiral(n_points=200, noise=0.0)()
+    length = jnp.linalg.norm(points, axis=1)
+    arm = jnp.stack([-jnp.cos(3 * length), jnp.sin(3 * length)], axis=1)
+    side = jnp.sum(arm * points, axis=1) / length
+    np.testing.assert_allclose(side, jnp.where(labels == 0, 1.0, -1.0), atol=1e-4)
