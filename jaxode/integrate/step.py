@@ -161,8 +161,6 @@ def attempt_step(
     h = direction * turn_size
     stepper = _stepper(method, s).for_forward_mode()
     result = (step or stepper.step)(field, s.t, y, h, solver_state, dense_read)
-    for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.dense
-    extra_evaluations = result.extra_evaluations + for_dense
     own_error2 = _error_squared(method, s, result)
     decision, error2 = _decide(method, s, size, result, own_error2)
     accept, proposed, y1 = decision.accept, decision.h, result.y1
@@ -179,12 +177,7 @@ def attempt_step(
         controller_state=lax.stop_gradient(decision.controller_state),
         num_steps=s.num_steps + 1,
         num_accepted=s.num_accepted + accept,
-        extra_evaluations=jax.tree.map(
-            lambda count: count + extra_evaluations, s.extra_evaluations
-        ),
-        linear_algebra_counts=jax.tree.map(
-            jnp.add, s.linear_algebra_counts, result.linear_algebra_counts or ()
-        ),
+        **_counts_after(method, s, result, dense_read),
         status=_step_status(
             method, s.t, stretch_limit, size, proposed, accept, error2, result.status
         ),
@@ -273,6 +266,19 @@ def _follow_neighbour(
     kept = "h", "controller_state", "num_steps", *_COUNTS, "status"
     kept = {name: select(due, getattr(s, name), getattr(after, name)) for name in kept}
     return after._replace(solver_state=solver_state, neighbour=moved, **kept)
+
+
+def _counts_after(
+    method: Method, s: IntegratorState, result: StepResult, dense_read: Array | bool | None
+) -> dict[str, Any]:
+    """The counts of evaluations and of linear algebra after a step, as fields of the state."""
+    for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.dense
+    extra = result.extra_evaluations + for_dense
+    added = result.linear_algebra_counts or ()
+    return {
+        "extra_evaluations": jax.tree.map(lambda count: count + extra, s.extra_evaluations),
+        "linear_algebra_counts": jax.tree.map(jnp.add, s.linear_algebra_counts, added),
+    }
 
 
 def _count_bound(
