@@ -369,6 +369,18 @@ def test_a_flow_in_two_parts_comes_to_rest():
     np.testing.assert_allclose(sol.y1, 1.0, rtol=1e-3)
 
 
+@pytest.mark.parametrize("solver", few(["tsit5", "dopri8", "vern7", "rodas5p"], "dopri8"))
+def test_a_root_is_zero_however_much_rounding_the_dense_output_has(solver):
+    """Met in both directions, a condition that the map left alone is not met again at once."""
+    floor = jo.Event(BOUNCE.condition, apply=BOUNCE.apply)
+    heights = jnp.linspace(0.5, 1.5, 200)
+    starts = jnp.stack([heights, 0 * heights], 1)
+    options: Any = {"events": floor, "solver": solver, "rtol": 1e-8, "atol": 1e-8}
+    counts = jo.solve_batch(falling, starts, (0.0, 1.0), POINT, **options).events.count
+    times = jax.vmap(lambda h: bounces(POINT | {"h": h}, 12)[0])(heights)
+    np.testing.assert_array_equal(counts, jnp.sum(times < 1.0, axis=1))
+
+
 def test_backwards_in_time_an_event_is_met_once():
     """With every way of asking: at a time, by both directions, and from the surface itself."""
     event = jo.Event(lambda t, y, a: t - a, apply=lambda t, y, a: y + 5)
@@ -429,7 +441,9 @@ def test_both_modes_agree_where_events_cut_steps(save):
 
     point = jnp.array([1.3, 2.0, 0.7])
     got = jax.jit(jax.grad(lambda p: loss(p, "discrete")))(point)
-    assert_close(got, jax.jit(jax.jacfwd(lambda p: loss(p, "forward")))(point), 1e-9)
+    # Step sizes come from error estimates, which two programs round differently.
+    bound = 1e-7 if save == "steps" else 1e-9
+    assert_close(got, jax.jit(jax.jacfwd(lambda p: loss(p, "forward")))(point), bound)
 
 
 def test_the_time_that_a_terminal_event_ends_at_has_its_derivative():

@@ -131,23 +131,35 @@ class EventHandler(eqx.Module):
         return start_neighbour(method, s, t1)
 
     def signs(
-        self, t: Array, y: Array, direction: Array, h: Array, size: Array | None = None
+        self, t: Array, y: Array, direction: Array, h: Array, largest_zero: Array | None = None
     ) -> Array:
         """The signs of the conditions just after `(t, y)`; of a zero, the sign of its derivative.
 
-        `direction` is 1 forwards in time and -1 backwards, `h` the size of a step there. `size` is
-        the size of the conditions in the last step, which zero is relative to; without it, only an
-        exact zero counts as zero.
+        `direction` is 1 forwards in time and -1 backwards, `h` the size of a step there.
+        `largest_zero` has the values up to which each condition counts as zero; without it, only an
+        exact zero does.
         """
         slope, one = self.field(t, y), jnp.ones_like(t)
 
         def sign(i: int, condition: Callable) -> Array:
             value, rate = jax.jvp(condition, (t, y), (one, slope))
-            small = 0.0 if size is None else ROUNDINGS * jnp.finfo(value.dtype).eps * size[i]
+            small = 0.0 if largest_zero is None else largest_zero[i]
             return jnp.where(jnp.abs(value) <= small, direction * jnp.sign(rate), jnp.sign(value))
 
         signs = [sign(i, c) for i, c in enumerate(self.conditions(h))]
         return lax.stop_gradient(jnp.stack(signs).astype(self.packing.number_dtype))
+
+    def largest_zero(self, event: EventOccurrence, is_event: Array, h: Array, size: Array) -> Array:
+        """The values up to which each condition counts as zero just after an event.
+
+        These are roundings of its `size` in the step that ended there. The condition of the event
+        itself is zero at the root, however many roundings the dense output left of it.
+        """
+        at_root = jnp.stack([jnp.abs(c(event.t, event.y)) for c in self.conditions(h)])
+        rounding = jnp.finfo(at_root.dtype).eps * size
+        is_root = is_event & (at_root <= _NO_ROOT * rounding)
+        zero = jnp.maximum(ROUNDINGS * rounding, jnp.where(is_root, 2 * at_root, 0))
+        return lax.stop_gradient(zero)
 
     def brackets(self, step: StepRecord, signs: Array, theta: Array, size: Array) -> RootBrackets:
         """Bracket the zero crossings of the conditions after the fraction `theta` of the step.
@@ -238,7 +250,8 @@ class EventHandler(eqx.Module):
         event_state, status = s.event_state, s.status
         if self.events:
             is_event = jnp.arange(len(self.events)) == event.index
-            signs = self.signs(t, y, jnp.sign(step.h), jnp.abs(step.h), size)
+            zero = self.largest_zero(event, is_event, step.h, size)
+            signs = self.signs(t, y, jnp.sign(step.h), jnp.abs(step.h), zero)
             signs = jnp.where(is_event, signs, event_state.signs)
             no_advance = jnp.abs(t - step.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(step.t)
             stalled = jnp.where(event.truncates_step & no_advance, event_state.stalled + 1, 0)
