@@ -107,7 +107,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "Lorenz, Tsit5, double": ensemble_gradient(lorenz_of_rho, 3, double),
     "Lorenz, fixed steps": ensemble_gradient(lorenz_of_rho, 3, single, controller=jo.Fixed(1e-3)),
     "Lorenz, values at times": ensemble_gradient(lorenz_of_rho, 3, single, ts=(0.0, 0.3, 1.0)),
-    "Lorenz, adjoint": ensemble_gradient(lorenz_of_rho, 3, single, sensitivity="adjoint"),
+    "Lorenz, adjoint": ensemble_gradient(
+        lorenz_of_rho, 3, single, sensitivity=jo.Continuous(restarts=0)
+    ),
     "Robertson, Rodas5P, double": ensemble_gradient(robertson, 3, double, solver="rodas5p"),
     "Lorenz-96, size 8": ensemble_gradient(lorenz_96, 8, single),
     "Lorenz-96, size 8, double": ensemble_gradient(lorenz_96, 8, double),

@@ -60,11 +60,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r'jo.Continuous\("interpolate"\) makes the steps of the solve again',
     ),
     "an adjoint of many times": (
-        {"sensitivity": "adjoint", "ts": jnp.linspace(0.0, 1.0, 17)},
+        {"sensitivity": jo.Continuous(restarts=0), "ts": jnp.linspace(0.0, 1.0, 17)},
         "the adjoint jumps at 17 times .at most 16",
     ),
     "an adjoint of a large state": (
-        {"sensitivity": "adjoint", "y0": jnp.ones((3, 17))},
+        {"sensitivity": jo.Continuous(restarts=0), "y0": jnp.ones((3, 17))},
         "a state of 34 numbers is too large",
     ),
     "forward": ({"sensitivity": "forward"}, r"jo.Forward\(\) has none"),

@@ -123,7 +123,7 @@ def test_a_network_too_wide_and_one_with_an_adjoint_are_refused():
     with pytest.raises(jo.OptionError, match=r"a network of width 65 is too wide .at most 64"):
         solve(True, lambda t, y, w: w @ jnp.tanh(y @ w), Y0, jnp.ones((2, 65)))
     with pytest.raises(jo.OptionError, match=r"jo.Continuous\(\) has none of networks"):
-        solve(True, plain, Y0, (FIRST, SECOND, LAST, BIAS), sensitivity="adjoint")
+        solve(True, plain, Y0, (FIRST, SECOND, LAST, BIAS), sensitivity=jo.Continuous(restarts=0))
 
 
 def test_what_a_kernel_does_not_do_with_a_matrix_is_refused_by_name():

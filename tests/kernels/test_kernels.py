@@ -126,7 +126,7 @@ ADJOINT: dict[str, dict[str, Any]] = {
     "ends": {"ts": (0.0, 0.5), "solver": "bosh3"},
     "values": {"solver": "bosh3"},
     "a function": {"save": sum_and_pair, "solver": "bosh3"},
-    "one equation": {"sensitivity": jo.Continuous("backsolve")},
+    "one equation": {"sensitivity": jo.Continuous("backsolve", restarts=0)},
     "a linear system": {"solver": "rosenbrock23", "ts": (0.0, 0.3)},
 }
 
@@ -134,7 +134,11 @@ ADJOINT: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", few(ADJOINT, "values"))
 def test_adjoint_equations_in_a_kernel(name):
-    options = {"sensitivity": "adjoint", "controller": jo.Fixed(0.02), **ADJOINT[name]}
+    options = {
+        "sensitivity": jo.Continuous(restarts=0),
+        "controller": jo.Fixed(0.02),
+        **ADJOINT[name],
+    }
 
     def loss(kernel):
         def value(point, ts):

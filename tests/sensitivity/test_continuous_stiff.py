@@ -177,7 +177,7 @@ def test_only_the_trajectory_that_is_not_retraced_is_nan(options):
 
     The gradient by what all share is NaN then, unless the loss leaves that trajectory out.
     """
-    rates = jnp.array([0.5, 45.0, 1.0])
+    rates = jnp.array([0.5, 300.0, 1.0])
 
     def value(p, keep):
         def field(t, y, rate):

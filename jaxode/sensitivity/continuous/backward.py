@@ -35,12 +35,15 @@ class AdjointSolve(EnsembleAdjoint):
     - `saved`: checkpoints of the forward solve, where it is recomputed; `num_accepted`: its
       accepted steps, `last`: the index of the last saved time that it reached, both of shape
       `(trajectories,)`.
+    - `saved_before`: where there are kept states among the saved times, the index of the last saved
+      time before each of them, shape `(trajectories, times)`.
     """
 
     jumps: Array
     saved: SavedStates | None
     num_accepted: Array
     last: Array
+    saved_before: Array | None
 
     def run(self) -> tuple[tuple[Array, PyTree, Array], PyTree]:
         """Integrate every adjoint equation.
@@ -134,9 +137,21 @@ class AdjointSolve(EnsembleAdjoint):
             )
             segment = self.segments.begin(self.saved, self.forward_shapes, end, t1, number)
         g = jax.tree.map(jnp.zeros_like, self.own_parameters(rows))
-        index, direction = last.astype(jnp.int32), direction_of(ts[::-1])
-        false, target = jnp.zeros((), bool), ts[jnp.maximum(last - 1, 0)]
-        return AdjointLane(rows, number, index, target, direction, integrator, g, false, segment)
+        stride = () if self.saved_before is None else jnp.ones((), jnp.int32)
+        index, direction = self.stop_before(number, last, stride), direction_of(ts[::-1])
+        false, target = jnp.zeros((), bool), ts[index]
+        return AdjointLane(
+            rows, number, index, stride, target, direction, integrator, g, false, segment
+        )
+
+    def stop_before(self, number: Array, index: Array, stride: Any) -> Array:
+        """Return the index of the time at which trajectory `number` stops next after `index`.
+
+        `stride`: the number of kept states that it goes back, if there are any.
+        """
+        if self.saved_before is None:
+            return jnp.maximum(index - 1, 0).astype(jnp.int32)
+        return jnp.maximum(index - stride, self.saved_before[number, index])
 
     def arrived(self, lanes: AdjointLane) -> Array:
         """Return which lanes have reached their targets."""
@@ -150,7 +165,7 @@ class AdjointSolve(EnsembleAdjoint):
         if self.saved is not None:
             failed = failed | self.segments.failed(lanes.segment, -lanes.direction)
         arrived = self.arrived(lanes)
-        return (arrived & (lanes.save_index <= 1)) | (failed & ~arrived) | lanes.diverged
+        return (arrived & (lanes.target_index <= 0)) | (failed & ~arrived) | lanes.diverged
 
     def result(self, lane: AdjointLane) -> tuple[Array, PyTree, Array]:
         """Return the adjoint at the first time, the own integral, and whether the lane succeeded.
@@ -164,15 +179,15 @@ class AdjointSolve(EnsembleAdjoint):
         return state.a, g, self.arrived(lane) & ~diverged
 
     def jump(self, lanes: AdjointLane) -> AdjointLane:
-        """Apply the jump at a saved time to the lanes there, and set the time before as target."""
+        """Apply the jumps at the times where lanes stop, and set the times of their next stops."""
         if self.ensemble.all_times.shape[-1] == 2:
             return lanes
 
         def due(lanes: AdjointLane) -> Array:
-            return self.arrived(lanes) & (lanes.save_index > 1) & ~lanes.diverged
+            return self.arrived(lanes) & (lanes.target_index > 0) & ~lanes.diverged
 
         def jump_lane(lane: AdjointLane) -> AdjointLane:
-            index, integrator = lane.save_index - 1, lane.integrator
+            index, integrator = lane.target_index, lane.integrator
             equation = self.equation(lane.rows)
             state = equation.packing.unpack(integrator.y)
             y, t = self.ys[lane.number, index], self.save_time(lane.number, index)
@@ -184,10 +199,17 @@ class AdjointSolve(EnsembleAdjoint):
             integrator = integrator._replace(
                 t=t, t_low=low, y=start, solver_state=solver_state, num_steps=zero
             )
-            target = self.save_time(lane.number, index - 1)
             diverged = lane.diverged | self.diverged(equation, state, y)
+            stride = lane.stride
+            if self.saved_before is not None:
+                stride = self.backward.next_stride(stride, state.y, y, equation.config)
+            index = self.stop_before(lane.number, index, stride)
             return lane._replace(
-                save_index=index, target=target, integrator=integrator, diverged=diverged
+                target_index=index,
+                stride=stride,
+                target=self.save_time(lane.number, index),
+                integrator=integrator,
+                diverged=diverged,
             )
 
         def jump_due(lanes: AdjointLane) -> AdjointLane:

@@ -24,10 +24,11 @@ from .quadrature import Integrand, integrate_step, integrate_steps_in_lanes
 
 
 class AdjointLane(NamedTuple):
-    """A trajectory in the backward pass, between saved time `save_index` and the one before it.
+    """A trajectory in the backward pass, on the way to the time at which it stops next.
 
     - `rows`: its part of `ensemble.per_trajectory`; `number`: its index.
-    - `target`: the saved time it integrates to; `integrator`: the state of its adjoint equation.
+    - `target`: that time, of index `target_index`; `stride`: of how many kept states it stops at
+      one. `integrator`: the state of its adjoint equation.
     - `g`: the integral for its own parameters, where that is no part of the equation.
     - `diverged`: its state, integrated backwards, is too far from the forward solution.
     - `segment`: the segment of the forward solve that is recomputed, where segments are.
@@ -35,7 +36,8 @@ class AdjointLane(NamedTuple):
 
     rows: PyTree
     number: Array
-    save_index: Array
+    target_index: Array
+    stride: Any
     target: Array
     direction: Array
     integrator: IntegratorState

@@ -16,13 +16,14 @@ from ..reached import SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward_solver import BackwardConfig
 from .checkpoints import SegmentRecorder, SegmentSchedule
+from .restarts import RestartRecorder
 from .rule_batch import continuous_cotangent
 
 
 def _forward(
     perturbed: PyTree, problem: IVP, config: SolveConfig, backward: BackwardConfig
 ) -> tuple[Result, Any]:
-    recorder = None
+    recorder: Any = None if backward.restarts is None else RestartRecorder(backward.restarts)
     if not backward.with_y:
         field, ts = packed_field(problem, config), problem.ts
         like = jax.eval_shape(

@@ -28,6 +28,7 @@ from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
 from .checkpoints import SegmentSchedule, integrator_shapes
 from .cotangent_jumps import CotangentJumps
+from .restarts import KeptStates, Restarts, keep_in_lanes, with_kept_states
 
 
 def save_outside(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
@@ -86,8 +87,21 @@ def continuous_cotangent(
     flags = replace_in_problem(perturbed.per_trajectory, y0=False, ts=False)
     shared = eqx.filter(finite.shared, replace_in_problem(perturbed.shared, ts=False))
     jumps = CotangentJumps.of(finite, backward.mass, ys, ct_ys, tile is not None)
+    restarts, segments = Restarts(finite, ys, jumps.a, last, None), saved
+    if isinstance(saved, KeptStates):
+        restarts, segments = with_kept_states(restarts, saved), None
     adjoints = AdjointSolve(
-        finite, tile, backward, flags, shared, ys, jumps.a, saved, num_accepted, last
+        restarts.ensemble,
+        tile,
+        backward,
+        flags,
+        shared,
+        restarts.ys,
+        restarts.jumps,
+        segments,
+        num_accepted,
+        restarts.last,
+        restarts.saved_before,
     )
     (a, own, returned), total = run_adjoints(adjoints)
     if jumps.impulses is not None:
@@ -120,8 +134,12 @@ def _like(rows: Array, ys: Array) -> Array:
 def _forward(
     perturbed: PyTree, ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig
 ) -> tuple[Result, Any]:
-    write, saved = None, None
-    if not backward.with_y:
+    write, saved, schedule = None, None, backward.restarts
+    if schedule is not None:
+        y0, ts = ensemble.per_trajectory[0].y0, ensemble.all_times
+        write = keep_in_lanes(schedule, tile, ensemble.count)
+        saved = schedule.empty(y0[0], ts.dtype, ensemble.count)
+    elif not backward.with_y:
         segments = SegmentSchedule.of(ensemble.config.method)
         write = segments.write_in_lanes(tile, ensemble.count)
         saved = segments.empty(integrator_shapes(ensemble), ensemble.count)

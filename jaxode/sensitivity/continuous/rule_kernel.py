@@ -42,7 +42,7 @@ def run_adjoints_in_kernel(adjoints: AdjointSolve, lanes: int) -> tuple[Any, PyT
         ensemble = Ensemble(rows, shared_problem)
         perturbed = adjoints.perturbed
         results, total = AdjointSolve(
-            ensemble, None, backward, perturbed, diff, ys, jumps, None, num_accepted, last
+            ensemble, None, backward, perturbed, diff, ys, jumps, None, num_accepted, last, None
         ).run()
         a, g, returned = jax.tree.map(lambda x: x[0], results)
         return (a, g, returned.astype(jnp.int32)), total  # not every backend stores booleans
@@ -110,6 +110,8 @@ def solve_kernel_continuous(
     number = ensemble.all_times.shape[-1]
     if not backward.with_y:
         raise NoKernelError('jo.Continuous("interpolate") makes the steps of the solve again')
+    if backward.restarts is not None:
+        raise NoKernelError("jo.Continuous() keeps states, jo.Continuous(restarts=0) does not")
     if number > MAX_SAVE_TIMES:
         raise NoKernelError(f"the adjoint jumps at {number} times (at most {MAX_SAVE_TIMES})")
     if any(
