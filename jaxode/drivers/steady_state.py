@@ -15,6 +15,7 @@ from jaxtyping import ArrayLike, PyTree
 from ..integrate.step import IntegratorState, Method, attempt_step, initialise, needs_step
 from ..problem.errors import OptionError, SolveError
 from ..problem.field import Field, VectorField, check_field, pack_field, trace_field
+from ..problem.roots import root_of
 from ..problem.state import Packing, check_state, is_traced
 from ..problem.status import Status
 from ..solvers.implicit.newton import IncrementNorm
@@ -288,8 +289,7 @@ class _SteadyStateSearch:
         status = jnp.where(at_rest & ~regular, Status.SINGULAR, status)
         status = jnp.where(at_rest, status, Status.MAX_STEPS)
         status = jnp.where(last.status == Status.SUCCESS, status, last.status)
-        # As floats, because some versions of JAX have no derivative of integers here.
-        return end.y, tuple(n.astype(y.dtype) for n in (status, last.num_steps, end.count))
+        return end.y, (status, last.num_steps, end.count)
 
 
 def _steady_state(f: VectorField, prepared: Prepared, invariants: Array | None) -> SteadyState:
@@ -301,14 +301,12 @@ def _steady_state(f: VectorField, prepared: Prepared, invariants: Array | None) 
     method = lax.stop_gradient(prepared.method)
     search = _SteadyStateSearch(method, packed, packed_y0, prepared.ts, invariants, totals)
 
-    y, counts = lax.custom_root(
-        lambda y: search.residual(y),  # a new bound method each time would defeat JAX's caches
-        lax.stop_gradient(start),
-        lambda _, y: search.find(y),
+    y, (status, steps, iterations) = root_of(
+        search.residual,
+        start,
+        lambda: search.find(start),
         lambda linear, b: search.inverse(linear, b)(b),
-        has_aux=True,
     )
-    status, steps, iterations = (lax.stop_gradient(n).astype(jnp.int32) for n in counts)
     # Multiplication by NaN makes the derivatives NaN too.
     y = y * jnp.where(status == Status.SUCCESS, 1, jnp.nan).astype(y.dtype)
     return SteadyState(packing.unpack(y.reshape(packed_y0.shape)), status, steps, iterations)

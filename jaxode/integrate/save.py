@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
-from .xla_loops import chunk_size, host_controls_loops, masked_while, num_elements
+from .xla_loops import chunk_size, host_controls_loops, leading, masked_while, num_elements
 
 
 class StepRecord(NamedTuple):
@@ -86,9 +86,9 @@ class SaveCursor(NamedTuple):
         due are read at the step's start, where no interpolant overflows.
         """
         times, following = time_of(index), time_of(index + 1)
-        due = jnp.cumsum(~(step.direction * times <= reach_of(step)), axis=0) == 0
+        due, passed = leading(step.direction * times <= reach_of(step))
         ordered = jnp.all(in_order(step, times, following) | ~due, axis=0)
-        count = self.count + jnp.sum(due, axis=0, dtype=self.count.dtype)
+        count = self.count + passed.astype(self.count.dtype)
         cursor = SaveCursor(count, time_of(count), self.ordered & ordered)
         return due, jnp.where(due, times, step.t), cursor
 

@@ -34,6 +34,17 @@ def num_elements(arrays: PyTree, rows: int = 1) -> int:
     return sum(x.size for x in jax.tree.leaves(arrays)) // rows
 
 
+def leading(flags: Array) -> tuple[Array, Array]:
+    """Which flags along the first axis have no false one up to them, and the number of these.
+
+    Not by a cumulative sum, which since JAX 0.12 may be lowered to a loop.
+    """
+    n = flags.shape[0]
+    index = jnp.arange(n, dtype=jnp.int32).reshape(-1, *[1] * (flags.ndim - 1))
+    count = jnp.min(jnp.where(flags, n, index), axis=0)
+    return index < count, count
+
+
 def masked_while(
     unfinished: Callable, body: Callable[[State], State], state: State, single_pass: bool
 ) -> State:

@@ -20,7 +20,9 @@ class Program:
     """A traced function without its constants; equal to another that computes the same."""
 
     def __init__(self, jaxpr: Jaxpr, treedef: Any, leaves: tuple[Any, ...]) -> None:
-        self.jaxpr, self.treedef, self.leaves = jaxpr, treedef, leaves
+        self.num_consts, self.treedef, self.leaves = len(jaxpr.constvars), treedef, leaves
+        # Since JAX 0.12 a jaxpr holds the values of its constants: here they are inputs, the first.
+        self.jaxpr = jaxpr.replace(constvars=[], invars=[*jaxpr.constvars, *jaxpr.invars])
 
     @property
     def shapes(self) -> PyTree:
@@ -32,7 +34,11 @@ class Program:
     @property
     def input_types(self) -> tuple[Any, ...]:
         """The types of the inputs."""
-        return tuple([v.aval for v in self.jaxpr.invars])
+        return tuple([v.aval for v in self._inputs])
+
+    @property
+    def _inputs(self) -> list[Any]:
+        return self.jaxpr.invars[self.num_consts :]
 
     @functools.cached_property
     def reads_first_input(self) -> bool:
@@ -41,13 +47,13 @@ class Program:
         for equation in reversed(self.jaxpr.eqns):
             if equation.effects or not read.isdisjoint(equation.outvars):
                 read.update(v for v in equation.invars if not isinstance(v, Literal))
-        return bool(self.jaxpr.invars) and self.jaxpr.invars[0] in read
+        return bool(self._inputs) and self._inputs[0] in read
 
     @functools.cached_property
     def key(self) -> Hashable:
         """What two programs that compute the same have in common."""
         kinds = tuple(map(type, self.leaves))
-        return jaxpr_key(self.jaxpr), self.treedef, self.leaves, kinds
+        return jaxpr_key(self.jaxpr), self.num_consts, self.treedef, self.leaves, kinds
 
     @functools.cached_property
     def key_hash(self) -> int:
@@ -80,7 +86,7 @@ class ClosedFunction:
         """Evaluate the traced function."""
         program = self.program
         inputs = [x for x in jax.tree.leaves(args) if isinstance(x, ARRAYS)]
-        arrays = iter(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, self.consts))(*inputs))
+        arrays = iter(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, []))(*self.consts, *inputs))
         leaves = [next(arrays) if leaf is _ARRAY else leaf for leaf in program.leaves]
         return jax.tree.unflatten(program.treedef, leaves)
 

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 from ..integrate.events.handling import EventLog
 from ..integrate.forward import Result
 from ..integrate.ivp import Save
+from ..integrate.xla_loops import leading
 from ..problem.status import Status
 
 
@@ -103,7 +104,7 @@ def _num_saves(ts: Array, outcome: SolveOutcome, jumps: Array | None) -> Array:
         t = outcome.t_reached
         waits = jnp.any(jumps == t) & (t != ts[-1]) & (outcome.status != Status.SUCCESS)
         come = come & ~(waits & (ts == t))
-    return jnp.sum(jnp.cumsum(~(come | (ts == ts[0]))) == 0, dtype=jnp.int32)
+    return leading(come | (ts == ts[0]))[1]
 
 
 def _asked_of(cts: PyTree, there: Callable[[int], Array]) -> tuple[Array, Array]:

@@ -183,6 +183,17 @@ def test_programs_are_kept_with_their_function_and_no_longer():
     assert len(programs._last_used) <= programs.MOST_KEPT
 
 
+def test_a_kept_program_holds_no_array_that_its_function_captured():
+    def run():
+        rates = jnp.array([3.0, 4.0])
+        solve(lambda t, y, a: -rates * y)
+        return weakref.ref(rates)
+
+    captured = run()
+    gc.collect()
+    assert captured() is None
+
+
 def test_a_trace_that_depends_on_chance_warns():
     random = np.random.default_rng(0)
 

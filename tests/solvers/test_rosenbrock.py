@@ -196,7 +196,9 @@ def test_auto_takes_the_explicit_steps_where_nothing_is_stiff():
         jo.solve(field, jnp.array([1.0, 0.0]), (0.0, 20.0), solver=s, controller=jo.PI())
         for s in ("auto", "tsit5")
     ]
-    np.testing.assert_allclose(runs[0].y1, runs[1].y1, rtol=1e-11)
+    assert runs[0].stats.num_steps == runs[1].stats.num_steps
+    # Step sizes come from float32 factors: two programs may differ by 1e-7 of the errors, 1e-4.
+    np.testing.assert_allclose(runs[0].y1, runs[1].y1, rtol=1e-9)
 
 
 def test_auto_switches_where_tsit5_crawls():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field
+from ...problem.roots import root_of
 from ...problem.state import Packing
 from ...problem.status import Status
 from ..counts import first_evaluations
@@ -204,7 +205,7 @@ class EventHandler(eqx.Module):
             constant = logical | (rate == 0) | (jnp.abs(value) > far * jnp.abs(rate))
             return jnp.where(constant, 0, b / jnp.where(constant, 1, rate))
 
-        theta = lax.custom_root(condition, theta, lambda _, root: root, divide_by_rate)
+        theta, _ = root_of(condition, theta, lambda: (theta, None), divide_by_rate)
         t, y = state_in_step(step, self.interpolate, theta)
         return EventOccurrence(
             t, y, index, _pick(is_event, [event.truncates_step for event in self.events])

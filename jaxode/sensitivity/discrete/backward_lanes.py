@@ -226,8 +226,10 @@ class BatchDiscreteBackward(eqx.Module):
             (row.t, row.y, row.solver_state, rows),
             (t, y, solver_state, replace_in_problem(own, y0=None, ts=None)),
         )
-        # A short step instead of none: implicit solvers divide by it.
-        h = jnp.where(present & (row.h != 0), row.h, jnp.finfo(row.h.dtype).eps ** 2)
+        # A short step instead of none, in any unit of time: implicit solvers divide by it.
+        span = problem.ts[-1] - problem.ts[0]
+        short = jnp.finfo(row.h.dtype).eps * jnp.where(span == 0, 1, span)
+        h = jnp.where(present & (row.h != 0), row.h, short)
         return row._replace(t=t, y=y, solver_state=solver_state, h=h), rows
 
     def finish(self, back: BatchBackwardState, perturbed: PyTree) -> PyTree:

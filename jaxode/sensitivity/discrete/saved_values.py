@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 
 from ...integrate.forward import Result
 from ...integrate.ivp import Save
-from ...integrate.xla_loops import chunk_size, host_controls_loops, masked_while
+from ...integrate.xla_loops import chunk_size, host_controls_loops, leading, masked_while
 from .cotangents import BackwardState, ReplayedStep, StepCotangents, StepParts
 from .layout import StepLayout
 
@@ -63,11 +63,11 @@ class SavePointAccumulator(NamedTuple):
         def add_chunk(state: tuple[Array, SavePointTotals]) -> tuple[Array, SavePointTotals]:
             _, (saves_left, totals, times) = state
             each = saves_left - jnp.arange(many).reshape(-1, *[1] * saves_left.ndim)
-            mask = jnp.cumsum(~self.passed(each), axis=0) == 0
+            mask, passed = leading(self.passed(each))
             terms, ct_time = jax.vmap(self.pull_back)(each, mask)
             if ct_time is not None:
                 times = self.put(times, each, mask, ct_time)
-            saves_left = saves_left - jnp.sum(mask, axis=0, dtype=saves_left.dtype)
+            saves_left = saves_left - passed.astype(saves_left.dtype)
             totals = jax.tree.map(lambda a, b: a + jnp.sum(b, axis=0), totals, terms)
             return self.passed(saves_left), SavePointTotals(saves_left, totals, times)
 

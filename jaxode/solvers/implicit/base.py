@@ -77,9 +77,9 @@ class Implicit(Solver):
             'have kernels, such as "rosenbrock23" and "rodas5p"'
         )
 
-    def linearise(self, field: Field, t: Array, y: Array) -> Linearisation:
-        """The linearisation of the field at `(t, y)`."""
-        return self.linear_solver.jacobian(field, t, y)
+    def linearise(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
+        """The linearisation of the field at `(t, y)`, for a step of size `h` or for none."""
+        return self.linear_solver.jacobian(field, t, y, h)
 
     def system(self, jacobian: Any, shift: Array) -> Callable[[Array], Array]:
         """The map `b -> x` with `(shift M - J) x = b`, factorised once; `shift` per lane."""

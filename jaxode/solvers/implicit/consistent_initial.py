@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array, lax
 
 from ...problem.field import Field
+from ...problem.roots import root_of
 from ..linear import solver_of
 from ..step_size import Tolerance
 
@@ -50,12 +51,12 @@ def consistent_state(
     def residual(z: Array) -> Array:
         return equations.T @ field(t, state(z)).reshape(-1)
 
-    def newton_increment(residual: Any, z: Array) -> Array:
+    def newton_increment(z: Array) -> Array:
         value, linear = jax.linearize(residual, z)
         columns = jax.vmap(linear)(jnp.eye(z.size, dtype=z.dtype))
         return -solver_of(columns)(value)
 
-    def newton(residual: Any, z: Array) -> Array:
+    def newton() -> tuple[Array, None]:
         def unfinished(loop: tuple[Array, Array, Array]) -> Array:
             count, _, dz = loop
             increment = (unknowns @ dz).reshape(y.shape)
@@ -64,18 +65,19 @@ def consistent_state(
 
         def iterate(loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             count, z, _ = loop
-            dz = newton_increment(residual, z)
+            dz = newton_increment(z)
             return count + 1, z + dz, dz
 
-        start = jnp.int32(0), z, jnp.full_like(z, jnp.inf)
+        start = jnp.int32(0), zero, jnp.full_like(zero, jnp.inf)
         count, z, _ = lax.while_loop(unfinished, iterate, start)
-        return jnp.where(count < _MAX_ITERATIONS, z + newton_increment(residual, z), jnp.nan)
+        z = jnp.where(count < _MAX_ITERATIONS, z + newton_increment(z), jnp.nan)
+        return z, None
 
     def linear_solve(linear: Any, b: Array) -> Array:
         columns = jax.vmap(linear)(jnp.eye(b.size, dtype=b.dtype))
         return solver_of(columns)(b)
 
     zero = jnp.zeros((unknowns.shape[1],), y.dtype)
-    z = lax.custom_root(residual, zero, newton, linear_solve)
+    z, _ = root_of(residual, zero, newton, linear_solve)
     converged = jnp.all(jnp.isfinite(z))
     return jnp.where(converged, state(z), y), converged

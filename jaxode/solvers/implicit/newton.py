@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ...problem.roots import root_of
 from ...problem.status import Status
 from ..linear import solver_of
 from ..step_size import Tolerance
@@ -90,9 +91,7 @@ class Newton(eqx.Module):
         of convergence is below `kappa`.
         """
 
-        def iterate(
-            residual: Callable[[Array], Array], guess: Array
-        ) -> tuple[Array, NewtonProgress]:
+        def iterate() -> tuple[Array, NewtonProgress]:
             evaluations = jnp.zeros_like(before.evaluations)
             start = NewtonProgress(before.status, before.eta, evaluations)
             size = jnp.full_like(before.eta, jnp.inf)
@@ -101,15 +100,13 @@ class Newton(eqx.Module):
             end = lax.while_loop(
                 lambda s: jnp.any(s.active), lambda s: self._iteration(residual, s), state
             )
-            # Floating: some versions of JAX have no derivative of integers here.
-            return end.x, jax.tree.map(lambda p: p.astype(before.eta.dtype), end.progress)
+            return end.x, end.progress
 
-        x, after = lax.custom_root(residual, guess, iterate, _solve_exactly, has_aux=True)
+        x, after = root_of(residual, guess, iterate, _solve_exactly)
         # The next equations have the same matrix, and so about the same rate.
         eta = jnp.maximum(after.eta, jnp.finfo(after.eta.dtype).eps) ** 0.8
-        evaluations = before.evaluations + after.evaluations.astype(jnp.int32)
-        x = lax.optimization_barrier(x)
-        return x, NewtonProgress(after.status.astype(jnp.int32), eta, evaluations)
+        evaluations = before.evaluations + after.evaluations
+        return lax.optimization_barrier(x), NewtonProgress(after.status, eta, evaluations)
 
     def _iteration(
         self, residual: Callable[[Array], Array], s: _SimplifiedNewton

@@ -55,17 +55,18 @@ class Rosenbrock(Implicit, TableauSolver):
         table, shape = self.tableau, y.shape
         flat, size = flattened_field(field, y), h.astype(y.dtype)
         y = y.reshape(-1, *t.shape)
-        slope, slope_t, jacobian = self.linearise(flat, t, y)
+        slope, change, jacobian = self.linearise(flat, t, y, h)
+        assert change is not None
         solve = self.system(jacobian, 1 / (table.gamma * size))
         # Without barriers, XLA computes a state or a stage again in every sum that it enters.
         barrier = lax.optimization_barrier
-        first = barrier(solve(slope + (table.d[0] * size) * slope_t))
+        first = barrier(solve(slope + table.d[0] * change))
 
         def stage(stages: Array, row: _RosenbrockStage) -> tuple[Array, None]:
             state = barrier(y + weighted_sum(row.a, stages))
             coupled = self.mass_times(weighted_sum(row.C, stages) / size)
             slope = flat(t + row.c.astype(h.dtype) * h, state) + coupled
-            new = barrier(solve(slope + (row.d * size) * slope_t))
+            new = barrier(solve(slope + row.d * change))
             return lax.dynamic_update_index_in_dim(stages, new, row.index, 0), None
 
         rest = jnp.zeros((table.stages - 1, *y.shape), y.dtype)

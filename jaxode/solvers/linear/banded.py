@@ -11,7 +11,6 @@ Source: Hockney, Jesshope, Parallel Computers 2 (1988), 5.4.3; Golub, Van Loan, 
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -19,7 +18,7 @@ from jax import Array, lax
 from ...problem.errors import OptionError
 from ...problem.field import Field, WithJacobian
 from ...problem.validation import check_count, python_int
-from .base import Direct, Linearisation, Solve, jacobian_vector_products
+from .base import Direct, Linearisation, Solve, jacobian_vector_products, slope_and_change
 from .dense import gauss_jordan_inverse, matvec
 
 
@@ -55,15 +54,15 @@ class Banded(Direct):
     def transposed(self) -> "Banded":
         return Banded(self.upper, self.lower)
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
+    def jacobian(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
         """The linearisation at `(t, y)`; the Jacobian as `bands[i - j + upper, j]`."""
         if isinstance(field, WithJacobian):
-            slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
-            return Linearisation(slope, slope_t, self.extract_bands(field.jacobian(t, y)))
+            slope, change = slope_and_change(field, t, y, h)
+            return Linearisation(slope, change, self.extract_bands(field.jacobian(t, y)))
         n = y.shape[0]
         colours = np.arange(n) % self.width
         linearisation = jacobian_vector_products(
-            field, t, y, np.arange(self.width)[:, None] == colours
+            field, t, y, h, np.arange(self.width)[:, None] == colours
         )
         rows, inside = self.rows(n)
         bands = linearisation.jacobian[colours[None], rows]

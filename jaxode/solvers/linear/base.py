@@ -19,13 +19,14 @@ Solve = Callable[[Array], Array]
 
 
 class Linearisation(NamedTuple):
-    """The linearisation of a field at `(t, y)`: its value, derivative by `t`, and Jacobian.
+    """The linearisation of a field at `(t, y)`: its value, change over a step, and Jacobian.
 
-    The Jacobian has the linear solver's own form: arrays whose last axes are those of `t`.
+    `change`, the derivative by `t` times the size of the step, is None without a step. The Jacobian
+    has the linear solver's own form: arrays whose last axes are those of `t`.
     """
 
     slope: Array
-    slope_t: Array
+    change: Array | None
     jacobian: Any
 
 
@@ -36,8 +37,8 @@ class LinearSolver(eqx.Module):
     has_pattern: ClassVar[bool] = False  # is for Jacobians of one size and sparsity pattern
 
     @abc.abstractmethod
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
-        """The linearisation of the field at `(t, y)`."""
+    def jacobian(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
+        """The linearisation of the field at `(t, y)`, for a step of size `h` or for none."""
 
     @abc.abstractmethod
     def system(self, jacobian: Any, shift: Array, mass: Array | None) -> Solve:
@@ -71,9 +72,23 @@ class Direct(LinearSolver):
         """The solution for the right-hand side `b`; it has no derivative by the factors."""
 
 
-def jacobian_vector_products(field: Field, t: Array, y: Array, seeds: np.ndarray) -> Linearisation:
+def slope_and_change(
+    field: Field, t: Array, y: Array, h: Array | None
+) -> tuple[Array, Array | None]:
+    """The value of the field, and its change over the step; see `Linearisation`.
+
+    The derivative by `t` itself, or its cotangent, may overflow where the change does not.
+    """
+    if h is None:
+        return field(t, y), None
+    return jax.jvp(lambda t: field(t, y), (t,), (h,))
+
+
+def jacobian_vector_products(
+    field: Field, t: Array, y: Array, h: Array | None, seeds: np.ndarray
+) -> Linearisation:
     """The linearisation at `(t, y)`, its Jacobian as products with the rows of `seeds`."""
     slope, linear = jax.linearize(field, t, y)
     rows = jnp.asarray(seeds, y.dtype).reshape(seeds.shape + (1,) * t.ndim) * jnp.ones_like(y)
-    slope_t = linear(jnp.ones_like(t), jnp.zeros_like(y))
-    return Linearisation(slope, slope_t, jax.vmap(lambda e: linear(jnp.zeros_like(t), e))(rows))
+    change = None if h is None else linear(h, jnp.zeros_like(y))
+    return Linearisation(slope, change, jax.vmap(lambda e: linear(jnp.zeros_like(t), e))(rows))

@@ -16,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from ...problem.field import Field, WithJacobian
-from .base import Direct, Linearisation, Solve, jacobian_vector_products
+from .base import Direct, Linearisation, Solve, jacobian_vector_products, slope_and_change
 
 # Up to this many components, of one system and in lanes, the inverse is computed inline in the
 # compiled loop; above, LAPACK factorises. Up to the last number, the elimination is unrolled.
@@ -30,11 +30,11 @@ _BLOCK = 4
 class Dense(Direct):
     """Linear solver for a dense Jacobian, by one derivative per component: the default."""
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
+    def jacobian(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
         if isinstance(field, WithJacobian):
-            slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
-            return Linearisation(slope, slope_t, jnp.swapaxes(field.jacobian(t, y), 0, 1))
-        return jacobian_vector_products(field, t, y, np.eye(y.shape[0]))
+            slope, change = slope_and_change(field, t, y, h)
+            return Linearisation(slope, change, jnp.swapaxes(field.jacobian(t, y), 0, 1))
+        return jacobian_vector_products(field, t, y, h, np.eye(y.shape[0]))
 
     def system(self, jacobian: Array, shift: Array, mass: Array | None) -> Solve:
         return solver_of(lax.optimization_barrier(shifted_matrix(jacobian, shift, mass)))

@@ -56,14 +56,14 @@ class Krylov(LinearSolver):
         if not self.rtol > 0:
             raise OptionError(f"rtol of Krylov must be positive, got {self.rtol!r}")
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
+    def jacobian(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
         slope, linear = jax.linearize(field, t, y)
-        slope_t = linear(jnp.ones_like(t), jnp.zeros_like(y))
+        change = None if h is None else linear(h, jnp.zeros_like(y))
 
         def matvec(x: Array) -> Array:
             return linear(jnp.zeros_like(t), x)
 
-        return Linearisation(slope, slope_t, JacobianOperator(matvec, t, y))
+        return Linearisation(slope, change, JacobianOperator(matvec, t, y))
 
     def system(self, jacobian: JacobianOperator, shift: Array, mass: Array | None) -> Solve:
         # In units of the shift, the products of the iteration neither overflow nor vanish.

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import reverse_cuthill_mckee
 from ...problem.errors import OptionError
 from ...problem.field import Field, WithJacobian
 from .banded import Banded
-from .base import Direct, Linearisation, Solve, jacobian_vector_products
+from .base import Direct, Linearisation, Solve, jacobian_vector_products, slope_and_change
 from .dense import Dense
 
 # Cost of an operation of block cyclic reduction over that of one of a dense factorisation.
@@ -83,16 +83,16 @@ class Sparse(Direct):
                 f"the pattern of Sparse has shape {(n, n)} where the state has {size} components"
             )
 
-    def jacobian(self, field: Field, t: Array, y: Array) -> Linearisation:
+    def jacobian(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
         """The linearisation at `(t, y)`; the Jacobian reordered, in the inner solver's form."""
         layout, order = self.layout, np.array(self.layout.order)
         if isinstance(field, WithJacobian):
-            slope, slope_t = jax.jvp(lambda t: field(t, y), (t,), (jnp.ones_like(t),))
+            slope, change = slope_and_change(field, t, y, h)
             matrix = field.jacobian(t, y)[order][:, order]
-            return Linearisation(slope, slope_t, self._inner_jacobian(matrix))
+            return Linearisation(slope, change, self._inner_jacobian(matrix))
         colours = np.array(layout.colours)
         seeds = np.arange(colours.max() + 1)[:, None] == colours
-        linearisation = jacobian_vector_products(field, t, y, seeds)
+        linearisation = jacobian_vector_products(field, t, y, h, seeds)
         rows, columns, in_pattern = self._inner_entries()
         values = linearisation.jacobian[colours[columns], rows]
         mask = jnp.asarray(in_pattern).reshape(in_pattern.shape + (1,) * t.ndim)

@@ -126,8 +126,11 @@ class BDF(Implicit, VariableOrder):
         around, mass = self.linearise(field, t, y), jnp.asarray(self.mass, y.dtype)
         arrays = jax.tree.leaves(eqx.filter(around.jacobian, eqx.is_array))
         ratio = max_norm(mass) / functools.reduce(jnp.maximum, map(max_norm, arrays))
-        shift = 1 / (jnp.finfo(y.dtype).eps ** 0.25 * jnp.where(jnp.isfinite(ratio), ratio, 1))
-        return self.system(around.jacobian, shift)(around.slope * shift + around.slope_t)
+        # The derivative holds the size of the step fixed, as of all steps.
+        ratio = lax.stop_gradient(jnp.where(jnp.isfinite(ratio), ratio, 1))
+        size = jnp.finfo(y.dtype).eps ** 0.25 * ratio
+        change = jax.jvp(lambda t: field(t, y), (t,), (size.astype(t.dtype),))[1]
+        return self.scaled_system(around.jacobian, size)(around.slope + change)
 
     def slope(self, solver_state: BDFState) -> Array:
         slope = solver_state.differences[0]

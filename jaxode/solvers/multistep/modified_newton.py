@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import Field, WithJacobian
+from ...problem.roots import root_of
 from ...problem.status import Status
 from ..implicit.base import Implicit, all_finite
 from ..implicit.jacobian_check import check_jacobian
@@ -86,11 +87,6 @@ def solve_corrector(
     The derivative is that of the root, by the implicit function theorem, with the Jacobian there.
     """
 
-    def solve(_: Any, start: Array) -> tuple[Array, CorrectorResult]:
-        x, result = _solve(solver, equation, cache, start)
-        # Floating: some versions of JAX have no derivative of integers here.
-        return x, CorrectorResult(result.cache, *(n.astype(x.dtype) for n in result[1:]))
-
     def solve_linear(linear: Callable[[Array], Array], b: Array) -> Array:
         def field(t: Array, x: Array) -> Array:
             return linear(x) + equation.shift * solver.mass_times(x)
@@ -99,8 +95,8 @@ def solve_corrector(
         return -solver.system(jacobian, equation.shift)(b)
 
     zero = jnp.zeros_like(equation.start)
-    x, result = lax.custom_root(equation.residual, zero, solve, solve_linear, has_aux=True)
-    return x, CorrectorResult(result.cache, *(n.astype(jnp.int32) for n in result[1:]))
+    find = lambda: _solve(solver, equation, cache, zero)  # noqa: E731
+    return root_of(equation.residual, zero, find, solve_linear)
 
 
 class _Attempt(NamedTuple):
