@@ -40,4 +40,5 @@ def events_in_lanes(
 
     has_events, has_jumps = bool(ensemble.shared[0].events), ensemble.has_jumps
     saves_after = ensemble.config.saves_after_jumps
-    return EventBatching(map_lanes, write_log, has_events, has_jumps, saves_after)
+    max_events = ensemble.config.max_events
+    return EventBatching(map_lanes, write_log, max_events, has_events, has_jumps, saves_after)

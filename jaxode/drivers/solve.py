@@ -60,7 +60,8 @@ def solve(
       state's real dtype, `y` a pytree like `y0`; the output needs the structure, shapes and dtypes
       of `y0`. A pair `(stiff, other)` of fields stands for their sum, for IMEX solvers, which treat
       only the stiff part implicitly.
-    - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes.
+    - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes; complex
+      ones are for explicit solvers.
     - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A pair
       `(t0, t1)` saves the states at the two ends. They keep their precision, whatever that of the
       state: float64 if that is enabled; else known times far from zero become offsets from an

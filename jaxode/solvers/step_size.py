@@ -350,7 +350,8 @@ class Grid(Prescribed):
     """Steps from each of `times` to the next, in the direction of the solve.
 
     `times`: one-dimensional and monotone; they begin at the first time of the solve and end at its
-    last.
+    last. A solve **raises** an `OptionError` for others, and for events or jumps, which end steps
+    where they are.
     """
 
     times: ArrayLike

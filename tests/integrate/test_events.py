@@ -466,6 +466,18 @@ def test_a_crossing_just_before_the_end_is_met_in_float32():
         np.testing.assert_allclose(sol.events.ts[0], 1.0, rtol=1e-6)
 
 
+def test_a_condition_that_rounding_flattens_is_met_once():
+    # Zero from -0.2 to -0.05; a step ends at -0.1.
+    flat = jo.Event(lambda t, y, a: jnp.where(y < -0.2, y + 0.2, jnp.maximum(y + 0.05, 0.0)))
+    field = lambda t, y, a: jnp.ones_like(y)  # noqa: E731
+    options = {"events": flat, "solver": "rk4", "dt": 0.3}
+    sol: Any = jo.solve(field, -1.0, (0.0, 2.1), **options)
+    batch: Any = jo.solve_batch(field, jnp.array([-1.0, -1.01]), (0.0, 2.1), **options)
+    assert sol.events.count == 1
+    assert 0.8 <= sol.events.ts[0] <= 0.95
+    np.testing.assert_array_equal(batch.events.count, 1)
+
+
 @pytest.mark.parametrize("mode", ["reversible", "adjoint"])
 def test_modes_that_cannot_are_refused_by_name(mode):
     with pytest.raises(jo.OptionError, match="does not differentiate through events"):

@@ -162,19 +162,22 @@ class EventHandler(eqx.Module):
         zero = jnp.maximum(ROUNDINGS * rounding, jnp.where(is_root, 2 * at_root, 0))
         return lax.stop_gradient(zero)
 
-    def brackets(self, step: StepRecord, signs: Array, theta: Array, size: Array) -> RootBrackets:
+    def brackets(
+        self, step: StepRecord, signs: Array, theta: Array, size: Array, met: Array
+    ) -> RootBrackets:
         """Bracket the zero crossings of the conditions after the fraction `theta` of the step.
 
-        `size`: a known lower bound of the conditions' size in the step.
+        `size`: a known lower bound of the conditions' size in the step. `met`: those that occurred
+        in it before `theta`.
         """
         step, theta, size = lax.stop_gradient((step, theta, size))
         counted = [event.sign for event in self.events]
-        return bracket_roots(lambda x: self.values(step, x), counted, signs, theta, size)
+        return bracket_roots(lambda x: self.values(step, x), counted, signs, theta, size, met)
 
     def first_event(
-        self, step: StepRecord, signs: Array, brackets: RootBrackets
+        self, step: StepRecord, signs: Array, brackets: RootBrackets, met: Array
     ) -> tuple[Crossing, EventOccurrence]:
-        """Find the first bracketed event; `signs` are those at the start of the search."""
+        """Find the first bracketed event; `signs` and `met`: those at the start of the search."""
         truncates_step = [event.truncates_step for event in self.events]
         frozen = lax.stop_gradient(step)
 
@@ -184,7 +187,7 @@ class EventHandler(eqx.Module):
             return lax.optimization_barrier(jnp.stack([c(t, y) for c, (t, y) in pairs]))
 
         values = lambda theta: self.values(frozen, theta)  # noqa: E731
-        crossing = first_crossing(values, values_at_own_theta, truncates_step, signs, brackets)
+        crossing = first_crossing(values, values_at_own_theta, truncates_step, signs, brackets, met)
         return crossing, self.event_at(crossing.theta, crossing.index, step)
 
     def event_at(self, theta: Array, index: Array, step: StepRecord) -> EventOccurrence:

@@ -45,12 +45,14 @@ class EventBatching(NamedTuple):
     - `map_trajectories(function, *args)`: calls `function(event_handler, *args)` for each.
     - `write_log(log, occurred, count, event, step)`: writes the events that `occurred` after
       `count` earlier ones.
+    - `max_events`: the number of events beyond which a solve fails.
     - `has_events`, `has_jumps`: True if there are any. `saves_after`: saved at a jump is the state
       after it.
     """
 
     map_trajectories: Callable[..., Any]
     write_log: Callable[[Any, Array, Array, EventOccurrence, StepRecord], Any]
+    max_events: int
     has_events: bool
     has_jumps: bool
     saves_after: bool = False
@@ -99,7 +101,8 @@ def handle_events(
 class _EventSearch(NamedTuple):
     """The state of the search for events in a step, which continues after its fraction `theta`.
 
-    `event` is the event that truncates the step, if one was found.
+    `event` is the event that truncates the step, if one was found; `met` are the conditions that
+    occurred in it.
     """
 
     unfinished: Array
@@ -109,6 +112,7 @@ class _EventSearch(NamedTuple):
     count: Array
     log: Any
     event: EventOccurrence
+    met: Array
 
 
 def _find_events(
@@ -122,20 +126,22 @@ def _find_events(
     map_trajectories = batching.map_trajectories
 
     def find_next(s: _EventSearch) -> _EventSearch:
-        brackets = map_trajectories(EventHandler.brackets, step, s.signs, s.theta, s.size)
+        brackets = map_trajectories(EventHandler.brackets, step, s.signs, s.theta, s.size, s.met)
         occurred = s.unfinished & jnp.any(brackets.crossed, axis=0)
 
         def log_event(after: _EventSearch) -> _EventSearch:
-            crossing, event = map_trajectories(EventHandler.first_event, step, s.signs, brackets)
+            inputs = step, s.signs, brackets, s.met
+            crossing, event = map_trajectories(EventHandler.first_event, *inputs)
             truncated = occurred & event.truncates_step
             return _EventSearch(
-                unfinished=occurred & ~truncated,
+                unfinished=occurred & ~truncated & (after.count < batching.max_events),
                 theta=select(occurred, crossing.theta, after.theta),
                 signs=select(occurred, crossing.signs, after.signs),
                 size=after.size,
                 count=after.count + occurred,
                 log=batching.write_log(after.log, occurred, after.count, event, step),
                 event=select(truncated, event, after.event),
+                met=select(occurred, crossing.met, after.met),
             )
 
         signs = select(s.unfinished, brackets.signs, s.signs)
@@ -150,6 +156,7 @@ def _find_events(
         count=event_state.count,
         log=log,
         event=no_event,
+        met=jnp.zeros_like(event_state.signs, bool),
     )
     return lax.while_loop(lambda s: jnp.any(s.unfinished), find_next, start)
 
@@ -175,6 +182,7 @@ def single_trajectory(event_handler: EventHandler) -> EventBatching:
     return EventBatching(
         map_trajectories=call,
         write_log=write_log,
+        max_events=max_events,
         has_events=bool(event_handler.events),
         has_jumps=event_handler.jumps is not None,
         saves_after=event_handler.saves_after,

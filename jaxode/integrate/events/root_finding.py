@@ -38,20 +38,25 @@ class RootBrackets(NamedTuple):
 
 
 class Crossing(NamedTuple):
-    """The first crossing of all: its fraction of the step, its condition, the signs after it."""
+    """The first crossing of all: its fraction of the step, its condition, the signs after it.
+
+    `met`: the conditions that have crossed in this step so far.
+    """
 
     theta: Array
     index: Array
     signs: Array
+    met: Array
 
 
 def bracket_roots(
-    values: Values, counted: list[int], signs: Array, start: Array, size: Array
+    values: Values, counted: list[int], signs: Array, start: Array, size: Array, met: Array
 ) -> RootBrackets:
     """Bracket the first zero crossing of each condition in `(start, 1]`.
 
     `signs` are those just after `start`, zero where unknown. `counted` tells which crossings count:
     upwards 1, downwards -1, both 0. `size` is a known lower bound of the `size` in the result.
+    Conditions that were `met` before `start` may stay zero for a while: rounding flattens them.
     """
     points = [start + (1 - start) * ((i + 1) / _NUM_SAMPLES) for i in range(_NUM_SAMPLES)]
     samples = [values(point) for point in points]
@@ -62,10 +67,11 @@ def bracket_roots(
     # A condition may be zero at the start; with that value the search would find the start itself.
     current, previous, value = signs, start, signs * jnp.maximum(jnp.abs(samples[0]), tiny)
     crossed, left, right = jnp.zeros_like(signs, bool), jnp.zeros_like(signs), jnp.ones_like(signs)
-    at_left, at_right = value, value
+    at_left, at_right, away = value, value, ~met
     for point, sample in zip(points, samples, strict=True):
         sign = _sign(sample, size, current)
-        changed = (sign * current <= 0) & (current != 0)
+        changed = (sign * current <= 0) & (current != 0) & (away | (sign != 0))
+        away = away | (jnp.abs(sample) > ROUNDINGS * jnp.finfo(size.dtype).eps * size)
         changed = changed & ((counted_sign == 0) | (counted_sign == -current))
         new = changed & ~crossed & (start < 1)
         left, right = jnp.where(new, previous, left), jnp.where(new, point, right)
@@ -90,11 +96,13 @@ def first_crossing(
     truncates_step: list[bool],
     signs: Array,
     brackets: RootBrackets,
+    met: Array,
 ) -> Crossing:
     """Find the first bracketed crossing; of simultaneous ones, those that truncate come last.
 
     `values_at_own_theta` evaluates each condition at its own entry of a vector of fractions.
     `signs` are those at the start of the search. Conditions with later crossings keep their sign.
+    `met`: as in `bracket_roots`.
     """
     signs_before = jnp.where(brackets.crossed, jnp.sign(brackets.at_left), signs)
     roots = jnp.where(brackets.crossed, find_roots(values_at_own_theta, brackets), 2)
@@ -106,7 +114,7 @@ def first_crossing(
     theta = jnp.sum(jnp.where(is_first, roots, 0))
     sign = _sign(values(theta), brackets.size, signs_before)
     others = jnp.where(brackets.crossed | (sign == 0), signs_before, sign)
-    return Crossing(theta, index, jnp.where(is_first, -signs_before, others))
+    return Crossing(theta, index, jnp.where(is_first, -signs_before, others), met | is_first)
 
 
 def find_roots(values_at_own_theta: Values, brackets: RootBrackets) -> Array:

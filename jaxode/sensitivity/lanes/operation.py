@@ -65,7 +65,7 @@ class Operation(abc.ABC):
         arrays, mapped = axes_first(arrays, axes)
         light = self.light(len(mapped))
         heavy = any(m and not free for m, free in zip(mapped, light, strict=True))
-        results = self.in_lanes(size, arrays, mapped) if size and heavy else None
+        results = self.in_lanes(size, arrays, mapped) if heavy else None
         if results is not None:
             return results, [0] * len(results)
         vectorised = Vectorised(self, size, mapped, heavy)

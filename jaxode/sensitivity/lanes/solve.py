@@ -17,6 +17,7 @@ from ...problem.closure import ClosedFunction
 from ...problem.errors import DifferentiationError
 from ...solvers.step_size import NORMS
 from ..ad_direction import FORWARD, TWICE, forward_mode_only
+from .in_step import InStep
 from .operation import Arrays, Axes, Operation, Vectorised, axes_first
 from .trajectories import ResultForm, Rules, Trajectories
 
@@ -83,6 +84,13 @@ class Values(Operation):
 class Solve(Values):
     """The result of a solve, differentiated by its rule."""
 
+    def in_lanes(self, size: int, arrays: Arrays, mapped: list[bool]) -> Arrays:
+        """Solve all in lanes, else in step; both have a derivative rule."""
+        results = super().in_lanes(size, arrays, mapped)
+        if results is None:
+            results = Solve(InStep(self.trajectories, size, mapped)).bind(*arrays)
+        return results
+
     def differentiated(self, arrays: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
         """The result of the forward pass, and tangents that are only transposed."""
         by = [type(t) is not ad.Zero for t in tangents]
@@ -145,7 +153,7 @@ class ForwardPass(Operation):
 
     def batched_at_once(self, size: int, arrays: Arrays, axes: Axes) -> tuple[Arrays, Axes]:
         """Solve all in lanes, with the residuals of all unless those of one were traced."""
-        many = None if self.traced or not size else self.each(size, *axes_first(arrays, axes))
+        many = None if self.traced else self.each(size, *axes_first(arrays, axes))
         if many is None:
             return self.batched(size, arrays, axes)
         self.many, arrays = many

@@ -157,6 +157,8 @@ class Trajectories:
         self, size: int, arrays: Arrays, mapped: Sequence[bool]
     ) -> "tuple[Trajectories, list[Array]] | None":
         """`size` of these as one, and its arrays; None where that cannot go into lanes."""
+        if not size:
+            return None
         mapped = list(mapped)
         if self.flags is None:
             y0 = self.places[0].y0
