@@ -17,8 +17,8 @@ from jaxode.sensitivity.continuous.restarts import RestartSchedule
 from tests.support.sweeps import few
 
 RATES = (0.5, 2.0, 6.0, 8.0, 11.0, 15.0, 20.0)
-# In tolerances of the gradient's norm; measured: 15 at most.
-ALLOWED = 50.0
+# In tolerances of the gradient's norm; measured: 65 by Bosh3 at 1e-6, 15 by all others.
+ALLOWED = 100.0
 
 
 def driven(t, y, p):
@@ -120,10 +120,10 @@ def test_without_kept_states_it_is_nan():
     assert np.all(np.isnan(jax.tree.leaves(none)))
 
 
-@pytest.mark.parametrize(("rows", "stride"), [(16, 1), (16, 2), (4, 1), (1, 1), (2, 4)])
-def test_kept_steps_are_evenly_spread(rows, stride):
+@pytest.mark.parametrize("rows", [1, 2, 4, 16])
+def test_kept_steps_are_evenly_spread(rows):
     """After any number of steps: at most twice as far apart at one place as at another."""
-    schedule, kept = RestartSchedule(rows, stride), {}
+    schedule, kept = RestartSchedule(rows), {}
     for index, row in enumerate(np.asarray(jax.vmap(schedule.row)(jnp.arange(1000)))):
         if row < rows:
             kept[int(row)] = index
@@ -134,7 +134,7 @@ def test_kept_steps_are_evenly_spread(rows, stride):
             assert distances[:-1].max() <= 2 * distances[:-1].min()
             assert distances[-1] < 2 * distances[:-1].max()
         if rows > 1:
-            assert len(kept) >= min(index // stride, rows // 2 - 1)
+            assert len(kept) >= min(index, rows // 2 - 1)
 
 
 @pytest.mark.parametrize("restarts", [-1, 2.5, "16", True])

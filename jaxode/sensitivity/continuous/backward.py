@@ -18,14 +18,15 @@ from ...batch.forward import BatchRun
 from ...batch.queue import LaneProgram
 from ...integrate.ensemble import method_in_lanes
 from ...integrate.ivp import direction_of, packed_field
-from ...integrate.save import put_row
-from ...integrate.step import IntegratorState, attempt_step, initialise
+from ...integrate.save import StepRecord, put_row
+from ...integrate.step import IntegratorState, attempt_step, initialise, select
 from ...integrate.xla_loops import fused
 from ...problem.status import Status
 from ..batch_cotangents import replace_in_problem
 from .adjoint_equation import AdjointEquation, AugmentedState
 from .checkpoints import SavedStates, SegmentSchedule, SegmentSteps, integrator_shapes
 from .ensemble_adjoint import AdjointLane, EnsembleAdjoint
+from .restarts import KeptStates
 
 
 class AdjointSolve(EnsembleAdjoint):
@@ -35,15 +36,14 @@ class AdjointSolve(EnsembleAdjoint):
     - `saved`: checkpoints of the forward solve, where it is recomputed; `num_accepted`: its
       accepted steps, `last`: the index of the last saved time that it reached, both of shape
       `(trajectories,)`.
-    - `saved_before`: where there are kept states among the saved times, the index of the last saved
-      time before each of them, shape `(trajectories, times)`.
+    - `kept`: states of the forward solve to begin again from, where there are any, in order.
     """
 
     jumps: Array
     saved: SavedStates | None
     num_accepted: Array
     last: Array
-    saved_before: Array | None
+    kept: KeptStates | None
 
     def run(self) -> tuple[tuple[Array, PyTree, Array], PyTree]:
         """Integrate every adjoint equation.
@@ -98,21 +98,53 @@ class AdjointSolve(EnsembleAdjoint):
             self.method(lanes.rows),
             lanes.integrator,
         )
-        needs_dense = True if jax.tree.leaves((self.shared, lanes.g)) else None
+        with_integral = bool(jax.tree.leaves((self.shared, lanes.g)))
+        needs_dense = True if with_integral or self.kept is not None else None
         integrator, steps = attempt_step(
             method, field, before, lanes.direction, self.step_end(lanes), lambda _: needs_dense
         )
         if method.controller.adaptive:  # a step cut at its target does not limit the next one
             longer = jnp.maximum(integrator.h, before.h)
             integrator = integrator._replace(h=jnp.where(steps.accept, longer, integrator.h))
+        if self.kept is not None:
+            lanes, far = self.pass_kept_states(lanes, steps)
+            integrator = select(far, before, integrator)
+            steps = steps._replace(accept=steps.accept & ~far)
         accept = steps.accept & active & (numbers < self.ensemble.count)
         if not self.backward.with_y:
             integrator = jax.tree.map(lambda a, b: jnp.where(active, a, b), integrator, before)
-        if needs_dense:
+        if with_integral:
             own, shared = self.integral(accept, lanes, buffers, steps)
             total = jax.tree.map(jnp.add, total, shared)
             lanes = lanes._replace(g=jax.tree.map(jnp.add, lanes.g, own))
         return lanes._replace(integrator=integrator), total
+
+    def pass_kept_states(self, lanes: AdjointLane, steps: StepRecord) -> tuple[AdjointLane, Array]:
+        """Compare the states in accepted steps with the kept ones that they pass.
+
+        Returns the lanes, and which of them passed one at which they are too far from it: those
+        have to step again, and stop there.
+        """
+        kept, interpolate = self.kept, self.backward.solver.interpolate
+        assert kept is not None
+
+        def pass_in_lane(lane: AdjointLane, step: tuple[Any, ...]) -> tuple[AdjointLane, Array]:
+            t, h, t1, y, dense, accept = step
+            ahead = kept.ahead(lane.number, t1, lane.direction)
+            passes = accept & (ahead < lane.num_kept) & ~lane.stops_at_kept
+            t_kept, y_kept = kept.t[lane.number, ahead], kept.y[lane.number, ahead]
+            equation = self.equation(lane.rows)
+            flat = interpolate(jnp.where(passes, (t_kept - t) / h, 0), y, h, dense)
+            far = self.backward.far(equation.packing.unpack(flat).y, y_kept, equation.config)
+            far = passes & far
+            return lane._replace(
+                num_kept=jnp.where(accept & ~far, ahead, lane.num_kept),
+                stops_at_kept=lane.stops_at_kept | far,
+                target=jnp.where(far, t_kept, lane.target),
+            ), far
+
+        step = steps.t, steps.h, steps.t1, steps.y, steps.dense, steps.accept
+        return self.map_lanes(pass_in_lane)(lanes, step)
 
     # How a lane starts, jumps and ends.
 
@@ -137,21 +169,14 @@ class AdjointSolve(EnsembleAdjoint):
             )
             segment = self.segments.begin(self.saved, self.forward_shapes, end, t1, number)
         g = jax.tree.map(jnp.zeros_like, self.own_parameters(rows))
-        stride = () if self.saved_before is None else jnp.ones((), jnp.int32)
-        index, direction = self.stop_before(number, last, stride), direction_of(ts[::-1])
-        false, target = jnp.zeros((), bool), ts[index]
+        index, direction = last.astype(jnp.int32), direction_of(ts[::-1])
+        false, target = jnp.zeros((), bool), ts[jnp.maximum(last - 1, 0)]
+        num_kept, stops = (), ()
+        if self.kept is not None:
+            num_kept, stops = self.kept.ahead(number, t1, direction), false
         return AdjointLane(
-            rows, number, index, stride, target, direction, integrator, g, false, segment
+            rows, number, index, target, direction, integrator, g, false, segment, num_kept, stops
         )
-
-    def stop_before(self, number: Array, index: Array, stride: Any) -> Array:
-        """Return the index of the time at which trajectory `number` stops next after `index`.
-
-        `stride`: the number of kept states that it goes back, if there are any.
-        """
-        if self.saved_before is None:
-            return jnp.maximum(index - 1, 0).astype(jnp.int32)
-        return jnp.maximum(index - stride, self.saved_before[number, index])
 
     def arrived(self, lanes: AdjointLane) -> Array:
         """Return which lanes have reached their targets."""
@@ -165,7 +190,12 @@ class AdjointSolve(EnsembleAdjoint):
         if self.saved is not None:
             failed = failed | self.segments.failed(lanes.segment, -lanes.direction)
         arrived = self.arrived(lanes)
-        return (arrived & (lanes.target_index <= 0)) | (failed & ~arrived) | lanes.diverged
+        return (arrived & ~self.has_to_jump(lanes)) | (failed & ~arrived) | lanes.diverged
+
+    def has_to_jump(self, lanes: AdjointLane) -> Array:
+        """Return which lanes jump where they stop next: all but those on the last part."""
+        jumps = lanes.save_index > 1
+        return jumps if self.kept is None else jumps | lanes.stops_at_kept
 
     def result(self, lane: AdjointLane) -> tuple[Array, PyTree, Array]:
         """Return the adjoint at the first time, the own integral, and whether the lane succeeded.
@@ -179,19 +209,31 @@ class AdjointSolve(EnsembleAdjoint):
         return state.a, g, self.arrived(lane) & ~diverged
 
     def jump(self, lanes: AdjointLane) -> AdjointLane:
-        """Apply the jumps at the times where lanes stop, and set the times of their next stops."""
-        if self.ensemble.all_times.shape[-1] == 2:
+        """Apply the jump at a saved time to the lanes there, and set the time before as target.
+
+        At a kept state the jump is zero, and the state that of the forward solve.
+        """
+        if self.ensemble.all_times.shape[-1] == 2 and self.kept is None:
             return lanes
 
         def due(lanes: AdjointLane) -> Array:
-            return self.arrived(lanes) & (lanes.target_index > 0) & ~lanes.diverged
+            return self.arrived(lanes) & self.has_to_jump(lanes) & ~lanes.diverged
 
         def jump_lane(lane: AdjointLane) -> AdjointLane:
-            index, integrator = lane.target_index, lane.integrator
+            index, integrator = lane.save_index - 1, lane.integrator
             equation = self.equation(lane.rows)
             state = equation.packing.unpack(integrator.y)
             y, t = self.ys[lane.number, index], self.save_time(lane.number, index)
-            a = equation.make_consistent(t, y, state.a + self.jumps[lane.number, index])
+            jump = self.jumps[lane.number, index]
+            if self.kept is not None:
+                at_kept, n = lane.stops_at_kept, lane.number
+                ahead = self.kept.ahead(n, integrator.t, lane.direction)
+                here = self.kept.y[n, ahead], self.kept.t[n, ahead], jnp.zeros_like(jump)
+                y, t, jump = select(at_kept, here, (y, t, jump))
+                index = jnp.where(at_kept, lane.save_index, index)
+                ahead = jnp.where(at_kept, ahead, lane.num_kept)
+                lane = lane._replace(num_kept=ahead, stops_at_kept=jnp.zeros_like(at_kept))
+            a = equation.make_consistent(t, y, state.a + jump)
             start = equation.pack(y, a, state.g)
             field = equation.field(self.constant_state(y))
             solver_state = equation.method().stepper.init(field, t, start)
@@ -199,17 +241,10 @@ class AdjointSolve(EnsembleAdjoint):
             integrator = integrator._replace(
                 t=t, t_low=low, y=start, solver_state=solver_state, num_steps=zero
             )
+            target = self.save_time(lane.number, index - 1)
             diverged = lane.diverged | self.diverged(equation, state, y)
-            stride = lane.stride
-            if self.saved_before is not None:
-                stride = self.backward.next_stride(stride, state.y, y, equation.config)
-            index = self.stop_before(lane.number, index, stride)
             return lane._replace(
-                target_index=index,
-                stride=stride,
-                target=self.save_time(lane.number, index),
-                integrator=integrator,
-                diverged=diverged,
+                save_index=index, target=target, integrator=integrator, diverged=diverged
             )
 
         def jump_due(lanes: AdjointLane) -> AdjointLane:

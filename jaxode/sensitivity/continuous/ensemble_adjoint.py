@@ -24,26 +24,27 @@ from .quadrature import Integrand, integrate_step, integrate_steps_in_lanes
 
 
 class AdjointLane(NamedTuple):
-    """A trajectory in the backward pass, on the way to the time at which it stops next.
+    """A trajectory in the backward pass, between saved time `save_index` and the one before it.
 
     - `rows`: its part of `ensemble.per_trajectory`; `number`: its index.
-    - `target`: that time, of index `target_index`; `stride`: of how many kept states it stops at
-      one. `integrator`: the state of its adjoint equation.
+    - `target`: the time it integrates to; `integrator`: the state of its adjoint equation.
     - `g`: the integral for its own parameters, where that is no part of the equation.
     - `diverged`: its state, integrated backwards, is too far from the forward solution.
     - `segment`: the segment of the forward solve that is recomputed, where segments are.
+    - `num_kept`: the number of kept states ahead; `stops_at_kept`: its target is one of them.
     """
 
     rows: PyTree
     number: Array
-    target_index: Array
-    stride: Any
+    save_index: Array
     target: Array
     direction: Array
     integrator: IntegratorState
     g: PyTree
     diverged: Array
     segment: Any
+    num_kept: Any
+    stops_at_kept: Any
 
 
 class EnsembleAdjoint(eqx.Module):

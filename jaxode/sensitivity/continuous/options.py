@@ -56,18 +56,18 @@ class Continuous(Sensitivity):
       It matters for "backsolve" alone, whose error norm is the largest of the norms of the state,
       of $a$ and, without the seminorm, of every array of $g$.
     - `restarts`: the number of states, at least 0, that the forward pass stores at most for
-      "quadrature" and "backsolve", spread over its steps. The backward solve stops at each of them
-      that it needs, and begins again from it.
+      "quadrature" and "backsolve", spread over its steps. The backward solve begins again from each
+      from which it is more than three tolerances away.
 
     If solutions converge forwards in time, they diverge backwards, and so does a state that is
     integrated backwards, between two stored states or saved times. "interpolate" does not integrate
-    it: use it for stiff problems. The other two compare the state wherever they stop with the
-    forward solution: at saved times, stored states and the first time. The gradient is NaN where
-    the norm of the difference exceeds 10,000 times the tolerance or half the state's (30 times the
+    it: use it for stiff problems. The other two compare the state at stored states, saved times and
+    the first time with the forward solution, and begin again from it. The gradient is NaN where the
+    norm of the difference exceeds 10,000 times the tolerance or half the state's (30 times the
     tolerance if `rtol` is above 0.016), or the error norm a million times the tolerance; with fixed
-    steps, where it exceeds half the state's. It is NaN too where the backward solve fails. A
-    gradient that is a number was off by at most 20 tolerances of its norm for contractions by up to
-    exp(-45) over the whole solve, which 16 states make numbers of nearly always.
+    steps, where it exceeds half the state's. It is NaN too where the backward solve fails. Measured
+    over contractions by up to exp(-45) in a whole solve, nearly all gradients were numbers, off by
+    at most 100 tolerances of their norm.
 
     **Raises:** `OptionError` for an unknown method or solver, for a `seminorm` that is no boolean,
     for `restarts` that are no count, and for events and jumps; `ToleranceError` for a tolerance

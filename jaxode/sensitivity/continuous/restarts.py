@@ -2,7 +2,7 @@
 
 Where solutions converge forwards in time, they diverge backwards, and with them the error of a
 state that is integrated backwards. The forward pass keeps a few states, whatever the number of its
-steps; at each the backward pass has the state again, so that errors grow between two of them alone.
+steps; the backward pass begins again from them, so that errors grow between two of them alone.
 """
 
 from collections.abc import Callable
@@ -15,13 +15,8 @@ from jax import Array, lax
 
 from ...batch.forward import Iteration
 from ...batch.queue import LaneTile
-from ...integrate.ensemble import Ensemble
 from ...integrate.ivp import direction_of
 from ...integrate.save import StepRecord, put_row
-from ..batch_cotangents import replace_in_problem
-
-# Steps between the first states that are kept: a restart costs about half a step.
-_STRIDE = 1
 
 
 class KeptStates(NamedTuple):
@@ -29,6 +24,19 @@ class KeptStates(NamedTuple):
 
     t: Array
     y: Array
+
+    def in_order(self, ts: Array) -> "KeptStates":
+        """Return the rows of all trajectories in order of time from the first of `ts` on.
+
+        `ts`: shape `(times,)` or `(trajectories, times)`. Empty rows come last.
+        """
+        direction, start = direction_of(ts.T), ts.T[0]
+        order = jnp.argsort(direction[..., None] * (self.t - start[..., None]), axis=1)
+        return jax.tree.map(jax.vmap(lambda x, order: x[order]), self, KeptStates(order, order))
+
+    def ahead(self, number: Array, t: Array, direction: Array) -> Array:
+        """Return how many states of a trajectory in order are left at `t`, going backwards."""
+        return jnp.sum(direction * (self.t[number] - t) > 0, dtype=jnp.int32)
 
 
 class RestartSchedule(eqx.Module):
@@ -38,7 +46,6 @@ class RestartSchedule(eqx.Module):
     """
 
     rows: int = eqx.field(static=True)  # a power of two
-    stride: int = eqx.field(static=True, default=_STRIDE)  # the first distance, a power of two
 
     @classmethod
     def of_at_most(cls, count: int) -> "RestartSchedule":
@@ -47,16 +54,14 @@ class RestartSchedule(eqx.Module):
 
     def row(self, index: Array) -> Array:
         """Return the row of the start of step `index`; `rows` if it is not kept."""
-        bits, first = self.rows.bit_length() - 1, self.stride.bit_length() - 1
-        length = 32 - lax.clz(index.astype(jnp.int32))
-        doublings = jnp.maximum(length - bits - first, 0)
-        shift = first + doublings
-        place = lax.shift_right_logical(index.astype(jnp.int32), shift)
+        bits, index = self.rows.bit_length() - 1, index.astype(jnp.int32)
+        doublings = jnp.maximum(32 - lax.clz(index) - bits, 0)
+        place = lax.shift_right_logical(index, doublings)
         # Twice the distance gives every other row to later steps: the row's bits rotate by one.
         turn = doublings % max(bits, 1)
         low = lax.shift_right_logical(place, bits - turn)
         row = (lax.shift_left(place, turn) | low) & (self.rows - 1)
-        due = (lax.shift_left(place, shift) == index) & (index > 0)
+        due = (lax.shift_left(place, doublings) == index) & (index > 0)
         return jnp.where(due, row, self.rows)
 
     def empty(self, y: Any, time_dtype: Any, *count: int) -> KeptStates:
@@ -97,49 +102,3 @@ def keep_in_lanes(
         return tile.put(kept, due, (iteration.numbers, row), KeptStates(steps.t, steps.y))
 
     return write
-
-
-class Restarts(NamedTuple):
-    """The times at which a backward solve stops: saved times and those of states that were kept.
-
-    - `ensemble`: with these times, as each trajectory's own.
-    - `ys`, `jumps`: states and jumps of the adjoint there, shape `(trajectories, times, ...)`.
-    - `last`: the index of the last saved time that each trajectory reached.
-    - `saved_before`: the index of the last saved time before each of them, None without kept ones.
-    """
-
-    ensemble: Ensemble
-    ys: Array
-    jumps: Array
-    last: Array
-    saved_before: Array | None
-
-
-def with_kept_states(restarts: Restarts, kept: KeptStates) -> Restarts:
-    """Add the states that the forward solve kept to those at the saved times, in order of time."""
-    ensemble, times = restarts.ensemble, restarts.ensemble.all_times
-    rows = restarts.ys, restarts.jumps, restarts.last, *kept
-    ts, *merged = jax.vmap(_merge, in_axes=(None if times.ndim == 1 else 0, *[0] * 5))(times, *rows)
-    own = replace_in_problem(ensemble.per_trajectory, ts=ts)
-    shared = replace_in_problem(ensemble.shared, ts=None)
-    return Restarts(Ensemble(own, shared), *merged)
-
-
-def _merge(
-    ts: Array, ys: Array, jumps: Array, last: Array, t: Array, y: Array
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Merge saved times and kept ones of one trajectory; returns the fields of `Restarts`."""
-    # Rows that are empty, and states at a saved time, come after all others, where none goes.
-    unused = jnp.isnan(t) | jnp.any(t[:, None] == ts, axis=1)
-    distances = direction_of(ts) * (jnp.concatenate([ts, t]) - ts[0])
-    is_unused = jnp.concatenate([jnp.zeros(ts.shape, bool), unused])
-    order = jnp.argsort(jnp.where(is_unused, jnp.inf, distances), stable=True)
-    all_times = jnp.concatenate([ts, jnp.where(unused, ts[-1], t)])
-    jumps = jnp.concatenate([jumps, jnp.zeros((t.size, *jumps.shape[1:]), jumps.dtype)])
-    place = jnp.argmax(order == last).astype(last.dtype)
-    saved = jnp.where(order < ts.size, jnp.arange(order.size), 0)
-    before = jnp.concatenate([jnp.zeros(1, saved.dtype), lax.cummax(saved)[:-1]])
-    return (
-        all_times[order], jnp.concatenate([ys, y])[order], jumps[order], place,
-        before.astype(jnp.int32),
-    )  # fmt: skip

@@ -28,7 +28,7 @@ from .backward import AdjointSolve
 from .backward_solver import BackwardConfig
 from .checkpoints import SegmentSchedule, integrator_shapes
 from .cotangent_jumps import CotangentJumps
-from .restarts import KeptStates, Restarts, keep_in_lanes, with_kept_states
+from .restarts import KeptStates, keep_in_lanes
 
 
 def save_outside(ensemble: Ensemble, solve: Callable[[Ensemble], Result]) -> Result:
@@ -87,21 +87,11 @@ def continuous_cotangent(
     flags = replace_in_problem(perturbed.per_trajectory, y0=False, ts=False)
     shared = eqx.filter(finite.shared, replace_in_problem(perturbed.shared, ts=False))
     jumps = CotangentJumps.of(finite, backward.mass, ys, ct_ys, tile is not None)
-    restarts, segments = Restarts(finite, ys, jumps.a, last, None), saved
+    kept = None
     if isinstance(saved, KeptStates):
-        restarts, segments = with_kept_states(restarts, saved), None
+        kept, saved = saved.in_order(finite.all_times), None
     adjoints = AdjointSolve(
-        restarts.ensemble,
-        tile,
-        backward,
-        flags,
-        shared,
-        restarts.ys,
-        restarts.jumps,
-        segments,
-        num_accepted,
-        restarts.last,
-        restarts.saved_before,
+        finite, tile, backward, flags, shared, ys, jumps.a, saved, num_accepted, last, kept
     )
     (a, own, returned), total = run_adjoints(adjoints)
     if jumps.impulses is not None:
