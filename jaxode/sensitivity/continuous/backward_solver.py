@@ -22,8 +22,8 @@ from .restarts import RestartSchedule
 # solve stops. Its norm may be this many times the tolerance, but at most this share of the state's,
 # or so many times the tolerance where that is loose; its error norm, which weighs small components
 # too, this many times the tolerance. Below them gradients of contractions by up to exp(-45) were
-# off by 65 tolerances at most, for errors decay again in the adjoint; those of networks with weights
-# five times those of an initialisation were no worse than the discrete adjoint's.
+# off by 65 tolerances at most, for errors decay again in the adjoint; those of networks with
+# weights five times those of an initialisation were no worse than the discrete adjoint's.
 _MAX_RATIO, _MAX_SHARE, _LOOSE_RATIO, _MAX_ERROR_NORM = 1e4, 0.5, 30.0, 1e6
 # The difference, in tolerances, from which on it begins again where it passes a kept state.
 _FAR = 3.0
