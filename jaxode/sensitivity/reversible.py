@@ -39,8 +39,9 @@ class Reversible(Sensitivity):
     same values.
 
     Rounding errors grow in the backward pass: by up to `1 / coupling` in each step, and where
-    solutions that converge forwards in time diverge backwards. If the backward pass does not
-    return to the initial state to a quarter of the digits, the gradient is NaN.
+    solutions that converge forwards in time diverge backwards. The gradient is NaN if the backward
+    pass does not return to the initial state and solver state to 30 tolerances (but to no less than
+    a quarter of the digits, and no more than half), with steps of a given size to a third of them.
 
     **Arguments:**
 

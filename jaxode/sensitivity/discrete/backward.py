@@ -120,7 +120,11 @@ class DiscreteBackward(eqx.Module):
         _, memory, back = lax.while_loop(lambda s: s[0] > 0, cse(pull_back_step), start)
         if not isinstance(memory, StepBackState):
             return back, True
-        return back, roundtrip_ok(memory.y, layout.problem.y0, trace.y)
+        t0, y0 = layout.problem.ts[0], layout.problem.y0
+        start = y0, layout.stepper.init(layout.field(t0), t0, y0)
+        return back, roundtrip_ok(
+            layout.config.method, memory, start, (trace.y, trace.solver_state)
+        )
 
     def finish(self, back: BackwardState, num_steps: Array) -> PyTree:
         """The cotangent of the problem, from those at its first time."""

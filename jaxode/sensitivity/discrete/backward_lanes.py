@@ -262,8 +262,14 @@ class BatchDiscreteBackward(eqx.Module):
             if save == "steps" and ct.ts is not None:
                 ts = ts.at[:, 0].add(ct.ts[:, 0])
         if lanes.after:
-            end_states = self.exchange.end_states[0]
-            found = jax.vmap(roundtrip_ok)(lanes.after[0], own[0].y0, end_states)
+
+            def returned(rows: PyTree, recovered: PyTree, end: PyTree) -> Array:
+                problem, config = self.ensemble.problem_of(rows)
+                t, y, method = problem.ts[0], problem.y0, config.method
+                start = y, method.stepper.init(packed_field(problem, config), t, y)
+                return roundtrip_ok(method, recovered, start, end)
+
+            found = jax.vmap(returned)(own, lanes.after, self.exchange.end_states)
             poisoned = reached.poisoned | (reached.asked & ~found)
             reached = reached._replace(poisoned=poisoned)
         ct = assemble_cotangent(self.ensemble, diff, shared, y0, ts, reached)
