@@ -367,7 +367,6 @@ def test_lynx_and_hare_are_those_of_the_company() -> None:
 
 
 def test_digits() -> None:
-    pytest.importorskip("sklearn")
     x, y = datasets.digits()
     assert x.shape == (1797, 1, 8, 8)
     assert float(x.min()) == 0.0
@@ -377,7 +376,6 @@ def test_digits() -> None:
 
 
 def test_co2_has_its_gaps() -> None:
-    pytest.importorskip("statsmodels")
     ts, xs = datasets.co2()
     assert ts.shape == (2284,)
     assert xs.shape == (2284, 1)
@@ -388,14 +386,12 @@ def test_co2_has_its_gaps() -> None:
 
 
 def test_sunspots() -> None:
-    pytest.importorskip("statsmodels")
     years, xs = datasets.sunspots()
     np.testing.assert_array_equal(years, np.arange(1700, 2009))
     np.testing.assert_allclose(xs[:2, 0], [5.0, 11.0])
 
 
 def test_stocks_are_nan_before_they_were_sold() -> None:
-    pytest.importorskip("matplotlib")
     ts, xs, names = datasets.stocks()
     assert xs.shape == (390, 10) == (ts.size, len(names))
     assert names[:3] == ("IBM", "AAPL", "MSFT")
@@ -408,7 +404,6 @@ def test_stocks_are_nan_before_they_were_sold() -> None:
 
 
 def test_eeg() -> None:
-    pytest.importorskip("matplotlib")
     ts, xs = datasets.eeg()
     assert xs.shape == (800, 4)
     np.testing.assert_allclose(ts[-1], 9.9875)

@@ -13,11 +13,12 @@ from jaxode.nn import fields
 from tests.support.differences import parted, weighted
 from tests.support.field_checks import (
     T,
+    assert_a_batch_has_the_gradient_that_differences_show,
     assert_equal_with_gradient,
     assert_single_precision_stays_single,
-    assert_the_gradient_of_a_batch_is_traced,
     assert_weights_have_the_gradient_that_differences_show,
 )
+from tests.support.sweeps import few
 
 KEY = jax.random.key(0)
 Y = jax.random.normal(jax.random.key(1), (3, 4))
@@ -224,9 +225,9 @@ def test_weights_have_the_gradient_that_differences_show(name):
     assert_weights_have_the_gradient_that_differences_show(FIELDS[name], Y[0])
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_field_passes_through_the_gradient_of_a_batch(name):
-    assert_the_gradient_of_a_batch_is_traced(FIELDS[name], Y)
+@pytest.mark.parametrize("name", few(FIELDS, *list(FIELDS)[::6]))
+def test_every_field_learns_through_a_batch(name):
+    assert_a_batch_has_the_gradient_that_differences_show(FIELDS[name], Y)
 
 
 def test_a_batch_and_its_gradient_are_those_of_steps_by_hand():

@@ -16,12 +16,25 @@ T = jnp.asarray(0.3)
 
 
 def assert_weights_have_the_gradient_that_differences_show(field: Any, y: Any, args: Any = None):
-    """Along one direction, by central differences of order four."""
+    """Those of the slope at one state, along one direction."""
     flat, of = parted(field)
-    direction = jax.random.normal(jax.random.key(9), flat.shape)
+    assert_directional(lambda flat: weighted(call_field(of(flat), T, y, args)), flat)
+
+
+def assert_a_batch_has_the_gradient_that_differences_show(field: Any, ys: Any, args: Any = None):
+    """By the weights, along one direction, through a solve of several states."""
+    flat, of = parted(field)
 
     def loss(flat):
-        return weighted(call_field(of(flat), T, y, args))
+        model = jo.NeuralODE(of(flat), solver="midpoint", dt=0.25)
+        return weighted(model(ys, args=args))
+
+    assert_directional(loss, flat)
+
+
+def assert_directional(loss: Callable, flat: Any):
+    """The gradient of `loss` has the slope that central differences of order four show."""
+    direction = jax.random.normal(jax.random.key(9), flat.shape)
 
     @jax.jit
     def gradient_and_values(flat):
@@ -31,17 +44,6 @@ def assert_weights_have_the_gradient_that_differences_show(field: Any, y: Any, a
     gradient, values = gradient_and_values(flat)
     slope = (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / 1.2e-3
     np.testing.assert_allclose(gradient @ direction, slope, rtol=1e-6, atol=1e-8)
-
-
-def assert_the_gradient_of_a_batch_is_traced(field: Any, ys: Any, args: Any = None):
-    """Traced alone; a test of one field compares its numbers with `assert_equal_with_gradient`."""
-    flat, of = parted(field)
-
-    def loss(flat):
-        model = jo.NeuralODE(of(flat), solver="midpoint", dt=0.25)
-        return weighted(model(ys, args=args))
-
-    assert jax.eval_shape(jax.grad(loss), flat).shape == flat.shape
 
 
 def assert_equal_with_gradient(solved: Callable, by_hand: Callable, flat: Any):
