@@ -199,16 +199,19 @@ def test_gradient_of_a_failed_solve_is_nan(sensitivity):
 
 
 def test_a_backward_solve_that_fails_is_nan():
-    """Forwards it contracts; backwards the state leaves every bound."""
+    """Forwards it contracts; backwards the state leaves every bound, unless it begins again."""
 
-    def loss(y):
-        sol = jo.solve(
-            lambda t, y, args: -1e3 * y**3, y, (0.0, 5.0), sensitivity="adjoint", max_steps=300
-        )
-        return jnp.sum(sol.y1)
+    def gradient(restarts):
+        def loss(y):
+            sensitivity = jo.Continuous(restarts=restarts)
+            field = lambda t, y, args: -1e3 * y**3  # noqa: E731
+            sol = jo.solve(field, y, (0.0, 5.0), sensitivity=sensitivity, max_steps=300)
+            return jnp.sum(sol.y1)
 
-    gradient = jax.jit(jax.grad(loss))(Y0)
-    assert np.all(np.isnan(gradient))
+        return jax.jit(jax.grad(loss))(Y0)
+
+    assert np.all(np.isnan(gradient(0)))
+    np.testing.assert_allclose(gradient(16), (1 + 1e4 * Y0**2) ** -1.5, rtol=0.05)
 
 
 def test_one_failing_trajectory_spoils_no_other():
