@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME ...]`: run benchmarks on one processor, print and save the tables."""
+"""`python -m benchmarks [NAME ...]`: run benchmarks on one processor; each writes its own page."""
 
 import os
 
@@ -9,13 +9,13 @@ if hasattr(os, "sched_setaffinity"):
 
 import argparse
 import importlib
-import re
+import json
 
 import jax
 
-from benchmarks.harness.comparison import comparison_table
+from benchmarks.harness.comparison import Comparison, comparison_table
 from benchmarks.harness.folders import RESULTS
-from benchmarks.harness.header import device_name, page_header
+from benchmarks.harness.header import page_header, provenance
 
 # The module of each benchmark, in the order of the page.
 MODULES = {
@@ -41,19 +41,14 @@ MODULES = {
 
 
 def main() -> None:
-    """Run the benchmarks named on the command line, or all and write their tables to a file."""
+    """Run the benchmarks named on the command line, or all, and write a page for each."""
     names = parse_names()
     jax.config.update("jax_enable_x64", True)
     # On one processor a second thread of computation only adds its scheduling to the times.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    parts = [page_header()]
-    print(parts[0], flush=True)
     for name in names or MODULES:
         module = importlib.import_module(f"benchmarks.{MODULES[name]}")
-        parts.append(comparison_table(module.TITLE, module.rows()))
-        print(parts[-1], flush=True)
-    if not names:
-        write_page(parts)
+        write_page(name, module.TITLE, module.rows())
 
 
 def parse_names() -> list[str]:
@@ -68,13 +63,14 @@ def parse_names() -> list[str]:
     return names
 
 
-def write_page(parts: list[str]) -> None:
-    """Write the page of a complete run, named after the device and JAX's version."""
+def write_page(name: str, title: str, rows: list[Comparison]) -> None:
+    """Print and write the page of a benchmark, and its rows as data."""
+    page = f"# {name}\n\n{page_header(name)}\n{comparison_table(title, rows)}"
+    print(page, flush=True)
     RESULTS.mkdir(exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", device_name().lower()).strip("-")
-    path = RESULTS / f"{slug}-jax-{jax.__version__}.md"
-    path.write_text("\n".join(parts))
-    print(f"written to {path}")
+    (RESULTS / f"{name}.md").write_text(page)
+    data = {**provenance(), "title": title, "rows": [row.as_data() for row in rows]}
+    (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 
 if __name__ == "__main__":

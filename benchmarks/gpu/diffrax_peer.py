@@ -6,7 +6,7 @@ import jax
 from jax import Array
 
 from benchmarks.gpu.ensemble import EndStates, GpuEnsemble
-from benchmarks.harness.peers import diffrax_kvaerno5, diffrax_tsit5
+from benchmarks.harness.peers import diffrax_stiff, diffrax_tsit5
 
 
 def diffrax_ends(e: GpuEnsemble) -> EndStates:
@@ -19,7 +19,7 @@ def diffrax_ends(e: GpuEnsemble) -> EndStates:
                 throw=False,
             )  # fmt: skip
         else:
-            solution = diffrax_kvaerno5(e.field, args, y0, ts, e.rtol, e.atol, 4096)
+            solution = diffrax_stiff(e.field, args, y0, ts, e.rtol, e.atol, 4096)
         return cast(Array, solution.ys)[-1], solution.stats["num_steps"]
 
     return end_state if e.single else jax.vmap(end_state, (*e.axes, None))

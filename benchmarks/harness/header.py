@@ -4,6 +4,7 @@ import datetime
 import pathlib
 import platform
 import re
+import subprocess
 
 import diffrax
 import equinox
@@ -22,14 +23,39 @@ def device_name() -> str:
     return f"{model.group(1).strip() if model else platform.processor()}, one core"
 
 
-def page_header() -> str:
-    """The head of the page in Markdown."""
-    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (jaxode, jax, equinox, diffrax))
-    today = datetime.datetime.now(datetime.UTC).date()
+def page_header(name: str) -> str:
+    """The head of the page of the benchmark called `name`, in Markdown."""
+    about = provenance()
     return (
-        f"# {device_name()}\n\n{today}, Python {platform.python_version()}, {versions}, float64."
+        f"`python -m benchmarks {name}`, {about['date']}, commit {about['commit']}, on "
+        f"{about['machine']}; {about['versions']}."
         "\n\nThe peer is diffrax unless a row names another: one outer jit, `EQX_ON_ERROR=nan`, "
-        "PIDController at its defaults (for stiff problems PI, 0.3 and 0.4). JAX's asynchronous "
-        "dispatch is off, for both. Medians of interleaved runs; the ratio is the peer's time "
-        "over jaxode's.\n"
+        "PIDController at its defaults (for stiff problems PI, 0.3 and 0.4), other settings as the "
+        "table's title has them for both. float64 unless it says otherwise; one thread on one "
+        "processor; JAX's asynchronous dispatch is off, for both. Times are medians of interleaved "
+        "runs, as many as the column \"runs\" says; the ratio is the peer's time over jaxode's.\n"
     )
+
+
+def provenance() -> dict[str, str]:
+    """Where and when a measurement is made: date, commit, machine, versions."""
+    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (jaxode, jax, equinox, diffrax))
+    return {
+        "date": str(datetime.datetime.now(datetime.UTC).date()),
+        "commit": _commit(),
+        "machine": device_name(),
+        "versions": f"Python {platform.python_version()}, {versions}",
+    }
+
+
+def _commit() -> str:
+    """The commit that is checked out, and whether files differ from it."""
+    folder = pathlib.Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        run = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True)
+        return run.stdout.strip()
+
+    # The pages that a run has written so far are no difference.
+    changed = git("status", "--porcelain", "--untracked-files=no", ":!benchmarks/results", ":!*.md")
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes" if changed else "")

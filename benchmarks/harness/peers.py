@@ -80,13 +80,26 @@ def diffrax_steps(f: Field, args: Array, y0: Array, ts: Array, rtol: float, atol
     return jax.vmap(num_steps)(y0, args)
 
 
-def diffrax_kvaerno5(
-    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any, max_steps: int
+def diffrax_stiff(
+    f: Callable,
+    args: Array,
+    y0: Array,
+    ts: Array,
+    rtol: Any,
+    atol: Any,
+    max_steps: int,
+    solver: diffrax.AbstractSolver | None = None,
 ) -> diffrax.Solution:
-    """A solve of a stiff problem by diffrax's Kvaerno5, saved at the end alone."""
+    """A solve of a stiff problem by diffrax, saved at the end alone; Kvaerno5 by default.
+
+    KenCarp methods are for a sum of two fields, of which the explicit one is zero here.
+    """
+    solver, term = diffrax.Kvaerno5() if solver is None else solver, diffrax.ODETerm(f)
+    if isinstance(solver, diffrax.KenCarp3 | diffrax.KenCarp4 | diffrax.KenCarp5):
+        term = diffrax.MultiTerm(diffrax.ODETerm(lambda t, y, args: jnp.zeros_like(y)), term)
     return diffrax.diffeqsolve(
-        diffrax.ODETerm(f),
-        diffrax.Kvaerno5(),
+        term,
+        solver,
         ts[0],
         ts[-1],
         None,
@@ -100,10 +113,17 @@ def diffrax_kvaerno5(
 
 
 def diffrax_stiff_end(
-    f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any, max_steps: int = 100_000
+    f: Callable,
+    args: Array,
+    y0: Array,
+    ts: Array,
+    rtol: Any,
+    atol: Any,
+    max_steps: int = 100_000,
+    solver: diffrax.AbstractSolver | None = None,
 ) -> Array:
-    """The end state by `diffrax_kvaerno5`, NaN if the solve failed."""
-    solution = diffrax_kvaerno5(f, args, y0, ts, rtol, atol, max_steps)
+    """The end state by `diffrax_stiff`, NaN if the solve failed."""
+    solution = diffrax_stiff(f, args, y0, ts, rtol, atol, max_steps, solver)
     end_state = cast(Array, solution.ys)[-1]
     return jnp.where(solution.result == diffrax.RESULTS.successful, end_state, jnp.nan)
 

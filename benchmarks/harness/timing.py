@@ -8,9 +8,22 @@ from typing import Any
 import jax
 
 
+class Median(float):
+    """A median time in ms, of so many `runs`."""
+
+    runs: int
+
+    @classmethod
+    def of(cls, seconds: list[float]) -> "Median":
+        """The median of times in seconds."""
+        median = cls(1e3 * statistics.median(seconds))
+        median.runs = len(seconds)
+        return median
+
+
 def run_times(
     *functions: Callable[[], Any], repeats: int = 101, min_round_ms: float = 0.0
-) -> list[float]:
+) -> list[Median]:
     """The median run time of each function in ms, after one warm-up call.
 
     The functions are called in rounds, one after the other, so that a drift of the machine's speed
@@ -30,10 +43,10 @@ def run_times(
                 samples.append(now - begin)
                 if now >= end:
                     break
-    return [1e3 * statistics.median(samples) for samples in times]
+    return [Median.of(samples) for samples in times]
 
 
-def compile_times(*makers: Callable[[], tuple[Any, tuple]], repeats: int = 5) -> list[float]:
+def compile_times(*makers: Callable[[], tuple[Any, tuple]], repeats: int = 5) -> list[Median]:
     """The median time in ms to trace and compile; each maker returns a newly jitted function."""
     times: list[list[float]] = [[] for _ in makers]
     for _ in range(repeats):
@@ -43,4 +56,4 @@ def compile_times(*makers: Callable[[], tuple[Any, tuple]], repeats: int = 5) ->
             begin = time.perf_counter()
             function.lower(*args).compile()
             samples.append(time.perf_counter() - begin)
-    return [1e3 * statistics.median(samples) for samples in times]
+    return [Median.of(samples) for samples in times]

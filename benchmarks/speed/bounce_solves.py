@@ -81,17 +81,6 @@ def diffrax_in_while_loop(ball: Balls) -> Array:
     return last.times
 
 
-def diffrax_in_scan(ball: Balls) -> Array:
-    """The bounce times of one ball, with diffrax restarted in a differentiable `scan`."""
-
-    def flight_or_end(state: FlightState, _: None) -> tuple[FlightState, None]:
-        # A flight that starts at the end would divide by a span of zero.
-        in_flight = state.t < ball.end
-        return jax.lax.cond(in_flight, lambda s: diffrax_flight(ball, s), lambda s: s, state), None
-
-    return jax.lax.scan(flight_or_end, initial_flight(ball), None, MAX_BOUNCES + 1)[0].times
-
-
 def diffrax_restarted_from_python() -> BounceTimes:
     """The bounce times of all balls, with a call from Python for each flight of all balls."""
     start, next_flight = jax.jit(jax.vmap(initial_flight)), jax.jit(jax.vmap(diffrax_flight))

@@ -21,8 +21,6 @@ from benchmarks.problems.infusions import DISCONTINUITIES, SPAN, exact_end_state
 from benchmarks.speed.bounce_solves import (
     ATOL,
     RTOL,
-    BounceTimes,
-    diffrax_in_scan,
     diffrax_in_while_loop,
     diffrax_restarted_from_python,
     our_bounce_times,
@@ -34,7 +32,7 @@ TITLE = "Events and jumps (ms)"
 
 def rows() -> list[Comparison]:
     balls = bouncing_balls()
-    return [*bounce_rows(balls), gradient_row(balls), infusion_row()]
+    return [*bounce_rows(balls), infusion_row()]
 
 
 def bounce_rows(balls: Balls) -> list[Comparison]:
@@ -53,32 +51,13 @@ def bounce_rows(balls: Balls) -> list[Comparison]:
     work = f"{COUNT} balls, 1 to {MAX_BOUNCES} bounces"
     peers = (
         (python_time, ">= 10", python_error, "a vmapped solve for each flight, from Python"),
-        (loop_time, "-", loop_error, "the restarts in one compiled loop"),
+        (loop_time, "", loop_error, "the restarts in one compiled loop"),
         (scipy_time, ">= 10", scipy_error, "SciPy, one ball times 1,000 over 50"),
     )
     return [
         Comparison(work, our_time, peer_time, target, our_error, peer_error, note)
         for peer_time, target, peer_error, note in peers
     ]
-
-
-def gradient_row(balls: Balls) -> Comparison:
-    """Value and gradient of the sum of all bounce times by each coefficient of restitution."""
-
-    def gradient_of(bounce_times: BounceTimes) -> Any:
-        def total(restitution: Array) -> Array:
-            return jnp.nansum(bounce_times(balls._replace(restitution=restitution)))
-
-        return jax.jit(jax.value_and_grad(total))
-
-    ours, peer = gradient_of(our_bounce_times), gradient_of(jax.vmap(diffrax_in_scan))
-    restitution = balls.restitution
-    times = run_times(lambda: ours(restitution), lambda: peer(restitution), repeats=5)
-    exact = gradient_of(exact_bounce_times)(restitution)[1]
-    scale = jnp.max(jnp.abs(exact))
-    errors = [float(jnp.max(jnp.abs(f(restitution)[1] - exact)) / scale) for f in (ours, peer)]
-    work, note = f"{COUNT} balls, value and gradient", f"restarted {MAX_BOUNCES} times in a scan"
-    return Comparison(work, times[0], times[1], "-", errors[0], errors[1], note)
 
 
 def infusion_row() -> Comparison:
@@ -107,4 +86,4 @@ def infusion_row() -> Comparison:
     solution = ours(y0)
     note = f"{int(solution.stats.num_steps)} steps; {int(without_jumps.num_steps)} without jumps"
     errors = [float(jnp.max(jnp.abs(y / exact - 1))) for y in (solution.y1, peer(y0))]
-    return Comparison("20 infusions", times[0], times[1], "-", errors[0], errors[1], note)
+    return Comparison("20 infusions", times[0], times[1], "", errors[0], errors[1], note)

@@ -1,6 +1,7 @@
 """A neural ODE 2-64-64-2 on 256 samples, each with its own steps: value and gradient, float32."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import diffrax
@@ -14,7 +15,7 @@ from jaxtyping import PyTree
 import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
-from benchmarks.harness.peers import diffrax_tsit5
+from benchmarks.harness.peers import Field, diffrax_tsit5
 from benchmarks.harness.timing import run_times
 
 TITLE = (
@@ -67,22 +68,53 @@ def peer_loss(adjoint: diffrax.AbstractAdjoint) -> Loss:
     return loss
 
 
-def one_system_loss(params, y0, targets, ts, rtol, atol) -> Array:
-    """The loss with all samples solved as one system, which have one step size."""
+def batch_field(t: Array, y: Array, params: PyTree) -> Array:
+    """The field of all samples as one system, which have one step size."""
+    return jax.vmap(lambda y: field(t, y, params))(y)
 
-    def batch_field(t: Array, y: Array, params: PyTree) -> Array:
-        return jax.vmap(lambda y: field(t, y, params))(y)
 
-    y1 = jo.solve(batch_field, y0, ts, params, rtol=rtol, atol=atol).y1
-    return jnp.mean((y1 - targets) ** 2)
+def one_system_loss(sensitivity: str) -> Loss:
+    """The loss with all samples solved as one system."""
+
+    def loss(params, y0, targets, ts, rtol, atol):
+        y1 = jo.solve(batch_field, y0, ts, params, rtol=rtol, atol=atol, sensitivity=sensitivity).y1
+        return jnp.mean((y1 - targets) ** 2)
+
+    return loss
+
+
+def peer_backsolve_loss(one_system: bool, seminorm: bool) -> Loss:
+    """The peer's loss with `BacksolveAdjoint`, in each way that its documentation shows."""
+
+    def loss(params, y0, targets, ts, rtol, atol):
+        norm: dict[str, Any] = {"norm": diffrax.adjoint_rms_seminorm} if seminorm else {}
+        steps = diffrax.PIDController(rtol=rtol, atol=atol, **norm)
+        adjoint = diffrax.BacksolveAdjoint(stepsize_controller=steps)
+        solve = partial(diffrax_tsit5, ends=True, adjoint=adjoint)
+
+        def end_state(field: Field, y0: Array) -> Array:
+            return cast(Array, solve(field, y0, ts, params, rtol, atol).ys)[-1]
+
+        if one_system:
+            y1 = end_state(batch_field, y0)
+        else:
+            y1 = jax.vmap(lambda y0: end_state(field, y0))(y0)
+        return jnp.mean((y1 - targets) ** 2)
+
+    return loss
 
 
 def rows() -> list[Comparison]:
     inputs = (*training_data(), RTOL, ATOL)
     discrete, adjoint = gradient(our_loss("discrete")), gradient(our_loss("adjoint"))
-    one_system = gradient(one_system_loss)
+    one_system = gradient(one_system_loss("discrete"))
+    adjoint_of_one = gradient(one_system_loss("adjoint"))
     checkpointed = gradient(peer_loss(diffrax.RecursiveCheckpointAdjoint()))
-    backsolve = gradient(peer_loss(diffrax.BacksolveAdjoint()))
+    backsolve = {
+        (one, seminorm): gradient(peer_backsolve_loss(one, seminorm))
+        for one in (False, True)
+        for seminorm in (False, True)
+    }
     exact = discrete(*training_data(jnp.float64), 1e-11, 1e-13)[1]
 
     def row(
@@ -96,8 +128,20 @@ def rows() -> list[Comparison]:
         row(
             "discrete; RecursiveCheckpointAdjoint", ">= 2", discrete, checkpointed, 51, step_range()
         ),
-        row("adjoint; BacksolveAdjoint", ">= 50", adjoint, backsolve, 5),
-        row("discrete; one step size for all, by jo.solve", "", discrete, one_system, 51),
+        row("adjoint; BacksolveAdjoint", "", adjoint, backsolve[False, False], 7),
+        row("adjoint; BacksolveAdjoint, seminorm", "", adjoint, backsolve[False, True], 7),
+        row(
+            "adjoint, one system; BacksolveAdjoint", "", adjoint_of_one, backsolve[True, False], 21
+        ),
+        row(
+            "adjoint, one system; BacksolveAdjoint, seminorm",
+            "",
+            adjoint_of_one,
+            backsolve[True, True],
+            21,
+        ),
+        row("adjoint; one system, by jo.solve", "", adjoint, adjoint_of_one, 21),
+        row("discrete; one system, by jo.solve", "", discrete, one_system, 51),
     ]
 
 

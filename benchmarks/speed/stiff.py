@@ -14,7 +14,6 @@ from benchmarks.harness.work_precision import (
     EndStateByRtol,
     Point,
     fastest_solver,
-    loosest_point,
     measure_curve,
 )
 from benchmarks.problems.stiff import PROBLEMS, StiffProblem
@@ -31,19 +30,36 @@ OUR_SOLVERS = ("rosenbrock23", "rodas4", "rodas5p", "auto", "kvaerno5", "radau_i
 
 
 def rows() -> list[Comparison]:
-    draw_work_precision({problem.name: curves(problem) for problem in PROBLEMS})
+    draw_work_precision({problem.name: drawn_curves(problem) for problem in PROBLEMS})
     return [row for problem in PROBLEMS for row in against_peers(problem)]
 
 
 @functools.cache
 def curves(problem: StiffProblem) -> tuple[Curves, Curves]:
-    """The work-precision curves of jaxode's solvers, and of the peers."""
+    """The work-precision curves of jaxode's solvers, and of the peers', by peer and solver."""
     ours = {name: our_solve(name, problem) for name in OUR_SOLVERS if name in SOLVERS}
+    theirs = {
+        f"{peer} {solver}": solve
+        for peer, solves in peer_solves(problem).items()
+        for solver, solve in solves.items()
+    }
     our_curves, peer_curves = (
         {name: measure_curve(solve, problem.error) for name, solve in solves.items()}
-        for solves in (ours, peer_solves(problem))
+        for solves in (ours, theirs)
     )
     return our_curves, peer_curves
+
+
+def drawn_curves(problem: StiffProblem) -> tuple[Curves, Curves]:
+    """The curves of jaxode's solvers, and that of the fastest solver of each peer."""
+    ours, theirs = curves(problem)
+    drawn = {}
+    for peer in peer_solves(problem):
+        of_peer = _of_peer(theirs, peer)
+        fastest = fastest_solver(of_peer, ERROR)
+        if fastest is not None:
+            drawn[peer.split(",")[0]] = of_peer[fastest[0]]
+    return ours, drawn
 
 
 @functools.cache
@@ -62,43 +78,43 @@ def our_solve(solver: str, problem: StiffProblem) -> EndStateByRtol:
 
 
 def against_peers(problem: StiffProblem) -> list[Comparison]:
-    """The fastest of jaxode's solvers beside each peer."""
+    """The fastest of jaxode's solvers beside the fastest of each peer's."""
     ours, theirs = curves(problem)
     fastest = fastest_solver(ours, ERROR)
     if fastest is None:
         nan = float("nan")
         return [Comparison(problem.name, nan, nan, "", note="no solver reached the error")]
-    solver, point = fastest
-    solve = our_solve(solver, problem)
     return [
-        compare(problem, (solver, solve, point), (name, peer, loosest_point(theirs[name], ERROR)))
-        for name, peer in peer_solves(problem).items()
+        compare(problem, peer, fastest, fastest_solver(_of_peer(theirs, peer), ERROR))
+        for peer in peer_solves(problem)
     ]
 
 
+def _of_peer(curves: Curves, peer: str) -> Curves:
+    """The curves of one peer, by its solvers."""
+    start = f"{peer} "
+    return {name.removeprefix(start): c for name, c in curves.items() if name.startswith(start)}
+
+
 def compare(
-    problem: StiffProblem,
-    ours: tuple[str, EndStateByRtol, Point],
-    theirs: tuple[str, EndStateByRtol, Point | None],
+    problem: StiffProblem, peer: str, ours: tuple[str, Point], theirs: tuple[str, Point] | None
 ) -> Comparison:
     """The times of both, interleaved."""
-    (solver, our_run, point), (name, peer_run, peer) = ours, theirs
-    work = f"{problem.name}; {name}"
-    if peer is None:
+    (solver, point), work = ours, f"{problem.name}; {peer}"
+    our_run, goal = our_solve(solver, problem), target(problem, peer)
+    if theirs is None:
         nan = float("nan")
-        goal = target(problem, name)
         return Comparison(work, point.time, nan, goal, point.error, note="not reached")
-    repeats = min(21, max(3, int(500 / peer.time)))
+    name, their_point = theirs
+    peer_run = peer_solves(problem)[peer][name]
     times = run_times(
         lambda: our_run(point.rtol),
-        lambda: peer_run(peer.rtol),
-        repeats=repeats,
+        lambda: peer_run(their_point.rtol),
+        repeats=min(21, max(3, int(500 / their_point.time))),
         min_round_ms=20.0,
     )
-    note = f"{solver}, rtol {point.rtol:.1e}; peer's {peer.rtol:.1e}"
-    return Comparison(
-        work, times[0], times[1], target(problem, name), point.error, peer.error, note
-    )
+    note = f"{solver}, rtol {point.rtol:.1e}; {name}, rtol {their_point.rtol:.1e}"
+    return Comparison(work, times[0], times[1], goal, point.error, their_point.error, note)
 
 
 def target(problem: StiffProblem, name: str) -> str:

@@ -9,6 +9,7 @@ import functools
 from functools import partial
 from importlib import util
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,21 +19,27 @@ from benchmarks.harness.peers import diffrax_stiff_end
 from benchmarks.harness.work_precision import EndStateByRtol
 from benchmarks.problems.stiff import StiffProblem
 
-NAMES = ("diffrax Kvaerno5", "CVODE", "SciPy LSODA", "SciPy Radau", "SciPy BDF")
+DIFFRAX_SOLVERS = ("Kvaerno3", "Kvaerno4", "Kvaerno5", "KenCarp3", "KenCarp4", "KenCarp5")
 
 
 @functools.cache
-def peer_solves(problem: StiffProblem) -> dict[str, EndStateByRtol]:
-    """For each installed peer's name, its solve of `problem`."""
-    radau, bdf = (partial(scipy_solve, method) for method in ("Radau", "BDF"))
-    makers = (kvaerno5_solve, cvode_solve, lsoda_solve, radau, bdf)
-    solves = {name: make(problem) for name, make in zip(NAMES, makers, strict=True)}
-    return {name: solve for name, solve in solves.items() if solve is not None}
+def peer_solves(problem: StiffProblem) -> dict[str, dict[str, EndStateByRtol]]:
+    """For each installed peer, the solves of `problem` by its solvers."""
+    cvode = cvode_solve(problem)
+    return {
+        "diffrax": {name: diffrax_solve(name, problem) for name in DIFFRAX_SOLVERS},
+        **({} if cvode is None else {"CVODE": {"BDF": cvode}}),
+        "SciPy LSODA": {"LSODA": lsoda_solve(problem)},
+        "SciPy, its best of Radau and BDF": {
+            name: scipy_solve(name, problem) for name in ("Radau", "BDF")
+        },
+    }
 
 
-def kvaerno5_solve(problem: StiffProblem) -> EndStateByRtol:
-    """The solve by diffrax's Kvaerno5."""
-    end_state = jax.jit(partial(diffrax_stiff_end, problem.field))
+def diffrax_solve(solver: str, problem: StiffProblem) -> EndStateByRtol:
+    """The solve by one of diffrax's stiff solvers."""
+    solve = partial(diffrax_stiff_end, problem.field, solver=getattr(diffrax, solver)())
+    end_state = jax.jit(solve)
     ts, y0, rates = jnp.array([0.0, problem.t1]), jnp.array(problem.y0), jnp.array(problem.rates)
     return lambda rtol: end_state(rates, y0, ts, rtol, rtol * problem.atol_per_rtol)
 
