@@ -79,7 +79,7 @@ def end_states(case: Case, target: str, note: str) -> list[Comparison]:
         Peer("odeint", odeint, "", 3, ""),
     ]
     if name:
-        found.append(Peer(name, partial(gradsolve_ends, field), "", 1, CPU_NOTE))
+        found.append(Peer(name, partial(gradsolve_ends, field), "", 3, CPU_NOTE))
     exact = exact_ends(case.up_to_error_time)
     ours = make_forward(our_ends, case.ensemble)[0]
     return compare(case, ours, found, lambda ends: median_max_error(ends, exact))
@@ -92,7 +92,7 @@ def gradients(case: Case, target: str, note: str) -> list[Comparison]:
     # gradsolve takes half a minute for the other ensemble.
     if name and len(case.ensemble.y0) <= 1000:
         function = gradsolve_gradient(case.ensemble.field, sum_of_squares)
-        found.append(Peer(name, function, "", 1, CPU_NOTE))
+        found.append(Peer(name, function, "", 3, CPU_NOTE))
     ours = make_gradient(our_ends, case.ensemble)[0]
     exact = ours(*case.up_to_error_time._replace(rtol=1e-11, atol=1e-13).inputs)[1]
     case = case._replace(name=f"{case.name}, value and gradient")
