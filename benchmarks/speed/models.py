@@ -165,5 +165,5 @@ def case_rows(name: str, model: Any, batch: Any, loss: Loss) -> list[Comparison]
     compiling = compile_times(*makers, repeats=3)
     return [
         Comparison(name, times[0], times[1], ">= 1.5", note=note),
-        Comparison("its compilation", compiling[0], compiling[1], ">= 2"),
+        Comparison(f"compile, {name}", compiling[0], compiling[1], ">= 2"),
     ]
