@@ -4,14 +4,14 @@ import math
 
 import pytest
 
-from benchmarks import readme
+from benchmarks.figures import readme
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.timing import run_times
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results():
     text = readme.README.read_text()
-    assert readme.with_tables(text) == text, "run `python -m benchmarks.readme`"
+    assert readme.with_tables(text) == text, "run `python -m benchmarks.figures.readme`"
 
 
 @pytest.mark.parametrize(

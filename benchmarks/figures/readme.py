@@ -1,4 +1,4 @@
-"""`python -m benchmarks.readme`: write the README's tables of speed from the benchmarks' results.
+"""`python -m benchmarks.figures.readme`: write the README's tables of speed from the results.
 
 A table stands between two comments with its name. Each of its rows shows rows of a benchmark's
 page, in the benchmark's own numbers: nothing is typed in by hand.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from benchmarks.harness.folders import RESULTS
 from benchmarks.harness.markdown import markdown_table
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+README = pathlib.Path(__file__).parents[2] / "README.md"
 HEADER = ("work", "jaxode", "peer", "the peer's time over ours", "errors, ours; the peer's")
 
 
