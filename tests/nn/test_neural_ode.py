@@ -101,7 +101,7 @@ def test_only_parameters_are_trained():
 @pytest.mark.slow
 def test_augmented_model_tells_the_spirals_apart():
     train, held_out = (
-        jo.datasets.Spiral(n_points=600, key=jax.random.key(seed))() for seed in (1, 2)
+        jo.datasets.Spiral(n_points=300, key=jax.random.key(seed))() for seed in (1, 2)
     )
     field = eqx.nn.MLP(4, 4, 32, 2, activation=jnp.tanh, key=jax.random.key(0))
     model, _ = jo.fit(
