@@ -7,6 +7,7 @@ parameters `(trajectories, parameters)`, initial states, times, rtol and atol.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import diffrax
@@ -113,17 +114,10 @@ def diffrax_stiff(
 
 
 def diffrax_stiff_end(
-    f: Callable,
-    args: Array,
-    y0: Array,
-    ts: Array,
-    rtol: Any,
-    atol: Any,
-    max_steps: int = 100_000,
-    solver: diffrax.AbstractSolver | None = None,
+    f: Callable, *inputs: Any, max_steps: int = 100_000, solver: Any = None
 ) -> Array:
-    """The end state by `diffrax_stiff`, NaN if the solve failed."""
-    solution = diffrax_stiff(f, args, y0, ts, rtol, atol, max_steps, solver)
+    """The end state by `diffrax_stiff`, NaN if the solve failed; `inputs`: its `args` to `atol`."""
+    solution = diffrax_stiff(f, *inputs, max_steps=max_steps, solver=solver)
     end_state = cast(Array, solution.ys)[-1]
     return jnp.where(solution.result == diffrax.RESULTS.successful, end_state, jnp.nan)
 
@@ -132,7 +126,8 @@ def diffrax_stiff_ends(
     f: Callable, args: Array, y0: Array, ts: Array, rtol: Any, atol: Any
 ) -> Array:
     """The end states of a stiff ensemble under `vmap`, with `RecursiveCheckpointAdjoint`."""
-    return jax.vmap(lambda a, y: diffrax_stiff_end(f, a, y, ts, rtol, atol, 4096))(args, y0)
+    solve = partial(diffrax_stiff_end, f, max_steps=4096)
+    return jax.vmap(lambda a, y: solve(a, y, ts, rtol, atol))(args, y0)
 
 
 def odeint_ends(f: Field, args: Array, y0: Array, ts: Array, rtol: float, atol: float) -> Array:

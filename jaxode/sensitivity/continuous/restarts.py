@@ -32,7 +32,8 @@ class KeptStates(NamedTuple):
         """
         direction, start = direction_of(ts.T), ts.T[0]
         order = jnp.argsort(direction[..., None] * (self.t - start[..., None]), axis=1)
-        return jax.tree.map(jax.vmap(lambda x, order: x[order]), self, KeptStates(order, order))
+        in_rows = jax.vmap(lambda x, order: x[order])
+        return KeptStates(in_rows(self.t, order), in_rows(self.y, order))
 
     def ahead(self, number: Array, t: Array, direction: Array) -> Array:
         """Return how many states of a trajectory in order are left at `t`, going backwards."""
@@ -72,7 +73,7 @@ class RestartSchedule(eqx.Module):
 
 
 class RestartRecorder(NamedTuple):
-    """A recorder that keeps states of a single solve, whose state is like `y`."""
+    """A recorder that keeps states of a single solve."""
 
     schedule: RestartSchedule
 
