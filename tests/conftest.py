@@ -1,5 +1,6 @@
 """Set up the whole suite: float64, and figures that open no window."""
 
+import gc
 import os
 from importlib.metadata import version
 
@@ -20,6 +21,11 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+
+# Tracing makes many objects and no garbage: looking for that, and noting the line of every equation
+# for error messages, takes a sixth of the suite's time.
+gc.set_threshold(100_000, 50, 100)
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 # Every compiled program maps memory, and Linux allows a process 65,530 maps by default.
 MOST_MAPS = 25_000

@@ -27,7 +27,7 @@ def run(folder: Path, *programs: tuple[str, ...], devices: int) -> list[dict[str
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
     }
     options = {"env": environment, "capture_output": True, "text": True, "timeout": 300}
 
