@@ -20,6 +20,7 @@ from ..integrate.ensemble import (
 )
 from ..integrate.events.discontinuities import one_sided_field
 from ..integrate.events.handling import empty_log, handle_events
+from ..integrate.follow_up import follow_up, waits
 from ..integrate.forward import Result, times_status
 from ..integrate.ivp import (
     IVP,
@@ -104,7 +105,7 @@ class BatchRun(eqx.Module):
             cursor, saved = self.write(numbers, lanes, steps, saved)
             return after._replace(cursor=cursor), ((saved, log), traced)
 
-        progress = self.ensemble.config.method.progress if self.saving else None
+        method = self.ensemble.config.method
         return LaneProgram(
             self.ensemble.count,
             _blank_lanes,
@@ -112,8 +113,17 @@ class BatchRun(eqx.Module):
             self.finished,
             self.result,
             advance,
-            progress,
+            method.progress if self.saving else None,
+            *((_waits, self.follow) if method.has_neighbour else ()),
         )
+
+    def follow(self, numbers: Array, lanes: LaneState) -> LaneState:
+        """Let the neighbours of lanes follow where they wait."""
+        method = method_in_lanes(self.ensemble, lanes.rows)
+        t1, direction = self.span(lanes)
+        mask = numbers < self.ensemble.count
+        integrator = follow_up(method, lanes.integrator, direction, t1, mask)
+        return lanes._replace(integrator=integrator)
 
     def load(self, number: Array) -> LaneState:
         """Return a trajectory at its start."""
@@ -280,6 +290,10 @@ class BatchRun(eqx.Module):
     def gather_results(self, ended: TileResult) -> Result:
         """Return the result with the trajectories as first axis."""
         return result_of(self.ensemble, ended, self.tile.width, self.save)
+
+
+def _waits(lanes: LaneState) -> Array:
+    return waits(lanes.integrator)
 
 
 def _blank_lanes(lanes: LaneState) -> LaneState:

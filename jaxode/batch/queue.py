@@ -115,6 +115,8 @@ class LaneProgram(NamedTuple):
     - `load(number)`: a trajectory at its start, a pytree of arrays.
     - `finished(lanes)`: the lanes whose trajectories have ended.
     - `result(lane)`: the result of one lane at its end.
+    - `follow(numbers, lanes)`: what has to follow where `waits(lanes)`, before the next step; None
+      if nothing ever has.
     - `advance(numbers, lanes, record)`: one step of all lanes of the tile; `numbers` holds the
       index of the trajectory in each lane, `count` where there is none.
     - `progress(before, now, count)`: a callback, given the number of finished trajectories before
@@ -128,6 +130,8 @@ class LaneProgram(NamedTuple):
     result: Callable[[PyTree], PyTree]
     advance: Callable[[Array, PyTree, Any], tuple[PyTree, Any]]
     progress: Callable[[Array, Array, int], None] | None = None
+    waits: Callable[[PyTree], Array] | None = None
+    follow: Callable[[Array, PyTree], PyTree] | None = None
 
 
 class QueueState(NamedTuple):
@@ -179,18 +183,31 @@ def run_until(
     def refillable(state: QueueState) -> Array:
         return program.finished(state.lanes) & (state.numbers < program.count)
 
+    def goes_on(state: QueueState) -> Array:
+        undisturbed = unfinished(state) & ~jnp.any(refillable(state))
+        if program.waits is None:
+            return undisturbed
+        waits = program.waits(state.lanes) & (state.numbers < program.count)
+        return undisturbed & ~jnp.any(waits)
+
+    def follow(state: QueueState) -> QueueState:
+        if program.follow is None:
+            return state
+        return state._replace(lanes=program.follow(state.numbers, state.lanes))
+
     def step(state: QueueState) -> QueueState:
         lanes, record = program.advance(state.numbers, state.lanes, state.record)
         return state._replace(lanes=lanes, record=record, num_iterations=state.num_iterations + 1)
 
     def refill_then_step(state: QueueState) -> QueueState:
-        before, state = state.remaining, _refill(program, tile, refillable, state)
+        before, state = state.remaining, _refill(program, tile, refillable, follow(state))
         if program.progress is not None:
             done = [jnp.minimum(total - n, program.count) for n in (before, state.remaining)]
             program.progress(done[0], done[1], program.count)
-        return lax.while_loop(lambda s: unfinished(s) & ~jnp.any(refillable(s)), step, state)
+        return lax.while_loop(goes_on, step, state)
 
     def refill_and_step(state: QueueState) -> QueueState:
+        state = follow(state)
         state = _refill_all(program, tile, refillable(state), state)
         finished = refillable(state)  # trajectories that end at their start wait an iteration
         numbers = jnp.where(finished, program.count, state.numbers)

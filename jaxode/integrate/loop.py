@@ -14,6 +14,7 @@ from .counts import stats_of
 from .events.detection import EventHandler
 from .events.discontinuities import one_sided_field
 from .events.handling import EventBatching, EventLog, empty_log, handle_events, single_trajectory
+from .follow_up import follow_up, waits
 from .save import StepRecord
 from .solution import Stats
 from .step import (
@@ -114,7 +115,10 @@ def integrate(
             return _advance(method, (field_of_turn(due), step), span, recorder, batching, state)
 
         start = state._replace(integrator=first_state(state.integrator.y, state.integrator.t))
-        end = lax.while_loop(unfinished, advance, start)
+        if method.has_neighbour:
+            end = _run_with_neighbour(method, span, unfinished, advance, start)
+        else:
+            end = lax.while_loop(unfinished, advance, start)
         remaining = direction * (t1 - end.integrator.t)
         if recorder.end is not None:
             end = end._replace(record=recorder.end(end.record, end.integrator.y))
@@ -135,6 +139,28 @@ def integrate(
     if method.detects_stability:
         stats = dataclasses.replace(stats, num_stability_bound=end.num_stability_bound)
     return Outcome(end.y, end.status, stats, record, end.h, end.solver_state, log)
+
+
+def _run_with_neighbour(
+    method: Method,
+    span: _Span,
+    unfinished: Callable[[_LoopState], Array],
+    advance: Callable[[_LoopState], _LoopState],
+    start: _LoopState,
+) -> _LoopState:
+    """Iterate `advance` while `unfinished`; the neighbour follows each iteration that it waits for.
+
+    A solve that moves makes all its iterations in one run of the inner loop.
+    """
+
+    def unaccompanied(state: _LoopState) -> Array:
+        return unfinished(state) & ~waits(state.integrator)
+
+    def iterate(state: _LoopState) -> _LoopState:
+        followed = follow_up(method, state.integrator, span.direction, span.t1)
+        return lax.while_loop(unaccompanied, advance, state._replace(integrator=followed))
+
+    return lax.while_loop(lambda s: unfinished(s) | waits(s.integrator), iterate, start)
 
 
 def _advance(

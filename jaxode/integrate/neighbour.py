@@ -5,6 +5,10 @@ tolerance, any step passes, and the derivative of the computed solution is worth
 so, each step is first taken from a state nearby, with parameters nearby; by how much the two steps
 differ, and their error estimates, tells the error of a derivative, which is then controlled too.
 Only the step size depends on it.
+
+The neighbour takes turns with its trajectory in one loop over steps. An iteration only notes
+whether the neighbour has to follow it; what follows (`follow_up`) stands outside of the inner loop,
+so that a solve that moves pays for the notes alone.
 """
 
 import dataclasses
@@ -33,96 +37,151 @@ _SHARE_OF_NORM, _SHARE_OF_LARGEST = 0.1, 1e-3
 _MAX_GROWTH = 100.0  # of the distance, before the neighbour is moved closer again
 
 
+class Own(NamedTuple):
+    """What an iteration changes in the state of the integrator, kept during a neighbour's turn."""
+
+    y: Array
+    solver_state: Any
+    h: Array
+    controller_state: Any
+    num_steps: Array
+    extra_evaluations: Any
+    linear_algebra_counts: Any
+    status: Array
+
+
 class Neighbour(NamedTuple):
     """The neighbouring trajectory, of one trajectory or, as vectors, of all lanes.
 
     - `active`: steps are controlled by it. `suspect`: the last step hid an error of derivatives.
+    - `waits`: it has to follow before the next iteration. `begins`: it begins then.
+    - `due`: the coming iteration is its turn; until then `own` keeps the state of the trajectory.
     - `y`, `solver_state`: the start of its next step. `started`: whether `solver_state` is its own.
     - `y1`, `error`, `solver_state1`: its step over the coming attempt, if that was `taken`.
+    - `scale`: the tolerance of the distance to it over that step.
     - `largest`: the largest distance so far, in units of `_unit`.
+    - `accepted`, `last_error`, `last_factor`: of the last iteration; the error is NaN if it failed.
     - `factor`: the next step's size over this one's, of multistep solvers, which propose it.
     """
 
     active: Array
     suspect: Array
+    waits: Array
+    begins: Array
+    due: Array
     started: Array
     taken: Array
+    accepted: Array
     y: Array
     y1: Array
     error: Array
+    last_error: Array
+    scale: Array
     solver_state: Any
     solver_state1: Any
     largest: Array
+    own: Own
     factor: Any = ()
-
-    @property
-    def due(self) -> Array:
-        """Whether the neighbour steps before the trajectory does."""
-        return self.active & ~self.taken
+    last_factor: Any = ()
 
 
 def initial_neighbour(
     tolerance: Tolerance,
-    y: Array,
+    own: Own,
     slope: Array | None,
-    h: Array,
     span: Array,
-    solver_state: Any,
     solver: Solver,
 ) -> Neighbour:
-    """Return the neighbour of a trajectory at its start, active if a component may be at rest.
-
-    That of a multistep solver begins with the history of the trajectory itself.
-    """
-    slope = jnp.zeros_like(y) if slope is None else slope
+    """Return the neighbour of a trajectory at its start, which begins if a component may rest."""
+    y, h, solver_state = lax.stop_gradient((own.y, own.h, own.solver_state))
+    slope = jnp.zeros_like(y) if slope is None else lax.stop_gradient(slope)
     size, speed = jnp.abs(y), jnp.abs(slope)
     size_later = size + jnp.abs(span).astype(size.dtype) * speed
     hides = size_later <= _least_size(tolerance)
     hides = hides | (h.astype(size.dtype) * speed <= _rounding(y))
     rests = (size_later <= _UNRESOLVED * tolerance.atol) | (speed == 0)
-    one_step = solver.one_step
-    at_rest = _at_rest(hides, rests, h.ndim, one_step)
-    no = jnp.zeros(h.shape, bool)
-    near = _nearby(tolerance, y)
-    largest = jnp.full(h.shape, _distance(y.dtype), _real(y))
+    at_rest = _at_rest(hides, rests, h.ndim, solver.one_step)
+    no, zero = jnp.zeros(h.shape, bool), jnp.zeros_like(y)
+    factor = () if solver.one_step else jnp.ones_like(h)
     return Neighbour(
         active=at_rest,
         suspect=at_rest,
-        started=no if one_step else ~no,
+        waits=at_rest,
+        begins=at_rest,
+        due=no,
+        started=no,
         taken=no,
-        y=near,
-        y1=near,
-        error=jnp.zeros_like(y),
-        solver_state=solver.shift_state(solver_state, near - y),
+        accepted=no,
+        y=zero,
+        y1=zero,
+        error=zero,
+        last_error=zero,
+        scale=jnp.ones_like(size),
+        solver_state=solver_state,
         solver_state1=solver_state,
-        largest=largest,
-        factor=() if one_step else jnp.ones_like(h),
+        largest=jnp.zeros(h.shape, _real(y)),
+        own=own,
+        factor=factor,
+        last_factor=factor,
     )
 
 
+def begin(
+    neighbour: Neighbour, tolerance: Tolerance, y: Array, solver_state: Any, solver: Solver
+) -> Neighbour:
+    """Return the neighbour near a state; that of a multistep solver has its whole history."""
+    near = _nearby(tolerance, y)
+    return neighbour._replace(
+        started=jnp.full_like(neighbour.started, not solver.one_step),
+        taken=jnp.zeros_like(neighbour.taken),
+        y=near,
+        solver_state=solver.shift_state(solver_state, near - y),
+        largest=jnp.full_like(neighbour.largest, _distance(y.dtype)),
+    )
+
+
+def note_iteration(
+    neighbour: Neighbour,
+    turn: Array,
+    accepted: Array,
+    error: Array,
+    factor: Array | None,
+    rest: tuple[Array, Array],
+) -> Neighbour:
+    """Return the neighbour with what it has to know of an iteration: its own turn, or another's.
+
+    `rest`: `suspect` and `active` after an accepted step.
+    """
+    suspect = jnp.where(accepted, rest[0], neighbour.suspect)
+    active = jnp.where(accepted, rest[1], neighbour.active)
+    return neighbour._replace(
+        active=active,
+        suspect=suspect,
+        waits=turn | active | neighbour.active,
+        accepted=accepted,
+        last_error=error,
+        last_factor=() if isinstance(neighbour.factor, tuple) else factor,
+    )
+
+
+def turn_tolerance(neighbour: Neighbour, tolerance: Tolerance) -> Tolerance:
+    """Return the tolerance of the solver in an iteration: that of the distance for a neighbour.
+
+    So a solver that iterates, chooses orders or between two methods does so for the distance.
+    """
+    due = neighbour.due
+    atol = jnp.broadcast_to(tolerance.atol, neighbour.scale.shape)
+    rtol = jnp.where(due, 0, tolerance.rtol)
+    return dataclasses.replace(tolerance, rtol=rtol, atol=jnp.where(due, neighbour.scale, atol))
+
+
 def turn_size(neighbour: Neighbour, h: Array) -> Array:
-    """Return the step size of an iteration: tiny where the neighbour's solver state starts."""
+    """Return the size of the next step: tiny where the solver state of the neighbour starts."""
     tiny = h * jnp.asarray(jnp.finfo(h.dtype).eps ** 0.75, h.dtype)
     return jnp.where(neighbour.due & ~neighbour.started, tiny, h)
 
 
-def turn_tolerance(neighbour: Neighbour, tolerance: Tolerance, y: Array) -> Tolerance:
-    """Return the tolerance of the solver in an iteration: that of the distance for a neighbour.
-
-    So a solver that chooses orders, or between two methods, does so for the distance.
-    """
-    due, unit = neighbour.due, _unit(tolerance, y, y)
-    distance = jnp.abs(neighbour.y - y)
-    scale = _scale(neighbour, tolerance, unit, distance, distance, y)
-    rtol = jnp.where(due, 0, tolerance.rtol)
-    return dataclasses.replace(
-        tolerance, rtol=rtol, atol=jnp.where(due, scale, jnp.broadcast_to(tolerance.atol, y.shape))
-    )
-
-
-def after_turn(
-    neighbour: Neighbour, y1: Array, error: Array, solver_state: Any, factor: Array | None
-) -> Neighbour:
+def after_turn(neighbour: Neighbour, y1: Array, solver_state: Any) -> Neighbour:
     """Return the neighbour after its step, in the lanes in which it was due."""
     step, start = neighbour.due & neighbour.started, neighbour.due & ~neighbour.started
 
@@ -133,24 +192,20 @@ def after_turn(
         started=neighbour.started | start,
         taken=neighbour.taken | step,
         y1=pick(step, y1, neighbour.y1),
-        error=pick(step, error, neighbour.error),
+        error=pick(step, neighbour.last_error, neighbour.error),
         solver_state=pick(start, solver_state, neighbour.solver_state),
         solver_state1=pick(step, solver_state, neighbour.solver_state1),
-        factor=() if factor is None else pick(step, factor, neighbour.factor),
+        factor=pick(step, neighbour.last_factor, neighbour.factor),
     )
 
 
-def hidden_error_squared(
-    neighbour: Neighbour, tolerance: Tolerance, y: Array, y1: Array, error: Array
-) -> Array:
+def hidden_error_squared(neighbour: Neighbour, tolerance: Tolerance, error: Array) -> Array:
     """Return the squared scaled error of the distance to the neighbour over a step; 0 if unknown.
 
-    `y`, `y1`, `error`: of the step of the trajectory itself.
+    `error`: of the step of the trajectory itself.
     """
-    unit = _unit(tolerance, y, y1)
-    start, end = jnp.abs(neighbour.y - y), jnp.abs(neighbour.y1 - y1)
-    scale = _scale(neighbour, tolerance, unit, start, end, jnp.maximum(jnp.abs(y), jnp.abs(y1)))
-    square = mean_square((neighbour.error - error) / scale, tolerance.norm_axes(y))
+    difference = (neighbour.error - error) / neighbour.scale
+    square = mean_square(difference, tolerance.norm_axes(difference))
     return jnp.where(neighbour.taken & jnp.isfinite(square), square, 0)
 
 
@@ -176,40 +231,41 @@ def watch(
     rests = (size <= _UNRESOLVED * tolerance.atol) | (y1 == y)
     suspect = _at_rest(hides | (free & stays), rests, free.ndim, one_step)
     before = neighbour.suspect
-    return suspect, suspect & (before | free) | neighbour.active & (before | suspect)
+    return suspect, suspect & before | neighbour.active & (before | suspect)
 
 
 def after_step(
-    neighbour: Neighbour,
-    tolerance: Tolerance,
-    y: Array,
-    y1: Array,
-    solver_state1: Any,
-    solver: Solver,
+    neighbour: Neighbour, tolerance: Tolerance, y1: Array, solver_state1: Any, solver: Solver
 ) -> Neighbour:
     """Return the neighbour after an accepted step of the trajectory: it goes on or begins anew."""
-    unit = _unit(tolerance, y, y1)
+    unit = _unit(tolerance, y1)
     distance = neighbour.y1 - y1
-    norm, near = _norm(tolerance, distance / unit), _distance(y.dtype)
+    norm, near = _norm(tolerance, distance / unit), _distance(y1.dtype)
     shrink = jnp.where(norm > _MAX_GROWTH * near, near / jnp.where(norm > 0, norm, 1), 1)
     moves = neighbour.taken & jnp.isfinite(norm) & (norm > 0)
-    near_y1 = _nearby(tolerance, y1)
 
     def moved(own: Array, mine: Array) -> Array:
         return own + shrink.astype(_real(y1)) * (mine - own)
 
-    largest = jnp.where(moves, jnp.maximum(neighbour.largest, norm) * shrink, near)
-    solver_state = jax.tree.map(
-        lambda a, b: jnp.where(moves, a, b),
-        solver.move_state(moved, solver_state1, neighbour.solver_state1),
-        solver.shift_state(solver_state1, near_y1 - y1),
-    )
-    return neighbour._replace(
-        started=moves if solver.one_step else jnp.ones_like(moves),
-        y=jnp.where(moves, y1 + shrink * distance, near_y1),
-        solver_state=solver_state,
+    largest = jnp.maximum(neighbour.largest, norm) * shrink
+    goes_on = neighbour._replace(
+        started=jnp.ones_like(neighbour.started),
+        taken=jnp.zeros_like(neighbour.taken),
+        y=y1 + shrink * distance,
+        solver_state=solver.move_state(moved, solver_state1, neighbour.solver_state1),
         largest=largest.astype(neighbour.largest.dtype),
     )
+    begun = begin(neighbour, tolerance, y1, solver_state1, solver)
+    return jax.tree.map(lambda a, b: jnp.where(moves, a, b), goes_on, begun)
+
+
+def scale_of(neighbour: Neighbour, tolerance: Tolerance, y: Array) -> Array:
+    """Return the tolerance of the distance over a step from `y`."""
+    unit, distance = _unit(tolerance, y), jnp.abs(neighbour.y - y)
+    floor = _SHARE_OF_NORM * _norm(tolerance, distance / unit)
+    floor = floor + _SHARE_OF_LARGEST * neighbour.largest
+    rounding = 4 * jnp.finfo(unit.dtype).eps * jnp.abs(y)
+    return _rtol(tolerance) * (distance + floor * unit) + rounding
 
 
 def leads(neighbour: Neighbour, error_squared: Array) -> Array:
@@ -259,21 +315,6 @@ def nudge_of(tree: PyTree, perturbed: PyTree, axis: bool = False) -> PyTree:
     return jax.tree.map(nudge, tree, perturbed, is_leaf=lambda x: x is None)
 
 
-def _scale(
-    neighbour: Neighbour,
-    tolerance: Tolerance,
-    unit: Array,
-    start: Array,
-    end: Array,
-    size: Array,
-) -> Array:
-    """The tolerance of the distance, which is `start` and `end` at those of a step."""
-    norm = jnp.maximum(_norm(tolerance, start / unit), _norm(tolerance, end / unit))
-    floor = _SHARE_OF_NORM * norm + _SHARE_OF_LARGEST * neighbour.largest
-    rounding = 4 * jnp.finfo(unit.dtype).eps * jnp.abs(size)
-    return _rtol(tolerance) * (jnp.maximum(start, end) + floor * unit) + rounding
-
-
 def _distance(dtype: Any) -> float:
     """The relative distance to the neighbour: rounding and curvature matter equally little."""
     return float(jnp.finfo(dtype).eps) ** (1 / 3)
@@ -281,13 +322,12 @@ def _distance(dtype: Any) -> float:
 
 def _nearby(tolerance: Tolerance, y: Array) -> Array:
     weights = _weights(y.shape, _real(y))
-    return y + (_distance(y.dtype) * weights * _unit(tolerance, y, y)).astype(y.dtype)
+    return y + (_distance(y.dtype) * weights * _unit(tolerance, y)).astype(y.dtype)
 
 
-def _unit(tolerance: Tolerance, y: Array, y1: Array) -> Array:
+def _unit(tolerance: Tolerance, y: Array) -> Array:
     """The size of each component, at least that at which both tolerances are equal."""
-    least = tolerance.atol / _rtol(tolerance)
-    unit = jnp.maximum(jnp.maximum(jnp.abs(y), jnp.abs(y1)), least)
+    unit = jnp.maximum(jnp.abs(y), tolerance.atol / _rtol(tolerance))
     return jnp.maximum(unit, jnp.finfo(unit.dtype).tiny)
 
 

@@ -21,18 +21,15 @@ from ..solvers.first_step import first_step
 from ..solvers.step_size import AttemptedStep, Controller, Decision, Tolerance
 from . import neighbour as nearby
 from .clock import choose_size
-from .neighbour import Neighbour
+from .neighbour import Neighbour, Own
 from .save import StepRecord
-from .xla_loops import cond_as_loop
-
-_COUNTS = "extra_evaluations", "linear_algebra_counts"  # of an integrator state
 
 
 class Method(eqx.Module):
     """A numerical method: solver, step-size controller, tolerances and the limit on steps.
 
     `controls_rest`: where the solution is differentiated (`for_derivatives`), a neighbour controls
-    steps too.
+    steps too; None for single solves alone.
     """
 
     solver: Solver
@@ -42,7 +39,7 @@ class Method(eqx.Module):
     max_steps: int = eqx.field(static=True)
     progress: Callable[..., None] | None = eqx.field(static=True, default=None)
     restarts: bool = eqx.field(static=True, default=False)  # events or jumps may restart it
-    controls_rest: bool = eqx.field(static=True, default=False)
+    controls_rest: bool | None = eqx.field(static=True, default=False)
     for_derivatives: bool = eqx.field(static=True, default=False)
 
     @property
@@ -53,7 +50,7 @@ class Method(eqx.Module):
     @property
     def has_neighbour(self) -> bool:
         """True if a neighbouring trajectory controls steps at rest."""
-        return self.for_derivatives and self.controls_rest and self.controller.adaptive
+        return self.for_derivatives and self.controller.adaptive
 
     @property
     def detects_stability(self) -> bool:
@@ -127,11 +124,11 @@ def start_neighbour(method: Method, s: IntegratorState, t1: Array) -> Integrator
     """Start the neighbouring trajectory, if there is one: as a solve starts, and after a jump."""
     if not method.has_neighbour:
         return s
-    y, h, solver_state = lax.stop_gradient((s.y, s.h, s.solver_state))
-    slope = method.solver.slope(solver_state)
+    slope = method.solver.slope(s.solver_state)
     tolerance = dataclasses.replace(method.tolerance, lanes=False)
     span = lax.stop_gradient(t1 - s.t)
-    neighbour = nearby.initial_neighbour(tolerance, y, slope, h, span, solver_state, method.solver)
+    own = Own(*(getattr(s, name) for name in Own._fields))
+    neighbour = nearby.initial_neighbour(tolerance, own, slope, span, method.solver)
     return s._replace(neighbour=neighbour)
 
 
@@ -157,22 +154,23 @@ def attempt_step(
     """
     size, stretch_limit, t_new, t_low = choose_size(s.t, s.t_low, s.h, direction, t1)
     dense_read = needs_dense(t_new)
-    y, solver_state, turn_size = _start_of_step(s, size)
-    h = direction * turn_size
+    h = direction * size
     stepper = _stepper(method, s).for_forward_mode()
-    result = (step or stepper.step)(field, s.t, y, h, solver_state, dense_read)
+    result = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, dense_read)
     own_error2 = _error_squared(method, s, result)
     decision, error2 = _decide(method, s, size, result, own_error2)
     accept, proposed, y1 = decision.accept, decision.h, result.y1
+    replaces = accept
     if isinstance(s.neighbour, Neighbour):
         accept = accept & ~s.neighbour_due
+        replaces = accept | s.neighbour.due
     if result.max_next_step is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
     after = IntegratorState(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
-        y=jnp.where(accept, y1, s.y),
-        solver_state=select(accept, result.solver_state, s.solver_state),
+        y=jnp.where(replaces, y1, s.y),
+        solver_state=select(replaces, result.solver_state, s.solver_state),
         h=lax.stop_gradient(proposed),
         controller_state=lax.stop_gradient(decision.controller_state),
         num_steps=s.num_steps + 1,
@@ -187,7 +185,7 @@ def attempt_step(
     )
     if isinstance(s.neighbour, Neighbour):
         steps_left = jnp.abs((t1 - s.t) / size)
-        after = _follow_neighbour(method, s, after, result, accept, own_error2, steps_left)
+        after = _note_iteration(method, s, after, result, accept, own_error2, steps_left)
     record = StepRecord(
         t=s.t,
         h=h,
@@ -205,24 +203,14 @@ def attempt_step(
     return after, record
 
 
-def _start_of_step(s: IntegratorState, size: Array) -> tuple[Array, Any, Array]:
-    """The state, the solver state and the size of a step: a neighbour's, where one is due."""
-    if not isinstance(s.neighbour, Neighbour):
-        return s.y, s.solver_state, size
-    other = s.neighbour.y, s.neighbour.solver_state
-    y, solver_state = select(s.neighbour_due, other, (s.y, s.solver_state))
-    return y, solver_state, nearby.turn_size(s.neighbour, size)
-
-
 def _stepper(method: Method, s: IntegratorState) -> Solver:
     """The solver, with the tolerance of the distance where a neighbour is due."""
     if not isinstance(s.neighbour, Neighbour):
         return method.stepper
-    tolerance = nearby.turn_tolerance(s.neighbour, method.tolerance, lax.stop_gradient(s.y))
-    return method.solver.with_tolerance(tolerance)
+    return method.solver.with_tolerance(nearby.turn_tolerance(s.neighbour, method.tolerance))
 
 
-def _follow_neighbour(
+def _note_iteration(
     method: Method,
     s: IntegratorState,
     after: IntegratorState,
@@ -231,41 +219,24 @@ def _follow_neighbour(
     own_error2: Array,
     steps_left: Array,
 ) -> IntegratorState:
-    """The integrator state after the neighbour's step, if that was due, or the trajectory's own."""
+    """The integrator state with what the neighbour has to know of an iteration."""
     solver, tolerance, neighbour = method.solver, method.tolerance, s.neighbour
-    due = s.neighbour_due
-    leads = nearby.leads(neighbour, own_error2)
-    solver_state = after.solver_state
     if solver.varies:
+        leads = nearby.leads(neighbour, own_error2)
         led = nearby.led_state(leads, neighbour, solver, result.solver_state)
-        solver_state = select(accept, led, solver_state)
-    own, result = lax.stop_gradient((s, result))
-    assert result.error is not None  # steps are adaptive
-    step = own.y, result.y1, result.error
-    suspect, active = nearby.watch(
-        neighbour, tolerance, step, own_error2, steps_left, solver.one_step
+        after = after._replace(solver_state=select(accept, led, after.solver_state))
+    y, result = lax.stop_gradient((s.y, result))
+    error = result.error
+    assert error is not None  # steps are adaptive
+    rest = nearby.watch(
+        neighbour, tolerance, (y, result.y1, error), own_error2, steps_left, solver.one_step
     )
-    suspect, active = select(accept, (suspect, active), (neighbour.suspect, neighbour.active))
-
-    def move(neighbour: Neighbour) -> Neighbour:
-        error = step[2]
-        if result.status is not None:
-            error = jnp.where(result.status == Status.SUCCESS, error, jnp.nan)
-        turned = nearby.after_turn(
-            neighbour, result.y1, error, result.solver_state, result.step_factor
-        )
-        state1 = lax.stop_gradient(solver_state)
-        followed = nearby.after_step(neighbour, tolerance, own.y, result.y1, state1, solver)
-        followed = select(accept, followed, neighbour)
-        followed = followed._replace(taken=jnp.zeros_like(neighbour.taken))
-        return select(due, turned, followed)
-
-    needed = jnp.any(active | neighbour.active)
-    moved = cond_as_loop(needed, move, neighbour)._replace(suspect=suspect, active=active)
-    # The neighbour's step is not accepted: it leaves time and states as they are.
-    kept = "h", "controller_state", "num_steps", *_COUNTS, "status"
-    kept = {name: select(due, getattr(s, name), getattr(after, name)) for name in kept}
-    return after._replace(solver_state=solver_state, neighbour=moved, **kept)
+    if result.status is not None:
+        error = jnp.where(result.status == Status.SUCCESS, error, jnp.nan)
+    noted = nearby.note_iteration(
+        neighbour, s.neighbour_due, accept, error, result.step_factor, rest
+    )
+    return after._replace(neighbour=noted)
 
 
 def _counts_after(
@@ -311,12 +282,8 @@ def _decide(
     exponent, factor = method.solver.error_exponent or 1, result.step_factor
     if isinstance(s.neighbour, Neighbour):
         assert result.error is not None  # steps are adaptive
-        y, y1, error = lax.stop_gradient((s.y, result.y1, result.error))
-
-        def hidden_error(_: Array) -> Array:
-            return nearby.hidden_error_squared(s.neighbour, method.tolerance, y, y1, error)
-
-        hidden = cond_as_loop(jnp.any(s.neighbour.taken), hidden_error, jnp.zeros_like(error2))
+        error = lax.stop_gradient(result.error)
+        hidden = nearby.hidden_error_squared(s.neighbour, method.tolerance, error)
         if factor is not None:
             leads = nearby.leads(s.neighbour, error2)
             factor = nearby.led_factor(leads, s.neighbour, hidden, factor)

@@ -59,14 +59,14 @@ CASES = {
 }  # fmt: skip
 
 
-def derivative(case, solver, sensitivity, tolerance):
+def derivative(case, solver, sensitivity, tolerance, max_steps=10_000):
     field, start, t1, component, _ = CASES[case]
 
     def last(p):
         y0, force = start(p)
         sol = jo.solve(
             field, y0, (0.0, t1), force, solver=solver, sensitivity=sensitivity, throw=False,
-            rtol=tolerance, atol=tolerance, max_steps=20_000,
+            rtol=tolerance, atol=tolerance, max_steps=max_steps,
         )  # fmt: skip
         return sol.y1[component]
 
@@ -82,26 +82,27 @@ FAST = ("spring", "tsit5"), ("epidemic", "tsit5"), ("forced", "tsit5"), ("growth
 )
 def test_the_gradient_is_right_to_a_hundred_tolerances(case, solver):
     truth = CASES[case][-1]
-    sensitivity = jo.Discrete(at_rest=True)
-    at = jax.jit(functools.partial(derivative, case, solver, sensitivity))
+    at = jax.jit(functools.partial(derivative, case, solver, jo.Discrete()))
     for tolerance in (1e-4, 1e-7):
         assert abs(at(tolerance) - truth) < 100 * tolerance * abs(truth)
 
 
 @pytest.mark.parametrize("sensitivity", [
-    jo.Forward(at_rest=True),
-    pytest.param(jo.Discrete(8, at_rest=True), marks=pytest.mark.slow),
-    pytest.param(jo.Discrete("stages", at_rest=True), marks=pytest.mark.slow),
+    jo.Forward(),
+    pytest.param(jo.Reversible(), marks=pytest.mark.slow),
+    pytest.param(jo.Discrete(8), marks=pytest.mark.slow),
+    pytest.param(jo.Discrete("stages"), marks=pytest.mark.slow),
 ], ids=repr)  # fmt: skip
-def test_every_mode_with_that_option_is_right(sensitivity):
+@pytest.mark.parametrize("max_steps", [10_000, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_every_mode_is_right_by_default(sensitivity, max_steps):
     truth = CASES["forced"][-1]
-    found = derivative("forced", "tsit5", sensitivity, 1e-6)
+    found = derivative("forced", "tsit5", sensitivity, 1e-6, max_steps)
     assert abs(found - truth) < 1e-4 * abs(truth)
 
 
 def test_without_it_the_gradient_is_that_of_steps_without_bound():
     # What the documentation warns of: the gradient is exact, but of a solution by huge steps.
-    assert abs(derivative("spring", "tsit5", jo.Discrete(), 1e-7)) > 1e3
+    assert abs(derivative("spring", "tsit5", jo.Discrete(at_rest=False), 1e-7)) > 1e3
 
 
 @pytest.mark.parametrize("memory", [None, pytest.param(3, marks=pytest.mark.slow)])
@@ -132,4 +133,4 @@ def test_a_solve_that_moves_takes_the_same_steps():
 
         return jax.value_and_grad(last, has_aux=True)(10.0)
 
-    jax.tree.map(np.testing.assert_array_equal, ends(jo.Discrete(at_rest=True)), ends("discrete"))
+    jax.tree.map(np.testing.assert_array_equal, ends("discrete"), ends(jo.Discrete(at_rest=False)))

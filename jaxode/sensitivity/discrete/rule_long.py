@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from ...batch.tile_width import tile_of
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result, solve_forward
-from ...integrate.ivp import IVP, SolveConfig
+from ...integrate.ivp import IVP, SolveConfig, controlling_rest
 from ..vjp_rule import with_vjp
 from .rule_batch import discrete_cotangent, run_with_trace
 
@@ -27,11 +27,21 @@ def _batch_of_one(problem: Any, config: Any) -> Ensemble:
 
 
 def _ensemble(problem: IVP, config: SolveConfig) -> Ensemble:
+    config = _as_single(config)
     return _batch_of_one(dataclasses.replace(problem, y0=problem.y0[None]), config)
 
 
+def _flags(perturbed: PyTree, config: SolveConfig) -> Any:
+    return _batch_of_one(perturbed, jax.tree.map(lambda _: False, _as_single(config)))
+
+
+def _as_single(config: SolveConfig) -> SolveConfig:
+    """The configuration of a batch of one, with control at rest where a single solve has it."""
+    return controlling_rest(config, config.method.controls_rest is not False)
+
+
 def _forward(perturbed: PyTree, problem: IVP, config: SolveConfig) -> tuple[Result, Any]:
-    ensemble = _ensemble(problem, config)
+    ensemble = _ensemble(problem, config).for_derivatives(_flags(perturbed, config))
     result, residuals = run_with_trace(ensemble, tile_of(ensemble, None), True, None)
     result = jax.tree.map(lambda x: x[0], result)
     stats = dataclasses.replace(result.stats, useful_share=None)
@@ -43,7 +53,7 @@ def _backward(
     perturbed: PyTree, residuals: Any, cotangents: Result, problem: IVP, config: SolveConfig
 ) -> PyTree:
     ensemble = _ensemble(problem, config)
-    flags = _batch_of_one(perturbed, jax.tree.map(lambda _: False, config))
+    flags = _flags(perturbed, config)
     cotangents = jax.tree.map(lambda x: x[None], cotangents)
     found = discrete_cotangent(flags, residuals, cotangents, ensemble, tile_of(ensemble, None))
     y0 = found.per_trajectory[0].y0
