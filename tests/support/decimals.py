@@ -1,7 +1,7 @@
 """Reference values from another code: extrapolation in Python's decimals, to as many as are asked.
 
 Nothing of JAX or of jaxode takes part; `tests/benchmarks/test_references.py` compares it with
-published digits. A field is a function `(t, y)` of a decimal and a list of them, and returns a list.
+published digits. A field is a function of `t` and a list of decimals, and returns a list.
 
 Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section II.9 (Gragg,
 Bulirsch, Stoer); Hairer, Wanner, II, section IV.9 (linearly implicit Euler, the method of SEULEX).
