@@ -132,7 +132,8 @@ def test_reversed_times_return_to_the_start(name):
     ts, options = jnp.linspace(0.0, end, 33), options_of(name, rtol, atol)
     there = jitted(name)(Y0, ts, NONLINEAR, options)
     back = jitted(name)(there.y1, ts[::-1], NONLINEAR, options)
-    np.testing.assert_allclose(back.y1, Y0, rtol=100 * rtol)
+    # Each way errs by a few tolerances, those of a hundred steps that all err alike.
+    np.testing.assert_allclose(back.y1, Y0, rtol=20 * rtol)
 
 
 def test_time_reaches_the_field():
