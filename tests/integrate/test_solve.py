@@ -272,6 +272,15 @@ def test_rejected_last_step_leaves_no_row():
     assert np.all(np.isfinite(sol.ys[: count + 1]))
 
 
+def test_rejected_steps_leave_no_dense_output():
+    sol = jo.solve(
+        lambda t, y, args: 50 * (jnp.cos(20 * t) - y), 0.0, (0.0, 2.0), save="dense", dt=0.5,
+        rtol=1e-6, throw=False, max_steps=3,
+    )  # fmt: skip
+    assert sol.stats.num_rejected == 3
+    np.testing.assert_array_equal(sol(jnp.array([0.0, 1e-6, 0.01])), [0.0, np.nan, np.nan])
+
+
 @pytest.mark.parametrize("name", few(NAMES, *REPRESENTATIVES[::2], "dopri8", "rodas5p"))
 def test_dense_output_agrees_with_values_saved_at_times(name):
     for direction in (1.0, -1.0) if name in ("rk4", "tsit5") else (1.0,):
