@@ -70,10 +70,8 @@ def test_a_solver_of_each_family_exports(solver):
 GRADIENTS: dict[str, tuple[str, Any]] = {
     "discrete": ("tsit5", "discrete"),
     "few states": ("tsit5", jo.Discrete(memory=4)),
-    "implicit": ("rodas5p", "discrete"),
     "multistep": ("bdf", "discrete"),
-    "quadrature": ("tsit5", jo.Continuous("quadrature")),
-    "backsolve": ("tsit5", jo.Continuous("backsolve")),
+    "adjoint": ("tsit5", "adjoint"),
     "reversible": ("reversible_heun", "reversible"),
 }
 
@@ -142,16 +140,11 @@ def ode_rnn():
     return jo.nn.ODERNN(2, 3, 2, key=KEY, max_steps=64)
 
 
-def latent():
-    return jo.nn.LatentODE(2, 2, 3, width=4, depth=1, key=KEY, max_steps=64)
-
-
 SERIES = tuple(map(jnp.asarray, series()))
 MODELS: dict[str, Any] = {
     "CNF": (cnf, lambda model, x: model.log_prob(x), (BATCH.astype(float),)),
     "NeuralCDE": (cde, lambda model, *data: model(*data), SERIES),
     "ODERNN": (ode_rnn, lambda model, *data: model(*data), SERIES),
-    "LatentODE": (latent, lambda model, *data: model.elbo_loss(*data, key=KEY), SERIES),
 }
 
 

@@ -232,9 +232,10 @@ def test_times_out_of_order_have_their_status():
     assert np.all(np.asarray(sol.status) == jo.Status.BAD_TIMES)
 
 
-@pytest.mark.slow
-def test_steps_that_run_out():
-    tiles, kernel = (solve(flag, max_steps=5, solver="bosh3") for flag in (False, True))
+@pytest.mark.parametrize("sign", few([1, -1], -1))
+def test_steps_that_run_out(sign):
+    options: dict[str, Any] = {"ts": sign * TS, "max_steps": 5, "solver": "bosh3"}
+    tiles, kernel = (solve(flag, **options) for flag in (False, True))
     assert np.all(np.asarray(kernel.status) == jo.Status.MAX_STEPS)
     close(kernel.ys, tiles.ys, 1e-6)
     assert np.isnan(np.asarray(kernel.ys)[:, -1]).all()
