@@ -208,6 +208,12 @@ def test_tolerances_that_do_not_recompile_a_model_are_checked():
         run(rtol=1e-20, atol=0.0)
 
 
+def test_tolerances_are_those_that_a_model_has_under_jit():
+    model = jo.nn.ODERNN(2, 3, 2, key=KEY, rtol=1e-7, atol=1e-2)
+    compiled = eqx.filter_jit(model)(*SERIES)
+    np.testing.assert_allclose(model(*SERIES), compiled, rtol=1e-12)
+
+
 def test_the_steps_of_a_fit_share_one_program():
     """Each step has other weights and another minibatch."""
     xs = jax.random.normal(KEY, (6, 2))
