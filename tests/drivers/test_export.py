@@ -112,6 +112,21 @@ def test_events_and_jumps_export():
     assert_exports(jax.grad(run, has_aux=True), RATE)
 
 
+@pytest.mark.slow
+def test_what_does_not_export():
+    """As docs/jit.md says: what calls the host, and what calls LAPACK beyond its stable part."""
+
+    def end(y, **options):
+        return jo.solve(pendulum, y, TS, RATE, max_steps=64, **options).y1
+
+    gmres = jo.Rodas5P(linear_solver=jo.Krylov("gmres"))
+    with pytest.raises(ValueError, match="custom calls whose targets have no compatibility"):
+        exported(lambda y: end(y, solver=gmres), Y0)
+    with pytest.raises(NotImplementedError, match="serialization of host_callbacks"):
+        export.export(jax.jit(lambda y: end(y, progress=True)), platforms=["cpu"])(Y0)
+    assert_exports(lambda y: end(y, solver=jo.Rodas5P(linear_solver=jo.Krylov())), Y0)
+
+
 @pytest.mark.parametrize("what", ["solutions", pytest.param("gradient", marks=pytest.mark.slow)])
 def test_batches_export(what):
     def states(y, k, ts):
