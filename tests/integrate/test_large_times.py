@@ -3,6 +3,8 @@
 With float64 enabled times are kept in it; else a solve counts from an origin that the host keeps.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
