@@ -105,7 +105,7 @@ def pollution(t, y, k):
 
 
 # End states: Mazzia, Magherini, Test Set for IVP Solvers, digits as in CRAN's deTestSet; that of
-# ROBER at 1e5 by Rodas4, Rodas5P and SciPy's Radau, which agree to twelve digits.
+# ROBER at 1e5 by Rodas4, Rodas5P and SciPy's Radau, and by `tests/benchmarks/test_references.py`.
 # fmt: off
 ROBER = StiffProblem(
     "ROBER", robertson, (0.04, 1e4, 3e7), (1.0, 0.0, 0.0), 1e5,

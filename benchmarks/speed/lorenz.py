@@ -41,12 +41,16 @@ def inputs(points: int) -> tuple[Array, Array, Array]:
     return jnp.array([1.0, 0.0, 0.0]), jnp.linspace(0.0, 5.0, points), jnp.array(PARAMETERS)
 
 
+def exact_states(points: int) -> Array:
+    """The states at the save points; `tests/benchmarks/test_references.py` checks them."""
+    options: Any = {"solver": "dopri8", "rtol": 1e-13, "atol": 1e-14, "max_steps": 20000}
+    return jo.solve(lorenz, *inputs(points), **options).ys
+
+
 def errors(points: int) -> tuple[float, float]:
     """The largest error of each."""
     y0, ts, args = inputs(points)
-    exact = jo.solve(
-        lorenz, y0, ts, args, solver="dopri8", rtol=1e-13, atol=1e-14, max_steps=20000
-    ).ys
+    exact = exact_states(points)
     ours = jo.solve(lorenz, y0, ts, args, rtol=RTOL, atol=ATOL).ys
     peer = diffrax_values(lorenz, y0, ts, args, RTOL, ATOL, ends=points == 2)
     peer = peer[-1:] if points == 2 else peer

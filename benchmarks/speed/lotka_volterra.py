@@ -32,9 +32,15 @@ def make_gradient(loss: Callable[..., Array]) -> tuple[Any, tuple]:
     return jax.jit(jax.value_and_grad(loss)), (p, y0, ts, data, RTOL, ATOL)
 
 
+def exact_gradient() -> Array:
+    """The gradient; `tests/benchmarks/test_references.py` checks it."""
+    gradient, args = make_gradient(our_loss)
+    return gradient(*args[:4], 1e-12, 1e-13)[1]
+
+
 def rows() -> list[Comparison]:
     (ours, args), (peer, _) = make_gradient(our_loss), make_gradient(peer_loss)
-    exact = ours(*args[:4], 1e-12, 1e-13)[1]
+    exact = exact_gradient()
     times = run_times(lambda: ours(*args), lambda: peer(*args), repeats=301)
     errors = [relative_error(f(*args)[1], exact) for f in (ours, peer)]
     compiling = compile_times(lambda: make_gradient(our_loss), lambda: make_gradient(peer_loss))

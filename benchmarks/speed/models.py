@@ -57,16 +57,16 @@ def peer_flow(
 def solving_by_diffrax() -> Iterator[None]:
     """A context in which the models solve by diffrax."""
     modules: tuple[Any, ...] = (cnf, latent_ode, neural_cde, neural_ode)
-    ours, run = modules[0].solve_samples, latent_ode.run_model
+    ours, run = modules[0].solve_samples, latent_ode.run_with_settings
     for module in modules:
         module.solve_samples = peer_flow
-    latent_ode.run_model = _call_uncached
+    latent_ode.run_with_settings = _call_uncached
     try:
         yield
     finally:
         for module in modules:
             module.solve_samples = ours
-        latent_ode.run_model = run
+        latent_ode.run_with_settings = run
 
 
 def _call_uncached(function: Callable, *args: Any) -> Any:

@@ -114,7 +114,8 @@ class BatchRun(eqx.Module):
             self.result,
             advance,
             method.progress if self.saving else None,
-            *((_waits, self.follow) if method.has_neighbour else ()),
+            _waits if method.has_neighbour else None,
+            self.follow if method.has_neighbour else None,
         )
 
     def follow(self, numbers: Array, lanes: LaneState) -> LaneState:

@@ -10,7 +10,6 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
-from ..drivers.eager_model import run_model
 from ..drivers.options import failure_advice
 from ..integrate.solution import Solution, raise_on_failure
 from ..problem.errors import OptionError, StateError, unknown_name
@@ -20,7 +19,7 @@ from .encoders import Encoder, ODERNNEncoder, RNNEncoder
 from .networks import cast, field_or_mlp
 from .recurrent_solve import raise_on_failed_solve
 from .series import Series, prepare_series, prepare_times
-from .solve_options import Settings, SolveOptions
+from .solve_options import Settings, SolveOptions, run_with_settings
 
 # The arguments `ts`, `xs`, `mask` and `lengths` of all methods are those of `prepare_series`.
 Ts = Float[ArrayLike, "*batch n"]
@@ -121,7 +120,7 @@ class LatentODE(eqx.Module):
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
         """Mean and log variance of each sample's latent state at `t0`."""
         series = self._series(ts, xs, mask, lengths)
-        mean, log_variance, encoder_status = run_model(_encode, self, series, key)
+        mean, log_variance, encoder_status = run_with_settings(_encode, self, series, key)
         self._raise_on_failure(encoder_status)
         return mean, log_variance
 
@@ -141,7 +140,7 @@ class LatentODE(eqx.Module):
         z0 = self._check_latent(z0, self.latent)
         times = prepare_times(times, z0.shape[0], z0.dtype)
         t0 = self._initial_time(times) if t0 is None else _per_sample(t0, times)
-        xs, solutions = run_model(_decode, self, z0, t0, times, key)
+        xs, solutions = run_with_settings(_decode, self, z0, t0, times, key)
         self._raise_on_failure(None, *solutions)
         return xs
 
@@ -221,7 +220,9 @@ class LatentODE(eqx.Module):
         `kl_weight` times the Kullback-Leibler divergence of the latent state from its prior.
         """
         series = self._series(ts, xs, mask, lengths)
-        bounds, encoder_status, solutions = run_model(_elbo, self, series, noise, kl_weight, key)
+        bounds, encoder_status, solutions = run_with_settings(
+            _elbo, self, series, noise, kl_weight, key
+        )
         self._raise_on_failure(encoder_status, *solutions)
         return bounds
 
@@ -256,7 +257,7 @@ class LatentODE(eqx.Module):
             raise OptionError("the model has no t0 of its own: say which, inverse(z, t, t0)")
         z = self._check_latent(z, self.latent + self.augment)
         spans = jnp.stack([_per_sample(x, z) for x in (t, self.t0 if t0 is None else t0)], -1)
-        solution = run_model(_solve_latent, self, z, spans, key)
+        solution = run_with_settings(_solve_latent, self, z, spans, key)
         self._raise_on_failure(None, solution)
         return solution.y1
 
@@ -270,7 +271,7 @@ class LatentODE(eqx.Module):
 
     def _values_at(self, series: Series, times: Array, key: Array | None) -> Array:
         """The values at `times`, from the mean latent state."""
-        out, encoder_status, solutions = run_model(_predict, self, series, times, key)
+        out, encoder_status, solutions = run_with_settings(_predict, self, series, times, key)
         self._raise_on_failure(encoder_status, *solutions)
         return out
 

@@ -9,13 +9,12 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from ..drivers.eager_model import run_model
 from ..problem.errors import SolveError
 from ..problem.state import is_traced
 from ..problem.status import Status
 from .batched_solve import solve_samples
 from .series import Series
-from .solve_options import Settings
+from .solve_options import Settings, run_with_settings
 
 
 class RecurrentSolve(NamedTuple):
@@ -98,9 +97,11 @@ def insert_queries(series: Series, times: Float[Array, "batch m"]) -> tuple[Seri
 def run_checked(function: Callable, model: Any, *args: Any) -> Any:
     """Run `function(model, *args)`, which returns `(output, status)`, compiled; return the output.
 
+    `args` are as in `run_with_settings`.
+
     **Raises:** as `raise_on_failed_solve`.
     """
-    out, status = run_model(function, model, *args)
+    out, status = run_with_settings(function, model, *args)
     raise_on_failed_solve(status, model.settings)
     return out
 

@@ -5,17 +5,27 @@ from typing import Any, TypedDict
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
-from ..drivers.options import Sensitivity, check_max_steps, find_sensitivity, find_solver
+from ..drivers.eager_model import run_model
+from ..drivers.options import (
+    Sensitivity,
+    check_dt,
+    check_max_steps,
+    find_sensitivity,
+    find_solver,
+)
 from ..drivers.solve import solve
 from ..drivers.solve_batch import solve_batch
 from ..integrate.solution import Solution
 from ..problem.errors import unknown_name
 from ..problem.field import call_field
-from ..problem.state import is_traced
+from ..problem.staging import under_jit
+from ..problem.state import Packing, is_traced
+from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
 
@@ -96,8 +106,41 @@ class Settings(eqx.Module):
         options = {**self._options(), "in_axes": in_axes or (0, None, None), **overrides}
         return solve_batch(_AnySignature(field), y0, ts, args, **options)
 
+    def with_arrays(self, state: Array) -> "Settings":
+        """The settings whose tolerances and `dt` are arrays: other values are no other program.
+
+        `state`: an array of the precision in which the model solves.
+
+        **Raises:** `ToleranceError` and `OptionError`. **Warns:** `ToleranceWarning`.
+        """
+        names = [name for name in ("rtol", "atol", "dt") if isinstance(getattr(self, name), float)]
+        if not names or is_traced(state):
+            return self
+        check_not_both_zero(self.rtol, self.atol)
+        check_dt(self.dt)
+        for name in {"rtol", "atol"}.intersection(names):
+            check_tolerance(name, getattr(self, name), Packing.of(state), state)
+        arrays = [np.asarray(getattr(self, name), state.dtype) for name in names]
+        return eqx.tree_at(lambda s: [getattr(s, name) for name in names], self, arrays)
+
     def _options(self) -> Any:
         return {name: getattr(self, name) for name in DEFAULTS}
+
+
+def run_with_settings(function: Callable[..., Any], model: Any, *args: Any) -> Any:
+    """`function(model, *args)`, as `run_model` runs it; tolerances of models are arrays.
+
+    The last floating-point array of `args[0]` has the precision of the states.
+    """
+    if under_jit():
+        return function(model, *args)
+    state = [x for x in jax.tree.leaves(args[0]) if jnp.issubdtype(x.dtype, jnp.floating)][-1]
+
+    def with_arrays(part: Any) -> Any:
+        return part.with_arrays(state) if isinstance(part, Settings) else part
+
+    model = jax.tree.map(with_arrays, model, is_leaf=lambda part: isinstance(part, Settings))
+    return run_model(function, model, *args)
 
 
 class _AnySignature(eqx.Module):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import jaxode as jo
+from jaxode.batch.order import run_longest_first
 from jaxode.solvers.registry import SOLVERS
 from tests.support.batches import assert_bits, assert_same, in_tile, one_by_one, outcome
 from tests.support.registry import ITERATING, NAMES, PARTITIONED
@@ -318,3 +319,15 @@ def test_batches_inside_vmap():
 
     got = in_tile(True, jax.vmap(batch), starts, pushes, scales)(starts, pushes, scales)
     assert_same(got, one_by_one(single, 0, starts, pushes, scales))
+
+
+def test_results_of_trajectories_sorted_by_work_are_in_their_own_order():
+    given = []
+
+    def run(rows, shared):
+        given.append(rows)
+        return shared * rows
+
+    rows, work = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([2.0, 9.0, 5.0, 1.0])
+    np.testing.assert_array_equal(run_longest_first(run, rows, 10.0, work), 10 * rows)
+    np.testing.assert_array_equal(given[0], [2.0, 3.0, 1.0, 4.0])

@@ -86,6 +86,9 @@ def test_fit_over_eight_devices(tmp_path):
         assert_same(results[kind], results[f"{kind}, one device"], rtol=1e-9)
     refusal = "8 devices cannot share 12 samples evenly"
     assert results["12 samples"] == results["16 samples"] == [refusal]
+    # Each device has a key of its own: the variance of uniform numbers is a twelfth.
+    [variances] = results["variance of draws"]
+    assert np.all((variances > 0.02) & (variances < 0.2))
 
 
 @pytest.mark.slow

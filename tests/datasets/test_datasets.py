@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import least_squares
 from scipy.spatial import KDTree
 from scipy.special import digamma
 
@@ -240,6 +241,23 @@ def test_periodic_is_a_sine_of_drifting_frequency() -> None:
     assert abs(middle.mean() - 1) < 0.03
     crossings = np.sum(np.diff(np.sign(truth - middle[:, None]), axis=1) != 0, axis=1)
     assert abs(crossings.mean() - (2 * 0.6 * 5 - 0.5)) < 0.2  # the last half cycle is cut off
+    for t, x in zip(ts[:8], truth[:8], strict=True):
+        first, last, offset = fitted_chirp(t, x)
+        assert 0.4 <= first <= 0.8 and 0.4 <= last <= 0.8 and abs(offset - 1) < 0.5
+
+
+def fitted_chirp(t: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """The frequencies at t = 0 and t = 5 and the offset of a sine that is exactly `x`."""
+
+    def gap(p: np.ndarray) -> np.ndarray:
+        return p[2] + np.sin(2 * np.pi * (p[0] * t + (p[1] - p[0]) * t**2 / 10)) - x
+
+    grid = np.linspace(0.4, 0.8, 21)
+    starts = [np.array([first, last, 1.0]) for first in grid for last in grid]
+    nearest = min(starts, key=lambda p: np.var(gap(p)))
+    found = least_squares(gap, nearest, xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    assert np.max(np.abs(found.fun)) < 1e-10
+    return found.x
 
 
 def test_chirality_is_the_way_a_spiral_turns() -> None:

@@ -4,6 +4,7 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -140,3 +141,11 @@ def test_missing_matplotlib_is_said_before_the_training(monkeypatch, tmp_path, c
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert "jaxode[plot]" in capsys.readouterr().err
+
+
+def test_the_field_of_counts_is_the_derivative_of_the_decoded_flow():
+    scale = pelts.LogScale(jnp.array([2.0, 3.0]), jnp.array([0.5, 0.8]))
+    model = population.Population(jo.NeuralODE(lambda z: jnp.sin(z[::-1])), jnp.zeros(2))
+    z = jnp.array([0.3, -0.6])
+    slope = jax.jvp(scale.decode, (z,), (jnp.sin(z[::-1]),))[1]
+    np.testing.assert_allclose(population.count_field(model, scale)(scale.decode(z)), slope)

@@ -21,7 +21,7 @@ def field(y, t, rate, bend):
 
 def test_values_are_those_of_jax():
     ours, theirs = (solve(field, Y0, TS, RATE, BEND) for solve in (jo.odeint, reference))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_allclose(ours, theirs, rtol=3e-7)
 
 
 def test_gradients_to_every_input_are_those_of_jax():
@@ -33,21 +33,23 @@ def test_gradients_to_every_input_are_those_of_jax():
         jax.jit(jax.grad(loss, argnums=argnums), static_argnums=0)(solve, Y0, TS, RATE, BEND)
         for solve in (jo.odeint, reference)
     )
-    assert_close(ours, theirs, 1e-6)
+    # JAX reads its times off an interpolant of order four.
+    assert_close(ours, theirs, 2e-8)
 
 
 def test_backwards_in_time_undoes_forwards():
     there = jo.odeint(field, Y0, TS, RATE, BEND, **TIGHT)
     back = jo.odeint(field, there[-1], TS[::-1], RATE, BEND, **TIGHT)
-    np.testing.assert_allclose(back, there[::-1], rtol=1e-8)
+    np.testing.assert_allclose(back, there[::-1], rtol=1e-10)
 
 
 def test_pytrees_float32_and_no_arguments():
     y0 = {"a": jnp.ones(2, jnp.float32), "b": jnp.float32(3.0)}
     ys = jo.odeint(lambda y, t: jax.tree.map(lambda x: -x, y), y0, jnp.linspace(0, 1, 4))
     assert ys["a"].dtype == ys["b"].dtype == jnp.float32
-    assert ys["a"].shape == (4, 2)
-    np.testing.assert_allclose(ys["b"], 3 * np.exp(-np.linspace(0, 1, 4)), rtol=1e-5)
+    fall = np.exp(-np.linspace(0, 1, 4))
+    np.testing.assert_allclose(ys["a"], np.stack([fall, fall], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(ys["b"], 3 * fall, rtol=1e-6)
 
 
 def test_closed_over_arrays_get_gradients():

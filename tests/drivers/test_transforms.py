@@ -1,4 +1,4 @@
-"""jit, vmap and export: what recompiles, batches and lowers, and how much memory it takes."""
+"""jit, vmap and scan over solves, and how much memory they take."""
 
 import dataclasses
 import functools
@@ -8,84 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import export
 
 import jaxode as jo
-from tests.support.compilations import compilations_of
 from tests.support.differences import assert_close
 
 Y0 = jnp.array([0.7, -0.3])
 TS = jnp.array([0.0, 0.4, 1.0])
 MODES = ["discrete", pytest.param("adjoint", marks=pytest.mark.slow)]
-TRACES = [0]
-
-
-def traced(t, y, args):
-    TRACES[0] += 1
-    return jnp.stack([y[1], -args["k"] * jnp.sin(y[0]) + jnp.cos(t)])
 
 
 def pendulum(t, y, args):
     return jnp.stack([y[1], -args * jnp.sin(y[0]) + jnp.cos(t)])
-
-
-CALLS = [
-    {"rtol": 1e-3, "atol": 1e-5, "dt": 0.1, "ts": TS, "k": 1.0},
-    {"rtol": 1e-6, "atol": 1e-5, "dt": 0.1, "ts": TS, "k": 1.0},
-    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.1, "ts": TS, "k": 1.0},
-    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": TS, "k": 1.0},
-    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": 2 * TS, "k": 1.0},
-    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": -2 * TS, "k": 1.0},
-    {"rtol": 1e-6, "atol": 1e-8, "dt": 0.05, "ts": -2 * TS, "k": 3.0},
-]
-
-
-@pytest.mark.parametrize("solver", ["tsit5", "rk4"])
-def test_values_change_without_recompiling_outside_jit(solver):
-    """Each call changes one more value; only the first compiles a program."""
-    results = []
-
-    def solve(call):
-        options = {name: call[name] for name in ("rtol", "atol", "dt")}
-        sol = jo.solve(traced, Y0, call["ts"], {"k": call["k"]}, solver=solver, **options)
-        results.append(sol.y1)
-
-    solve(CALLS[0])
-    assert [compilations_of(solve, call) for call in CALLS] == [0] * len(CALLS)
-    assert len({float(y[0]) for y in results}) > 3
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_values_change_without_recompiling_under_jit(mode):
-    @jax.jit
-    def gradient(call):
-        options = {name: call[name] for name in ("rtol", "atol", "dt")}
-
-        def loss(k):
-            return jnp.sum(
-                jo.solve(traced, Y0, call["ts"], {"k": k}, sensitivity=mode, **options).ys
-            )
-
-        return jax.grad(loss)(call["k"])
-
-    gradient(CALLS[0])
-    before = TRACES[0]
-    results = {float(gradient(call)) for call in CALLS}
-    assert TRACES[0] == before
-    assert len(results) == len(CALLS)
-
-
-def test_controllers_change_without_recompiling_outside_jit():
-    steps = []
-
-    def solve(dt):
-        sol = jo.solve(traced, Y0, TS, {"k": 1.0}, controller=jo.Fixed(dt))
-        steps.append(sol.stats.num_steps)
-
-    sizes = (0.1, 0.05, jnp.array(0.025))
-    solve(sizes[0])
-    assert [compilations_of(solve, dt) for dt in sizes] == [0, 0, 0]
-    assert steps == [10, 10, 20, 40]
 
 
 @pytest.mark.parametrize(
@@ -159,22 +92,6 @@ def test_scan_over_solves(mode):
         return jnp.sum(jo.solve(pendulum, Y0, (0.0, 1.0), k, rtol=1e-9, atol=1e-9).y1)
 
     assert_close(jax.jit(jax.grad(end))(2.0), jax.jit(jax.grad(whole))(2.0), 1e-6)
-
-
-@pytest.mark.parametrize("what", ["solve", *MODES])
-def test_solve_and_gradients_lower_for_every_platform(what):
-    def loss(y, k, ts, mode="discrete"):
-        return jnp.sum(jo.solve(pendulum, y, ts, k, sensitivity=mode).ys)
-
-    function = loss
-    if what != "solve":
-        function = jax.grad(functools.partial(loss, mode=what), argnums=(0, 1, 2))
-    single = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2,), (), (3,))]
-    exported = export.export(jax.jit(function), platforms=["cpu", "cuda", "tpu"])(*single)
-    assert set(exported.platforms) == {"cpu", "cuda", "tpu"}
-    found = exported.call(*(x.astype(jnp.float32) for x in (Y0, jnp.array(2.0), TS)))
-    expected = jax.jit(function)(*(x.astype(jnp.float32) for x in (Y0, jnp.array(2.0), TS)))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
 
 
 def memory(loss, *inputs):

@@ -192,7 +192,9 @@ def test_events_at_one_time_are_all_met(order):
     np.testing.assert_allclose(times, times[:, :1] + np.zeros(3), rtol=1e-12)
     np.testing.assert_array_equal(np.sort(sol.events.index[:12].reshape(4, 3), axis=1)[:, 2], 2)
     np.testing.assert_allclose(sol.y1[:2], sol.y1[2:], rtol=1e-9)
-    assert sol.y1[0] > 0
+    flight = 2 * np.sqrt(2 / 9.81) * 0.9 ** np.arange(4)
+    since, speed = 3.0 - flight[0] / 2 - np.sum(flight[1:]), 0.9**4 * np.sqrt(2 * 9.81)
+    np.testing.assert_allclose(sol.y1[0], speed * since - 9.81 / 2 * since**2, rtol=1e-7)
 
 
 def test_what_a_jump_takes_across_zero_is_met_then():
@@ -511,8 +513,12 @@ def test_a_log_has_a_whole_number_of_rows(most):
         drop(POINT, 1.0, max_events=most)
 
 
+# The large coefficients of Tsit5 round more. These are the numbers of docs/events.md.
+ROUNDING = {"tsit5": 3e-4, "dopri5": 5e-5, "kvaerno5": 5e-5}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("solver", ["dopri5", "kvaerno5"])
+@pytest.mark.parametrize("solver", ROUNDING)
 def test_ten_bounces_in_float32(solver):
     """Times, speeds and their derivatives by height, gravity and restitution."""
     point = jax.tree.map(lambda x: x.astype(jnp.float32), POINT)
@@ -526,7 +532,7 @@ def test_ten_bounces_in_float32(solver):
     assert values[0].dtype == jnp.float32
     expected = bounces(POINT, 10)
     for one, two in zip(values, expected, strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4)
+        np.testing.assert_allclose(one, two, rtol=ROUNDING[solver])
     wanted = jax.jit(jax.jacfwd(lambda p: bounces(p, 10)))(POINT)
     for one, two in zip(jax.tree.leaves(slopes), jax.tree.leaves(wanted), strict=True):
-        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4 * np.max(np.abs(two)))
+        np.testing.assert_allclose(one, two, rtol=0, atol=ROUNDING[solver] * np.max(np.abs(two)))

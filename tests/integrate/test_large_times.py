@@ -3,6 +3,8 @@
 With float64 enabled times are kept in it; else a solve counts from an origin that the host keeps.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -238,6 +240,9 @@ def test_other_times_do_not_compile_again(precision):
 
 def test_a_solution_under_jit_keeps_its_origin():
     with jax.enable_x64(False):
+        for ts in (TS, TS[::-1]):  # its first time
+            origin: Any = jo.solve(decay, one(), ts, RATE, solver="euler", dt=0.1).origin
+            assert origin.times(0.0) == ts[0]
         solve = jax.jit(lambda rate: jo.solve(decay, one(), TS[[0, 3]], rate, save="dense"))
         np.testing.assert_allclose(solve(RATE)(TS), np.exp(-RATE * SPAN), rtol=1e-3)
 

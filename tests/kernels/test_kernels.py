@@ -207,7 +207,7 @@ FIX: dict[str, Any] = {"controller": jo.Fixed(0.1)}
 
 
 def test_a_trajectory_that_fails_is_nan_and_leaves_the_rest_alone():
-    y0 = jnp.linspace(0.1, 1.9, N)[:, None]
+    y0 = jnp.linspace(0.1, 1.85, N)[:, None]
 
     def loss(y0, kernel):
         sol = solve(kernel, blowing_up, y0, args=1.0, in_axes=(0, None, None))
@@ -222,8 +222,9 @@ def test_a_trajectory_that_fails_is_nan_and_leaves_the_rest_alone():
     close(kernel[1].ys, tiles[1].ys, 1e-6)
     # What a trajectory reached before it failed has its gradient.
     assert np.all(np.isfinite(kernel[0]))
-    assert np.all(kernel[0] != 0)
     close(kernel[0], tiles[0], 1e-5)
+    slopes = 1 / (1 - y0 * np.where(np.isnan(kernel[1].ys[..., 0]), np.nan, TS)) ** 2
+    np.testing.assert_allclose(kernel[0][:, 0], np.nansum(slopes, axis=1), rtol=2e-2)
 
 
 def test_times_out_of_order_have_their_status():
@@ -231,9 +232,10 @@ def test_times_out_of_order_have_their_status():
     assert np.all(np.asarray(sol.status) == jo.Status.BAD_TIMES)
 
 
-@pytest.mark.slow
-def test_steps_that_run_out():
-    tiles, kernel = (solve(flag, max_steps=5, solver="bosh3") for flag in (False, True))
+@pytest.mark.parametrize("sign", few([1, -1], -1))
+def test_steps_that_run_out(sign):
+    options: dict[str, Any] = {"ts": sign * TS, "max_steps": 5, "solver": "bosh3"}
+    tiles, kernel = (solve(flag, **options) for flag in (False, True))
     assert np.all(np.asarray(kernel.status) == jo.Status.MAX_STEPS)
     close(kernel.ys, tiles.ys, 1e-6)
     assert np.isnan(np.asarray(kernel.ys)[:, -1]).all()

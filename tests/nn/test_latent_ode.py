@@ -65,6 +65,22 @@ def test_an_encoder_passes_over_places_where_nothing_was_observed(name, request)
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
 
 
+def test_an_encoder_reads_from_the_last_observation_to_the_first():
+    """Without a field it is a GRU on the series in reverse."""
+    encoder = ODERNNEncoder(2, 3, 4, field=lambda h: 0 * h, key=KEY, **OPTIONS)
+    ts, xs, mask = (jnp.asarray(x) for x in series())
+    shown = Series(ts, jnp.where(mask, xs, 0), mask)
+    mean, log_variance, _ = eqx.filter_jit(encoder)(shown, ts[:, 0] - 0.5)
+    for i in range(3):
+        h = jnp.zeros(4)
+        for j in reversed(range(5)):
+            inputs = jnp.concatenate([jnp.where(mask[i, j], xs[i, j], 0), 1.0 * mask[i, j]])
+            h = encoder.rnn.cell(inputs, h) if mask[i, j].any() else h
+        expected = jnp.split(encoder.rnn.readout(h), 2)
+        np.testing.assert_allclose(mean[i], expected[0], rtol=1e-12)
+        np.testing.assert_allclose(log_variance[i], expected[1], rtol=1e-12)
+
+
 def test_predictions_lie_on_one_trajectory_forwards_and_backwards(plain):
     ts, xs, mask = series()
     times = np.array([2.5, -1.0, 1.0, 0.2, 3.0])

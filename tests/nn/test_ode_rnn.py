@@ -116,7 +116,13 @@ def test_the_field_of_a_gru_keeps_its_state_between_minus_one_and_one():
         lambda t, h, args: field(h), starts, jnp.linspace(0.0, 20.0, 41), rtol=1e-8
     ).ys
     assert np.max(np.abs(ys)) <= 1 + 1e-8
-    assert np.min(np.max(np.abs(ys[:, -1]), -1)) > 0
+
+
+def test_the_field_of_a_gru_without_weights_forgets_half_of_its_state():
+    """Its gate is open by half, and its candidate zero."""
+    field = jax.tree.map(jnp.zeros_like, GRUODE(4, key=KEY))
+    h = jnp.array([1.0, -0.5, 0.2, 0.0])
+    np.testing.assert_allclose(field(h), -0.5 * h)
 
 
 def test_the_loss_of_gru_ode_bayes_by_hand(bayes):

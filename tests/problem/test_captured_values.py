@@ -246,13 +246,14 @@ def test_the_other_drivers():
     np.testing.assert_allclose(last, 2 + np.exp(-1.0) * (Y0 - 2), rtol=1e-6)
 
 
-def test_a_model_reads_its_functions_anew():
-    held = {"k": 1.0}
+@pytest.mark.parametrize("kind", [float, np.array, jnp.array])
+def test_a_model_reads_its_functions_anew(kind):
+    held = {"k": kind(1.0)}
     decoder = lambda z: held["k"] * z  # noqa: E731
     model = jo.nn.LatentODE(2, 2, hidden=3, decoder=decoder, key=jax.random.key(0))
     z0, times = jnp.ones((1, 2)), jnp.array([0.0, 1.0])
     before = model.decode(z0, times)
     others = jnp.array([[2.0, 3.0]])
     assert compilations_of(lambda: model.decode(others, times)) == 0
-    held["k"] = 2.0
+    held["k"] = kind(2.0)
     np.testing.assert_allclose(model.decode(z0, times), 2 * before, rtol=1e-6)

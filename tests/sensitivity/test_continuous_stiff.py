@@ -194,5 +194,7 @@ def test_only_the_trajectory_that_is_not_retraced_is_nan(options):
     all_of_them = run(p, jnp.ones(3, bool))
     np.testing.assert_array_equal(np.isnan(all_of_them["y0"][:, 0]), [False, True, False])
     assert np.isnan(all_of_them["push"])
-    rest = run(p, rates < 10)
-    assert np.isfinite(rest["push"])
+    rest, r, push = run(p, rates < 10), np.array([0.5, 1.0]), 0.3
+    by_push = r * (r * np.cos(1) + np.sin(1) - r * np.exp(-r)) / (r**2 + 1)
+    exact = np.sum(2 * (np.exp(-r) + push * by_push) * by_push)
+    np.testing.assert_allclose(rest["push"], exact, rtol=1e-3)

@@ -1,6 +1,7 @@
 """BDF: its formulas order by order, what it keeps from step to step, gradients, linear solvers."""
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -65,6 +66,37 @@ def test_each_formula_has_its_order(order):
     errors = np.array([after_a_step(float(order), h) for h in sizes])
     for column in errors.T:
         assert abs(np.polyfit(np.log(sizes), np.log(column), 1)[0] - (order + 1)) < 0.25
+
+
+# Klopfenstein's constants, as in table 1 of Shampine and Reichelt, but for order 1.
+KAPPA = {1: 0.0, 2: -1 / 9, 3: -0.0823, 4: -0.0415, 5: 0.0}
+# By how much the estimates of the higher orders are weighed more.
+WEIGHT = {1: 2, 2: 2, 3: 3, 4: 4, 5: 5}
+
+
+@pytest.mark.parametrize("order", KAPPA)
+def test_the_error_of_a_step_has_the_constant_of_its_formula(order):
+    """For `t^(k + 1)`, whose difference of order `k + 1` is constant: the error and its estimate.
+
+    `sum_m (1/m) D^m y - kappa gamma (y - predicted) = h y'`, m = 1, ..., k, defines the step.
+    """
+    h, power = 0.1, order + 1
+    points = (1.0 - h * np.arange(9)) ** power
+    rows = jnp.array([np.diff(points[::-1], n)[-1] for n in range(1, 8)])[:, None]
+
+    def field(t, y):
+        return power * t**order + 0 * y
+
+    start, t = jnp.array(points[:1]), jnp.array(1.0)
+    carry = jo.BDF().init(field, t, start)
+    carry = carry._replace(differences=rows, h=jnp.array(h), order=jnp.array(float(order)))
+    made: Any = jo.BDF().step(field, t, start, jnp.array(h), carry, None)
+    gamma, last = np.sum(1 / np.arange(1, power)), math.factorial(power) * h**power
+    constant = 1 / power + KAPPA[order] * gamma
+    error = constant * last / ((1 - KAPPA[order]) * gamma)
+    np.testing.assert_allclose(made.y1, (1 + h) ** power + error, rtol=1e-12)
+    estimate = WEIGHT[order] * constant * (last + error)
+    np.testing.assert_allclose(made.error, estimate, rtol=1e-6)
 
 
 @pytest.mark.parametrize("most", few([1, 2, 3, 4, 5], 2, 3, 5))

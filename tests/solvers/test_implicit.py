@@ -198,8 +198,22 @@ def test_a_lane_in_trouble_leaves_the_others_alone(name):
     assert_same(in_tile(False, batch, y0, k)(y0, k), expected, 1e-6, counts=4)
 
 
-def test_a_solution_of_newtons_iteration_is_within_the_tolerance():
-    """The tolerance reaches the iteration: fewer evaluations where it is loose, none lost."""
+@pytest.mark.parametrize("name", few(["trbdf2", "kvaerno5", "kencarp4"], "kencarp4"))
+def test_newtons_iteration_stops_at_a_hundredth_of_the_tolerance(name):
+    """The first step, beside one that iterates to rounding, as prescribed steps do."""
+    options: dict[str, Any] = {"args": jnp.array([1.0, 50.0]), "solver": name}
+    for rtol in (1e-3, 1e-6):
+        run = jo.solve(
+            bent, jnp.ones(3), (0.0, 0.06), **options, rtol=rtol, atol=rtol, dt=0.05,
+            save="steps", max_steps=200,
+        )  # fmt: skip
+        h = float(run.ts[1])
+        exact = jo.solve(bent, jnp.ones(3), (0.0, h), **options, controller=jo.Fixed(h)).y1
+        error = np.max(np.abs(run.ys[1] - exact) / (rtol * (1 + np.abs(exact))))
+        assert error < 0.02, (rtol, error)  # a hundredth from each of a few stages
+
+
+def test_fewer_evaluations_where_the_tolerance_is_loose():
     counts = []
     for rtol in (1e-3, 1e-9):
         sol = jo.solve(bent, jnp.ones(3), (0.0, 2.0), jnp.array([1.0, 50.0]), solver="kvaerno5",

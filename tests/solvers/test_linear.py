@@ -172,6 +172,27 @@ def test_sparse_layout_of_two_species_is_narrow():
     assert max(layout.colours) < 7
 
 
+def decayed(rates, method="bicgstab"):
+    solver, y0 = jo.Rodas5P(linear_solver=jo.Krylov(method)), jnp.ones_like(rates)
+    return jo.solve(lambda t, y, k: -k * y, y0, (0.0, 1.0), rates, solver=solver).y1
+
+
+@pytest.mark.parametrize("method", few(["bicgstab", "gmres", "cg"], "bicgstab"))
+@pytest.mark.parametrize("dtype", few([jnp.float32, jnp.float64], jnp.float32))
+def test_iterations_that_are_exact_at_once_or_reach_rounding_succeed(method, dtype):
+    """All decay alike, so that one iteration is exact; or some differ, to below `rtol=1e-8`."""
+    run = jax.jit(functools.partial(decayed, method=method))
+    for rates in (jnp.ones(4, dtype), jnp.arange(1, 5).astype(dtype)):
+        np.testing.assert_allclose(run(rates), np.exp(-np.asarray(rates)), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_lanes_of_which_one_is_exact_at_once_have_their_gradients():
+    rates = jnp.stack([jnp.ones(4), jnp.arange(1.0, 5.0)]).astype(jnp.float32)
+    slopes = jax.vmap(jax.grad(lambda k: jnp.sum(decayed(k))))(rates)
+    np.testing.assert_allclose(slopes, -np.exp(-np.asarray(rates)), rtol=2e-3)
+
+
 @pytest.mark.slow
 def test_a_preconditioner_spares_iterations():
     """With the inverse itself as preconditioner two iterations do."""

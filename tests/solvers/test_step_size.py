@@ -27,9 +27,33 @@ def test_every_controller_reaches_the_same_answer(controller, name):
     np.testing.assert_allclose(sol.y1, [0.49863707126834783, 4.596780349452011], rtol=1e-6)
 
 
-def test_integral_controller_is_the_elementary_one():
-    one, two = steps_of(controller=jo.I())[1], steps_of(controller=jo.PID(0.0, 1.0, 0.0))[1]
-    np.testing.assert_allclose(one, two, rtol=1e-9)
+@pytest.mark.parametrize(
+    ("controller", "coefficients"),
+    [
+        (jo.I(safety=0.5), (0.0, 1.0, 0.0)),
+        (jo.PI(safety=0.5), (0.4, 0.3, 0.0)),
+        (jo.PID(0.2, 0.4, 0.1, safety=0.5), (0.2, 0.4, 0.1)),
+    ],
+)
+def test_steps_follow_the_formula_of_the_controller(controller, coefficients):
+    """The error of Heun's rule with Euler's for y' = g(t) is half of h (g(t + h) - g(t))."""
+
+    def g(t):
+        return np.exp(2 * np.sin(5 * t)) + 45 * t
+
+    sol, sizes = steps_of(
+        lambda t, y, args: jnp.exp(2 * jnp.sin(5 * t)) + 45 * t + 0 * y, jnp.zeros(1), 6.0,
+        controller=controller, solver="heun_euler", rtol=0.0, atol=0.3, dt=0.05,
+    )  # fmt: skip
+    assert sol.stats.num_rejected == 0 and len(sizes) > 40
+    ts = np.cumsum(sizes) - sizes
+    errors = sizes / 2 * (g(ts + sizes) - g(ts)) / 0.3
+    now, before, earlier = errors[2:], errors[1:-1], errors[:-2]
+    p, i, d = coefficients
+    power = now ** -(p + i + d) * before ** (p + 2 * d) * earlier**-d
+    # Within two percent: roots and powers are taken approximately. The last step is cut.
+    np.testing.assert_allclose(sizes[3:-1] / sizes[2:-2], 0.5 * power[:-2] ** 0.5, rtol=0.02)
+    assert np.max(now) > 2 * np.min(now[:-1])
 
 
 def test_proportional_control_rejects_less_where_steps_change_fast():

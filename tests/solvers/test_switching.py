@@ -1,5 +1,7 @@
 """`"auto"` where stability ends near the imaginary axis, and where nothing is stiff."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -45,6 +47,16 @@ def test_auto_switches_where_eigenvalues_have_large_imaginary_parts(alpha):
         for solver in ("auto", "rodas5p")
     ]
     assert counts[0] <= 2 * counts[1]
+
+
+def test_who_has_stepped_back_from_stiffness_is_slower_to_see_it_again():
+    """The votes that many steps near the boundary of stability would need are owed first."""
+    auto, field = jo.Auto(), lambda t, y: -y
+    state = auto.init(field, jnp.array(0.0), jnp.ones(1))
+    state = state._replace(stiff=jnp.array(1.0), votes=jnp.array(2.0))
+    after: Any = auto.step(field, jnp.array(0.0), jnp.ones(1), jnp.array(0.1), state, None)
+    assert after.solver_state.stiff == 0
+    assert after.solver_state.votes == -50
 
 
 def test_auto_stays_explicit_where_nothing_is_stiff():

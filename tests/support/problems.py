@@ -6,7 +6,7 @@ Sources of the reference values:
   equations (1972); digits of EVALU in ACM TOMS Algorithm 648 (Enright, Pryce 1987).
 - HNW: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993).
 - IVP test set: Mazzia, Magherini, Test Set for IVP Solvers, digits as in CRAN's deTestSet.
-- GBS: extrapolation in 34 digits, local error below 1e-29.
+- decimals: extrapolation in 34 digits, by `tests/support/decimals.py`.
 """
 
 import dataclasses
@@ -138,11 +138,11 @@ PROBLEMS = (
     ),
     Reference(
         "lotka_volterra", lotka_volterra, 10.0, (1.0, 1.0),
-        (1.0263447675750894, 0.9096910781360417), (6.9, 4.58), "GBS",
+        (1.0263447675750894, 0.9096910781360417), (6.9, 4.58), "decimals",
     ),
     Reference(
         "brusselator", brusselator, 20.0, (1.5, 3.0),
-        (0.49863707126834783, 4.596780349452011), (3.75, 4.72), "HNW (16.12), digits by GBS",
+        (0.49863707126834783, 4.596780349452011), (3.75, 4.72), "HNW (16.12), digits by decimals",
     ),
     Reference(
         "pleiades", pleiades, 3.0,
@@ -165,7 +165,7 @@ PROBLEMS = (
     ),
     Reference(
         "lorenz", lorenz, 1.0, (1.0, 0.0, 0.0),
-        (-9.408450567056036, -9.09619907118648, 28.58162762439234), (19.8, 27.7, 48.4), "GBS",
+        (-9.408450567056036, -9.09619907118648, 28.58162762439234), (19.8, 27.7, 48.4), "decimals",
     ),
 )
 # fmt: on
