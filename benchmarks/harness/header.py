@@ -57,5 +57,12 @@ def _commit() -> str:
         return run.stdout.strip()
 
     # The pages that a run has written so far are no difference.
-    changed = git("status", "--porcelain", "--untracked-files=no", ":!benchmarks/results", ":!*.md")
+    changed = git(
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        ":!benchmarks/results",
+        ":!docs/results",
+        ":!*.md",
+    )
     return (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes" if changed else "")
