@@ -9,6 +9,7 @@ import importlib
 
 import jax
 
+from benchmarks.harness.header import provenance
 from benchmarks.harness.trained import write_result
 
 NAMES = (
@@ -23,10 +24,12 @@ def main() -> None:
     for name in options.names or NAMES:
         module = importlib.import_module(f"benchmarks.accuracy.{name}")
         jax.config.update("jax_enable_x64", getattr(module, "FLOAT64", False))
+        # Before the training, which may take so long that files change under it.
+        origin = provenance()
         if options.smoke:
             print(module.measure(1, 0.01))
         else:
-            write_result(name, module.measure(options.seeds, 1.0))
+            write_result(name, module.measure(options.seeds, 1.0), origin)
 
 
 def parse_options() -> argparse.Namespace:

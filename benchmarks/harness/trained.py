@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from benchmarks.harness.folders import TRAINED
-from benchmarks.harness.header import provenance
 from benchmarks.harness.markdown import markdown_table, mean_and_range
 
 
@@ -99,9 +98,9 @@ def result_page(name: str, data: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_result(name: str, result: Result) -> None:
-    """Print and write the page of a result, and its figures as data."""
-    data = json.loads(json.dumps({**provenance(), **result.as_data()}))
+def write_result(name: str, result: Result, origin: dict[str, str]) -> None:
+    """Print and write the page of a result, and its figures as data; `origin` is its provenance."""
+    data = json.loads(json.dumps({**origin, **result.as_data()}))
     page = result_page(name, data)
     print(page, flush=True)
     TRAINED.mkdir(exist_ok=True)
