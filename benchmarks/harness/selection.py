@@ -48,7 +48,7 @@ def width_for(make: Callable[[int], Any], weights: int) -> int:
     def weights_of(width: int) -> int:
         shapes = eqx.filter_eval_shape(lambda: make(width))
         kept = eqx.filter(shapes, lambda x: isinstance(x, jax.ShapeDtypeStruct))
-        return sum(x.size for x in jax.tree.leaves(kept) if jnp.issubdtype(x.dtype, float))
+        return sum(x.size for x in jax.tree.leaves(kept) if jnp.issubdtype(x.dtype, jnp.inexact))
 
     width = 1
     while weights_of(width + 1) <= weights:
