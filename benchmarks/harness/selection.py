@@ -59,13 +59,15 @@ def width_for(make: Callable[[int], Any], weights: int) -> int:
     return found
 
 
-def cosine_adam(rate: float, steps: int) -> optax.GradientTransformation:
-    """Adam with a cosine decay of its rate to zero.
+def cosine_adam(rate: float, steps: int, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """Adam with a cosine decay of its rate to zero, and decoupled weight decay.
 
     The rate and the number of steps are kept in the state, not in the program: a search over rates
     compiles once.
     """
     adam = optax.scale_by_adam()
+    if weight_decay:
+        adam = optax.chain(adam, optax.add_decayed_weights(weight_decay))
 
     def init(params: Any) -> tuple:
         return adam.init(params), jnp.zeros(()), jnp.array(float(rate)), jnp.array(float(steps))
