@@ -9,6 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import ArrayLike
 
 Settings = dict[str, Any]
 
@@ -59,7 +60,9 @@ def width_for(make: Callable[[int], Any], weights: int) -> int:
     return found
 
 
-def cosine_adam(rate: float, steps: int, weight_decay: float = 0.0) -> optax.GradientTransformation:
+def cosine_adam(
+    rate: ArrayLike, steps: int, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
     """Adam with a cosine decay of its rate to zero, and decoupled weight decay.
 
     The rate and the number of steps are kept in the state, not in the program: a search over rates
@@ -70,7 +73,7 @@ def cosine_adam(rate: float, steps: int, weight_decay: float = 0.0) -> optax.Gra
         adam = optax.chain(adam, optax.add_decayed_weights(weight_decay))
 
     def init(params: Any) -> tuple:
-        return adam.init(params), jnp.zeros(()), jnp.array(float(rate)), jnp.array(float(steps))
+        return adam.init(params), jnp.zeros(()), jnp.asarray(rate, float), jnp.asarray(steps, float)
 
     def update(gradient: Any, state: tuple, params: Any = None) -> tuple[Any, tuple]:
         inner, count, rate, steps = state
