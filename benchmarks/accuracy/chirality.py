@@ -29,7 +29,7 @@ HIDDEN, SERIES, TESTED, BATCH, STEPS, STRIDE = 8, 128, 512, 32, 300, 2
 # `span`: the length to which times are scaled, for all models.
 CANDIDATES = grid(rate=(3e-3, 1e-2), weights=(700, 2200), span=(1.0, 12.566))
 CHOSEN_AT = 0.5
-Batch = tuple[Array, Array, Array]
+Batch = tuple[Array, Array, Array, Array]
 
 
 class GRU(eqx.Module):
@@ -78,8 +78,10 @@ def neural_cde(width: int, key: Array) -> Any:
 MAKERS = {"neural CDE": neural_cde, "GRU": GRU, "ODE-RNN": FinalODERNN}
 
 
-def data(n: int, missing: float, key: Array) -> Batch:
-    """Series with zeros for missing points, shape (n, 50, 2); masks, (n, 50, 1); labels."""
+def data(n: int, missing: float, span: float, key: Array) -> Batch:
+    """Times, shape (n, 50), from zero to `span`; series with zeros for missing points, (n, 50, 2);
+    masks, (n, 50, 1); labels, (n,).
+    """
     xs, labels = jo.datasets.spiral_chirality(n, key=key)[1:]
     xs = xs[:, ::STRIDE]
     kept = jax.random.uniform(jax.random.fold_in(key, 1), xs.shape[:2])
@@ -87,16 +89,20 @@ def data(n: int, missing: float, key: Array) -> Batch:
     # The first and the last point are always there.
     kept = kept.at[:, 0].set(1.0).at[:, -1].set(1.0)
     mask = jnp.argsort(jnp.argsort(kept, axis=1), axis=1)[..., None] >= count
-    return jnp.where(mask, xs, 0.0), mask, labels
+    ts = jnp.broadcast_to(jnp.linspace(0.0, span, xs.shape[1]), xs.shape[:2])
+    return ts, jnp.where(mask, xs, 0.0), mask, labels
 
 
-def loss(model: Any, batch: Batch, span: Array) -> tuple[Array, dict[str, Array]]:
+def loss(model: Any, batch: Batch) -> tuple[Array, dict[str, Array]]:
     """The cross-entropy, and the share of series classified correctly."""
-    xs, mask, labels = batch
-    logits = model(jnp.linspace(0.0, 1.0, xs.shape[1]) * span, xs, mask[..., 0])
+    ts, xs, mask, labels = batch
+    logits = model(ts[0], xs, mask[..., 0])
     accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
     value = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     return value, {"accuracy": accuracy}
+
+
+compiled_loss = eqx.filter_jit(loss)
 
 
 def trained_loss(
@@ -105,13 +111,13 @@ def trained_loss(
     """Cross-entropy and accuracy, in per cent, on other series after training; and the weights."""
     train_key, test_key, model_key = jax.random.split(jax.random.key(seed), 3)
     width = width_for(partial(make, key=model_key), settings["weights"])
-    objective = partial(loss, span=jnp.asarray(settings["span"]))
+    draw = partial(data, missing=missing, span=settings["span"])
     model, _ = jo.fit(
-        make(width, model_key), data(SERIES, missing, train_key), loss=objective, steps=steps,
+        make(width, model_key), draw(SERIES, key=train_key), loss=loss, steps=steps,
         batch_size=BATCH, optimizer=cosine_adam(settings["rate"], steps), key=model_key,
         progress=False,
     )  # fmt: skip
-    value, metrics = eqx.filter_jit(objective)(model, data(TESTED, missing, test_key))
+    value, metrics = compiled_loss(model, draw(TESTED, key=test_key))
     return float(value), 100 * float(metrics["accuracy"]), num_weights(model)
 
 
