@@ -25,7 +25,7 @@ from benchmarks.harness.trained import Asked, Result, TrainedModel
 # What was asked of the neural CDE: the accuracy by the share of missing points.
 ASKED = {0.0: 100.0, 0.3: 99.0, 0.5: 99.0, 0.7: 98.0}
 # Every second of the 100 points is kept, before a share of them is removed.
-HIDDEN, SERIES, TESTED, BATCH, STEPS, STRIDE = 8, 128, 512, 32, 300, 2
+HIDDEN, SERIES, TESTED, BATCH, STEPS, STRIDE = 8, 128, 512, 32, 200, 2
 # `span`: the length to which times are scaled, for all models.
 CANDIDATES = grid(rate=(3e-3, 1e-2), weights=(700, 2200), span=(1.0, 12.566))
 CHOSEN_AT = 0.5

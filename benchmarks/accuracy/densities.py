@@ -25,7 +25,7 @@ NAMES = ("moons", "circles", "eight_gaussians", "pinwheel", "two_spirals", "chec
 # In nats: the lower bound of the expected negative log-likelihood.
 ENTROPIES = {name: jo.datasets.ENTROPY_FLOORS[name] for name in NAMES}
 WIDTH, DEPTH, FEATURES = 64, 3, 64
-STEPS, BATCH, VALIDATED, TESTED, SIDE = 3000, 512, 2000, 10_000, 101
+STEPS, BATCH, VALIDATED, TESTED, SIDE = 2000, 256, 2000, 10_000, 101
 # `scale`: the standard deviation of the features' frequencies.
 CANDIDATES = grid(rate=(3e-3, 1e-2), scale=(0.5, 1.5))
 # What was asked: a distance from the entropy in nats, and the mass of the density.
