@@ -14,11 +14,18 @@ from jax import Array
 import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 from jaxode.nn import cnf, latent_ode, neural_cde, neural_ode
 from jaxode.problem.field import call_field
 
 TITLE = "A training step of the models, float32: value and gradient (ms); the curve is of 20 steps"
+SETTINGS = beside_diffrax(
+    rtol="ConvODENet 1e-4, FFJORD 1e-5, latent ODE 1e-4, neural CDE 1e-3",
+    atol="ConvODENet 1e-4, FFJORD 1e-5, latent ODE 1e-6, neural CDE 1e-4",
+    dtype="float32",
+    batch=("jo.solve_batch: each sample has steps of its own", "the same under vmap"),
+)
 KEY = jax.random.key(0)
 Loss = Callable[[Any, Any], Array]
 

@@ -48,7 +48,7 @@ class Discrete(Sensitivity):
       sees the state alone: where that does not move, or is smaller than the absolute tolerance, any
       step passes, and the exact gradient of the computed solution can be far from that of the
       equation. Then steps are controlled by a solution nearby too, whose cost is that of a second
-      solve while the state rests, and a tenth to a half of the forward pass else. Not in a kernel.
+      solve while the state rests, and less else. Not in a kernel.
 
     **Raises:** `OptionError` for another `memory`; `OutOfMemoryError` where the stages do not fit.
 
