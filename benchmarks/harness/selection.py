@@ -1,5 +1,6 @@
 """Settings chosen on validation data, and models of an equal number of weights."""
 
+import bisect
 import itertools
 import math
 from collections.abc import Callable
@@ -51,9 +52,10 @@ def width_for(make: Callable[[int], Any], weights: int) -> int:
         kept = eqx.filter(shapes, lambda x: isinstance(x, jax.ShapeDtypeStruct))
         return sum(x.size for x in jax.tree.leaves(kept) if jnp.issubdtype(x.dtype, jnp.inexact))
 
-    width = 1
-    while weights_of(width + 1) <= weights:
-        width += 1
+    above = 2
+    while weights_of(above) <= weights:
+        above *= 2
+    width = 1 + bisect.bisect_right(range(2, above), weights, key=weights_of)
     found = min((width, width + 1), key=lambda w: abs(weights_of(w) - weights))
     if abs(weights_of(found) - weights) > 0.1 * weights:
         raise ValueError(f"no width gives {weights} weights: {found} gives {weights_of(found)}")
