@@ -77,9 +77,9 @@ def cosine_adam(
     def init(params: Any) -> tuple:
         return adam.init(params), jnp.zeros(()), jnp.asarray(rate, float), jnp.asarray(steps, float)
 
-    def update(gradient: Any, state: tuple, params: Any = None) -> tuple[Any, tuple]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         inner, count, rate, steps = state
-        direction, inner = adam.update(gradient, inner, params)
+        direction, inner = adam.update(updates, inner, params)
         factor = rate * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / steps, 1.0)))
         updates = jax.tree.map(lambda d: (-factor * d).astype(d.dtype), direction)
         return updates, (inner, count + 1, rate, steps)
