@@ -68,7 +68,7 @@ DOUBLE = System(
     max_angle=1.0,
     trajectories=50,
     candidates=grid(rate=(3e-3, 1e-2), weights=(1500, 5000)),
-    steps=600,
+    steps=400,
     lbfgs_steps=0,
 )
 DAMPED = System(
@@ -80,7 +80,7 @@ DAMPED = System(
     max_angle=2.0,
     trajectories=25,
     candidates=grid(rate=(3e-3, 1e-2), weights=(1500, 5000)),
-    steps=600,
+    steps=400,
     lbfgs_steps=100,
 )
 SYSTEMS = {"double": DOUBLE, "damped": DAMPED}
