@@ -179,11 +179,13 @@ def case_rows(name: str, model: Any, batch: Any, loss: Loss) -> list[Comparison]
     times = run_times(lambda: ours(params, batch), lambda: peer(params, batch), repeats=15)
     gradients = ours(params, batch)[1], peer(params, batch)[1]
     difference = relative_error(*gradients)
-    errors = [math.nan, math.nan]
+    our_error, peer_error = math.nan, math.nan
     if CASES[name] not in NOISY:
         exact = exact_gradient(model, batch, loss)
         with jax.enable_x64(True):
-            errors = [relative_error(jax.tree.map(np.float64, g), exact) for g in gradients]
+            our_error, peer_error = (
+                relative_error(jax.tree.map(np.float64, g), exact) for g in gradients
+            )
     our_curve, peer_curve = (loss_curve(step, params, batch) for step in (ours, peer))
     note = (
         f"gradients {difference:.0e} apart, "
@@ -196,6 +198,6 @@ def case_rows(name: str, model: Any, batch: Any, loss: Loss) -> list[Comparison]
     )
     compiling = compile_times(*makers, repeats=3)
     return [
-        Comparison(name, times[0], times[1], ">= 1.5", *errors, note),
+        Comparison(name, times[0], times[1], ">= 1.5", our_error, peer_error, note),
         Comparison(f"compile, {name}", compiling[0], compiling[1], ">= 2"),
     ]
