@@ -13,31 +13,11 @@ import json
 
 import jax
 
+from benchmarks.harness.catalogue import MODULES
 from benchmarks.harness.comparison import Comparison, comparison_table
 from benchmarks.harness.folders import RESULTS
 from benchmarks.harness.header import page_header, provenance
-
-# The module of each benchmark, in the order of the page.
-MODULES = {
-    "lorenz": "speed.lorenz",
-    "lotka_volterra": "speed.lotka_volterra",
-    "neural_ode": "speed.neural_ode",
-    "gradients": "gradients.end_states",
-    "gradient_modes": "gradients.modes",
-    "adjoint_memory": "gradients.adjoint_memory",
-    "adjoint_evaluations": "gradients.adjoint_evaluations",
-    "ensembles": "speed.ensembles",
-    "neural_batch": "speed.neural_batch",
-    "batch_scaling": "speed.batch_scaling",
-    "stiff": "speed.stiff",
-    "stiff_batch": "speed.stiff_batch",
-    "stiff_pde": "speed.stiff_pde",
-    "reversible": "gradients.reversible",
-    "events": "speed.events",
-    "models": "speed.models",
-    "eager_calls": "speed.eager_calls",
-    "two_devices": "speed.two_devices",
-}
+from benchmarks.harness.side_by_side import Settings, settings_table
 
 
 def main() -> None:
@@ -48,7 +28,7 @@ def main() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     for name in names or MODULES:
         module = importlib.import_module(f"benchmarks.{MODULES[name]}")
-        write_page(name, module.TITLE, module.rows())
+        write_page(name, module.TITLE, module.rows(), module.SETTINGS)
 
 
 def parse_names() -> list[str]:
@@ -63,13 +43,15 @@ def parse_names() -> list[str]:
     return names
 
 
-def write_page(name: str, title: str, rows: list[Comparison]) -> None:
-    """Print and write the page of a benchmark, and its rows as data."""
-    page = f"# {name}\n\n{page_header(name)}\n{comparison_table(title, rows)}"
+def write_page(name: str, title: str, rows: list[Comparison], settings: Settings) -> None:
+    """Print and write the page of a benchmark, and its rows and settings as data."""
+    table = f"{comparison_table(title, rows)}\n### Settings\n\n{settings_table(settings)}"
+    page = f"# {name}\n\n{page_header(name)}\n{table}"
     print(page, flush=True)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(page)
-    data = {**provenance(), "title": title, "rows": [row.as_data() for row in rows]}
+    data = {**provenance(), "title": title, "settings": settings}
+    data["rows"] = [row.as_data() for row in rows]
     (RESULTS / f"{name}.json").write_text(json.dumps(data, indent=1) + "\n")
 
 

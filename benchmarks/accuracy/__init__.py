@@ -1,1 +1,1 @@
-"""Accuracy that trained models reach; each module writes a section of `docs/results.md`."""
+"""Accuracy that trained models reach; each module writes a page in `docs/results`."""

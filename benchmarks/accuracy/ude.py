@@ -1,6 +1,6 @@
 """Lotka-Volterra with an unknown interaction: a universal ODE beside a plain network."""
 
-import argparse
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,18 +8,28 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 import jaxode as jo
-from benchmarks.harness.markdown import markdown_table, mean_and_range
-from benchmarks.harness.results_section import publish_section
+from benchmarks.harness.selection import (
+    Settings,
+    best_settings,
+    cosine_adam,
+    grid,
+    num_weights,
+    settings_text,
+)
+from benchmarks.harness.trained import Asked, Result, TrainedModel
 
 # Parameters and initial state are those of Rackauckas et al. (2020), arXiv 2001.04385, section 3.1.
 ALPHA, BETA, GAMMA, DELTA = 1.3, 0.9, 0.8, 1.8
-# Training data end at `T_TRAIN`, and errors are measured up to `T_TEST`.
-Y0, T_TRAIN, T_TEST, POINTS, WINDOW = (0.44249296, 4.6280594), 3.0, 30.0, 31, 6
-WIDTH, STEPS = 32, 4000
+# Training data end at `T_TRAIN`. Settings are chosen by a forecast of the last of them, from
+# `T_FIT` on, by models trained on those before; then models are trained on all.
+Y0, SPACING, T_FIT, T_TRAIN, WINDOW = (0.44249296, 4.6280594), 0.1, 2.4, 3.0, 6
+T_TESTS = (6.0, 30.0)
+STEPS, THRESHOLDS = 3000, (0.05, 0.1, 0.2)
+CANDIDATES = grid(rate=(2e-3, 5e-3, 1e-2), width=(16, 32))
+FLOAT64 = True
 
 
 def known_field(t: Array, y: Array, args: Any) -> Array:
@@ -32,9 +42,14 @@ def true_field(t: Array, y: Array, args: Any) -> Array:
     return known_field(t, y, args) + jnp.stack([-BETA, GAMMA]) * y[0] * y[1]
 
 
-def network(key: Array) -> eqx.nn.MLP:
+def plain_field(width: int, key: Array) -> eqx.nn.MLP:
     """A network of the state."""
-    return eqx.nn.MLP(2, 2, WIDTH, 2, jnp.tanh, key=key)
+    return eqx.nn.MLP(2, 2, width, 2, jnp.tanh, key=key)
+
+
+def universal_field(width: int, key: Array) -> jo.nn.UDE:
+    """The known terms, and a network for the interaction."""
+    return jo.nn.UDE(known_field, plain_field(width, key))
 
 
 def exact_solution(ts: Array) -> Array:
@@ -42,43 +57,52 @@ def exact_solution(ts: Array) -> Array:
     return jo.solve(true_field, jnp.array(Y0), ts, solver="vern7", rtol=1e-10, atol=1e-10).ys
 
 
+def shown_points(until: float) -> Array:
+    """The points of training up to a time."""
+    return exact_solution(SPACING * jnp.arange(round(until / SPACING) + 1))
+
+
 def loss(model: jo.NeuralODE, windows: Array) -> Array:
     """Mean squared error over windows, shape (batch, WINDOW, 2), from their first points."""
-    ts = T_TRAIN / (POINTS - 1) * jnp.arange(WINDOW)
+    ts = SPACING * jnp.arange(WINDOW)
     return jnp.mean((jnp.moveaxis(model(windows[:, 0], ts), 0, 1) - windows) ** 2)
 
 
-def train(field: Callable, seed: int, steps: int) -> tuple[jo.NeuralODE, jo.Log]:
-    """The trained model, and the log of the training."""
-    data = exact_solution(jnp.linspace(0.0, T_TRAIN, POINTS))
-    windows = data[jnp.arange(POINTS - WINDOW + 1)[:, None] + jnp.arange(WINDOW)]
+def train(
+    make: Callable, settings: Settings, until: float, seed: int, effort: float
+) -> jo.NeuralODE:
+    """The model trained on windows of the points up to a time."""
+    data = shown_points(until)
+    windows = data[jnp.arange(len(data) - WINDOW + 1)[:, None] + jnp.arange(WINDOW)]
+    key, steps = jax.random.key(100 + seed), max(1, int(effort * STEPS))
+    field = make(settings["width"], key)
     model = jo.NeuralODE(field, rtol=1e-6, atol=1e-6, throw=False)
-    optimizer = optax.adam(optax.cosine_decay_schedule(5e-3, steps, alpha=0.01))
+    optimizer = cosine_adam(settings["rate"], steps)
     return jo.fit(
-        model, windows, loss=loss, steps=steps, optimizer=optimizer, key=jax.random.key(seed)
-    )
+        model, windows, loss=loss, steps=steps, optimizer=optimizer, key=key, progress=False
+    )[0]
 
 
-def extrapolation_error(model: jo.NeuralODE) -> float:
-    """The root mean square error from the end of the data to ten times that time."""
-    ts = jnp.linspace(0.0, T_TEST, 601)
+def forecast_error(model: jo.NeuralODE, begin: float, end: float) -> float:
+    """The root mean square error from `begin` to `end` of the solution from the first state."""
+    ts = jnp.linspace(0.0, end, 601)
     found, exact = model(jnp.array(Y0), ts), exact_solution(ts)
-    later = ts > T_TRAIN
-    return float(jnp.sqrt(jnp.mean((found[later] - exact[later]) ** 2)))
+    later = ts > begin
+    error = float(jnp.sqrt(jnp.mean((found[later] - exact[later]) ** 2)))
+    return math.inf if math.isnan(error) else error
 
 
-def sparse_coefficients(interaction: Callable) -> np.ndarray:
+def sparse_coefficients(interaction: Callable, points: Array, threshold: float) -> np.ndarray:
     """The interaction as a sparse sum of monomials, by sequentially thresholded least squares.
 
     Rows belong to `monomials`, columns to the two equations. Source: Brunton et al. (2016), arXiv
     1509.03517.
     """
-    points = exact_solution(jnp.linspace(0.0, T_TRAIN, 200))
     library = np.asarray(jax.vmap(monomials)(points))
     target = np.asarray(jax.vmap(interaction)(points))
     coefficients = np.linalg.lstsq(library, target, rcond=None)[0]
     for _ in range(10):
-        small = np.abs(coefficients) < 0.1
+        small = np.abs(coefficients) < threshold
         coefficients[small] = 0.0
         for column in range(2):
             kept = ~small[:, column]
@@ -92,10 +116,17 @@ def monomials(y: Array) -> Array:
     return jnp.stack([jnp.ones_like(y[0]), *y, y[0] ** 2, y[0] * y[1], y[1] ** 2])
 
 
-def with_polynomial(model: jo.NeuralODE, coefficients: Array) -> jo.NeuralODE:
+def with_polynomial(model: jo.NeuralODE, coefficients: np.ndarray) -> jo.NeuralODE:
     """The model with a polynomial in place of its network."""
-    field = jo.nn.UDE(known_field, lambda y: monomials(y) @ coefficients)
+    exact = jnp.asarray(coefficients)
+    field = jo.nn.UDE(known_field, lambda y: monomials(y) @ exact)
     return eqx.tree_at(lambda m: m.field, model, field)
+
+
+def recovered(model: jo.NeuralODE, until: float, threshold: float) -> tuple[jo.NeuralODE, str]:
+    """The model with the polynomial read off its network at the points it was shown."""
+    coefficients = sparse_coefficients(model.field.network, shown_points(until), threshold)
+    return with_polynomial(model, coefficients), polynomial_text(coefficients)
 
 
 def polynomial_text(coefficients: np.ndarray) -> str:
@@ -109,56 +140,69 @@ def polynomial_text(coefficients: np.ndarray) -> str:
 
 
 PLAIN, UNIVERSAL = "plain network", "universal equation"
-RECOVERED = "universal equation, its network replaced by the recovered polynomial"
+RECOVERED = "universal equation, its network replaced by the polynomial read off it"
+COLUMNS = {f"error, t = {T_TRAIN:.0f} to {end:.0f}": end for end in T_TESTS}
 
 
-def main() -> None:
-    """Train both models with each seed and write the section."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    options = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
-    errors: dict[str, list[float]] = {name: [] for name in (PLAIN, UNIVERSAL, RECOVERED)}
-    polynomials = []
-    for seed in range(options.seeds):
-        found, polynomial = seed_errors(seed, options.steps)
-        for name, error in found.items():
-            errors[name].append(error)
-        polynomials.append(polynomial)
-        print(seed, found, polynomial, flush=True)
-    lines = [*error_table(errors), "", f"The true terms are -{BETA} xy; {GAMMA} xy. Found:", ""]
-    lines += [f"- {polynomial}" for polynomial in polynomials]
-    print(publish_section("ude", "Lotka-Volterra with an unknown interaction", lines))
-
-
-def seed_errors(seed: int, steps: int) -> tuple[dict[str, float], str]:
-    """The extrapolation error of each model of one seed, and the recovered polynomial."""
-    key = jax.random.key(seed)
-    plain, log = train(network(key), seed, steps)
-    print(PLAIN, seed, log.summary(), flush=True)
-    universal, log = train(jo.nn.UDE(known_field, network(key)), seed, steps)
-    print(UNIVERSAL, seed, log.summary(), flush=True)
-    coefficients = sparse_coefficients(universal.field.network)
-    recovered = with_polynomial(universal, jnp.asarray(coefficients))
-    models = {PLAIN: plain, UNIVERSAL: universal, RECOVERED: recovered}
-    errors = {name: extrapolation_error(model) for name, model in models.items()}
-    return errors, polynomial_text(coefficients)
-
-
-def error_table(errors: dict[str, list[float]]) -> list[str]:
-    """The errors of each model, with their ratios to the plain network's."""
-    rows = [
-        [
+def measure(seeds: int, effort: float) -> Result:
+    """Both models with each seed, and the polynomials read off the universal equation."""
+    rows, models, chosen = [], {}, {}
+    for name, make in ((PLAIN, plain_field), (UNIVERSAL, universal_field)):
+        chosen[name] = best_settings(
             name,
-            mean_and_range(found),
-            mean_and_range([a / b for a, b in zip(errors[PLAIN], found, strict=True)]),
-        ]
-        for name, found in errors.items()
-    ]
-    end = f"error from t = {T_TRAIN:.0f} to {T_TEST:.0f}"
-    return markdown_table(["field", end, "times under the plain one's"], rows)
+            CANDIDATES,
+            lambda s: forecast_error(train(make, s, T_FIT, -1, effort), T_FIT, T_TRAIN),  # noqa: B023
+        )
+        models[name] = [train(make, chosen[name], T_TRAIN, seed, effort) for seed in range(seeds)]
+        rows.append(row(name, models[name], settings_text(chosen[name])))
+    part = train(universal_field, chosen[UNIVERSAL], T_FIT, -1, effort)
+    threshold = best_settings(
+        RECOVERED,
+        grid(threshold=THRESHOLDS),
+        lambda s: forecast_error(recovered(part, T_FIT, **s)[0], T_FIT, T_TRAIN),
+    )
+    read_off = [recovered(model, T_TRAIN, **threshold) for model in models[UNIVERSAL]]
+    rows.append(row(RECOVERED, [model for model, _ in read_off], settings_text(threshold)))
+    found = "; or ".join(text for _, text in read_off)
+    return Result(
+        title="Lotka-Volterra with an unknown interaction",
+        columns=dict.fromkeys(COLUMNS, ".3g"),
+        rows=rows,
+        settings=SETTINGS,
+        asked=[
+            Asked(f"{name}: error to t = 30 a tenth of the plain network's", ratio, ratio <= 0.1)
+            for name, ratio in ((r.name, mean_ratio(r, rows[0])) for r in rows[1:])
+        ],
+        notes=[
+            f"The true terms are -{BETA} xy; {GAMMA} xy. Read off, seed by seed: {found}.",
+            "A polynomial is read off at the points that training saw, "
+            f"{round(T_TRAIN / SPACING) + 1} of one solution without noise.",
+        ],
+    )
 
 
-if __name__ == "__main__":
-    main()
+SETTINGS = {
+    "data": f"{round(T_TRAIN / SPACING) + 1} points of one solution up to t = {T_TRAIN:g}",
+    "validation": f"forecast from t = {T_FIT:g} to {T_TRAIN:g}, trained on the points before",
+    "candidates": "learning rate 0.002, 0.005, 0.01; width 16, 32; threshold 0.05, 0.1, 0.2",
+    "network": "two hidden layers, tanh",
+    "training": f"{STEPS} steps of Adam, cosine decay, windows of {WINDOW} points, all in a batch",
+    "solver": "tsit5, rtol 1e-6, atol 1e-6, discrete adjoint, float64",
+}
+
+
+def row(name: str, models: list[jo.NeuralODE], chosen: str) -> TrainedModel:
+    """The forecast errors of the models of all seeds."""
+    figures = {
+        column: [forecast_error(model, T_TRAIN, end) for model in models]
+        for column, end in COLUMNS.items()
+    }
+    print(name, figures, flush=True)
+    weights = None if name == RECOVERED else num_weights(models[0])
+    return TrainedModel(name, weights, figures, chosen)
+
+
+def mean_ratio(one: TrainedModel, other: TrainedModel) -> float:
+    """The ratio of the mean errors in the last column."""
+    column = list(COLUMNS)[-1]
+    return sum(one.figures[column]) / sum(other.figures[column])

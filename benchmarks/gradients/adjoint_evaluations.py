@@ -12,9 +12,17 @@ import statistics
 import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
+from benchmarks.harness.side_by_side import IN_ROW, beside_diffrax
 from benchmarks.problems.adjoint_tasks import GradientTask, equations, networks
 
 TITLE = "Evaluations in the backward pass: seminorm and quadrature, against the plain adjoint"
+SETTINGS = beside_diffrax(
+    rtol="1e-4",
+    atol="1e-6",
+    controller="jo.PID(), its defaults: I",
+    adjoint=(IN_ROW, 'jaxode too: jo.Continuous("backsolve", seminorm=False)'),
+    max_steps="8192",
+)
 PLAIN = jo.Continuous("backsolve", seminorm=False)
 METHODS = {"seminorm": jo.Continuous("backsolve"), "quadrature": jo.Continuous("quadrature")}
 TARGET = ">= 1.54 (35% fewer)"

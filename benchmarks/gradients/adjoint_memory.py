@@ -8,8 +8,19 @@ from jax import Array
 
 import jaxode as jo
 from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.side_by_side import IN_ROW, NOT_USED, beside_diffrax
 
 TITLE = "Temporary memory of the gradient, 10,000 steps against 100 (MiB)"
+SETTINGS = beside_diffrax(
+    rtol=NOT_USED,
+    atol=NOT_USED,
+    solver=("Tsit5; Reversible(): ReversibleRK(Tsit5())", NOT_USED),
+    first_step="1/10,000 or 1/100",
+    controller="fixed steps",
+    adjoint=IN_ROW,
+    max_steps="10,000 or 100",
+    columns=("10,000 steps", "100 steps, jaxode too"),
+)
 CONSTANT_MEMORY: dict[str, Any] = {
     "Discrete(memory=32)": jo.Discrete(memory=32),
     "Continuous()": jo.Continuous(),

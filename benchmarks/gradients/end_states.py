@@ -14,12 +14,22 @@ from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
 from benchmarks.harness.gradsolve import gradsolve_gradient, gradsolve_name
 from benchmarks.harness.peers import diffrax_tsit5
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 from benchmarks.problems.lorenz import PARAMETERS, lorenz
 from benchmarks.problems.lotka_volterra import fit_problem, lotka_volterra
 from benchmarks.problems.neural_ode import PARAMS, SAMPLES, TIMES, batch_field
 
 TITLE = "Value and gradient of the end state, Tsit5, by Discrete and by RecursiveCheckpoint (ms)"
+SETTINGS = beside_diffrax(
+    rtol="Lotka-Volterra 1e-6, Lorenz 1e-7, MLP 1e-4",
+    atol="Lotka-Volterra 1e-8, Lorenz 1e-9, MLP 1e-6",
+    adjoint=(
+        'jo.Discrete(); "every stage stored": jo.Discrete(memory="stages")',
+        "RecursiveCheckpointAdjoint()",
+    ),
+    max_steps='4096; "at most 8 steps" and "every stage stored": 8',
+)
 
 
 class Case(NamedTuple):

@@ -14,11 +14,18 @@ import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
 from benchmarks.harness.peers import diffrax_tsit5
+from benchmarks.harness.side_by_side import IN_ROW, beside_diffrax
 from benchmarks.harness.timing import run_times
 from benchmarks.problems.lotka_volterra import fit_problem, lotka_volterra
 from benchmarks.problems.neural_ode import PARAMS, SAMPLES, TIMES, batch_field
 
 TITLE = "Sensitivity modes: value and gradient by the parameters (ms)"
+SETTINGS = beside_diffrax(
+    rtol="Lotka-Volterra 1e-6, MLP 1e-4",
+    atol="Lotka-Volterra 1e-8, MLP 1e-6",
+    adjoint=IN_ROW,
+    max_steps="Lotka-Volterra 256, MLP 16",
+)
 DISCRETE: dict[str, Any] = {
     "Discrete()": jo.Discrete(),
     "Discrete(memory=16)": jo.Discrete(memory=16),

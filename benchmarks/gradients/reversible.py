@@ -16,9 +16,19 @@ from jax import Array
 import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
+from benchmarks.harness.side_by_side import NOT_USED, beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 
 TITLE = "Double pendulum, Tsit5, 10,000 fixed steps, value and gradient (ms; memory in KiB)"
+SETTINGS = beside_diffrax(
+    rtol=NOT_USED,
+    atol=NOT_USED,
+    solver=("ReversibleRK(Tsit5(), None)", "Tsit5"),
+    first_step="1e-3",
+    controller=("jo.Fixed(1e-3)", "ConstantStepSize()"),
+    adjoint=("jo.Reversible()", "RecursiveCheckpointAdjoint()"),
+    max_steps=("10,000", "10,001"),
+)
 STEPS, END = 10_000, 10.0
 Y0 = jnp.array([1.2, 0.7, 0.3, -0.2])
 ARGS = {"m": (1.0, 0.8), "l": (1.0, 1.2), "g": 9.81}

@@ -4,5 +4,5 @@ import pathlib
 
 _BENCHMARKS = pathlib.Path(__file__).parents[1]
 RESULTS = _BENCHMARKS / "results"
-# The page with a section for each module of `benchmarks.accuracy`.
-ACCURACY_PAGE = _BENCHMARKS.parent / "docs" / "results.md"
+# The pages and the data of the modules of `benchmarks.accuracy`.
+TRAINED = _BENCHMARKS.parent / "docs" / "results"

@@ -30,10 +30,10 @@ def page_header(name: str) -> str:
         f"`python -m benchmarks {name}`, {about['date']}, commit {about['commit']}, on "
         f"{about['machine']}; {about['versions']}."
         "\n\nThe peer is diffrax unless a row names another: one outer jit, `EQX_ON_ERROR=nan`, "
-        "PIDController at its defaults (for stiff problems PI, 0.3 and 0.4), other settings as the "
-        "table's title has them for both. float64 unless it says otherwise; one thread on one "
-        "processor; JAX's asynchronous dispatch is off, for both. Times are medians of interleaved "
-        "runs, as many as the column \"runs\" says; the ratio is the peer's time over jaxode's.\n"
+        "other settings as the table of settings has them. One process on one processor; JAX's "
+        "asynchronous dispatch is off, for both. Times are medians of interleaved runs, as many as "
+        "the column \"runs\" says (if two: jaxode's, the peer's); the ratio is the peer's time "
+        "over jaxode's.\n"
     )
 
 
@@ -57,5 +57,12 @@ def _commit() -> str:
         return run.stdout.strip()
 
     # The pages that a run has written so far are no difference.
-    changed = git("status", "--porcelain", "--untracked-files=no", ":!benchmarks/results", ":!*.md")
+    changed = git(
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        ":!benchmarks/results",
+        ":!docs/results",
+        ":!*.md",
+    )
     return (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes" if changed else "")

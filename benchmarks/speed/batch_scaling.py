@@ -10,6 +10,7 @@ from benchmarks.figures.batches import draw_batch_size, draw_useful_share
 from benchmarks.harness import peers
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import median_max_error
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import run_times
 from benchmarks.problems.ensembles import Ensemble, lorenz_ensemble, van_der_pol_ensemble
 from benchmarks.speed.ensemble_solves import (
@@ -22,6 +23,12 @@ from benchmarks.speed.ensemble_solves import (
 )
 
 TITLE = "Batches of many sizes and spreads, Tsit5, end states (microseconds per trajectory)"
+SETTINGS = beside_diffrax(
+    rtol="Lorenz 1e-6, Van der Pol 1e-6",
+    atol="Lorenz 1e-8, Van der Pol 1e-8",
+    adjoint="not differentiated",
+    lanes=("64, the default", "all under vmap"),
+)
 
 # For each number of Lorenz systems, the repeats; diffrax solves at most MAX_SIZE_OF_PEER.
 REPEATS = {10: 101, 100: 51, 1_000: 21, 10_000: 7, 100_000: 5}

@@ -13,6 +13,7 @@ import scipy.integrate
 from jax import Array
 
 import jaxode as jo
+from benchmarks.harness.timing import Median
 from benchmarks.problems.bouncing_balls import COUNT, GRAVITY, MAX_BOUNCES, Balls, free_fall
 
 RTOL, ATOL = 1e-8, 1e-10
@@ -117,7 +118,7 @@ def scipy_bounce_times(height: float, restitution: float, end: float) -> list[fl
     return times
 
 
-def scipy_ensemble_estimate(balls: Balls, exact: Array) -> tuple[float, float]:
+def scipy_ensemble_estimate(balls: Balls, exact: Array) -> tuple[Median, float]:
     """SciPy's time for all balls on fifty processors, estimated by one ball, and its error.
 
     The ball is the one with the median number of bounces.
@@ -130,4 +131,4 @@ def scipy_ensemble_estimate(balls: Balls, exact: Array) -> tuple[float, float]:
         times = scipy_bounce_times(*ball)
         spent.append(time.perf_counter() - begin)
     error = float(np.max(np.abs(np.array(times) - np.asarray(exact[median])[: len(times)])))
-    return 1e3 * float(np.median(spent)) * COUNT / 50, error
+    return Median.of([seconds * COUNT / 50 for seconds in spent]), error

@@ -11,6 +11,7 @@ from scipy.integrate import solve_ivp
 import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.peers import diffrax_tsit5
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import run_times
 from benchmarks.problems.lotka_volterra import lotka_volterra
 
@@ -21,6 +22,12 @@ TITLE = (
 Y0, P = jnp.array([1.0, 0.5]), jnp.array([1.5, 1.0, 3.0, 1.0])
 SPAN = (0.0, 0.1)
 RTOL, ATOL = 1e-4, 1e-6
+SETTINGS = beside_diffrax(
+    "1e-4",
+    "1e-6",
+    solver=("Tsit5; rodas5p as the row says", "a trace of the field; in the note Tsit5, RK45"),
+    adjoint="not differentiated",
+)
 
 
 def trace() -> Any:

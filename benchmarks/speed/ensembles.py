@@ -12,6 +12,7 @@ from benchmarks.harness import peers
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import median_max_error, median_relative_error
 from benchmarks.harness.gradsolve import gradsolve_ends, gradsolve_gradient, gradsolve_name
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 from benchmarks.problems.ensembles import Ensemble, lorenz_ensemble, van_der_pol_ensemble
 from benchmarks.speed.ensemble_solves import (
@@ -27,6 +28,13 @@ from benchmarks.speed.ensemble_solves import (
 from benchmarks.speed.lorenz_in_c import make_lorenz_in_c
 
 TITLE = "Ensembles, Tsit5, each trajectory with its own steps; errors are medians over them (ms)"
+SETTINGS = beside_diffrax(
+    rtol="Lorenz 1e-7, Van der Pol 1e-6",
+    atol="Lorenz 1e-9, Van der Pol 1e-8",
+    solver=("Tsit5", "Tsit5; odeint: Dormand-Prince; gradsolve: Tsit5; C: Tsit5"),
+    max_steps=("4096", "4096; odeint has no limit; gradsolve, its default"),
+    lanes=("64, the default", "all under vmap; C: SIMD lanes"),
+)
 CPU_NOTE = "made for GPUs: here without its Warp kernels"
 
 

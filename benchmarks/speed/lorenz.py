@@ -9,11 +9,13 @@ from jax import Array
 import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.peers import diffrax_values
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 from benchmarks.problems.lorenz import PARAMETERS, lorenz
 
 TITLE = "Lorenz, Tsit5, rtol 1e-7, atol 1e-9, to t = 5 (ms)"
 RTOL, ATOL = 1e-7, 1e-9
+SETTINGS = beside_diffrax("1e-7", "1e-9", adjoint="not differentiated")
 # For each number of save points, the targeted ratio.
 TARGETS = {2: ">= 2.5", 100: ">= 3", 1000: ">= 2.5", 10000: ">= 1.5"}
 

@@ -11,11 +11,13 @@ import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
 from benchmarks.harness.peers import diffrax_values
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 from benchmarks.problems.lotka_volterra import fit_problem, lotka_volterra
 
 TITLE = "Lotka-Volterra fit, Tsit5, rtol 1e-6, atol 1e-8, 101 save points, value and gradient (ms)"
 RTOL, ATOL = 1e-6, 1e-8
+SETTINGS = beside_diffrax("1e-6", "1e-8")
 
 
 def our_loss(p: Array, y0: Array, ts: Array, data: Array, rtol: float, atol: float) -> Array:

@@ -16,6 +16,7 @@ import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
 from benchmarks.harness.peers import Field, diffrax_tsit5
+from benchmarks.harness.side_by_side import IN_ROW, beside_diffrax
 from benchmarks.harness.timing import run_times
 
 TITLE = (
@@ -23,6 +24,7 @@ TITLE = (
     "atol 1e-6, value and gradient (ms)"
 )
 RTOL, ATOL = 1e-4, 1e-6
+SETTINGS = beside_diffrax("1e-4", "1e-6", adjoint=IN_ROW, dtype="float32")
 
 # A function of parameters, initial states, targets, times and tolerances.
 Loss = Callable[[PyTree, Array, Array, Array, float, float], Any]

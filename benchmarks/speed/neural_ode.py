@@ -12,11 +12,13 @@ import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
 from benchmarks.harness.peers import diffrax_values
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 from benchmarks.problems.neural_ode import PARAMS, SAMPLES, TIMES, batch_field
 
 TITLE = "Neural ODE 2-64-64-2 tanh, 256 samples as one system, Tsit5, rtol 1e-4, atol 1e-6 (ms)"
 RTOL, ATOL = 1e-4, 1e-6
+SETTINGS = beside_diffrax("1e-4", "1e-6")
 
 
 def our_loss(params: PyTree, rtol: float, atol: float) -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jaxode as jo
 from benchmarks.figures.work_precision import draw_work_precision
 from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import run_times
 from benchmarks.harness.work_precision import (
     Curves,
@@ -23,6 +24,15 @@ from jaxode.solvers.registry import SOLVERS
 TITLE = (
     "Stiff problems, each library at the loosest tolerance that reaches a relative error of 1e-6 "
     "in every component of the end state; called in rounds of 20 ms or more (ms)"
+)
+SETTINGS = beside_diffrax(
+    rtol="the loosest of 1e-3 to 1e-10 that reaches the error, in the note",
+    atol="rtol times " + ", ".join(f"{p.atol_per_rtol:g} ({p.name})" for p in PROBLEMS),
+    solver="the fastest of its stiff solvers, in the note",
+    controller=("each solver's own default", "diffrax: PI, 0.3 and 0.4; others: their own"),
+    adjoint="not differentiated",
+    max_steps=("100,000", "diffrax 100,000; CVODE and LSODA 1,000,000; SciPy has no limit"),
+    field=("compiled", "diffrax: compiled; others: plain Python"),
 )
 ERROR = 1e-6
 # The stiff solvers of jaxode that are measured; "auto" shows the cost of switching.

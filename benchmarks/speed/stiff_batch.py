@@ -14,6 +14,7 @@ import jaxode as jo
 from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import median_max_relative_error, median_relative_error
 from benchmarks.harness.peers import diffrax_stiff_ends
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import run_times
 from benchmarks.problems.ensembles import Ensemble
 from benchmarks.problems.stiff import POLLU, ROBER, StiffProblem
@@ -28,6 +29,13 @@ from jaxode.solvers.registry import SOLVERS
 TITLE = (
     "Stiff ensembles, rates times exp(0.5 N(0, 1)), each library at the loosest tolerance that "
     "reaches a relative error of 1e-6 in every component, median over trajectories (ms)"
+)
+SETTINGS = beside_diffrax(
+    rtol="the loosest of 1e-3 to 1e-7 that reaches the error, in the note",
+    atol=f"rtol times {ROBER.atol_per_rtol:g} (ROBER), {POLLU.atol_per_rtol:g} (POLLU)",
+    solver=("the fastest of rodas4, rodas5p, kvaerno5, bdf, in the note", "Kvaerno5"),
+    controller=("each solver's own default", "PI, 0.3 and 0.4"),
+    max_steps=("16,384", "4096"),
 )
 ERROR = 1e-6
 RTOLS = tuple(10.0 ** (-0.5 * k) for k in range(6, 15))

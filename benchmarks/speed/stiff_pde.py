@@ -6,6 +6,7 @@ import numpy as np
 import scipy.integrate
 
 from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import run_times
 from benchmarks.harness.work_precision import (
     Curves,
@@ -27,6 +28,15 @@ from jaxode.solvers.registry import SOLVERS
 TITLE = (
     "Diffusion by the method of lines, each library at the loosest tolerance that reaches an error "
     "of 1e-5, relative to the largest component of the end state (ms)"
+)
+SETTINGS = beside_diffrax(
+    rtol="the loosest of 1e-3 to 1e-10 that reaches the error, in the note",
+    atol="equal to rtol",
+    solver=("the fastest of rodas5p, kvaerno5, bdf, in the note", "SciPy's BDF"),
+    controller=("each solver's own default", "SciPy's own"),
+    adjoint="not differentiated",
+    max_steps=("4096", "no limit"),
+    Jacobian=("banded, or products in cg", "exact if constant, else its sparsity"),
 )
 ERROR = 1e-5
 OUR_SOLVERS = ("rodas5p", "kvaerno5", "bdf")

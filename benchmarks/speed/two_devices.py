@@ -12,11 +12,19 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import run_times
 from benchmarks.problems.ensembles import lorenz_ensemble
 from benchmarks.speed.ensemble_solves import solve_ensemble
 
 TITLE = "Two host devices on two cores against one on one (ms; columns: two, one)"
+SETTINGS = beside_diffrax(
+    rtol="1e-7",
+    atol="1e-9",
+    controller="jo.PID(), its defaults: I",
+    adjoint="not differentiated",
+    threads=("2, one a device", "1, jaxode too"),
+)
 REPEATS = 15
 
 

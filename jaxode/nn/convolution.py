@@ -14,8 +14,8 @@ def convolve(
     """Apply the layer, by a matrix product if it has no stride, dilation or groups.
 
     Inside a loop XLA on a CPU runs a convolution by a naive kernel. Stacking the shifted images
-    (im2col) and one product take an eighth of its time, and with the gradient a twenty-sixth (128
-    images of 32 channels, 4 x 4), for as many times the memory of `x` as the kernel has entries.
+    (im2col) and one product avoid that, for as many times the memory of `x` as the kernel has
+    entries.
     """
     if not _is_plain(layer):
         return layer(x)

@@ -259,7 +259,7 @@ class NeuralCDE(eqx.Module):
     def _jump_options(self, paths: Control) -> dict[str, Array]:
         """The option `jumps` of `solve` for a path with kinks, so that a step ends on each of them.
 
-        A batch of 100 points each then takes a quarter of the steps, and compiles a third longer.
+        Steps over kinks would be rejected; the price is that the events' part is compiled too.
         """
         settings = self.settings
         unsupported = isinstance(settings.controller, Grid)

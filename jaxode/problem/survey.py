@@ -1,7 +1,7 @@
 """A trace in which every solve is one operation: what a function that solves depends on, quickly.
 
-To trace a solve takes a thousand times as long as to trace the functions that it is given. So the
-programs of a model outside of `jit` are found by a trace without the loops of its solves.
+To trace a solve takes much longer than to trace the functions that it is given. So the programs of
+a model outside of `jit` are found by a trace without the loops of its solves.
 """
 
 import contextlib

@@ -281,7 +281,7 @@ def _log2(x: Array) -> Array:
     """log2 of `x >= 0` within 0.09, in float32; finite for zero, and large for infinity and NaN.
 
     The bits of a float, read as an integer, are about its logarithm. One percent is enough for a
-    step size, and the exact logarithm, on the loop's critical path, takes five times as long.
+    step size, and the exact logarithm would be on the loop's critical path.
     Source: N. Schraudolph, A fast, compact approximation of the exponential function, Neural
     Computation 11 (1999).
     """

@@ -1,17 +1,43 @@
-"""The README's tables of speed are those of the results; whether a bound is met is computed."""
+"""The tables of README and docs are those of the results; each page has settings and whole rows."""
 
+import importlib
+import json
 import math
 
 import pytest
 
 from benchmarks.figures import readme
+from benchmarks.harness.catalogue import MODULES
 from benchmarks.harness.comparison import Comparison
+from benchmarks.harness.folders import RESULTS, TRAINED
+from benchmarks.harness.side_by_side import REQUIRED
 from benchmarks.harness.timing import run_times
+from benchmarks.harness.trained import result_page
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results():
-    text = readme.README.read_text()
-    assert readme.with_tables(text) == text, "run `python -m benchmarks.figures.readme`"
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_those_of_the_results(page):
+    expected = readme.with_tables(page)
+    assert page.read_text() == expected, "run `python -m benchmarks.figures.readme`"
+
+
+@pytest.mark.parametrize("path", sorted(TRAINED.glob("*.json")), ids=lambda path: path.stem)
+def test_the_page_of_a_result_is_that_of_its_figures(path):
+    page = path.with_suffix(".md").read_text()
+    assert page == result_page(path.stem, json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_the_rows_of_a_benchmark_have_different_names(path):
+    names = [row["work"] for row in json.loads(path.read_text())["rows"]]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("module", MODULES.values())
+def test_every_benchmark_says_the_settings_of_both_sides(module):
+    settings = importlib.import_module(f"benchmarks.{module}").SETTINGS
+    assert set(REQUIRED) <= set(settings)
+    assert all(len(both) == 2 and all(both) for both in settings.values())
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def apply_primitive(
     return primitive.bind(*elements, **params)
 
 
-# NumPy evaluates these a thousand times faster than JAX dispatches one operation.
+# NumPy evaluates these at once, where JAX would dispatch an operation.
 _NUMPY_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "sub": np.subtract,

@@ -48,7 +48,7 @@ class Discrete(Sensitivity):
       control sees the state alone: where that does not move, or is smaller than the absolute
       tolerance, any step passes, and the exact gradient of the computed solution can be far from
       that of the equation. With this control steps depend on a solution nearby too, whose cost is
-      that of a second solve while the state rests, and a tenth of the solve else. None: in single
+      that of a second solve while the state rests, and less else. None: in single
       solves, but not in batches and under `vmap`, where True asks for it. Not in a kernel.
 
     **Raises:** `OptionError` for another `memory`; `OutOfMemoryError` where the stages do not fit.

@@ -176,7 +176,7 @@ def _barrier(x: Array) -> Array:
     """The array with an optimisation barrier, so that XLA computes it once.
 
     Without it, XLA computes a slope again in every sum that it enters, and so a stage state of a
-    field with differences of neighbours, which then takes four times as long.
+    field with differences of neighbours.
     """
     return lax.optimization_barrier(x)
 

@@ -70,7 +70,7 @@ class Rosenbrock(Implicit, TableauSolver):
             return lax.dynamic_update_index_in_dim(stages, new, row.index, 0), None
 
         rest = jnp.zeros((table.stages - 1, *y.shape), y.dtype)
-        # A loop: unrolled, the stages of POLLU took three times as long to compile.
+        # A loop: unrolled, the stages of a large system take longer to compile.
         stages, _ = lax.scan(stage, jnp.concatenate([first[None], rest]), self._rows(y.dtype))
         stages = barrier(stages)
 
