@@ -25,7 +25,7 @@ from .step import (
     initialise,
     needs_step,
 )
-from .xla_loops import fused
+from .xla_loops import fused, host_controls_loops
 
 
 class Recorder(NamedTuple):
@@ -153,14 +153,22 @@ def _run_with_neighbour(
     A solve that moves makes all its iterations in one run of the inner loop.
     """
 
+    def goes_on(state: _LoopState) -> Array:
+        return unfinished(state) | state.integrator.neighbour_due
+
+    def follow(state: _LoopState) -> _LoopState:
+        followed = follow_up(method, state.integrator, span.direction, span.t1)
+        return state._replace(integrator=followed)
+
     def unaccompanied(state: _LoopState) -> Array:
         return unfinished(state) & ~waits(state.integrator)
 
-    def iterate(state: _LoopState) -> _LoopState:
-        followed = follow_up(method, state.integrator, span.direction, span.t1)
-        return lax.while_loop(unaccompanied, advance, state._replace(integrator=followed))
+    def follow_then_advance(state: _LoopState) -> _LoopState:
+        return lax.while_loop(unaccompanied, advance, follow(state))
 
-    return lax.while_loop(lambda s: unfinished(s) | waits(s.integrator), iterate, start)
+    if host_controls_loops():
+        return lax.while_loop(goes_on, lambda state: advance(follow(state)), start)
+    return lax.while_loop(goes_on, follow_then_advance, start)
 
 
 def _advance(

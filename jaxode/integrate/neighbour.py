@@ -26,6 +26,7 @@ from ..solvers.step_size import Tolerance, mean_square
 # A step hides an error of derivatives where that of a component is larger than so many relative
 # tolerances, though the step was accepted, or smaller than a share of its rounding error.
 _HIDDEN, _ROUNDING_SHARE = 30.0, 0.5
+_NOISE = 16.0  # how many such shares the error estimate of a straight line can reach
 _UNCONTROLLED = 1e-3  # the scaled error of a step whose size does not depend on it
 _UNRESOLVED = 10.0  # the size in absolute tolerances below which a component is at rest
 _MOST_STEPS_LEFT = 1e9
@@ -88,18 +89,18 @@ class Neighbour(NamedTuple):
 def initial_neighbour(
     tolerance: Tolerance,
     own: Own,
-    slope: Array | None,
+    slope: Array,
     span: Array,
     solver: Solver,
 ) -> Neighbour:
     """Return the neighbour of a trajectory at its start, which begins if a component may rest."""
     y, h, solver_state = lax.stop_gradient((own.y, own.h, own.solver_state))
-    slope = jnp.zeros_like(y) if slope is None else lax.stop_gradient(slope)
     size, speed = jnp.abs(y), jnp.abs(slope)
     size_later = size + jnp.abs(span).astype(size.dtype) * speed
     hides = size_later <= _least_size(tolerance)
     hides = hides | (h.astype(size.dtype) * speed <= _rounding(y))
-    rests = (size_later <= _UNRESOLVED * tolerance.atol) | (speed == 0)
+    # What starts with zero velocity may be driven by the others: steps will tell.
+    rests = size_later <= _UNRESOLVED * tolerance.atol
     at_rest = _at_rest(hides, rests, h.ndim, solver.one_step)
     no, zero = jnp.zeros(h.shape, bool), jnp.zeros_like(y)
     factor = () if solver.one_step else jnp.ones_like(h)
@@ -223,11 +224,14 @@ def watch(
     the number of steps of this size to the end.
     """
     y, y1, error = step
-    size, small = jnp.maximum(jnp.abs(y), jnp.abs(y1)), jnp.abs(error)
+    size, moved, small = jnp.maximum(jnp.abs(y), jnp.abs(y1)), jnp.abs(y1 - y), jnp.abs(error)
     free = error_squared <= _UNCONTROLLED**2
     steps_left = jnp.minimum(steps_left, _MOST_STEPS_LEFT).astype(size.dtype)
-    stays = size + steps_left * jnp.abs(y1 - y) <= _least_size(tolerance)
-    hides = (small >= _HIDDEN * _rtol(tolerance) * size) | (small <= _rounding(size))
+    stays = size + steps_left * moved <= _least_size(tolerance)
+    # A straight line leaves rounding alone in the error, which is otherwise just small.
+    straight = (small <= _rounding(size)) & (small <= _NOISE * _rounding(moved))
+    resting = (small <= _rounding(size)) & (moved <= _NOISE * _rounding(size))
+    hides = (small >= _HIDDEN * _rtol(tolerance) * size) | straight | resting
     rests = (size <= _UNRESOLVED * tolerance.atol) | (y1 == y)
     suspect = _at_rest(hides | (free & stays), rests, free.ndim, one_step)
     before = neighbour.suspect
@@ -309,7 +313,9 @@ def nudge_of(tree: PyTree, perturbed: PyTree, axis: bool = False) -> PyTree:
         count = x.shape[0] if axis else 1
         if not jnp.issubdtype(x.dtype, jnp.inexact) or x.size > _LARGEST_PARAMETER * count:
             return None
-        by = _distance(x.dtype) * _weights(x.shape, _real(x))
+        weights = _weights(x.shape, _real(x))
+        # A Python number keeps a weak type, and with it the program of a step.
+        by = _distance(x.dtype) * (float(weights) if x.ndim == 0 else weights)
         return lax.stop_gradient(by * jnp.where(x == 0, 1, x))
 
     return jax.tree.map(nudge, tree, perturbed, is_leaf=lambda x: x is None)

@@ -117,14 +117,15 @@ def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) ->
         linear_algebra_counts=(zero, zero) if method.solver.reuses_jacobian else (),
         status=zero,
     )
-    return start_neighbour(method, start, t1)
+    return start_neighbour(method, field, start, t1)
 
 
-def start_neighbour(method: Method, s: IntegratorState, t1: Array) -> IntegratorState:
+def start_neighbour(method: Method, field: Field, s: IntegratorState, t1: Array) -> IntegratorState:
     """Start the neighbouring trajectory, if there is one: as a solve starts, and after a jump."""
     if not method.has_neighbour:
         return s
     slope = method.solver.slope(s.solver_state)
+    slope = lax.stop_gradient(field(s.t, s.y) if slope is None else slope)
     tolerance = dataclasses.replace(method.tolerance, lanes=False)
     span = lax.stop_gradient(t1 - s.t)
     own = Own(*(getattr(s, name) for name in Own._fields))

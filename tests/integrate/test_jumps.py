@@ -88,7 +88,7 @@ def test_a_step_sees_one_side_of_a_jump_alone():
 )
 def test_derivatives_by_the_times_of_jumps_are_those_of_the_pieces(sensitivity):
     modes = {"thinned": jo.Discrete(memory=4), "stages": jo.Discrete(memory="stages")}
-    options = {"sensitivity": modes.get(sensitivity, sensitivity), "max_steps": 256}
+    options = {"sensitivity": modes.get(sensitivity, sensitivity), "max_steps": 512}
     jacobian = jax.jacfwd if sensitivity == "forward" else jax.jacrev
     got = jax.jit(jacobian(lambda p: infusions(p, **options).y1))(POINT)
     assert_close(got, jax.jit(jax.jacfwd(piecewise))(POINT), 1e-8)
@@ -98,7 +98,7 @@ def test_derivatives_by_the_times_of_jumps_are_those_of_the_pieces(sensitivity):
 def test_gradients_of_saved_values_and_of_times(save):
     def loss(point):
         p, ts = point
-        options = {"max_steps": 256, "save": save}
+        options = {"max_steps": 512, "save": save}
         sol = infusions(p, ts, **options)
         if save == "steps":
             return jnp.sum(sol.y1**2) + ts[-1] * sol.y1[0]

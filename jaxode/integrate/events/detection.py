@@ -129,7 +129,7 @@ class EventHandler(eqx.Module):
             controller_state=controller_state,
             event_state=s.event_state._replace(stop_time=stop_time),
         )
-        return start_neighbour(method, s, t1)
+        return start_neighbour(method, field, s, t1)
 
     def signs(
         self, t: Array, y: Array, direction: Array, h: Array, largest_zero: Array | None = None
