@@ -43,6 +43,7 @@ def follow_up(
             waits=jnp.zeros_like(due),
             begins=jnp.zeros_like(due),
             scale=jnp.where(neighbour.active, scale, 1),
+            weight=jnp.where(neighbour.taken, 1 / scale, 0),
             own=own,
         )
         mine = neighbour.y, neighbour.solver_state

@@ -59,7 +59,8 @@ class Neighbour(NamedTuple):
     - `due`: the coming iteration is its turn; until then `own` keeps the state of the trajectory.
     - `y`, `solver_state`: the start of its next step. `started`: whether `solver_state` is its own.
     - `y1`, `error`, `solver_state1`: its step over the coming attempt, if that was `taken`.
-    - `scale`: the tolerance of the distance to it over that step.
+    - `scale`: the tolerance of the distance to it over that step. `weight`: one over it, zero while
+      none was taken.
     - `largest`: the largest distance so far, in units of `_unit`.
     - `accepted`, `last_error`, `last_factor`: of the last iteration; the error is NaN if it failed.
     - `factor`: the next step's size over this one's, of multistep solvers, which propose it.
@@ -78,6 +79,7 @@ class Neighbour(NamedTuple):
     error: Array
     last_error: Array
     scale: Array
+    weight: Array
     solver_state: Any
     solver_state1: Any
     largest: Array
@@ -118,6 +120,7 @@ def initial_neighbour(
         error=zero,
         last_error=zero,
         scale=jnp.ones_like(size),
+        weight=jnp.zeros_like(size),
         solver_state=solver_state,
         solver_state1=solver_state,
         largest=jnp.zeros(h.shape, _real(y)),
@@ -205,9 +208,9 @@ def hidden_error_squared(neighbour: Neighbour, tolerance: Tolerance, error: Arra
 
     `error`: of the step of the trajectory itself.
     """
-    difference = (neighbour.error - error) / neighbour.scale
+    difference = (neighbour.error - error) * neighbour.weight
     square = mean_square(difference, tolerance.norm_axes(difference))
-    return jnp.where(neighbour.taken & jnp.isfinite(square), square, 0)
+    return jnp.where(jnp.isfinite(square), square, 0)
 
 
 def watch(
