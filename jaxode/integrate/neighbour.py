@@ -26,7 +26,8 @@ from ..solvers.step_size import Tolerance, mean_square
 # A step hides an error of derivatives where that of a component is larger than so many relative
 # tolerances, though the step was accepted, or smaller than a share of its rounding error.
 _HIDDEN, _ROUNDING_SHARE = 30.0, 0.5
-_NOISE = 16.0  # how many such shares the error estimate of a straight line can reach
+_NOISE = 64.0  # how many such shares the error estimate of a straight line can reach
+_REST = 1024.0  # how many a state at rest may move, as its slope is rounded
 _UNCONTROLLED = 1e-3  # the scaled error of a step whose size does not depend on it
 _UNRESOLVED = 10.0  # the size in absolute tolerances below which a component is at rest
 _MOST_STEPS_LEFT = 1e9
@@ -101,8 +102,7 @@ def initial_neighbour(
     size_later = size + jnp.abs(span).astype(size.dtype) * speed
     hides = size_later <= _least_size(tolerance)
     hides = hides | (h.astype(size.dtype) * speed <= _rounding(y))
-    # What starts with zero velocity may be driven by the others: steps will tell.
-    rests = size_later <= _UNRESOLVED * tolerance.atol
+    rests = (size_later <= _UNRESOLVED * tolerance.atol) | (speed == 0)
     at_rest = _at_rest(hides, rests, h.ndim, solver.one_step)
     no, zero = jnp.zeros(h.shape, bool), jnp.zeros_like(y)
     factor = () if solver.one_step else jnp.ones_like(h)
@@ -219,7 +219,7 @@ def watch(
     step: tuple[Array, Array, Array],
     error_squared: Array,
     steps_left: Array,
-    one_step: bool,
+    solver: Solver,
 ) -> tuple[Array, Array]:
     """Tell whether an accepted step hides an error of derivatives, and the next is controlled.
 
@@ -232,13 +232,14 @@ def watch(
     steps_left = jnp.minimum(steps_left, _MOST_STEPS_LEFT).astype(size.dtype)
     stays = size + steps_left * moved <= _least_size(tolerance)
     # A straight line leaves rounding alone in the error, which is otherwise just small.
-    straight = (small <= _rounding(size)) & (small <= _NOISE * _rounding(moved))
-    resting = (small <= _rounding(size)) & (moved <= _NOISE * _rounding(size))
+    straight = small <= _NOISE * _rounding(moved)
+    resting = jnp.maximum(small, moved) <= _REST * _rounding(size)
     hides = (small >= _HIDDEN * _rtol(tolerance) * size) | straight | resting
     rests = (size <= _UNRESOLVED * tolerance.atol) | (y1 == y)
-    suspect = _at_rest(hides | (free & stays), rests, free.ndim, one_step)
+    suspect = _at_rest(hides | (free & stays), rests, free.ndim, solver.one_step)
     before = neighbour.suspect
-    return suspect, suspect & before | neighbour.active & (before | suspect)
+    goes_on = neighbour.active & (before | suspect)
+    return suspect, suspect & (before | free) | goes_on if solver.shares_history else goes_on
 
 
 def after_step(
@@ -316,7 +317,8 @@ def nudge_of(tree: PyTree, perturbed: PyTree, axis: bool = False) -> PyTree:
         count = x.shape[0] if axis else 1
         if not jnp.issubdtype(x.dtype, jnp.inexact) or x.size > _LARGEST_PARAMETER * count:
             return None
-        weights = _weights(x.shape, _real(x))
+        # Moved like the states, parameters could move the state of rest along.
+        weights = -0.8 * _weights(x.shape, _real(x), np.sqrt(7))
         # A Python number keeps a weak type, and with it the program of a step.
         by = _distance(x.dtype) * (float(weights) if x.ndim == 0 else weights)
         return lax.stop_gradient(by * jnp.where(x == 0, 1, x))
@@ -368,11 +370,10 @@ def _at_rest(hides: Array, rests: Array, lanes: int, one_step: bool) -> Array:
     return all_hide | jnp.any(hides & rests, axis=axes) if one_step else all_hide
 
 
-def _weights(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def _weights(shape: tuple[int, ...], dtype: Any, irrational: float = np.sqrt(5)) -> np.ndarray:
     """Numbers from 1/2 to 3/2, a sequence that fills the interval evenly and repeats nothing."""
-    golden = (np.sqrt(5) - 1) / 2
     count = int(np.prod(shape))
-    return (0.5 + (golden * np.arange(1, count + 1)) % 1).reshape(shape).astype(dtype)
+    return (0.5 + (irrational / 2 * np.arange(1, count + 1)) % 1).reshape(shape).astype(dtype)
 
 
 def _real(x: Array) -> Any:

@@ -229,9 +229,7 @@ def _note_iteration(
     y, result = lax.stop_gradient((s.y, result))
     error = result.error
     assert error is not None  # steps are adaptive
-    rest = nearby.watch(
-        neighbour, tolerance, (y, result.y1, error), own_error2, steps_left, solver.one_step
-    )
+    rest = nearby.watch(neighbour, tolerance, (y, result.y1, error), own_error2, steps_left, solver)
     if result.status is not None:
         error = jnp.where(result.status == Status.SUCCESS, error, jnp.nan)
     noted = nearby.note_iteration(

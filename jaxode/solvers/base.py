@@ -66,6 +66,7 @@ class Solver(eqx.Module):
 
     names: ClassVar[tuple[str, ...]] = ()  # in the registry: its own, then those of other libraries
     one_step: ClassVar[bool] = True  # no step depends on those before the last
+    shares_history: ClassVar[bool] = True  # a solution nearby can begin with its solver state
     varies: ClassVar[bool] = False  # its order or its method changes with the error
     stateless: ClassVar[bool] = True  # `init` rebuilds the solver state from (t, y) alone
     implicit: ClassVar[bool] = False  # solves systems of equations

@@ -36,6 +36,11 @@ def forced(t, y, force):
     return -y + force * jnp.sin(20 * t)
 
 
+def cart(t, y, force):
+    angular = 9.81 * jnp.sin(y[2]) - force * jnp.cos(y[2])
+    return jnp.stack([y[1], force, y[3], angular])
+
+
 def forced_truth(t1):
     return (np.sin(20 * t1) - 20 * np.cos(20 * t1) + 20 * np.exp(-t1)) / 401
 
@@ -55,6 +60,30 @@ CASES = {
         epidemic, lambda p: (jnp.stack([1 + 0 * p, p, 0 * p]), None), 6.0, 1, np.exp(18.0)
     ),
     "forced": (forced, lambda p: (jnp.zeros(1), p), 5.0, 0, forced_truth(5.0)),
+    # The motion of some components hides what the others need, or the state rests beside zero.
+    "cart": (
+        cart, lambda p: (jnp.array([0.0, 1.0, 0.0, 0.0]), p), 2.0, 2,
+        (1 - np.cosh(2 * np.sqrt(9.81))) / 9.81,
+    ),
+    "straight line": (
+        lambda t, y, force: 1 + 0 * y + force * jnp.sin(30 * t),
+        lambda p: (jnp.full(1, 0.5), p), 2.0, 0,
+        (1 - np.cos(60.0)) / 30,
+    ),
+    "capacity": (
+        lambda t, y, p: 5 * y * (1 + p - y), lambda p: (jnp.ones(1), p), 10.0, 0,
+        1 - np.exp(-50.0),
+    ),
+    "fast and slow": (
+        lambda t, y, p: jnp.stack([-200 * (y[0] - p), y[0] - y[1]]),
+        lambda p: (jnp.zeros(2), p), 5.0, 1,
+        1 - (200 * np.exp(-5.0) - np.exp(-1000.0)) / 199,
+    ),
+    "late pulse": (
+        lambda t, y, force: -y + force * jnp.exp(-4 * (t - 20) ** 2),
+        lambda p: (jnp.ones(1), p), 24.0, 0,
+        np.sqrt(np.pi) / 2 * np.exp(-4 + 1 / 16),
+    ),
     "growth": (lambda t, y, _: y, lambda p: (p[None] + 1e-12, None), 10.0, 0, np.exp(10.0)),
 }  # fmt: skip
 
@@ -80,9 +109,18 @@ FAST = ("spring", "tsit5"), ("epidemic", "tsit5"), ("forced", "tsit5"), ("growth
 MOST = 100  # tolerances, as docs/gradients.md says
 
 
-@pytest.mark.parametrize(
-    ("case", "solver"), few([(case, solver) for case in CASES for solver in ADAPTIVE], *FAST)
-)
+# What multistep solvers do not see: rest of some components, and with BDF rest that comes later.
+# The first step along a straight line is seen by none.
+UNSEEN = {
+    "bdf": {"cart", "straight line", "late pulse"},
+    "adams": {"cart"},
+    "dopri5": {"straight line"},
+    "dopri8": {"straight line"},
+}
+PAIRS = [(c, s) for c in CASES for s in ADAPTIVE if c not in UNSEEN.get(s, ())]
+
+
+@pytest.mark.parametrize(("case", "solver"), few(PAIRS, *FAST))
 def test_the_gradient_is_right_to_a_hundred_tolerances(case, solver):
     truth = CASES[case][-1]
     at = jax.jit(functools.partial(derivative, case, solver, jo.Discrete()))

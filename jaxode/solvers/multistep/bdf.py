@@ -90,6 +90,7 @@ class BDF(Implicit, VariableOrder):
     names: ClassVar[tuple[str, ...]] = ("bdf", "ndf")
     highest_order: ClassVar[int] = MAX_ORDER
     counts_evaluations: ClassVar[bool] = True
+    shares_history: ClassVar[bool] = False
     reuses_jacobian: ClassVar[bool] = True
 
     max_order: int = eqx.field(static=True, default=MAX_ORDER)
