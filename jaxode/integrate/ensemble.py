@@ -47,12 +47,12 @@ class Ensemble(eqx.Module):
         """The ensemble of a solve that is differentiated by the arrays that `perturbed` marks."""
         (own, own_config), (shared, shared_config) = self.per_trajectory, self.shared
         marked = perturbed.per_trajectory[0], perturbed.shared[0]
-        own_config = for_derivatives(own, own_config, marked[0], lanes=True, axis=True)
-        shared_config = for_derivatives(shared, shared_config, marked[1], lanes=True)
+        own_config = for_derivatives(own, own_config, marked[0], axis=True)
+        shared_config = for_derivatives(shared, shared_config, marked[1])
         return Ensemble((own, own_config), (shared, shared_config))
 
-    def controlling_rest(self, wanted: bool | None) -> "Ensemble":
-        """The ensemble, with control of steps at rest if that is `wanted`; None: it is not."""
+    def controlling_rest(self, wanted: bool) -> "Ensemble":
+        """The ensemble, with control of steps at rest if that is `wanted`."""
         (own, own_config), (shared, config) = self.per_trajectory, self.shared
         own_config = controlling_rest(own_config, wanted)
         return Ensemble((own, own_config), (shared, controlling_rest(config, wanted)))

@@ -79,25 +79,22 @@ def without_gradient(method: Method) -> Method:
 
 
 def for_derivatives(
-    problem: IVP, config: SolveConfig, perturbed: IVP, *, lanes: bool = False, axis: bool = False
+    problem: IVP, config: SolveConfig, perturbed: IVP, axis: bool = False
 ) -> SolveConfig:
     """Return the configuration of a solve that is differentiated, if rest is to be controlled.
 
-    `perturbed` marks the arrays of `problem` by which. `lanes`: whether it is one of many. `axis`:
-    whether those arrays have a first axis of trajectories.
+    `perturbed` marks the arrays of `problem` by which. `axis`: whether those have a first axis of
+    trajectories.
     """
-    wanted = config.method.controls_rest
-    if wanted is None:
-        wanted = not lanes
-    if not wanted:
+    if not config.method.controls_rest:
         return config
     method = dataclasses.replace(config.method, for_derivatives=True)
     nudge = nudge_of(_parameters(problem), _parameters(perturbed), axis)
     return dataclasses.replace(config, method=method, nudge=nudge)
 
 
-def controlling_rest(config: SolveConfig, wanted: bool | None) -> SolveConfig:
-    """Return the configuration, with control of steps at rest; None for single solves alone."""
+def controlling_rest(config: SolveConfig, wanted: bool) -> SolveConfig:
+    """Return the configuration, with control of steps at rest if that is `wanted`."""
     method = dataclasses.replace(config.method, controls_rest=wanted)
     return dataclasses.replace(config, method=method)
 

@@ -29,7 +29,7 @@ class Method(eqx.Module):
     """A numerical method: solver, step-size controller, tolerances and the limit on steps.
 
     `controls_rest`: where the solution is differentiated (`for_derivatives`), a neighbour controls
-    steps too; None for single solves alone.
+    steps too.
     """
 
     solver: Solver
@@ -39,7 +39,7 @@ class Method(eqx.Module):
     max_steps: int = eqx.field(static=True)
     progress: Callable[..., None] | None = eqx.field(static=True, default=None)
     restarts: bool = eqx.field(static=True, default=False)  # events or jumps may restart it
-    controls_rest: bool | None = eqx.field(static=True, default=False)
+    controls_rest: bool = eqx.field(static=True, default=False)
     for_derivatives: bool = eqx.field(static=True, default=False)
 
     @property

@@ -28,9 +28,8 @@ class Forward(Sensitivity):
 
     **Arguments:**
 
-    - `at_rest`: whether to control the error of derivatives where the state is at rest, as in
-      `jo.Discrete`; also in a solve that is not differentiated. None: in single solves, but not in
-      batches and under `vmap`.
+    - `at_rest`: True to control the error of derivatives where the state is at rest, as in
+      `jo.Discrete`; also in a solve that is not differentiated.
 
     **Raises:** `DifferentiationError` where it is differentiated in reverse mode, by `jax.grad`
     for example; `jo.Discrete()` is for that.
@@ -39,7 +38,7 @@ class Forward(Sensitivity):
     (variational equations), discretised by differentiating the steps.
     """
 
-    at_rest: bool | None = eqx.field(static=True, default=None)
+    at_rest: bool = eqx.field(static=True, default=False)
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; JAX differentiates the loop."""

@@ -9,7 +9,7 @@ from jax import Array, lax
 from ..batch.queue import LaneTile
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
-from ..integrate.ivp import IVP, SolveConfig, controlling_rest
+from ..integrate.ivp import IVP, SolveConfig
 from ..problem.errors import OptionError
 from ..solvers.base import Solver
 from ..solvers.explicit.reversible import ReversibleRK
@@ -42,9 +42,6 @@ class Reversible(Sensitivity):
     solutions that converge forwards in time diverge backwards. The gradient is NaN if the backward
     pass does not return to the initial state and solver state to 30 tolerances (but to no less than
     a quarter of the digits, and no more than half), with steps of a given size to a third of them.
-
-    In single solves the error of derivatives is controlled where the state is at rest, as by
-    `jo.Discrete`; in batches it is not.
 
     **Arguments:**
 
@@ -99,7 +96,6 @@ class Reversible(Sensitivity):
         self.check_events(problem.has_events)
         if config.method.solver.needs_rate:
             config = _with_rate(config, _coupling_rate(problem.ts, problem.y0.dtype))
-        config = controlling_rest(config, None)
         return solve_or_lanes(Rules(_rule, _rule_of_batch), problem, config)
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:

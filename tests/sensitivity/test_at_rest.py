@@ -123,19 +123,18 @@ PAIRS = [(c, s) for c in CASES for s in ADAPTIVE if c not in UNSEEN.get(s, ())]
 @pytest.mark.parametrize(("case", "solver"), few(PAIRS, *FAST))
 def test_the_gradient_is_right_to_a_hundred_tolerances(case, solver):
     truth = CASES[case][-1]
-    at = jax.jit(functools.partial(derivative, case, solver, jo.Discrete()))
+    at = jax.jit(functools.partial(derivative, case, solver, jo.Discrete(at_rest=True)))
     for tolerance in (1e-4, 1e-7):
         assert abs(at(tolerance) - truth) < MOST * tolerance * abs(truth)
 
 
 @pytest.mark.parametrize("sensitivity", [
-    jo.Forward(),
-    pytest.param(jo.Reversible(), marks=pytest.mark.slow),
-    pytest.param(jo.Discrete(8), marks=pytest.mark.slow),
-    pytest.param(jo.Discrete("stages"), marks=pytest.mark.slow),
+    jo.Forward(at_rest=True),
+    pytest.param(jo.Discrete(8, at_rest=True), marks=pytest.mark.slow),
+    pytest.param(jo.Discrete("stages", at_rest=True), marks=pytest.mark.slow),
 ], ids=repr)  # fmt: skip
 @pytest.mark.parametrize("max_steps", [10_000, pytest.param(20_000, marks=pytest.mark.slow)])
-def test_every_mode_is_right_by_default(sensitivity, max_steps):
+def test_every_mode_with_that_option_is_right(sensitivity, max_steps):
     truth = CASES["forced"][-1]
     found = derivative("forced", "tsit5", sensitivity, 1e-6, max_steps)
     assert abs(found - truth) < 1e-4 * abs(truth)
@@ -143,7 +142,7 @@ def test_every_mode_is_right_by_default(sensitivity, max_steps):
 
 def test_without_it_the_gradient_is_that_of_steps_without_bound():
     # What the documentation warns of: the gradient is exact, but of a solution by huge steps.
-    assert abs(derivative("spring", "tsit5", jo.Discrete(at_rest=False), 1e-7)) > 1e3
+    assert abs(derivative("spring", "tsit5", jo.Discrete(), 1e-7)) > 1e3
 
 
 @pytest.mark.parametrize("memory", [None, pytest.param(3, marks=pytest.mark.slow)])
@@ -174,4 +173,4 @@ def test_a_solve_that_moves_takes_the_same_steps():
 
         return jax.value_and_grad(last, has_aux=True)(10.0)
 
-    jax.tree.map(np.testing.assert_array_equal, ends("discrete"), ends(jo.Discrete(at_rest=False)))
+    jax.tree.map(np.testing.assert_array_equal, ends(jo.Discrete(at_rest=True)), ends("discrete"))

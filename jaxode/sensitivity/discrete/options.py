@@ -44,12 +44,11 @@ class Discrete(Sensitivity):
       `max_steps` steps. "stages": all values that the backward pass reads, so that it recomputes
       nothing; it allocates buffers for `max_steps` steps, so give a tight bound. In a batch an
       integer counts snapshots of all lanes, and "stages" is not available.
-    - `at_rest`: whether to control the error of derivatives where the state is at rest. Error
-      control sees the state alone: where that does not move, or is smaller than the absolute
-      tolerance, any step passes, and the exact gradient of the computed solution can be far from
-      that of the equation. With this control steps depend on a solution nearby too, whose cost is
-      that of a second solve while the state rests, and less else. None: in single
-      solves, but not in batches and under `vmap`, where True asks for it. Not in a kernel.
+    - `at_rest`: True to control the error of derivatives where the state is at rest. Error control
+      sees the state alone: where that does not move, or is smaller than the absolute tolerance, any
+      step passes, and the exact gradient of the computed solution can be far from that of the
+      equation. Then steps are controlled by a solution nearby too, whose cost is that of a second
+      solve while the state rests, and less else. Not in a kernel.
 
     **Raises:** `OptionError` for another `memory`; `OutOfMemoryError` where the stages do not fit.
 
@@ -60,7 +59,7 @@ class Discrete(Sensitivity):
     memory: int | Literal["steps", "stages"] | None = eqx.field(
         static=True, default=None, converter=python_int
     )
-    at_rest: bool | None = eqx.field(static=True, default=None)
+    at_rest: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         if not (is_count(self.memory) or self.memory in (None, "steps", "stages")):

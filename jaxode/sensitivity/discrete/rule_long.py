@@ -14,7 +14,7 @@ from jaxtyping import PyTree
 from ...batch.tile_width import tile_of
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result, solve_forward
-from ...integrate.ivp import IVP, SolveConfig, controlling_rest
+from ...integrate.ivp import IVP, SolveConfig
 from ..vjp_rule import with_vjp
 from .rule_batch import discrete_cotangent, run_with_trace
 
@@ -27,17 +27,11 @@ def _batch_of_one(problem: Any, config: Any) -> Ensemble:
 
 
 def _ensemble(problem: IVP, config: SolveConfig) -> Ensemble:
-    config = _as_single(config)
     return _batch_of_one(dataclasses.replace(problem, y0=problem.y0[None]), config)
 
 
 def _flags(perturbed: PyTree, config: SolveConfig) -> Any:
-    return _batch_of_one(perturbed, jax.tree.map(lambda _: False, _as_single(config)))
-
-
-def _as_single(config: SolveConfig) -> SolveConfig:
-    """The configuration of a batch of one, with control at rest where a single solve has it."""
-    return controlling_rest(config, config.method.controls_rest is not False)
+    return _batch_of_one(perturbed, jax.tree.map(lambda _: False, config))
 
 
 def _forward(perturbed: PyTree, problem: IVP, config: SolveConfig) -> tuple[Result, Any]:
