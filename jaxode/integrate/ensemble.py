@@ -46,9 +46,8 @@ class Ensemble(eqx.Module):
     def for_derivatives(self, perturbed: "Ensemble") -> "Ensemble":
         """The ensemble of a solve that is differentiated by the arrays that `perturbed` marks."""
         (own, own_config), (shared, shared_config) = self.per_trajectory, self.shared
-        marked = perturbed.per_trajectory[0], perturbed.shared[0]
-        own_config = for_derivatives(own, own_config, marked[0], axis=True)
-        shared_config = for_derivatives(shared, shared_config, marked[1])
+        own_config = for_derivatives(own, own_config, perturbed.per_trajectory[0], axis=True)
+        shared_config = for_derivatives(shared, shared_config, perturbed.shared[0])
         return Ensemble((own, own_config), (shared, shared_config))
 
     def controlling_rest(self, wanted: bool) -> "Ensemble":

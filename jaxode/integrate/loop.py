@@ -115,10 +115,7 @@ def integrate(
             return _advance(method, (field_of_turn(due), step), span, recorder, batching, state)
 
         start = state._replace(integrator=first_state(state.integrator.y, state.integrator.t))
-        if method.has_neighbour:
-            end = _run_with_neighbour(method, span, unfinished, advance, start)
-        else:
-            end = lax.while_loop(unfinished, advance, start)
+        end = _iterate(method, span, unfinished, advance, start)
         remaining = direction * (t1 - end.integrator.t)
         if recorder.end is not None:
             end = end._replace(record=recorder.end(end.record, end.integrator.y))
@@ -141,17 +138,19 @@ def integrate(
     return Outcome(end.y, end.status, stats, record, end.h, end.solver_state, log)
 
 
-def _run_with_neighbour(
+def _iterate(
     method: Method,
     span: _Span,
     unfinished: Callable[[_LoopState], Array],
     advance: Callable[[_LoopState], _LoopState],
     start: _LoopState,
 ) -> _LoopState:
-    """Iterate `advance` while `unfinished`; the neighbour follows each iteration that it waits for.
+    """Iterate `advance` while `unfinished`; a neighbour follows each iteration that it waits for.
 
     A solve that moves makes all its iterations in one run of the inner loop.
     """
+    if not method.has_neighbour:
+        return lax.while_loop(unfinished, advance, start)
 
     def goes_on(state: _LoopState) -> Array:
         return unfinished(state) | state.integrator.neighbour_due

@@ -163,7 +163,7 @@ def note_iteration(
         suspect=suspect,
         waits=turn | active | neighbour.active,
         accepted=accepted,
-        last_error=error,
+        last_error=error.astype(neighbour.last_error.dtype),
         last_factor=() if isinstance(neighbour.factor, tuple) else factor,
     )
 
@@ -373,7 +373,8 @@ def _at_rest(hides: Array, rests: Array, lanes: int, one_step: bool) -> Array:
 def _weights(shape: tuple[int, ...], dtype: Any, irrational: float = np.sqrt(5)) -> np.ndarray:
     """Numbers from 1/2 to 3/2, a sequence that fills the interval evenly and repeats nothing."""
     count = int(np.prod(shape))
-    return (0.5 + (irrational / 2 * np.arange(1, count + 1)) % 1).reshape(shape).astype(dtype)
+    steps = (irrational - 1) / 2 * np.arange(1, count + 1)
+    return (0.5 + steps % 1).reshape(shape).astype(dtype)
 
 
 def _real(x: Array) -> Any:

@@ -140,6 +140,17 @@ def test_every_mode_with_that_option_is_right(sensitivity, max_steps):
     assert abs(found - truth) < 1e-4 * abs(truth)
 
 
+def test_a_complex_state_may_have_a_real_error_estimate():
+    def last(p):
+        sol = jo.solve(
+            lambda t, y, _: 1j * y, p + jnp.zeros(1, complex), (0.0, 1.0), rtol=1e-6, atol=1e-6,
+            solver=jo.ReversibleRK(jo.Tsit5()), sensitivity=jo.Discrete(at_rest=True),
+        )  # fmt: skip
+        return sol.y1[0].real
+
+    np.testing.assert_allclose(jax.grad(last)(0.0), np.cos(1.0), rtol=1e-4)
+
+
 def test_without_it_the_gradient_is_that_of_steps_without_bound():
     # What the documentation warns of: the gradient is exact, but of a solution by huge steps.
     assert abs(derivative("spring", "tsit5", jo.Discrete(), 1e-7)) > 1e3
