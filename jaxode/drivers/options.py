@@ -1,5 +1,6 @@
 """Validation of the options of a solve: names and objects become solver, method, sensitivity."""
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -26,11 +27,12 @@ from ..solvers.implicit.consistent_initial import Algebraic, algebraic_part
 from ..solvers.registry import SOLVERS
 from ..solvers.step_size import NORMS, PID, Controller, Fixed, Grid, Tolerance
 
-SENSITIVITIES: dict[str, type[Sensitivity]] = {
+SENSITIVITIES: dict[str, Callable[[], Sensitivity]] = {
     "discrete": Discrete,
     "autograd": Discrete,
     "adjoint": Continuous,
     "continuous": Continuous,
+    "interpolated_adjoint": functools.partial(Continuous, "interpolate"),
     "reversible": Reversible,
     "forward": Forward,
 }

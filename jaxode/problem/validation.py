@@ -1,7 +1,7 @@
 """Validation of options: objects or their names, positive numbers, and integers."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,9 @@ from .errors import OptionError, unknown_name
 from .state import is_traced
 
 
-def find_option(what: str, value: Any, known: Mapping[str, type], kind: Any, example: str) -> Any:
+def find_option(
+    what: str, value: Any, known: Mapping[str, Callable[[], Any]], kind: Any, example: str
+) -> Any:
     """Find the object for an option: `value` itself if of type `kind`, or made from its name.
 
     **Raises:** `OptionError` for an unknown name (with the nearest known), a class, or an object

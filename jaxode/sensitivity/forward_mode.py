@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 
 from ..batch.queue import LaneTile
 from ..batch.run import run_in_lanes
+from ..batch.tile_width import tile_of
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result, solve_forward
 from ..integrate.ivp import IVP, SolveConfig, controlling_rest
@@ -63,7 +64,8 @@ def _rule(problem: IVP, config: SolveConfig, _: None) -> RuleCall:
     return RuleCall(solve, ())
 
 
-def _rule_of_batch(ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
+def _rule_of_batch(ensemble: Ensemble, _: None) -> RuleCall:
+    tile = tile_of(ensemble, None)
     return RuleCall(lambda ensemble: _solve_batch(ensemble, tile), ())
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..batch.queue import LaneTile
+from ..batch.tile_width import tile_of
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
 from ..integrate.ivp import IVP, SolveConfig
@@ -17,7 +18,7 @@ from .base import Sensitivity
 from .discrete.checkpoints import TimeRecorder
 from .discrete.rule import solve_discrete
 from .discrete.rule_batch import solve_batch_discrete
-from .lanes.solve import solve_or_lanes
+from .lanes.solve import solve_ensemble, solve_or_lanes
 from .lanes.trajectories import RuleCall, Rules
 
 # The share of a number's digits that rounding may grow by in the backward pass.
@@ -109,7 +110,8 @@ class Reversible(Sensitivity):
             else:
                 own_config = _with_rate(own_config, rate)
             ensemble = Ensemble((own, own_config), (shared, shared_config))
-        return solve_batch_discrete(ensemble, tile, False, None)
+        rule = RuleCall(solve_batch_discrete, (tile, False, None))
+        return solve_ensemble(Rules(None, lambda ensemble, _: rule), ensemble)
 
 
 def _rule(problem: IVP, config: SolveConfig, _: None) -> RuleCall:
@@ -118,8 +120,8 @@ def _rule(problem: IVP, config: SolveConfig, _: None) -> RuleCall:
     return RuleCall(solve_discrete, (config, recorder, False))
 
 
-def _rule_of_batch(ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
-    return RuleCall(solve_batch_discrete, (tile, False, None))
+def _rule_of_batch(ensemble: Ensemble, _: None) -> RuleCall:
+    return RuleCall(solve_batch_discrete, (tile_of(ensemble, None), False, None))
 
 
 def _coupling_rate(ts: Array, dtype: Any) -> Array:

@@ -198,7 +198,7 @@ class Auto(Switching):
     For a problem that may or may not be stiff.
     """
 
-    names: ClassVar[tuple[str, ...]] = ("auto",)
+    names: ClassVar[tuple[str, ...]] = ("auto", "lsoda")
     explicit: ClassVar[ExplicitRungeKutta] = Tsit5()
     stiff: ClassVar[Rosenbrock] = Rodas5P()
     stability_interval: ClassVar[float] = 3.5068

@@ -24,6 +24,7 @@ DENSE_ORDERS = {
     "HeunEuler": 2,
     "Fehlberg2": 2,
     "Bosh3": 3,
+    "Heun3": 3,
     "RK4": 3,
     "RK4ThreeEighths": 3,
     "Tsit5": 4,
@@ -39,6 +40,7 @@ STEP_ORDERS = {
     "HeunEuler": 2,
     "Fehlberg2": 2,
     "Bosh3": 3,
+    "Heun3": 3,
     "RK4": 4,
     "RK4ThreeEighths": 4,
     "Tsit5": 5,
@@ -46,7 +48,7 @@ STEP_ORDERS = {
     "Dopri8": 8,
     "Vern7": 7,
 }
-SMOOTH = ("Bosh3", "RK4", "RK4ThreeEighths", "Tsit5", "Dopri5", "Dopri8", "Vern7")
+SMOOTH = ("Bosh3", "Heun3", "RK4", "RK4ThreeEighths", "Tsit5", "Dopri5", "Dopri8", "Vern7")
 
 
 def matrix(table: ButcherTableau) -> np.ndarray:

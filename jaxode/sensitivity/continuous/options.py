@@ -6,6 +6,7 @@ import equinox as eqx
 from jaxtyping import ArrayLike
 
 from ...batch.queue import LaneTile
+from ...batch.tile_width import tile_of
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig
@@ -15,12 +16,12 @@ from ...problem.validation import check_count, check_positive, find_option
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
 from ..base import Sensitivity
-from ..lanes.solve import solve_or_lanes
+from ..lanes.solve import solve_ensemble, solve_or_lanes
 from ..lanes.trajectories import RuleCall, Rules
 from .backward_solver import BackwardConfig, configure_backward
 from .restarts import RestartSchedule
 from .rule import save_after, solve_states
-from .rule_batch import solve_batch_continuous, solve_batch_states
+from .rule_batch import save_outside, solve_batch_states
 from .rule_kernel import solve_kernel_continuous
 
 METHODS = ("quadrature", "backsolve", "interpolate")
@@ -130,7 +131,14 @@ class Continuous(Sensitivity):
         **Raises:** `OptionError` as `solve` does.
         """
         self.check_events(ensemble.has_events)
-        return solve_batch_continuous(ensemble, tile, self.backward_config(ensemble.config))
+        self.backward_config(ensemble.config)
+
+        def rule(ensemble: Ensemble, way: Continuous) -> RuleCall:
+            return RuleCall(solve_batch_states, (tile, way.backward_config(ensemble.config)))
+
+        return save_outside(
+            ensemble, lambda states: solve_ensemble(Rules(None, rule), states, self)
+        )
 
     def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
         """Solve all problems of `ensemble` in one kernel, and their adjoint equations in another.
@@ -159,8 +167,9 @@ def _rule(problem: IVP, config: SolveConfig, way: Continuous) -> RuleCall:
     return RuleCall(solve_states, (config, way.backward_config(config)))
 
 
-def _rule_of_batch(ensemble: Ensemble, tile: LaneTile, way: Continuous) -> RuleCall:
-    return RuleCall(solve_batch_states, (tile, way.backward_config(ensemble.config)))
+def _rule_of_batch(ensemble: Ensemble, way: Continuous) -> RuleCall:
+    config = way.backward_config(ensemble.config)
+    return RuleCall(solve_batch_states, (tile_of(ensemble, None), config))
 
 
 _RULES = Rules(_rule, _rule_of_batch)

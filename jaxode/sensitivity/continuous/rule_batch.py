@@ -152,8 +152,3 @@ def _backward(
 def solve_batch_states(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
     """Solve an ensemble whose states are saved, differentiable by its adjoint equations."""
     return run_in_lanes(ensemble, tile)[0]
-
-
-def solve_batch_continuous(ensemble: Ensemble, tile: LaneTile, backward: BackwardConfig) -> Result:
-    """Solve all problems of an ensemble in lanes, differentiable by their adjoint equations."""
-    return save_outside(ensemble, lambda states: solve_batch_states(states, tile, backward))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from ...batch.queue import LaneTile
+from ...batch.tile_width import tile_of
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig, controlling_rest, packed_field
@@ -16,7 +17,7 @@ from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
 from ...problem.validation import is_count, python_int
 from ..base import Sensitivity
-from ..lanes.solve import solve_or_lanes
+from ..lanes.solve import solve_ensemble, solve_or_lanes
 from ..lanes.trajectories import RuleCall, Rules
 from .checkpoints import CheckpointRecorder
 from .rule import solve_discrete
@@ -79,8 +80,8 @@ class Discrete(Sensitivity):
         recorder = self.recorder(problem, config)
         return RuleCall(solve_discrete, (config, recorder, self.memory == "stages"))
 
-    def _rule_of_batch(self, ensemble: Ensemble, tile: LaneTile, _: None) -> RuleCall:
-        return RuleCall(solve_batch_discrete, (tile, True, self.memory))
+    def _rule_of_batch(self, ensemble: Ensemble, _: None) -> RuleCall:
+        return RuleCall(solve_batch_discrete, (tile_of(ensemble, None), True, self.memory))
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes; the backward pass recomputes their steps.
@@ -92,9 +93,9 @@ class Discrete(Sensitivity):
                 'Discrete(memory="stages") keeps the stages of single solves; for a batch use '
                 'memory="steps", or solve it as one system'
             )
-        return solve_batch_discrete(
-            ensemble.controlling_rest(self.at_rest), tile, True, self.memory
-        )
+        rule = RuleCall(solve_batch_discrete, (tile, True, self.memory))
+        rules = Rules(None, lambda ensemble, _: rule)
+        return solve_ensemble(rules, ensemble.controlling_rest(self.at_rest))
 
     def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
         """Solve all problems of `ensemble` in one kernel; another is the backward pass.

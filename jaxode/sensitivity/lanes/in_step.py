@@ -59,3 +59,8 @@ class InStep(Trajectories):
         found = each(residuals, list(cotangents), list(arrays))
         own = [m for m, wanted in zip(self.mapped, by, strict=True) if wanted]
         return [x if m else jnp.sum(x, axis=0) for x, m in zip(found, own, strict=True)]
+
+    def replayed(self, by: Sequence[bool], arrays: Arrays) -> list[Array]:
+        """The saved values and last states, as a function with derivatives of every order."""
+        each = jax.vmap(lambda *x: self.one.replayed(by, x), self.axes, axis_size=self.size)
+        return each(*arrays)

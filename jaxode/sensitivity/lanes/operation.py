@@ -77,6 +77,13 @@ class Operation(abc.ABC):
         """As `batched`, where `vmap` meets the operation itself and not a rule made of it."""
         return self.batched(size, arrays, axes)
 
+    def pulled_back(self, by: list[bool], cotangents: Arrays, arrays: Arrays) -> Arrays:
+        """Cotangents of the arrays `by` which results are differentiated, from those of results.
+
+        **Raises:** `DifferentiationError` where there are none.
+        """
+        raise DifferentiationError(self.reverse_error)
+
     def differentiated(self, arrays: Arrays, tangents: Arrays) -> tuple[Arrays, Arrays]:
         """The results and their tangents."""
         nonzero = [type(t) is not ad.Zero for t in tangents]
@@ -112,6 +119,17 @@ class Vectorised(Operation):
         if not isinstance(operation, Tangents) or any(self.mapped[: len(operation.nonzero)]):
             return 0
         return len(operation.split(results)[0])
+
+    def pulled_back(self, by: list[bool], cotangents: Arrays, arrays: Arrays) -> Arrays:
+        """Cotangents of all of them; of shared arrays their sum."""
+
+        def of_one(cotangents: Any, arrays: Any) -> Arrays:
+            return self.operation.pulled_back(by, cotangents, arrays)
+
+        axes = [0 if m else None for m in self.mapped]
+        found = jax.vmap(of_one, (0, axes), axis_size=self.size)(list(cotangents), list(arrays))
+        own = [m for m, wanted in zip(self.mapped, by, strict=True) if wanted]
+        return [x if m else jnp.sum(x, axis=0) for x, m in zip(found, own, strict=True)]
 
     def _over_axis(self, function: Any, axes: Any, place: int, arrays: Arrays) -> list[Any]:
         """`function` over its own axis of the arrays, which is axis `place` of the results."""
@@ -247,8 +265,15 @@ def _jvp(arrays: Arrays, tangents: Arrays, *, operation: Operation) -> tuple[Arr
     return operation.differentiated(arrays, tangents)
 
 
-def _transpose(*_: Any, operation: Operation) -> Any:
-    raise DifferentiationError(operation.reverse_error)
+def _transpose(cotangents: Arrays, *arrays: Any, operation: Operation) -> Any:
+    """Reverse mode: of an operation with its tangents, of which the tangents alone are linear."""
+    if not isinstance(operation, Tangents):
+        raise DifferentiationError(operation.reverse_error)
+    number = len(operation.nonzero)
+    results = len(operation.operation.program([jax.typeof(x) for x in arrays[:number]]).out_avals)
+    given = [ad.instantiate_zeros(x) for x in cotangents[results:]]
+    found = operation.operation.pulled_back(operation.nonzero, given, arrays[:number])
+    return [*[None] * number, *found]
 
 
 mlir.register_lowering(_operation, _lower)

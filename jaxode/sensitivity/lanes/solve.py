@@ -11,12 +11,13 @@ from jax.core import Tracer
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig
 from ...problem.closure import ClosedFunction
 from ...problem.errors import DifferentiationError
 from ...solvers.step_size import NORMS
-from ..ad_direction import FORWARD, TWICE, forward_mode_only
+from ..ad_direction import FORWARD, TWICE
 from .in_step import InStep
 from .operation import Arrays, Axes, Operation, Vectorised, axes_first
 from .trajectories import ResultForm, Rules, Trajectories
@@ -31,11 +32,31 @@ def solve_or_lanes(rules: Rules, problem: IVP, config: SolveConfig, extra: Any =
     trajectories = Trajectories(rules, parts, ResultForm())
     arrays = jax.tree.leaves(eqx.filter(parts, eqx.is_array))
     if not _may_be_an_operation(parts, arrays):
-        rule, rest = rules.single(problem, config, extra)
+        (rule, rest), problem = trajectories.call(arrays)
         return rule(problem, *rest)
     operation = Values if rules.forward_mode else Solve
     leaves = operation(trajectories).bind(*arrays)
     return trajectories.form.unflatten(leaves)
+
+
+def solve_ensemble(rules: Rules, ensemble: Ensemble, extra: Any = None) -> Result:
+    """Solve all problems of an ensemble, by the rules of a batch; under `vmap` those of all.
+
+    Where the result is not that of a "steps" solve, it has no times.
+    """
+    parts = *eqx.combine(ensemble.per_trajectory, ensemble.shared), extra
+    own = jax.tree.map(lambda _: True, ensemble.per_trajectory)
+    own = *eqx.combine(own, jax.tree.map(lambda _: False, ensemble.shared)), None
+    pairs = zip(jax.tree.leaves(parts[:2]), jax.tree.leaves(own), strict=True)
+    flags = [flag for x, flag in pairs if eqx.is_array(x)]
+    arrays = jax.tree.leaves(eqx.filter(parts, eqx.is_array))
+    flags += [False] * (len(arrays) - len(flags))
+    trajectories = Trajectories(rules, parts, ResultForm(True), ensemble.count, flags)
+    if not _may_be_an_operation(parts, arrays):
+        (rule, rest), ensemble = trajectories.call(arrays)
+        return rule(ensemble, *rest)
+    operation = Values if rules.forward_mode else Solve
+    return trajectories.form.unflatten(operation(trajectories).bind(*arrays))
 
 
 def _may_be_an_operation(parts: Any, arrays: Arrays) -> bool:
@@ -98,7 +119,7 @@ class Solve(Values):
         if any(b and not i for b, i in zip(by, inside, strict=True)):
             raise DifferentiationError("a solve has no derivative by tolerances and step sizes")
         forward = ForwardPass(self.trajectories, by)
-        found = forward_mode_only(forward.bind(*arrays), TWICE)
+        found = forward.bind(*arrays)
         number = self.trajectories.form.treedef.num_leaves
         results, residuals = found[:number], found[number:]
         given = [t for t in tangents if type(t) is not ad.Zero]
@@ -160,6 +181,16 @@ class ForwardPass(Operation):
         found, number = self.many.bind(*arrays), self.trajectories.form.treedef.num_leaves
         results, residuals = self.trajectories.ungroup(size, found[:number]), found[number:]
         return [*results, *residuals], [0] * number + [None] * len(residuals)
+
+    def pulled_back(self, by: list[bool], cotangents: Arrays, arrays: Arrays) -> Arrays:
+        """Those of the result: residuals are found again where a gradient depends on them."""
+        inexact = [
+            jnp.issubdtype(x.dtype, jnp.inexact) for x in self.program(_avals(arrays)).out_avals
+        ]
+        number = self.trajectories.form.treedef.num_leaves
+        given = inexact[:number]
+        backward = BackwardPass(ForwardPass(self.trajectories, by), given, 0)
+        return backward.bind(*cotangents[: sum(given)], *arrays)
 
     def each(
         self, size: int, arrays: Arrays, mapped: list[bool]
@@ -226,6 +257,27 @@ class BackwardPass(Operation):
         every = [next(given) if present else None for present in self.given]
         return self.trajectories.backward(by, restored, every, arrays)
 
+    def pulled_back(self, by: list[bool], cotangents: Arrays, arrays: Arrays) -> Arrays:
+        """Those of the cotangents and the arrays; a gradient by steps taken has no residuals."""
+        given, residuals, values = self.parts(arrays)
+        by_given, by_residuals, by_values = self.parts(by)
+        places = [i for i, wanted in enumerate(by_values) if wanted]
+
+        def gradient(given: Arrays, *moved: Array) -> list[Array]:
+            inputs = list(values)
+            for i, value in zip(places, moved, strict=True):
+                inputs[i] = value
+            every = iter(given)
+            whole = [next(every) if present else None for present in self.given]
+            return self.trajectories.replayed_gradient(self.forward.by, whole, inputs)
+
+        _, pull = jax.vjp(gradient, given, *(values[i] for i in places))
+        of_given, *of_values = pull(list(cotangents))
+        kept = [x for x, wanted in zip(of_given, by_given, strict=True) if wanted]
+        pairs = zip(residuals, by_residuals, strict=True)
+        blank = [jnp.zeros_like(x) for x, wanted in pairs if wanted]
+        return [*kept, *blank, *of_values]
+
     def light(self, number: int) -> list[bool]:
         """Cotangents are."""
         cotangents = sum(self.given)
@@ -263,6 +315,10 @@ class BackwardPass(Operation):
         return [x if f else jnp.sum(x, axis=1) for x, f in zip(found, flags, strict=True)]
 
 
+def _avals(arrays: Arrays) -> list[Any]:
+    return [jax.typeof(x) for x in arrays]
+
+
 # The tangents of a result, from those of the arrays, the residuals and the arrays: linear, and only
 # transposed. `results`: their types, None of integers.
 _pushforward = Primitive("pushforward")
@@ -283,7 +339,7 @@ def _transpose(cotangents: Arrays, *values: Any, forward: ForwardPass, results: 
         return [None] * len(values)
     backward = BackwardPass(forward, given, len(rest) - forward.trajectories.number)
     present = [x for x, g in zip(every, given, strict=True) if g]
-    pulled = forward_mode_only(backward.bind(*present, *rest), TWICE)
+    pulled = backward.bind(*present, *rest)
     wanted = [
         x if ad.is_undefined_primal(t) else None for x, t in zip(pulled, tangents, strict=True)
     ]

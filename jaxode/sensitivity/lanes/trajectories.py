@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from ...batch.queue import LaneTile
-from ...batch.tile_width import tile_of
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig
+from ..replay.replay import replayed, steps_taken
 from ..vjp_rule import VjpRule
 
 Arrays = Sequence[Any]
@@ -30,23 +29,31 @@ class RuleCall(NamedTuple):
 class Rules(NamedTuple):
     """The calls that solve one problem, and an ensemble; no derivative is taken by `extra`.
 
-    `single(problem, config, extra)`; `batch(ensemble, tile, extra)`, None where there is none.
+    `single(problem, config, extra)`, `batch(ensemble, extra)`; None where there is none.
     `forward_mode`: they are plain functions, which JAX differentiates.
     """
 
-    single: Callable[[IVP, SolveConfig, PyTree], RuleCall]
-    batch: Callable[[Ensemble, LaneTile, PyTree], RuleCall] | None
+    single: Callable[[IVP, SolveConfig, PyTree], RuleCall] | None
+    batch: Callable[[Ensemble, PyTree], RuleCall] | None
     forward_mode: bool = False
 
 
 class ResultForm:
-    """The structure of the flattened result, known once the solve has been traced."""
+    """The structure of the flattened result, known once the solve has been traced.
+
+    `with_share`: it has the useful share of the lanes, which single solves do not have.
+    """
 
     treedef: Any = None
 
+    def __init__(self, with_share: bool = False) -> None:
+        self.with_share = with_share
+
     def flatten(self, result: Result, save: str) -> list[Array]:
         """The arrays of a result that single solves and batches have in common."""
-        stats = dataclasses.replace(result.stats, useful_share=None)
+        stats = result.stats
+        if not self.with_share:
+            stats = dataclasses.replace(stats, useful_share=None)
         result = result._replace(stats=stats, ts=result.ts if save == "steps" else None)
         leaves, self.treedef = jax.tree.flatten(result)
         return leaves
@@ -100,10 +107,11 @@ class Trajectories:
         parts = eqx.combine(self.tree(arrays), self.static)
         problem, config, extra = parts
         if self.flags is None:
+            assert self.rules.single is not None
             return self.rules.single(problem, config, extra), problem
         ensemble = Ensemble(*self.split((problem, config)))
         assert self.rules.batch is not None
-        return self.rules.batch(ensemble, tile_of(ensemble, None), extra), ensemble
+        return self.rules.batch(ensemble, extra), ensemble
 
     def split(self, pair: PyTree) -> tuple[Any, Any]:
         """A pair like problem and configuration: each trajectory's part, and the shared one."""
@@ -150,6 +158,43 @@ class Trajectories:
             for x, ct, wanted in zip(arrays, leaves, by, strict=True)
             if wanted
         ]
+
+    def replayed_gradient(
+        self, by: Sequence[bool], cotangents: Arrays, arrays: Arrays
+    ) -> list[Array]:
+        """As `backward`, as a function with derivatives of every order."""
+        places = [i for i, wanted in enumerate(by) if wanted]
+
+        kept: list[bool] = []
+
+        def values(*moved: Array) -> list[Array]:
+            inputs = list(arrays)
+            for i, value in zip(places, moved, strict=True):
+                inputs[i] = value
+            found = self.replayed(by, inputs)
+            kept[:] = [jnp.issubdtype(x.dtype, jnp.inexact) for x in found]
+            return [x for x, inexact in zip(found, kept, strict=True) if inexact]
+
+        found, pull = jax.vjp(values, *(arrays[i] for i in places))
+        ct = self.form.unflatten(cotangents)
+        given = jax.tree.leaves((ct.ys, ct.y1), is_leaf=lambda x: x is None)
+        given = [x for x, inexact in zip(given, kept, strict=True) if inexact]
+        pairs = zip(given, found, strict=True)
+        return list(pull([jnp.zeros_like(v) if x is None else x for x, v in pairs]))
+
+    def replayed(self, by: Sequence[bool], arrays: Arrays) -> list[Array]:
+        """The saved values and the last state, flat, with derivatives of every order."""
+        perturbed = eqx.combine(self.tree(by), jax.tree.map(lambda _: False, self.static))[0]
+
+        def of_one(*arrays: Any) -> list[Array]:
+            problem, config, _ = eqx.combine(self.tree(arrays), self.static)
+            steps = steps_taken(problem, config, perturbed)
+            return jax.tree.leaves(replayed(problem, config, steps))
+
+        if self.flags is None:
+            return of_one(*arrays)
+        axes = [0 if own else None for own in self.flags]
+        return jax.vmap(of_one, axes, axis_size=self.count)(*arrays)
 
     # From one to many.
 

@@ -24,6 +24,16 @@ RALSTON_TABLEAU = ButcherTableau(
     order=2, c=(0.0, 2 / 3), a=((2 / 3,),), b=(0.25, 0.75), dense=quadratic_dense((0.25, 0.75))
 )
 
+# The fourth stage is the slope at the end of the step.
+_HEUN3 = (0.25, 0.0, 0.75)
+HEUN3_TABLEAU = ButcherTableau(
+    order=3,
+    c=(0.0, 1 / 3, 2 / 3, 1.0),
+    a=((1 / 3,), (0.0, 2 / 3), _HEUN3),
+    b=_HEUN3,
+    dense=hermite_dense((*_HEUN3, 0.0)),
+)
+
 # The fifth stage of the two methods of order four is the slope at the end of the step.
 _CLASSIC = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 RK4_TABLEAU = ButcherTableau(
@@ -108,6 +118,13 @@ class Ralston(ExplicitRungeKutta):
 
     names: ClassVar[tuple[str, ...]] = ("ralston",)
     tableau: ClassVar[ButcherTableau] = RALSTON_TABLEAU
+
+
+class Heun3(ExplicitRungeKutta):
+    """Heun's method of order 3, fixed steps. Dense output: cubic Hermite."""
+
+    names: ClassVar[tuple[str, ...]] = ("heun3",)
+    tableau: ClassVar[ButcherTableau] = HEUN3_TABLEAU
 
 
 class RK4(ExplicitRungeKutta):

@@ -1,4 +1,4 @@
-"""Radau IIA collocation of order 1 and 5.
+"""Radau IIA collocation of order 1, 3 and 5.
 
 Source: E. Hairer, G. Wanner, Solving Ordinary Differential Equations II (1996), sections IV.5 and
 IV.8, and the authors' code radau5.f.
@@ -39,6 +39,17 @@ IMPLICIT_EULER_TABLEAU = collocation_tableau(
     order=1, c=(1.0,), A=((1.0,),), b=(1.0,), gamma0=1.0, adaptive=True
 )
 
+# $A^{-1}$ has the eigenvalues $2 \pm i \sqrt 2$, of modulus $\sqrt 6$: there is no real one, so
+# $\gamma_0 = 1 / \sqrt 6$ is a choice of scale, and the filter needs its own factorisation.
+RADAU_IIA3_TABLEAU = collocation_tableau(
+    order=3,
+    c=(1 / 3, 1.0),
+    A=((5 / 12, -1 / 12), (0.75, 0.25)),
+    b=(0.75, 0.25),
+    gamma0=1.0 / math.sqrt(6.0),
+    adaptive=True,
+)
+
 RADAU_IIA5_TABLEAU = _radau5()
 
 
@@ -49,8 +60,15 @@ class ImplicitEuler(Collocation):
     tableau: ClassVar[CollocationTableau] = IMPLICIT_EULER_TABLEAU
 
 
+class RadauIIA3(Collocation):
+    """Radau collocation with two stages, order 3, L-stable, adaptive. Dense output: cubic."""
+
+    names: ClassVar[tuple[str, ...]] = ("radau_iia3", "radau3", "radauiia3")
+    tableau: ClassVar[CollocationTableau] = RADAU_IIA3_TABLEAU
+
+
 class RadauIIA5(Collocation):
     """Radau collocation with three stages, order 5, L-stable, adaptive. Dense output: quartic."""
 
-    names: ClassVar[tuple[str, ...]] = ("radau_iia5", "radau", "radau5")
+    names: ClassVar[tuple[str, ...]] = ("radau_iia5", "radau", "radau5", "radauiia5")
     tableau: ClassVar[CollocationTableau] = RADAU_IIA5_TABLEAU
