@@ -21,6 +21,7 @@ _FAMILIES = {
     "implicit fixed": "implicit, fixed steps",
     "implicit adaptive": "implicit, for stiff problems",
     "implicit imex": "implicit-explicit (IMEX), also for a pair of fields `(stiff, other)`",
+    "multistep fixed": "multistep, fixed steps",
     "multistep adaptive": "multistep (BDF for stiff problems)",
     "switching adaptive": "switching between an explicit and a stiff method",
     "symplectic fixed": "for states `(q, p)`, symplectic or Nystrom, fixed steps",

@@ -8,8 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import PyTree
 
 from ..problem.errors import DifferentiationError
@@ -23,6 +21,7 @@ from .lowering.lane_scalars import (
     select_array,
     zeros_like,
 )
+from .lowering.pallas import pallas, triton
 from .lowering.unsupported import NoKernelError
 
 # Lanes of one warp of an NVIDIA GPU: a block has one thread per lane. A block with block arrays has
@@ -45,41 +44,43 @@ class Block(NamedTuple):
     def load(self, ref: Any, shape: tuple[int, ...]) -> LaneScalars:
         """Load the lanes' arrays of `shape` from their columns."""
         size = int(np.prod(shape, dtype=int))
-        elements = [ref[k, pl.ds(self.start, self.lanes)] for k in range(size)]
+        elements = [ref[k, pallas().ds(self.start, self.lanes)] for k in range(size)]
         return LaneScalars.of(elements, shape, ref.dtype)
 
     def store(self, ref: Any, values: LaneScalars) -> None:
         """Store the lanes' arrays in their columns."""
         for k, element in enumerate(values.flat()):
-            ref[k, pl.ds(self.start, self.lanes)] = broadcast_to_lanes(
+            ref[k, pallas().ds(self.start, self.lanes)] = broadcast_to_lanes(
                 element, ref.dtype, self.lanes
             )
 
     def store_sum(self, ref: Any, values: Any) -> None:
         """Store the sums over the lanes in the block's column."""
         if isinstance(values, LaneReduction):
-            values.write(ref, pl.program_id(0))
+            values.write(ref, pallas().program_id(0))
             return
         for k, element in enumerate(values.flat()):
-            ref[k, pl.program_id(0)] = jnp.sum(broadcast_to_lanes(element, ref.dtype, self.lanes))
+            ref[k, pallas().program_id(0)] = jnp.sum(
+                broadcast_to_lanes(element, ref.dtype, self.lanes)
+            )
 
     def load_entry(self, ref: Any, index: Array) -> Array:
         """Load one entry per lane, at the lane's `index`, of a shared or per-trajectory table."""
         if len(ref.shape) == 1:
-            return triton.load(ref.at[index])
-        return triton.load(ref.at[index, self.trajectories])
+            return triton().load(ref.at[index])
+        return triton().load(ref.at[index, self.trajectories])
 
     def load_row(self, ref: Any, index: Array, shape: tuple[int, ...], dtype: Any) -> LaneScalars:
         """Load a row of `shape` per lane, at the lane's `index`."""
         size = int(np.prod(shape, dtype=int))
-        elements = [triton.load(ref.at[index, k, self.trajectories]) for k in range(size)]
+        elements = [triton().load(ref.at[index, k, self.trajectories]) for k in range(size)]
         return LaneScalars.of(elements, shape, dtype)
 
     def store_row(self, ref: Any, mask: Array, index: Array, values: Sequence[Element]) -> None:
         """Store a row for each lane in `mask`, at the lane's `index`."""
         for k, element in enumerate(values):
             value = broadcast_to_lanes(element, ref.dtype, self.lanes).astype(ref.dtype)
-            triton.store(ref.at[index, k, self.trajectories], value, mask=mask)
+            triton().store(ref.at[index, k, self.trajectories], value, mask=mask)
 
 
 def load_shared(ref: Any, shape: tuple[int, ...]) -> LaneScalars:
@@ -147,7 +148,7 @@ def call_kernel(
     ends = np.cumsum([len(own_arrays), len(shared_arrays), len(inputs.tables)])
 
     def kernel(*refs: Any) -> None:
-        block = Block(pl.program_id(0) * lanes, lanes)
+        block = Block(pallas().program_id(0) * lanes, lanes)
         own_refs = zip(refs[: ends[0]], own_shapes, strict=True)
         shared_refs = zip(refs[ends[0] : ends[1]], shared_shapes, strict=True)
         own = jax.tree.unflatten(own_def, [block.load(r, s) for r, s in own_refs])
@@ -159,7 +160,7 @@ def call_kernel(
         trees = eqx.combine(own, static_own), eqx.combine(shared, static_shared)
         body(block, *trees, refs[ends[1] : ends[2]], refs[ends[2] :])
 
-    pallas_kernel = pl.pallas_call(
+    pallas_kernel = pallas().pallas_call(
         kernel,
         out_shape=list(outputs),
         grid=(-(-count // lanes),),
@@ -232,7 +233,7 @@ def _compiler_params(lanes: int, matrices: list[Array]) -> Any:
     warps = lanes // _WARP_LANES
     if matrices:
         warps = min(lanes * matrices[0].dtype.itemsize // _WARP_BYTES, _MAX_WARPS)
-    return triton.CompilerParams(num_warps=max(warps, 1), num_stages=1)
+    return triton().CompilerParams(num_warps=max(warps, 1), num_stages=1)
 
 
 def _at_least_one_element(x: Array) -> Array:

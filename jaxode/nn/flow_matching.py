@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, PyTree
-from scipy.optimize import linear_sum_assignment
 
 from ..problem.errors import DataError, OptionError, unknown_name
 from ..problem.field import call_field
@@ -152,6 +151,8 @@ def _assignment_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
         raise OptionError(
             "coupling='exact' runs on the host, so outside jit; inside, take coupling='ot'"
         )
+    from scipy.optimize import linear_sum_assignment  # loaded when needed: it takes a while
+
     a, b = np.asarray(z, np.float64), np.asarray(x, np.float64)
     return jnp.asarray(linear_sum_assignment(np.sum((b[:, None] - a[None]) ** 2, -1))[1])
 

@@ -12,10 +12,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.experimental.pallas import triton
 
 from . import platform
 from .lane_scalars import LaneScalars, LaneValue, is_constant
+from .pallas import triton
 from .unsupported import NoKernelError
 
 MIN_BLOCK = 16
@@ -78,7 +78,7 @@ class SharedMatrix(LaneValue):
 
     def _load(self, position: Array, inside: Array) -> Array:
         zero = jnp.zeros((), self.dtype)
-        return triton.load(self.ref.at[jnp.where(inside, position, 0)], mask=inside, other=zero)
+        return triton().load(self.ref.at[jnp.where(inside, position, 0)], mask=inside, other=zero)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ class LaneReduction(LaneValue):
             here = block_indices(shape, axis)
             position, inside = position + here * step[axis], inside & (here < size)
         at = jnp.where(inside, position, int(np.prod(self.shape)))
-        triton.store(ref.at[at, jnp.full(shape, column, jnp.int32)], self.block, mask=inside)
+        triton().store(ref.at[at, jnp.full(shape, column, jnp.int32)], self.block, mask=inside)
 
 
 def matmul(a: Array, b: Array, over: tuple[int, int] = (1, 0)) -> Array:

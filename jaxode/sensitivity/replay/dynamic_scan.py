@@ -6,6 +6,7 @@ one more scan over the recorded states, and the transpose of that is a scan in r
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -217,7 +218,7 @@ def _transpose(
     )
     shapes = [
         jax.ShapeDtypeStruct(a.shape, a.dtype)
-        for a, flag in zip(program.in_avals, sum(linear, []), strict=True)
+        for a, flag in zip(program.in_avals, itertools.chain(*linear), strict=True)
         if flag
     ]
     num_linear = [sum(flags) for flags in linear]

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import lineax
 from jax import Array, lax
 
 from ...problem.errors import OptionError, unknown_name
@@ -103,6 +102,8 @@ class Krylov(LinearSolver):
 
     def iterate(self, matvec: Solve, preconditioner: Solve, b: Array) -> Array:
         """The solution of `matvec(x) = b`; NaN if the iteration does not converge."""
+        import lineax  # loaded when needed: it takes a while
+
         like = jax.eval_shape(lambda: b)
         tags = lineax.positive_semidefinite_tag if self.method == "cg" else ()
         options = {"preconditioner": lineax.FunctionLinearOperator(preconditioner, like, tags)}
@@ -122,18 +123,24 @@ class Krylov(LinearSolver):
             solved = jnp.max(jnp.abs(matvec(x) - b)) <= allowed
             return jnp.ones_like(state[0]), jnp.where(solved, x, jnp.nan)
 
-        method = _METHODS[self.method](self)
-        solution = lineax.linear_solve(operator, b, method, options=options, throw=False)
+        solution = lineax.linear_solve(
+            operator, b, _lineax_solver(self), options=options, throw=False
+        )
         solved = solution.result == lineax.RESULTS.successful
         start = solved, solution.value
         return size * lax.while_loop(lambda state: ~state[0], look_again, start)[1]
 
 
-_METHODS: dict[str, Callable[[Krylov], Any]] = {
-    "gmres": lambda k: lineax.GMRES(k.rtol, atol=k.rtol, max_steps=k.max_steps, restart=k.restart),
-    "bicgstab": lambda k: lineax.BiCGStab(k.rtol, atol=k.rtol, max_steps=k.max_steps),
-    "cg": lambda k: lineax.CG(k.rtol, atol=k.rtol, max_steps=k.max_steps),
-}
+_METHODS = ("gmres", "bicgstab", "cg")
+
+
+def _lineax_solver(krylov: Krylov) -> Any:
+    import lineax
+
+    options = {"rtol": krylov.rtol, "atol": krylov.rtol, "max_steps": krylov.max_steps}
+    if krylov.method == "gmres":
+        return lineax.GMRES(**options, restart=krylov.restart)
+    return {"bicgstab": lineax.BiCGStab, "cg": lineax.CG}[krylov.method](**options)
 
 
 def _guarded_bicgstab(

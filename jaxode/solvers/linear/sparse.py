@@ -9,8 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from ...problem.errors import OptionError
 from ...problem.field import Field, WithJacobian
@@ -37,9 +35,11 @@ class SparseLayout:
     @classmethod
     def from_pattern(cls, pattern: Any) -> "SparseLayout":
         """The layout of a pattern `(n, n)`; the diagonal is always part of it."""
+        from scipy.sparse import csgraph, csr_array  # loaded when needed: it takes a while
+
         matrix = csr_array(pattern, dtype=bool) + csr_array(np.eye(pattern.shape[0], dtype=bool))
         rows, columns = matrix.tocoo().coords
-        order = reverse_cuthill_mckee(csr_array(matrix + matrix.T), symmetric_mode=True)
+        order = csgraph.reverse_cuthill_mckee(csr_array(matrix + matrix.T), symmetric_mode=True)
         place = np.argsort(order)
         offsets = place[rows] - place[columns]
         lower, upper = int(max(offsets.max(), 0)), int(max(-offsets.min(), 0))
@@ -114,8 +114,10 @@ class Sparse(Direct):
         return Sparse(self.pattern.T)
 
     @property
-    def pattern(self) -> csr_array:
-        """The pattern of entries that can be other than zero."""
+    def pattern(self) -> Any:
+        """The pattern of entries that can be other than zero, a SciPy sparse array."""
+        from scipy.sparse import csr_array
+
         n = len(self.layout.order)
         ones = np.ones(len(self.layout.entries[0]), bool)
         return csr_array((ones, self.layout.entries), shape=(n, n))
@@ -152,6 +154,8 @@ class Sparse(Direct):
 
 def greedy_colouring(rows: np.ndarray, columns: np.ndarray, n: int) -> tuple[int, ...]:
     """A greedy colouring of the columns: those with a row in common have different colours."""
+    from scipy.sparse import csr_array
+
     pattern = csr_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(n, n))
     adjacency = csr_array(pattern.T.astype(np.int64) @ pattern.astype(np.int64))
     colours = np.full(n, -1)
