@@ -10,6 +10,7 @@ from jaxtyping import PyTree
 from ..problem.errors import BatchError, TimesError
 from ..problem.state import is_traced
 from ..problem.times import check_times
+from ..problem.validation import real_array
 
 _SHARED = object()  # None as a leaf: jax.tree takes None for an empty tree
 NAMES = ("y0", "ts", "args", "rtol", "atol")
@@ -140,31 +141,29 @@ def stack_batch_times(ts: Any, axes: Any) -> tuple[Any, Any]:
     return space.stack(space.broadcast_arrays(*columns), axis=-1), 0
 
 
-def check_batch_times(ts: Any, mapped: bool) -> jax.Array | np.ndarray:
+def check_batch_times(ts: Any, mapped: bool, events_end: bool = False) -> jax.Array | np.ndarray:
     """Validate shared times, shape `(times,)`, or those of each, shape `(trajectories, times)`.
 
-    They keep their dtype. Known values are an array of NumPy.
+    They keep their dtype. Known values are an array of NumPy. `events_end`: as in `check_times`.
 
     **Raises:** `TimesError`, naming the trajectory whose times are invalid.
     """
     if not mapped:
-        return check_times(ts)
-    if np.ndim(ts) != 2 or np.shape(ts)[1] < 2:
+        return check_times(ts, events_end)
+    values = real_array("ts", ts, TimesError)
+    if values.ndim != 2 or values.shape[1] < 2:
         raise TimesError(
             f"mapped ts must have shape (trajectories, times), at least two times, got "
-            f"{np.shape(ts)}"
+            f"{values.shape}"
         )
-    input_dtype = jnp.result_type(ts)
-    if input_dtype.kind not in "iu" and not jnp.issubdtype(input_dtype, jnp.floating):
-        raise TimesError(f"ts must hold real numbers, got dtype {input_dtype}")
     if is_traced(ts):
-        return jnp.asarray(ts)
-    values = np.asarray(ts)
-    steps = np.diff(values, axis=1) * np.sign(values[:, -1:] - values[:, :1])
+        return values
+    with np.errstate(invalid="ignore"):  # of infinite times
+        steps = np.diff(values, axis=1) * np.sign(values[:, -1:] - values[:, :1])
     bad = ~np.all(np.isfinite(values), axis=1) | ~np.all(steps >= 0, axis=1)
     for number in np.flatnonzero(bad | (values[:, 0] == values[:, -1])):
         try:
-            check_times(values[number])
+            check_times(values[number], events_end)
         except TimesError as error:
             raise TimesError(f"of trajectory {number}: {error}") from error
     return values

@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from ..integrate.ensemble import Ensemble
 from ..integrate.events.detection import EventOccurrence
-from ..integrate.events.handling import EventBatching, EventLog
+from ..integrate.events.handling import EventBatching, EventLog, log_row
 from ..integrate.ivp import event_handler_of
 from ..integrate.save import StepRecord
 from .queue import LaneTile
@@ -34,11 +34,16 @@ def events_in_lanes(
     ) -> Any:
         if not saving:
             return log
-        values = event.t, event.y, event.index, step.index
         fits = happened & (count < ensemble.config.max_events)
-        return EventLog(*tile.put(log[:-1], fits, (numbers, count), values))
+        return EventLog(*tile.put(log[:-1], fits, (numbers, count), log_row(event, step)))
 
-    has_events, has_jumps = bool(ensemble.shared[0].events), ensemble.has_jumps
-    saves_after = ensemble.config.saves_after_jumps
-    max_events = ensemble.config.max_events
-    return EventBatching(map_lanes, write_log, max_events, has_events, has_jumps, saves_after)
+    config = ensemble.config
+    return EventBatching(
+        map_lanes,
+        write_log,
+        config.max_events,
+        has_events=bool(ensemble.shared[0].events),
+        has_jumps=ensemble.has_jumps,
+        saves_after=config.saves_after_jumps,
+        stops_looking=config.stops_looking,
+    )

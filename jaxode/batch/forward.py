@@ -238,7 +238,8 @@ class BatchRun(eqx.Module):
         if not self.ensemble.config.method.solver.evaluations.dense:
             return True
         _, direction = self.span(lanes)
-        end = step_end(lanes.integrator, direction, self.step_limit(lanes))
+        method = self.ensemble.config.method
+        end = step_end(method, lanes.integrator, direction, self.step_limit(lanes))
         return lanes.cursor.is_before(end, direction)
 
     def write(

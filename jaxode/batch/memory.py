@@ -41,7 +41,7 @@ def event_log_bytes(options: EventOptions, packing: Packing) -> int:
     if not options.events:
         return 0
     state = packing.size * packing.dtype.itemsize
-    return options.max_events * (state + packing.time_dtype.itemsize + 8)
+    return options.max_events * (state + packing.time_dtype.itemsize + 13)
 
 
 def check_memory(bytes_each: dict[str, int], count: int) -> None:

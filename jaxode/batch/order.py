@@ -11,17 +11,19 @@ from jaxtyping import PyTree
 
 from ..problem.errors import BatchError
 from ..problem.state import is_traced
+from ..problem.validation import real_array
 
 
 def check_work(work: Any, count: int) -> Array | None:
     """Return `work` as an array. **Raises:** `BatchError` unless it has a number per trajectory."""
     if work is None:
         return None
+    work = real_array("work", work, BatchError)
     if np.shape(work) != (count,):
         raise BatchError(
             f"work has shape {np.shape(work)} where {count} trajectories need ({count},)"
         )
-    if not is_traced(work) and not np.all(np.isfinite(np.asarray(work, float))):
+    if not is_traced(work) and not np.all(np.isfinite(np.asarray(work))):
         raise BatchError("work holds values that are not finite")
     return jax.lax.stop_gradient(jnp.asarray(work))
 

@@ -14,10 +14,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
+from ..integrate.events.compiled import takes_four
 from ..integrate.events.event import Event, Jumps
 from ..integrate.events.options import jump_times
 from ..integrate.solution import Solution
-from ..problem.field import VectorField, map_parts, positional_arguments
+from ..problem.errors import OptionError
+from ..problem.field import VectorField, map_parts
 from ..problem.origin import Origin
 from ..problem.staging import as_array, under_jit
 from ..problem.state import is_traced
@@ -28,7 +30,7 @@ from ..problem.time_precision import (
     tells_apart,
     warn_of_lost_digits,
 )
-from ..solvers.step_size import Grid
+from ..solvers.step_size import PID, Grid
 from .eager import run_driver
 from .prepare import Inputs, Options
 
@@ -117,6 +119,10 @@ def _options_from(origin: Origin, options: Options, count: int | None) -> Option
         object.__setattr__(solver, "jac", _FromOrigin(solver.jac))
     if isinstance(controller, Grid):
         controller = Grid(origin.of_first().offsets(controller.times))
+    if isinstance(controller, PID) and controller.step_ts is not None:
+        if origin.of_each:
+            raise OptionError("step_ts of a controller needs times that all trajectories share")
+        controller = dataclasses.replace(controller, step_ts=origin.offsets(controller.step_ts))
     if isinstance(events, list | tuple):
         events = tuple(map(_event_from, events))
     return dataclasses.replace(
@@ -132,8 +138,13 @@ def _options_from(origin: Origin, options: Options, count: int | None) -> Option
 def _event_from(event: Any) -> Any:
     if not isinstance(event, Event):
         return event
-    apply = None if event.apply is None else _FromOrigin(event.apply)
+    apply = None if event.apply is None else _map_from(event.apply)
     return Event(_FromOrigin(event.condition), event.direction, apply, event.terminal)
+
+
+def _map_from(apply: Callable) -> Callable:
+    """A state map of events or jumps as one of the offset."""
+    return _IndexFromOrigin(apply) if takes_four(apply) else _FromOrigin(apply)
 
 
 def _jumps_from(origin: Origin, jumps: Any, count: int | None) -> Any:
@@ -145,9 +156,7 @@ def _jumps_from(origin: Origin, jumps: Any, count: int | None) -> Any:
     if not isinstance(jumps, Jumps):
         return offsets
     apply: Any = jumps.apply
-    if apply is not None:
-        takes_index = (positional_arguments(apply) or (3, 3))[0] == 4
-        apply = _IndexFromOrigin(apply) if takes_index else _FromOrigin(apply)
+    apply = None if apply is None else _map_from(apply)
     return Jumps(offsets, apply, jumps.saved, jumps.ends)
 
 

@@ -1,15 +1,16 @@
 """`odeint`, with the signature of `jax.experimental.ode.odeint`."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from ..problem.errors import FieldError, OptionError
 from ..problem.state import Packing, check_state, is_traced
+from ..problem.validation import real_number, shown_value
 from ..solvers.step_size import PID
 from .solve import solve
 
@@ -45,12 +46,14 @@ def odeint(
     """
     if not callable(func):
         raise FieldError(f"func must be callable as func(y, t, *args), got {func!r}")
-    if not mxstep >= 1:
-        raise OptionError(f"mxstep must be at least one, got {mxstep!r}")
+    if not real_number(mxstep) >= 1:
+        raise OptionError(f"mxstep must be at least one, got {shown_value(mxstep)}")
+    if not is_traced(hmax) and not real_number(hmax) > 0:
+        raise OptionError(f"hmax must be a positive number, got {shown_value(hmax)}")
     y0 = check_state(y0)
     default_tolerance = 1.4e-8 if Packing.of(y0).real_dtype == jnp.float64 else 1.4e-6
 
-    unbounded = not is_traced(hmax) and bool(np.all(np.isinf(hmax)))
+    unbounded = not is_traced(hmax) and math.isinf(real_number(hmax))
     return solve(
         _SwappedArguments(func),
         y0,

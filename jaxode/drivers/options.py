@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..integrate.step import Method
+from ..integrate.step import UNBOUNDED_STEPS, Method
 from ..problem.closure import ClosedFunction, closure_convert
-from ..problem.errors import FieldError, OptionError, unknown_name
+from ..problem.errors import CALL_ERRORS, FieldError, OptionError, own_error, unknown_name
 from ..problem.field import Split
 from ..problem.state import Packing, is_traced
 from ..problem.times import shown
@@ -118,10 +118,6 @@ def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Contro
         )
     if not controller.adaptive and dt is not None:
         raise OptionError(f"both dt= and controller={type(controller).__name__} set the step")
-    if isinstance(controller, Fixed):
-        if controller.dt is None:
-            raise OptionError("dt must be a positive number, but jo.Fixed was given None")
-        check_dt(controller.dt)
     if isinstance(controller, Grid):
         _check_grid(controller, ts)
     return _with_array_leaves(controller)
@@ -147,7 +143,8 @@ def find_method(
     solver.check(packing)
     check_dt(dt)
     controller = find_controller(controller, solver, dt, ts)
-    tolerance = Tolerance(rtol, atol, norm_of(controller))
+    trace_norm(controller, packing)
+    tolerance = Tolerance(rtol, atol, norm_of(controller, packing))
     first_dt = initial_step(dt, controller, packing.time_dtype)
     return Method(solver, controller, tolerance, first_dt, check_max_steps(max_steps), progress)
 
@@ -175,8 +172,8 @@ def trace_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> Clos
         closed, output = closure_convert(
             lambda t, y, args: jnp.asarray(jac(t, y, args)), t, y0, args
         )
-    except TypeError as error:
-        raise FieldError(f"calling jac(t, y, args) failed: {error}") from error
+    except CALL_ERRORS as error:
+        raise own_error(error) or FieldError(f"calling jac(t, y, args) failed: {error}") from error
     if output.shape != (packing.size,) * 2 or not jnp.issubdtype(output.dtype, jnp.floating):
         raise FieldError(
             f"jac(t, y, args) is {output.dtype}{list(output.shape)} where a state of "
@@ -185,9 +182,40 @@ def trace_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> Clos
     return closed
 
 
+def trace_save(save: Callable, y0: Any, args: Any, packing: Packing) -> ClosedFunction:
+    """Closure-convert the function of saved values. **Raises:** `OptionError` if it cannot be."""
+    t = jax.ShapeDtypeStruct((), packing.real_dtype)
+    try:
+        return closure_convert(save, t, y0, args)[0]
+    except CALL_ERRORS as error:
+        raise own_error(error) or OptionError(
+            f"calling save(t, y, args) failed: {error}"
+        ) from error
+
+
+def trace_norm(controller: Any, packing: Packing) -> ClosedFunction | None:
+    """Closure-convert the norm of a controller; None if it is none of the user's.
+
+    **Raises:** `OptionError` if it does not return a real scalar.
+    """
+    if not isinstance(controller, PID) or not callable(controller.norm):
+        return None
+    shape = packing.shapes[0] if len(packing.shapes) == 1 else (packing.size,)
+    try:
+        norm = controller.norm_function(packing)
+        closed, output = closure_convert(norm, jax.ShapeDtypeStruct(shape, packing.dtype))
+    except CALL_ERRORS as error:
+        raise own_error(error) or OptionError(f"calling norm(x) failed: {error}") from error
+    dtype = getattr(output, "dtype", None)
+    if dtype is None or output.shape != () or not jnp.issubdtype(dtype, jnp.floating):
+        found = type(output).__name__ if dtype is None else f"{dtype}{list(output.shape)}"
+        raise OptionError(f"norm(x) of a controller must return a real scalar, but gave {found}")
+    return closed
+
+
 def _with_array_leaves(controller: Controller) -> Controller:
     """Make the numbers of a controller arrays, so that changing one never recompiles."""
-    return jax.tree.map(jnp.asarray, controller)
+    return jax.tree.map(lambda x: jnp.asarray(float(x) if type(x) is int else x), controller)
 
 
 def check_dt(dt: Any) -> None:
@@ -207,8 +235,21 @@ def check_save(save: Any) -> str | Callable:
 
 
 def check_max_steps(max_steps: Any) -> int:
-    """Check that `max_steps` is a positive integer. **Raises:** `OptionError`."""
-    return check_count("max_steps", max_steps)
+    """Make `max_steps`, a positive integer or None, an integer. **Raises:** `OptionError`."""
+    if max_steps is None:
+        return UNBOUNDED_STEPS
+    return min(check_count("max_steps", max_steps, remark=" or None"), UNBOUNDED_STEPS)
+
+
+def check_bounded(method: Method, save: Any, sensitivity: Sensitivity) -> None:
+    """Check that nothing keeps a row for each of `max_steps` steps, if these have no bound.
+
+    **Raises:** `OptionError`.
+    """
+    saved = f"save={save!r}" if isinstance(save, str) and save in ("steps", "dense") else None
+    keeper = saved or sensitivity.keeps_rows
+    if method.max_steps == UNBOUNDED_STEPS and keeper:
+        raise OptionError(f"{keeper} keeps rows for max_steps steps: give a bound, not None")
 
 
 def _check_grid(grid: Grid, ts: Any) -> None:
@@ -216,8 +257,6 @@ def _check_grid(grid: Grid, ts: Any) -> None:
     if is_traced(grid.times):
         return
     times = np.asarray(grid.times, float)
-    if times.ndim != 1 or times.size < 2 or not np.all(np.isfinite(times)):
-        raise OptionError(f"jo.Grid needs at least two finite times, got {grid.times!r}")
     first, last = times[[0, -1]] if ts is None else (float(ts[0]), float(ts[-1]))
     gaps = np.diff(times) * np.sign(last - first)
     if last != first and np.any(gaps <= 0):
@@ -236,9 +275,9 @@ def _rounding(*times: Any) -> float:
     return 4 * float(np.finfo(np.float32 if single else np.float64).eps)
 
 
-def norm_of(controller: Controller) -> Callable[[Array], Array]:
+def norm_of(controller: Controller, packing: Packing) -> Callable[[Array], Array]:
     """The norm of the scaled error that the controller uses."""
-    return controller.norm_function() if isinstance(controller, PID) else NORMS["rms"]
+    return controller.norm_function(packing) if isinstance(controller, PID) else NORMS["rms"]
 
 
 def initial_step(dt: Any, controller: Controller, dtype: np.dtype) -> Array | None:

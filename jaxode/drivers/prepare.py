@@ -11,12 +11,12 @@ from jax import Array
 from jaxtyping import PyTree
 
 from ..batch.axes import trajectory_shape
-from ..integrate.events.event import trace_events, trace_jump
+from ..integrate.events.compiled import trace_events, trace_indexed
+from ..integrate.events.event import may_end
 from ..integrate.events.options import EventOptions, find_event_options
 from ..integrate.ivp import IVP, SolveConfig, without_gradient
 from ..integrate.progress import batch_progress, solve_progress
 from ..integrate.step import Method
-from ..problem.closure import closure_convert
 from ..problem.field import VectorField, trace_field
 from ..problem.staging import as_array
 from ..problem.state import Packing, arrays_of_args, check_state
@@ -26,6 +26,7 @@ from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.implicit.consistent_initial import Algebraic
 from .options import (
     Sensitivity,
+    check_bounded,
     check_save,
     check_split,
     find_algebraic,
@@ -33,6 +34,7 @@ from .options import (
     find_sensitivity,
     solver_for,
     trace_jacobian,
+    trace_save,
 )
 
 
@@ -50,6 +52,7 @@ class Options:
     events: Any = None
     jumps: Any = None
     max_events: Any = 64
+    overflow: Any = "fail"
     max_steps: Any = 4096
     progress: Any = None
 
@@ -130,9 +133,9 @@ def check_tolerances(options: Options, y0: PyTree, packing: Packing) -> tuple[Ar
 def trajectory_inputs(y0: PyTree, ts: Any, args: PyTree, options: Options) -> Inputs:
     """Validate the inputs of one trajectory.
 
-    **Raises:** `StateError`, `TimesError`, `ToleranceError`.
+    **Raises:** `StateError`, `TimesError`, `ToleranceError`, `EventError`.
     """
-    y0, times = check_state(y0), check_times(ts)
+    y0, times = check_state(y0), check_times(ts, may_end(options.events))
     packing = with_times(Packing.of(y0), times, ts)
     tolerances = check_tolerances(options, y0, packing)
     given = times if isinstance(times, np.ndarray) else None
@@ -160,15 +163,23 @@ def prepare(f: VectorField, inputs: Inputs, options: Options) -> Prepared:
         progress,
     )
     events = find_event_options(
-        options.events, options.jumps, options.max_events, method.controller, packing, inputs.count
+        options.events,
+        options.jumps,
+        options.max_events,
+        options.overflow,
+        method.controller,
+        packing,
+        inputs.count,
     )
     check_split(f, method.solver)
+    save = check_save(options.save)
+    check_bounded(method, save, sensitivity)
     return Prepared(
         y0=inputs.y0,
         ts=inputs.ts,
         args=arrays_of_args(inputs.args),
         method=method,
-        save=check_save(options.save),
+        save=save,
         sensitivity=sensitivity,
         algebraic=find_algebraic(method.solver),
         events=events,
@@ -193,7 +204,7 @@ def trace_problem(
     """
     packing, save, save_fn, events = prepared.packing, prepared.save, None, prepared.events
     if callable(save):
-        save_fn, _ = closure_convert(save, jax.ShapeDtypeStruct((), packing.real_dtype), y0, args)
+        save_fn = trace_save(save, y0, args, packing)
         save = "ts"
     elif save == "ts" and prepared.ts.shape[-1] == 2 and not events.terminal:
         # Where the state jumps at the last time, what is saved there may differ from `y1`.
@@ -206,11 +217,19 @@ def trace_problem(
         jac=trace_jacobian(prepared.method.solver, y0, args, packing),
         events=trace_events(events.events, field, y0, args, packing),
         jumps=events.jumps,
-        jump_map=trace_jump(events.apply, y0, args, packing),
+        jump_map=trace_indexed("jo.Jumps", events.apply, y0, args, packing),
         y0=pack(prepared.y0),
         ts=prepared.ts,
         args=prepared.args,
     )
-    jumps = events.saves_after and events.apply is not None, events.jump_ends
-    config = SolveConfig(method, save, packing, prepared.algebraic, events.max_events, *jumps)  # pyright: ignore[reportArgumentType]
+    config = SolveConfig(
+        method,
+        save,  # pyright: ignore[reportArgumentType]
+        packing,
+        prepared.algebraic,
+        events.max_events,
+        events.stops_looking,
+        saves_after_jumps=events.saves_after and events.apply is not None,
+        jump_ends=events.jump_ends,
+    )
     return problem, config

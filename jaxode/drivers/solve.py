@@ -1,6 +1,7 @@
 """`solve`: the driver for one initial value problem."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
@@ -11,6 +12,7 @@ from ..integrate.jumps_at_ends import jump_at_start
 from ..integrate.solution import Solution, has_failed, raise_on_failure, warn_if_stiff
 from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
+from ..problem.validation import check_flag
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
 from .from_origin import run_solve
@@ -42,7 +44,8 @@ def solve(
     events: Event | AtRest | Sequence[Event | AtRest] | None = None,
     jumps: ArrayLike | Sequence[float] | Jumps | None = None,
     max_events: int = 64,
-    max_steps: int = 4096,
+    overflow: Literal["fail", "stop"] = "fail",
+    max_steps: int | None = 4096,
     throw: bool = True,
     progress: bool | None = None,
 ) -> Solution:
@@ -88,8 +91,10 @@ def solve(
       step ends on each of them, and the integrator restarts after it. Times outside of `ts` are
       ignored. `jo.Jumps(times, apply)` also changes the state there, at the first and the last time
       too.
-    - `max_events`: the number of rows of `sol.events`; a solve with more events fails.
-    - `max_steps`: the largest number of attempted steps.
+    - `max_events`: the number of rows of `sol.events`. `overflow`: "fail" if a solve with more
+      events fails; "stop" if it goes on and looks for no more of them, terminal ones included.
+    - `max_steps`: the largest number of attempted steps; None for no bound, unless something keeps
+      a row for each step, as `save="steps"` and `save="dense"` do.
     - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: values that
       were not reached are NaN, and `sol.status` gives the reason.
     - `progress`: show a progress bar in `t` (needs tqdm).
@@ -113,10 +118,11 @@ def solve(
         events=events,
         jumps=jumps,
         max_events=max_events,
+        overflow=overflow,
         max_steps=max_steps,
         progress=progress,
     )
-    f = check_field(f)
+    f, throw = check_field(f), check_flag("throw", throw)
     solution = run_solve(_solve, f, trajectory_inputs(y0, ts, args, options), options)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))

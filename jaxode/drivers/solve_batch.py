@@ -25,7 +25,7 @@ from ..batch.order import check_work, run_longest_first
 from ..batch.sharding import find_sharding, run_sharded, shard_trajectories
 from ..batch.tile_width import check_lanes, tile_of
 from ..integrate.ensemble import Ensemble
-from ..integrate.events.event import AtRest, Event, Jumps
+from ..integrate.events.event import AtRest, Event, Jumps, may_end
 from ..integrate.forward import Result
 from ..integrate.ivp import IVP, SolveConfig, make_consistent
 from ..integrate.jumps_at_ends import jump_at_start
@@ -37,6 +37,7 @@ from ..problem.staging import as_array
 from ..problem.state import Packing, check_state
 from ..problem.time_precision import with_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
+from ..problem.validation import check_flag
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
@@ -69,7 +70,8 @@ def solve_batch(
     events: Event | AtRest | Sequence[Event | AtRest] | None = None,
     jumps: ArrayLike | Sequence[float] | Jumps | None = None,
     max_events: int = 64,
-    max_steps: int = 4096,
+    overflow: Literal["fail", "stop"] = "fail",
+    max_steps: int | None = 4096,
     throw: bool = False,
     progress: bool | None = None,
     lanes: int | None = None,
@@ -126,10 +128,11 @@ def solve_batch(
         events=events,
         jumps=jumps,
         max_events=max_events,
+        overflow=overflow,
         max_steps=max_steps,
         progress=progress,
     )
-    f = check_field(f)
+    f, throw = check_field(f), check_flag("throw", throw)
     inputs, leaves = _batch_inputs(y0, ts, args, options, in_axes)
     assert inputs.count is not None
     launch = _Launch(
@@ -171,7 +174,7 @@ def _batch_inputs(
     trees, mapped, count = move_batch_axes_first(user_trees, axes)
     y0 = _over_trajectories(trees["y0"], mapped["y0"], count)
     example = jax.tree.map(trajectory_shape, y0)
-    times = check_batch_times(trees["ts"], mapped["ts"])
+    times = check_batch_times(trees["ts"], mapped["ts"], may_end(options.events))
     packing = with_times(Packing.of(example), times, ts)
     check_not_both_zero(options.rtol, options.atol)
     rtol, atol = (

@@ -18,9 +18,11 @@ from ..problem.field import Field, VectorField, check_field, pack_field, trace_f
 from ..problem.roots import root_of
 from ..problem.state import Packing, check_state, is_traced
 from ..problem.status import Status
+from ..problem.times import check_time
+from ..problem.validation import check_flag, real_array
 from ..solvers.implicit.newton import IncrementNorm
 from ..solvers.implicit.rosenbrock23 import Rosenbrock23
-from ..solvers.linear import Dense, Krylov, LinearSolver
+from ..solvers.linear import Dense, Krylov, LinearSolver, check_linear_solver
 from .eager import run_driver
 from .prepare import Inputs, Options, Prepared, check_tolerances
 
@@ -59,7 +61,7 @@ def steady_state(
     atol: PyTree = 1e-6,
     conserved: ArrayLike | None = None,
     linear_solver: LinearSolver | None = None,
-    max_steps: int = 4096,
+    max_steps: int | None = 4096,
     throw: bool = True,
 ) -> SteadyState:
     """Find the `y` with `f(t, y, args) = 0` that the solution of `dy/dt = f` from `y0` approaches.
@@ -84,7 +86,7 @@ def steady_state(
       are in the order of its leaves, each raveled.
     - `linear_solver`: `jo.Dense()` (the default), `jo.Banded(lower, upper)`, `jo.Sparse(pattern)`
       or `jo.Krylov()`, as for implicit solvers.
-    - `max_steps`: the largest number of attempted time steps.
+    - `max_steps`: the largest number of attempted time steps; None for no bound.
     - `throw`: outside `jit` and `vmap`, raise on failure. Inside, nothing is raised: `y` and its
       derivatives are NaN, and `status` gives the reason.
 
@@ -99,10 +101,10 @@ def steady_state(
     """
     solver = Rosenbrock23(linear_solver=_find_linear_solver(linear_solver))
     options = Options(solver=solver, rtol=rtol, atol=atol, max_steps=max_steps)
-    f = check_field(f)
+    f, throw = check_field(f), check_flag("throw", throw)
     y0 = check_state(y0)
     packing = Packing.of(y0)
-    time = jnp.asarray(t, packing.time_dtype)
+    time = jnp.asarray(check_time("t", t), packing.time_dtype)
     inputs = Inputs(y0, time, args, *check_tolerances(options, y0, packing), packing)
     invariants = _check_conserved(conserved, solver.linear_solver, packing)
     result = run_driver(_steady_state, f, inputs, options, invariants)
@@ -113,14 +115,7 @@ def steady_state(
 
 def _find_linear_solver(linear_solver: Any) -> LinearSolver:
     """Find the linear solver; `jo.Dense()` by default. **Raises:** `OptionError`."""
-    if linear_solver is None:
-        return Dense()
-    if not isinstance(linear_solver, LinearSolver):
-        raise OptionError(
-            "linear_solver must be an object such as jo.Dense(), jo.Banded(lower, upper), "
-            f"jo.Sparse(pattern) or jo.Krylov(), got {linear_solver!r}"
-        )
-    return linear_solver
+    return Dense() if linear_solver is None else check_linear_solver(linear_solver)
 
 
 def _check_conserved(conserved: Any, linear_solver: LinearSolver, packing: Packing) -> Array | None:
@@ -132,13 +127,13 @@ def _check_conserved(conserved: Any, linear_solver: LinearSolver, packing: Packi
             f"conserved= fills the pattern of {type(linear_solver).__name__}: use jo.Dense() or "
             "jo.Krylov()"
         )
-    array = jnp.atleast_2d(jnp.asarray(conserved))
+    array = jnp.atleast_2d(real_array("conserved", conserved, OptionError))
     if array.ndim != 2 or array.shape[1] != packing.size:
         raise OptionError(
             f"conserved has shape {np.shape(conserved)} where sums of {packing.size} components "
             f"need (m, {packing.size}) or ({packing.size},)"
         )
-    if not is_traced(conserved) and not np.all(np.isfinite(np.asarray(conserved, float))):
+    if not is_traced(conserved) and not np.all(np.isfinite(np.asarray(conserved))):
         raise OptionError(f"conserved must be finite, got {conserved!r}")
     return array.astype(packing.dtype)
 

@@ -9,16 +9,16 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from ..integrate.events.event import Event, Jumps, trace_event, trace_jump
+from ..integrate.events.compiled import trace_event, trace_indexed
+from ..integrate.events.event import Event, Jumps
 from ..integrate.events.options import check_jumps
-from ..problem.closure import ClosedFunction, closure_convert
+from ..problem.closure import ClosedFunction
 from ..problem.field import Split, VectorField, trace_field
 from ..problem.programs import value_key
 from ..problem.state import Packing
 from ..problem.validation import python_int
 from ..solvers.base import Solver
-from ..solvers.step_size import PID
-from .options import trace_jacobian
+from .options import trace_jacobian, trace_norm, trace_save
 from .prepare import Inputs, Options
 
 
@@ -64,7 +64,6 @@ def trace_functions(
 
     **Raises:** `FieldError` and `EventError` if they do not fit the state.
     """
-    t = jax.ShapeDtypeStruct((), packing.real_dtype)
     field: Any = trace_field(f, y0, args, packing)
     events = [
         trace_event(event, y0, args, packing) if isinstance(event, Event) else None
@@ -73,19 +72,12 @@ def trace_functions(
     jump_map = options.jumps.apply if isinstance(options.jumps, Jumps) else None
     return Traces(
         field=(field.stiff, field.other) if isinstance(f, Split) else (field,),
-        save=closure_convert(options.save, t, y0, args)[0] if callable(options.save) else None,
+        save=trace_save(options.save, y0, args, packing) if callable(options.save) else None,
         jac=trace_jacobian(options.solver, y0, args, packing),
         events=tuple(e if e is None else (e.condition, e.apply) for e in events),
-        jump_map=trace_jump(jump_map, y0, args, packing),
-        norm=_trace_norm(options.controller, packing),
+        jump_map=trace_indexed("jo.Jumps", jump_map, y0, args, packing),
+        norm=trace_norm(options.controller, packing),
     )
-
-
-def _trace_norm(controller: Any, packing: Packing) -> ClosedFunction | None:
-    if not isinstance(controller, PID) or not callable(controller.norm):
-        return None
-    shape = packing.shapes[0] if len(packing.shapes) == 1 else (packing.size,)
-    return closure_convert(controller.norm, jax.ShapeDtypeStruct(shape, packing.dtype))[0]
 
 
 def without_functions(options: Options, inputs: Inputs) -> tuple[Any, ...]:
@@ -107,6 +99,7 @@ def without_functions(options: Options, inputs: Inputs) -> tuple[Any, ...]:
         _jump_form(options.jumps, inputs),
         None if callable(save) else save,
         python_int(options.max_events),
+        options.overflow,
         python_int(options.max_steps),
         options.progress,
     )
@@ -123,11 +116,11 @@ def with_functions(parts: tuple[Any, ...], traces: Traces) -> tuple[VectorField,
     ]
     if isinstance(jumps, _JumpForm):
         jumps = Jumps(jumps.times, traces.jump_map, jumps.saved, jumps.ends)
-    max_events, max_steps, progress = counts
+    max_events, overflow, max_steps, progress = counts
     options = Options(
         solver=solver, rtol=None, atol=None, dt=dt, controller=controller,
         save=traces.save or save, sensitivity=sensitivity, events=tuple(events), jumps=jumps,
-        max_events=max_events, max_steps=max_steps, progress=progress,
+        max_events=max_events, overflow=overflow, max_steps=max_steps, progress=progress,
     )  # fmt: skip
     return Split(*traces.field) if len(traces.field) == 2 else traces.field[0], options
 
@@ -135,8 +128,8 @@ def with_functions(parts: tuple[Any, ...], traces: Traces) -> tuple[VectorField,
 class _EventForm(NamedTuple):
     """A `jo.Event` without its functions."""
 
-    direction: str
-    terminal: bool
+    direction: Any
+    terminal: bool | int
     applies: bool
 
 

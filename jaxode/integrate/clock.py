@@ -12,7 +12,9 @@ def choose_size(
     `h`: the proposed size. The true time is `t + t_low`.
     """
     remaining = direction * ((t1 - t) - t_low)
-    stretch_limit = remaining - 8 * jnp.finfo(t.dtype).eps * (jnp.abs(t) + remaining)
+    eps = jnp.finfo(t.dtype).eps
+    # Of a span without end it is infinite: no difference of infinities.
+    stretch_limit = (1 - 8 * eps) * remaining - 8 * eps * jnp.abs(t)
     last = h >= stretch_limit
     size = jnp.where(last, remaining, h)
     t_new, low_new = _add(t, t_low, direction * size)

@@ -15,9 +15,9 @@ from ..problem.field import Split, pack_field
 from ..problem.state import Packing
 from ..solvers.implicit.consistent_initial import Algebraic, consistent_state
 from ..solvers.linear import WithJacobian
+from .events.compiled import CompiledEvent
 from .events.detection import EventHandler
 from .events.discontinuities import next_discontinuity, one_sided_field
-from .events.event import CompiledEvent
 from .events.state_jumps import StateJumps
 from .neighbour import nudge_of, nudged
 from .save import StepReader
@@ -49,16 +49,12 @@ class IVP(eqx.Module):
         """True if there are events to detect or jumps to stop at."""
         return bool(self.events) or self.jumps is not None
 
-    @property
-    def terminal_events(self) -> Array:
-        """The flag `terminal` of each event, and False for index -1, which is no event."""
-        return jnp.asarray([*(event.terminal for event in self.events), False])
-
 
 class SolveConfig(eqx.Module):
     """The configuration of a solve, which no derivative is taken with respect to.
 
     `algebraic` describes the algebraic equations of a singular mass matrix, if there are any.
+    `stops_looking`: after `max_events` events there are none; else a further one is a failure.
     `saves_after_jumps`: saved at a jump is the state after it. `jump_ends`: the `ends` of `Jumps`.
     `nudge`: by how much the parameters of a neighbouring trajectory differ, if there is one.
     """
@@ -68,6 +64,7 @@ class SolveConfig(eqx.Module):
     packing: Packing = eqx.field(static=True)
     algebraic: Algebraic | None = None
     max_events: int = eqx.field(static=True, default=0)
+    stops_looking: bool = eqx.field(static=True, default=False)
     saves_after_jumps: bool = eqx.field(static=True, default=False)
     jump_ends: str = eqx.field(static=True, default="both")
     nudge: PyTree = None
@@ -157,6 +154,7 @@ def event_handler_of(problem: IVP, config: SolveConfig) -> EventHandler:
         method=config.method,
         field=packed_field(problem, config),
         saves_after=config.saves_after_jumps,
+        stops_looking=config.stops_looking,
     )
 
 

@@ -1,7 +1,7 @@
 """The solution of a solve: values, statistics, status, events and dense output."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,11 +11,12 @@ from jax import Array, lax
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from ..problem.errors import OptionError, SolveError, StiffnessWarning, warn_user
+from ..problem.errors import OptionError, SolveError, StiffnessWarning, TimesError, warn_user
 from ..problem.origin import Origin
 from ..problem.state import Packing, is_traced
 from ..problem.status import Status
 from ..problem.times import shown
+from ..problem.validation import check_count, real_array
 from .missing import missing_where
 from .save import step_fraction
 
@@ -80,13 +81,26 @@ class DenseOutput(eqx.Module):
         side = "left" if before else "right"
         index = jnp.clip(jnp.searchsorted(starts, sign * t, side=side) - 1, 0)
         start, h = self.t[index], self.h[index]
-        theta = step_fraction(t, start, jnp.where(h == 0, 1.0, h), self.y)
-        value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
         slack = 4 * jnp.finfo(t.dtype).eps * jnp.maximum(jnp.abs(start), jnp.abs(h))
         known = (sign * (t - start) >= -slack) & (sign * (t - start - h) <= slack)
         if self.last is not None:
             known = known & (sign * (t - self.last) <= slack)
+        # Infinity would make derivatives NaN that are multiplied by zero.
+        inside = jnp.where(known, t, start)
+        theta = step_fraction(inside, start, jnp.where(h == 0, 1.0, h), self.y)
+        value = self.interpolate(theta, self.y[index], h, tuple(self.dense[index]))
         return missing_where(~known, jnp.where(h == 0, self.y[index], value))
+
+
+class Occurrences(NamedTuple):
+    """The occurrences of one event, in order: those in the rows where `mask` holds, zeros beyond.
+
+    `ts`: the times, shape `(max_events,)`. `ys`: the states before `apply`. Both have derivatives.
+    """
+
+    ts: Array
+    ys: PyTree
+    mask: Array
 
 
 class Events(eqx.Module):
@@ -94,8 +108,10 @@ class Events(eqx.Module):
 
     - `ts`: the times, shape `(max_events,)`. `ys`: the states at these times, before `apply`, a
       pytree like `y0` with a leading axis of events.
-    - `index`: the position of each event in `events=`, int32 `(max_events,)`.
+    - `index`: the position of each event in `events=`, int32 `(max_events,)`. `entry`: the entry of
+      its condition that crossed zero, where that is a vector, else 0.
     - `count`: the number of events, int32. `terminated`: True if the last one ended the solve.
+    - `sizes`: for each of `events=` the number of entries of its condition, 1 of a scalar.
     """
 
     ts: Array
@@ -103,6 +119,38 @@ class Events(eqx.Module):
     index: Array
     count: Array
     terminated: Array
+    entry: Array
+    sizes: tuple[int, ...] = eqx.field(static=True)
+
+    def of(self, index: int, entry: int | None = None) -> "Occurrences":
+        """The occurrences of one of `events=` alone, without NaN.
+
+        `index`: its position there. `entry`: of a vector of conditions, one entry; None for all.
+
+        **Raises:** `OptionError` for an event or an entry that does not exist.
+        """
+        number = check_count("index of sol.events.of", index, 0, len(self.sizes) - 1)
+        own = self.index == number
+        if entry is not None:
+            most = self.sizes[number] - 1
+            own = own & (self.entry == check_count("entry of sol.events.of", entry, 0, most))
+        # Times from an origin are arrays of NumPy: JAX would not keep their digits.
+        space: Any = np if isinstance(self.ts, np.ndarray) else jnp
+        order = jnp.argsort(~own, axis=-1, stable=True)
+
+        def in_order(x: Any, space: Any = jnp) -> Any:
+            extra = x.ndim - order.ndim
+            place = space.asarray(order).reshape(*order.shape, *[1] * extra)
+            return space.take_along_axis(x, place, axis=order.ndim - 1)
+
+        mask = in_order(own)
+
+        def known(x: Any, space: Any = jnp) -> Any:
+            rows = in_order(x, space)
+            there = space.asarray(mask).reshape(*mask.shape, *[1] * (x.ndim - mask.ndim))
+            return space.where(there, rows, space.zeros_like(rows))
+
+        return Occurrences(known(self.ts, space), jax.tree.map(known, self.ys), mask)
 
 
 class Solution(eqx.Module):
@@ -139,11 +187,12 @@ class Solution(eqx.Module):
 
         The axes of a batch of solutions come first.
 
-        **Raises:** `OptionError` unless the solve was made with `save="dense"`.
+        **Raises:** `OptionError` unless the solve was made with `save="dense"`; `TimesError` for a
+        `t` that holds no real numbers.
         """
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
-        evaluate, own = DenseOutput.__call__, False
+        t, evaluate, own = real_array("t", t, TimesError), DenseOutput.__call__, False
         if self.origin is not None:
             own = self.origin.of_each
             t = self.origin.offsets_of_all(t)

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import ArrayLike
 
 from ..problem.field import Field
 from ..problem.status import Status
@@ -23,6 +24,9 @@ from . import neighbour as nearby
 from .clock import choose_size
 from .neighbour import Neighbour, Own
 from .save import StepRecord
+
+# The largest number that steps are counted to, for solves without a bound.
+UNBOUNDED_STEPS = 2**31 - 1
 
 
 class Method(eqx.Module):
@@ -115,9 +119,23 @@ def initialise(method: Method, field: Field, y0: Array, t0: Array, t1: Array) ->
         num_accepted=zero,
         extra_evaluations=zero if method.counts_extra_evaluations else (),
         linear_algebra_counts=(zero, zero) if method.solver.reuses_jacobian else (),
-        status=zero,
+        status=_first_status(method, t0, t1),
     )
     return start_neighbour(method, field, start, t1)
+
+
+def _first_status(method: Method, t0: Array, t1: Array) -> Array:
+    """A failure where steps are bounded to a size of which no number allowed leads to `t1`.
+
+    Only if it is so small that times near `t0` or `t1` do not resolve it.
+    """
+    longest = method.controller.longest_step()
+    if longest is None:
+        return jnp.zeros((), jnp.int32)
+    longest, end = jnp.asarray(longest, t0.dtype), jnp.where(jnp.isinf(t1), 0, t1)
+    resolved = 4 * jnp.finfo(t0.dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(end))
+    too_small = (longest <= resolved) & (longest * method.max_steps < jnp.abs(t1 - t0))
+    return jnp.where(too_small, Status.STEP_UNDERFLOW, Status.SUCCESS).astype(jnp.int32)
 
 
 def start_neighbour(method: Method, field: Field, s: IntegratorState, t1: Array) -> IntegratorState:
@@ -153,7 +171,8 @@ def attempt_step(
     `needs_dense(t_new)` tells if dense output inside the step to `t_new` will be evaluated: None
     for never, else a boolean. `step` replaces the solver's.
     """
-    size, stretch_limit, t_new, t_low = choose_size(s.t, s.t_low, s.h, direction, t1)
+    stop = next_stop(method, s.t, direction, t1)
+    size, stretch_limit, t_new, t_low = choose_size(s.t, s.t_low, s.h, direction, stop)
     dense_read = needs_dense(t_new)
     h = direction * size
     stepper = _stepper(method, s).for_forward_mode()
@@ -165,6 +184,9 @@ def attempt_step(
     if isinstance(s.neighbour, Neighbour):
         accept = accept & ~s.neighbour_due
         replaces = accept | s.neighbour.due
+    if step_times(method) is not None and method.solver.one_step:
+        # A step that is cut on a given time does not limit the next one.
+        proposed = jnp.where(accept & (size < s.h), jnp.maximum(proposed, s.h), proposed)
     if result.max_next_step is not None and method.controller.adaptive:
         proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
     after = IntegratorState(
@@ -291,9 +313,25 @@ def _decide(
     return method.controller.decide(attempt, s.controller_state), error2
 
 
-def step_end(s: IntegratorState, direction: Array, t1: Array) -> Array:
+def step_end(method: Method, s: IntegratorState, direction: Array, t1: Array) -> Array:
     """The time at which the next step ends, if it is accepted."""
-    return choose_size(s.t, s.t_low, s.h, direction, t1)[2]
+    stop = next_stop(method, s.t, direction, t1)
+    return choose_size(s.t, s.t_low, s.h, direction, stop)[2]
+
+
+def step_times(method: Method) -> ArrayLike | None:
+    """The times on which steps have to end, besides the last one; None without any."""
+    return getattr(method.controller, "step_ts", None)
+
+
+def next_stop(method: Method, t: Array, direction: Array, t1: Array) -> Array:
+    """The time that a step from `t` may not pass: the next of the `step_times`, else `t1`."""
+    if step_times(method) is None:
+        return t1
+    times = jnp.asarray(step_times(method), t.dtype).reshape(-1, *[1] * t.ndim)
+    ahead = jnp.where(direction * (times - t) > 0, direction * times, jnp.inf)
+    first = jnp.min(ahead, axis=0, initial=jnp.inf)
+    return jnp.where(first < direction * t1, direction * first, t1)
 
 
 def _squared_error(method: Method, error: Array | None, y: Array, y1: Array) -> Array:
@@ -320,7 +358,8 @@ def _step_status(
         failure = jnp.where(solver_status == Status.SUCCESS, failure, solver_status)
     if not method.controller.adaptive:
         return jnp.where(finite, Status.SUCCESS, failure).astype(jnp.int32)
-    smallest = 4 * eps * jnp.maximum(jnp.abs(t), eps * stretch_limit)
+    span = jnp.where(jnp.isinf(stretch_limit), 0, stretch_limit)
+    smallest = 4 * eps * jnp.maximum(jnp.abs(t), eps * span)
     # A step from `stretch_limit` on would be stretched to the same end, and fail again.
     hopeless = (
         (proposed <= smallest) | (proposed >= stretch_limit) | method.controller.below_minimum(size)

@@ -9,7 +9,8 @@ from jax import Array, lax
 
 from ..problem.status import Status
 from .empty_span import moved_by_its_times
-from .events.detection import EventOccurrence
+from .events.compiled import places
+from .events.detection import ENDS, EventOccurrence
 from .forward import Result
 from .ivp import IVP, SolveConfig, direction_of, event_handler_of
 from .jumps_at_ends import jump_at_last, save_ends
@@ -59,12 +60,14 @@ def solution_of(
     events, stats = None, result.stats
     if result.log is not None:
         log = result.log
-        terminated = jnp.any(problem.terminal_events[log.index])
+        terminated = jnp.any(log.effect == ENDS)
         # Every sensitivity differentiates the log; none differentiates the statistics.
         last = log.ts[jnp.clip(log.count, 1, log.ts.shape[0]) - 1]
         t_reached = jnp.where(terminated, last, result.stats.t_reached)
         stats = dataclasses.replace(result.stats, t_reached=t_reached)
-        events = Events(log.ts, unpack(log.ys), log.index, log.count, terminated)
+        event, entry = (jnp.asarray(place)[log.index] for place in places(problem.events))
+        sizes = tuple(event.count for event in problem.events)
+        events = Events(log.ts, unpack(log.ys), event, log.count, terminated, entry, sizes)
         if dense is not None:
             dense = dataclasses.replace(dense, last=result.stats.t_reached)
     return Solution(ts, ys, y1, stats, status, dense, events)
@@ -100,7 +103,9 @@ def _with_event_at_start(result: Result, problem: IVP, config: SolveConfig) -> R
         return result
     ended = (result.status == Status.SUCCESS) & (result.stats.num_steps == 0)
     ended = ended & (t != problem.ts[-1])
-    event = EventOccurrence(t, problem.y0, handler.ending_event(t, problem.y0), ended)
+    event = EventOccurrence(
+        t, problem.y0, handler.ending_event(t, problem.y0), jnp.where(ended, ENDS, log.effect[0])
+    )
 
     def first(row: Array, buffer: Array) -> Array:
         return buffer.at[0].set(jnp.where(ended, row, buffer[0]))
@@ -109,6 +114,7 @@ def _with_event_at_start(result: Result, problem: IVP, config: SolveConfig) -> R
         ts=first(t, log.ts),
         ys=first(event.y, log.ys),
         index=first(event.index, log.index),
+        effect=first(event.effect, log.effect),
         count=jnp.where(ended, 1, log.count),
     )
     y1 = lax.cond(ended, lambda y1: handler.apply_event(event), lambda y1: y1, result.y1)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ..integrate.ensemble import Ensemble
+from ..integrate.step import UNBOUNDED_STEPS, step_times
 from ..problem.errors import OptionError
 from ..solvers.base import Solver
 from .inputs import trajectory_shapes
@@ -47,7 +48,7 @@ class KernelPolicy(NamedTuple):
 
 def find_kernel_policy(kernel: Any, lanes: int | None) -> KernelPolicy:
     """Return the policy. **Raises:** `OptionError` unless `kernel` is "auto" or a boolean."""
-    if not (isinstance(kernel, bool) or kernel == "auto"):
+    if not isinstance(kernel, bool) and not (isinstance(kernel, str) and kernel == "auto"):
         raise OptionError(f'kernel must be "auto", True or False, got {kernel!r}')
     if lanes is None:
         return KernelPolicy(kernel, TPU_LANES if platform.backend() == "tpu" else GPU_LANES)
@@ -70,6 +71,10 @@ def check_kernel(ensemble: Ensemble, forced: bool) -> None:
         raise NoKernelError("a TPU writes at no index per lane: it has end states alone")
     if config.method.progress is not None:
         raise NoKernelError("progress= calls the host")
+    if config.method.max_steps == UNBOUNDED_STEPS:
+        raise NoKernelError("max_steps=None leaves its memory without a bound")
+    if step_times(config.method) is not None:
+        raise NoKernelError("steps that end on given times are not cut there")
     dtype = problem.y0.dtype
     if dtype not in (jnp.float32, jnp.float64):
         raise NoKernelError(f"a state of {dtype} (float32 and float64 have kernels)")

@@ -100,7 +100,7 @@ class KernelBlock(NamedTuple):
         ) -> tuple[IntegratorState, StepRecord]:
             needs_dense: Any = True if self.saves_times else None
             if self.saves_times and config.method.solver.evaluations.dense:
-                end = step_end(integrator, span.direction, span.t1)
+                end = step_end(config.method, integrator, span.direction, span.t1)
                 needs_dense = cursor.is_before(end, span.direction)
             field, method = kernel_field(self.ensemble, (), ((problem, config),)), config.method
             after, step = attempt_step(

@@ -263,7 +263,7 @@ class NeuralCDE(eqx.Module):
         """
         settings = self.settings
         unsupported = isinstance(settings.controller, Grid)
-        unsupported |= not settings.sensitivity.takes_events
+        unsupported |= not settings.sensitivity.one_pass
         if self.control in SMOOTH or unsupported:
             return {}
         jump_options = {"jumps": paths.knots[:, 1:-1]}

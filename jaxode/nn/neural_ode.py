@@ -12,6 +12,7 @@ from jaxtyping import ArrayLike, Float, PyTree
 
 from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError
+from ..problem.times import check_time
 from ..problem.validation import check_count
 from .batched_solve import solve_samples
 from .solve_options import Settings, SolveOptions
@@ -61,7 +62,7 @@ class NeuralODE(eqx.Module):
                 f"the field must be a callable such as an eqx.nn.MLP instance, got {field!r}"
             )
         self.field = field
-        self.t0, self.t1 = float(t0), float(t1)
+        self.t0, self.t1 = float(check_time("t0", t0)), float(check_time("t1", t1))
         self.augment = check_count("augment", augment, least=0)
         self.settings = Settings(options)
 

@@ -20,12 +20,14 @@ from ..drivers.options import (
 )
 from ..drivers.solve import solve
 from ..drivers.solve_batch import solve_batch
+from ..integrate.progress import solve_progress
 from ..integrate.solution import Solution
 from ..problem.errors import unknown_name
 from ..problem.field import call_field
 from ..problem.staging import under_jit
 from ..problem.state import Packing, is_traced
 from ..problem.tolerances import check_not_both_zero, check_tolerance
+from ..problem.validation import check_flag
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
 
@@ -39,7 +41,7 @@ class SolveOptions(TypedDict, total=False):
     rtol: ArrayLike
     atol: ArrayLike
     dt: ArrayLike | None
-    max_steps: int
+    max_steps: int | None
     throw: bool
     progress: bool | None
 
@@ -85,7 +87,9 @@ class Settings(eqx.Module):
             (chosen["rtol"], chosen["atol"], chosen["dt"])
         )
         self.max_steps = check_max_steps(chosen["max_steps"])
-        self.throw, self.progress = chosen["throw"], chosen["progress"]
+        self.throw = check_flag("throw", chosen["throw"])
+        solve_progress(chosen["progress"])
+        self.progress = chosen["progress"]
 
     def solve(
         self, field: Callable, y0: PyTree, ts: Any, args: PyTree = None, **overrides: Any

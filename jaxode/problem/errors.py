@@ -73,6 +73,15 @@ class SolveError(RuntimeError):
     """A solve ended before its last time; the message says why, where, and what to try."""
 
 
+# What JAX, NumPy and Python raise where a function of the user does not fit its inputs.
+CALL_ERRORS = (TypeError, ValueError, IndexError, AttributeError, OverflowError)
+
+
+def own_error(error: Exception) -> Exception | None:
+    """The error itself if it is one of these, which say more than that a call failed; else None."""
+    return error if type(error).__module__ == __name__ else None
+
+
 def unknown_name(what: str, name: str, valid_names: Iterable[str]) -> OptionError:
     """Make the error for a name that is not among the `valid_names`; it suggests the nearest."""
     valid_names = sorted(valid_names)

@@ -12,7 +12,7 @@ from jax import Array
 from jaxtyping import PyTree
 
 from .closure import closure_convert
-from .errors import FieldError
+from .errors import CALL_ERRORS, FieldError, own_error
 from .state import Packing
 
 VectorField = Callable[[Array, PyTree, PyTree], PyTree]
@@ -90,8 +90,8 @@ def _trace_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> 
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
         closed, output = closure_convert(f, t, y0, args)
-    except TypeError as error:
-        raise FieldError(
+    except CALL_ERRORS as error:
+        raise own_error(error) or FieldError(
             f"calling {_name(f)}(t, y, args) on shapes y: {_shapes(y0)} failed: {error}"
         ) from error
     _check_output(f, output, y0)

@@ -14,6 +14,8 @@ from jaxtyping import PyTree
 from .errors import StateError
 
 _FLOAT32 = np.dtype(np.float32)
+# Dtypes of NumPy that JAX does not have.
+_WITHOUT_JAX = (np.dtype(np.longdouble), np.dtype(np.clongdouble))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,11 +131,12 @@ def check_state(y0: PyTree) -> PyTree:
         if not isinstance(leaf, (float, complex, int, np.ndarray, np.generic, jax.Array)):
             raise StateError(f"{where} is a {type(leaf).__name__}: expected an array of floats")
         dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
-        if dtype.kind in "OUSMm":
+        known = any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+        if not known or dtype in _WITHOUT_JAX:
             raise StateError(f"{where} has dtype {dtype}: expected an array of floats")
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+        if not jnp.issubdtype(dtype, jnp.inexact):
             raise StateError(
-                f"{where} has dtype {jnp.result_type(leaf)}: expected floating-point or complex, "
+                f"{where} has dtype {dtype}: expected floating-point or complex, "
                 "for a solve cannot move through integers; write 1.0 for 1"
             )
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), y0)

@@ -33,9 +33,9 @@ _MESSAGES = {
         "if the steps are far smaller than the solution needs, the problem is stiff"
     ),
     Status.STEP_UNDERFLOW: (
-        "the step size fell below what the time can resolve: the solution may blow up or jump "
-        "here, or the tolerances ask for more than the precision gives; loosen rtol and atol, or "
-        "use float64"
+        "the step size fell below what the time can resolve, or below dtmin: the solution may blow "
+        "up or jump here, the tolerances ask for more than the precision gives, or dt or dtmax "
+        "allow no longer step; loosen rtol and atol, or use float64"
     ),
     Status.NOT_FINITE: (
         "the vector field or the state became NaN or infinite: check the field at this time and "
@@ -58,7 +58,8 @@ _MESSAGES = {
         "give a y0 that is closer to one, and check that these equations determine their unknowns"
     ),
     Status.TOO_MANY_EVENTS: (
-        "there were more events than max_events: raise it, or end the solve at one of them"
+        "there were more events than max_events: raise it, end the solve at one of them, or ignore "
+        'those beyond it with overflow="stop"'
     ),
     Status.EVENTS_ACCUMULATE: (
         "events follow each other faster than time resolves, like the bounces of a ball that comes "

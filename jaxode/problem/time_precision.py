@@ -36,6 +36,7 @@ def with_times(packing: Packing, times: Array | np.ndarray, given: Any) -> Packi
     if numbers and isinstance(times, np.ndarray):
         if tells_apart(times, single := np.dtype(np.float32)):
             return packing
+        times = _bounded(times)
         near = not _is_far(*_size_and_span(times)).any()
         if near and not _gaps(times, times.astype(single))[2].any():
             return packing
@@ -46,7 +47,7 @@ def tells_apart(times: np.ndarray, dtype: np.dtype) -> bool:
     """True if a dtype plainly keeps the digits of these times, by a look at the ends alone."""
     if times.ndim != 1 or not (times.size == 2 or times.dtype == dtype):
         return False
-    first, last = float(times[0]), float(times[-1])
+    first, last = float(times[0]), float(_bounded(times)[-1])
     return max(abs(first), abs(last)) <= _FAR * abs(last - first)
 
 
@@ -70,6 +71,7 @@ def check_resolution(what: str, given: np.ndarray, held: np.ndarray) -> None:
     """
     if held.dtype == given.dtype:
         return
+    given, held = _bounded(given), _bounded(held)
     gaps, kept, off = _gaps(given, held)
     if not off.any():
         return
@@ -137,8 +139,18 @@ def _spacing(size: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _size_and_span(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    times = _bounded(times)
     first, last = (np.asarray(times[..., i], np.float64) for i in (0, -1))
     return np.maximum(np.abs(first), np.abs(last)), np.abs(last - first)
+
+
+def _bounded(times: np.ndarray) -> np.ndarray:
+    """The times, an infinite last one replaced by a time one unit after that before it."""
+    last = times[..., -1]
+    if not np.isinf(last).any():
+        return times
+    end = np.where(np.isinf(last), times[..., -2] + np.sign(last), last)
+    return np.concatenate([times[..., :-1], end[..., None]], axis=-1).astype(times.dtype)
 
 
 def _is_far(size: np.ndarray, span: np.ndarray) -> np.ndarray:

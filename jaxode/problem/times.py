@@ -2,39 +2,41 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from .errors import TimesError
 from .state import is_traced
+from .validation import real_array, real_number, shown_value
 
 
-def check_times(ts: Any) -> Array | np.ndarray:
+def check_times(ts: Any, events_end: bool = False) -> Array | np.ndarray:
     """Validate the times and make them a one-dimensional array, of at least two, in their dtype.
 
-    It is one of NumPy if their values are known.
+    It is one of NumPy if their values are known. `events_end`: an event can end the solve, so that
+    the last time may be infinite.
 
     **Raises:** `TimesError`. Values that are traced under `jit` are unknown here: for them the
     solve checks monotonicity, and fails with `Status.BAD_TIMES`.
     """
     if ts is None:
         raise TimesError("ts is None: expected times such as (t0, t1)")
-    traced = is_traced(ts)
-    try:
-        # NumPy for known values: jnp would make them tracers under jit.
-        times = jnp.asarray(ts) if traced else np.asarray(ts)
-    except (TypeError, ValueError) as error:
-        raise TimesError(f"ts must be a sequence of numbers, got {ts!r}") from error
+    times = real_array("ts", ts, TimesError)
     if times.ndim != 1:
         raise TimesError(f"ts must be one-dimensional, (t0, t1) or longer; got shape {times.shape}")
     if times.shape[0] < 2:
         raise TimesError(f"ts must hold at least two times, got {times.shape[0]}")
-    if times.dtype.kind not in "iu" and not jnp.issubdtype(times.dtype, jnp.floating):
-        raise TimesError(f"ts must hold real numbers, got dtype {times.dtype}")
-    if not traced:
-        _check_time_values(np.asarray(times, np.float64))
+    if not is_traced(ts):
+        _check_time_values(np.asarray(times, np.float64), events_end)
     return times
+
+
+def check_time(what: str, t: Any) -> Any:
+    """Check that `t` is one time, traced or finite. **Raises:** `TimesError`."""
+    fits = np.ndim(t) == 0 if is_traced(t) else np.isfinite(real_number(t))
+    if not fits:
+        raise TimesError(f"{what} must be one finite time, got {shown_value(t)}")
+    return t
 
 
 def shown(time: float | np.ndarray) -> str:
@@ -42,10 +44,16 @@ def shown(time: float | np.ndarray) -> str:
     return f"{time:.6g}" if abs(time) < 1e5 else f"{time:.12g}"
 
 
-def _check_time_values(times: np.ndarray) -> None:
-    bad = np.flatnonzero(~np.isfinite(times))
-    if bad.size:
-        raise TimesError(f"ts[{bad[0]}] is {times[bad[0]]}: every time must be finite")
+def _check_time_values(times: np.ndarray, events_end: bool) -> None:
+    bad = ~np.isfinite(times)
+    if bad[-1] and np.isinf(times[-1]):
+        bad[-1] = not events_end
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise TimesError(
+            f"ts[{place}] is {times[place]}: every time must be finite, but for the last one of a "
+            "solve that an event may end (terminal=True, or jo.AtRest())"
+        )
     if times.size == 2:
         return
     steps = np.diff(times) * np.sign(times[-1] - times[0])

@@ -8,9 +8,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import PyTree
 
-from .errors import ToleranceError, ToleranceWarning, warn_user
+from .errors import CALL_ERRORS, ToleranceError, ToleranceWarning, warn_user
 from .staging import as_array
 from .state import Packing, is_traced
+from .validation import is_real, shown_value
 
 
 def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Array:
@@ -21,17 +22,15 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
     **Raises:** `ToleranceError`. **Warns:** `ToleranceWarning` if it is a relative tolerance that
     is finer than the state's precision resolves.
     """
+    leaves = _tolerance_leaves(name, value)
     try:
-        leaves = jax.tree.leaves(value)
-        if not leaves:
-            raise TypeError(f"got {value!r}")
         if type(value) is float or (jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0):
             tolerance = as_array(leaves[0], packing.real_dtype)
         else:
             spread = jax.tree.map(lambda v, y: jnp.broadcast_to(v, jnp.shape(y)), value, y0)
             real = jax.tree.map(lambda v: jnp.asarray(v, packing.real_dtype), spread)
             tolerance = Packing.of(real).pack(real)
-    except (TypeError, ValueError) as error:
+    except CALL_ERRORS as error:
         shapes = jax.tree.map(jnp.shape, y0)
         raise ToleranceError(
             f"{name} must be a number or broadcast against y0 of shapes {shapes}: {error}"
@@ -41,12 +40,31 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
     return tolerance
 
 
+def _tolerance_leaves(name: str, value: PyTree) -> list[Any]:
+    """The numbers and arrays in a tolerance. **Raises:** `ToleranceError` for anything else."""
+    if type(value) is float:
+        return [value]
+    leaves = jax.tree.leaves(value)
+    for leaf in leaves:
+        number = isinstance(leaf, int | float) and not isinstance(leaf, bool)
+        array = isinstance(leaf, jax.Array | np.ndarray | np.generic) and is_real(leaf.dtype)
+        if not (number or array):
+            shown = f"{shown_value(leaf)}, a {type(leaf).__name__}"
+            raise ToleranceError(f"{name} must be a number or an array of numbers, got {shown}")
+    if not leaves:
+        raise ToleranceError(f"{name} must be a number or an array of numbers, got {value!r}")
+    return leaves
+
+
 def _check_tolerance_values(name: str, leaves: list[Any], packing: Packing) -> None:
     values = [np.asarray(leaf, np.float64) for leaf in leaves]
     least = min([float(x.min(initial=np.inf)) for x in values])
-    if not least >= 0:
+    most = max([float(x.max(initial=0.0)) for x in values])
+    if not (least >= 0 and most < np.inf):
         numbers = [number for x in values for number in x.reshape(-1).tolist()]
-        raise ToleranceError(f"{name} must be a non-negative number, got {numbers}")
+        raise ToleranceError(
+            f"{name} must be a non-negative number and finite, got {shown_value(numbers)}"
+        )
     finest = packing.finest_tolerance
     if name == "rtol" and 0 < least < finest:
         warn_user(
@@ -65,7 +83,7 @@ def check_tolerance_of_batch(
 
     **Raises** and **warns** as `check_tolerance`.
     """
-    leaves, flags = jax.tree.leaves(value), jax.tree.leaves(mapped)
+    leaves, flags = _tolerance_leaves(name, value), jax.tree.leaves(mapped)
     if not any(flags):
         return check_tolerance(name, value, packing, y0)
     if not is_traced(value):
@@ -77,6 +95,6 @@ def check_tolerance_of_batch(
 
 def check_not_both_zero(rtol: PyTree, atol: PyTree) -> None:
     """Check that not both tolerances are zero everywhere. **Raises:** `ToleranceError`."""
-    leaves = jax.tree.leaves((rtol, atol))
-    if leaves and not is_traced(leaves) and not any(np.any(leaf) for leaf in leaves):
+    leaves = [*_tolerance_leaves("rtol", rtol), *_tolerance_leaves("atol", atol)]
+    if not is_traced(leaves) and not any(np.any(leaf) for leaf in leaves):
         raise ToleranceError("rtol and atol are both zero: no step is that good; set one of them")

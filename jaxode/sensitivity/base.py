@@ -20,11 +20,13 @@ from .ad_direction import BACKWARD, reverse_mode_first
 class Sensitivity(eqx.Module):
     """Base class of the ways to differentiate the solution of an initial value problem.
 
-    `takes_events`: solves with events or jumps have derivatives. `by_steps`: derivatives are those
-    of the steps taken. `advice`: what an error adds where a solve runs out of steps.
+    `takes_events`: solves with events or jumps have derivatives; `one_pass`: at no further cost, in
+    the backward pass of the solve. `by_steps`: derivatives are those of the steps taken. `advice`:
+    what an error adds where a solve runs out of steps.
     """
 
     takes_events: ClassVar[bool] = True
+    one_pass: ClassVar[bool] = True
     by_steps: ClassVar[bool] = True
     advice: ClassVar[str] = ""
 
@@ -44,6 +46,11 @@ class Sensitivity(eqx.Module):
         **Raises:** `NoKernelError` where there is no kernel.
         """
         raise NoKernelError(f"jo.{type(self).__name__}() has none, jo.Discrete() has")
+
+    @property
+    def keeps_rows(self) -> str | None:
+        """What keeps a row for each of `max_steps` steps, for a message; None if nothing does."""
+        return None
 
     def check_events(self, has_events: bool) -> None:
         """**Raises:** `OptionError` for events or jumps that cannot be differentiated this way."""

@@ -12,6 +12,7 @@ from ..batch.tile_width import tile_of
 from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result, solve_forward
 from ..integrate.ivp import IVP, SolveConfig, controlling_rest
+from ..problem.validation import check_flag
 from .ad_direction import FORWARD, forward_mode_only
 from .base import Sensitivity
 from .batch_cotangents import nan_unless
@@ -40,6 +41,9 @@ class Forward(Sensitivity):
     """
 
     at_rest: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self) -> None:
+        check_flag("at_rest of jo.Forward", self.at_rest)
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; JAX differentiates the loop."""

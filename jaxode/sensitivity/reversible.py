@@ -12,6 +12,7 @@ from ..integrate.ensemble import Ensemble
 from ..integrate.forward import Result
 from ..integrate.ivp import IVP, SolveConfig
 from ..problem.errors import OptionError
+from ..problem.validation import real_number
 from ..solvers.base import Solver
 from ..solvers.explicit.reversible import ReversibleRK
 from .base import Sensitivity
@@ -60,11 +61,21 @@ class Reversible(Sensitivity):
 
     coupling: float | None = eqx.field(static=True, default=None)
     takes_events: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = False
     advice: ClassVar[str] = (
         'With sensitivity="reversible" it may also be that solutions approach each other by more '
         "digits than can be undone, and steps shrink to keep them: then use "
         'sensitivity="discrete", or another coupling of jo.Reversible'
     )
+
+    def __check_init__(self) -> None:
+        if self.coupling is not None and not 0 < real_number(self.coupling) <= 1:
+            raise OptionError(f"coupling must lie in (0, 1], near one; got {self.coupling!r}")
+
+    @property
+    def keeps_rows(self) -> str | None:
+        """What keeps a row for each of `max_steps` steps, for a message; None if nothing does."""
+        return "jo.Reversible()"
 
     def prepare_solver(self, solver: Solver, adaptive: bool = True) -> Solver:
         """Return `solver` if its steps can be undone, else its reversible version.

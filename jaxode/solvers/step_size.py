@@ -9,11 +9,13 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
-from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from ..problem.errors import OptionError, unknown_name
+from ..problem.state import Packing, is_traced
+from ..problem.validation import check_flag, check_pair, check_positive, real_array, real_number
 
 Norm = Callable[[Array], Array]
 
@@ -117,12 +119,26 @@ class Controller(eqx.Module):
         """True if the step size `h` is too small to go on; never for prescribed steps."""
         return False
 
+    def longest_step(self) -> ArrayLike | None:
+        """The size that no step exceeds; None if there is no such bound."""
+        return None
+
 
 # What a PID controller has where neither it nor a solver says otherwise.
 _DEFAULTS = {
     "pcoeff": 0.0, "icoeff": 1.0, "dcoeff": 0.0,
     "safety": 0.9, "factor_min": 0.2, "factor_max": 10.0,
 }  # fmt: skip
+
+
+def _step_times(times: Any) -> Any:
+    """The times on which steps end as an array. **Raises:** `OptionError` for others."""
+    if times is None:
+        return None
+    array = real_array("step_ts of a controller", times)
+    if array.ndim != 1 or not (is_traced(times) or np.all(np.isfinite(array))):
+        raise OptionError(f"step_ts of a controller must be finite times (k,), got {times!r}")
+    return array
 
 
 _LEAST_LOG_ERROR = -16.0  # kept for the next steps, to the base 2
@@ -140,17 +156,23 @@ class PID(Controller):
     - `pcoeff`, `icoeff`, `dcoeff`: $p$, $i$, $d$, by default 0, 1, 0, the elementary controller.
     - `safety`: the safety factor, by default 0.9. `factor_min`, `factor_max`: bounds of the next
       step's size over this one's, by default 0.2 and 10.
-    - `dtmin`: smaller steps end the solve with `Status.STEP_UNDERFLOW`. `dtmax`: the largest step.
-      Both are positive times, or None.
-    - `norm`: "rms", "max" or a function from an array to a real scalar.
+    - `dtmin`: smaller steps end the solve with `Status.STEP_UNDERFLOW`; with `force=True` steps of
+      that size are accepted whatever their error, unless they are not finite. `dtmax`: the largest
+      step. Both are positive times, or None.
+    - `norm`: "rms", "max" or a function from an array to a real scalar, at most one where a step
+      is accepted. The array is the scaled error: of a state of one array it has the shape of that,
+      of several it is the vector of all. With `norm_of_tree=True` it is a pytree like `y0`.
     - `factor_max_first`: `factor_max` of the first accepted step, whose size was a guess; None for
       no other. `dead_band`: an interval of factors for which the step size stays as it is, which
       saves an implicit solver a factorisation; None for none.
+    - `step_ts`: times, shape `(k,)` in any order, on which steps end; the solver does not restart
+      there, as it does at `jumps=`. They are constants. Those outside of the solve are ignored.
 
     Where no coefficient is given, what is None is that of the solver's own controller: so
     `PID(dtmax=0.1)` bounds the steps and changes nothing else.
 
-    **Raises:** `OptionError` for a factor on the wrong side of one, or an unknown norm.
+    **Raises:** `OptionError` for a factor on the wrong side of one, an unknown norm, `force`
+    without `dtmin`, or `step_ts` that are no times.
 
     Source: G. Söderlind, Automatic control and adaptive time-stepping, Numerical Algorithms 31
     (2002); Hairer, Wanner, Solving Ordinary Differential Equations II (1996), IV.2.
@@ -167,20 +189,33 @@ class PID(Controller):
     norm: str | Norm = eqx.field(static=True, default="rms")
     factor_max_first: float | None = eqx.field(static=True, default=None)
     dead_band: tuple[float, float] | None = eqx.field(static=True, default=None)
+    force: bool = eqx.field(static=True, default=False)
+    step_ts: ArrayLike | None = eqx.field(default=None, converter=_step_times)
+    norm_of_tree: bool = eqx.field(static=True, default=False)
     adaptive: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
-        p, i, d, safety, factor_min, factor_max = self._numbers()
-        if not 0 < factor_min < 1 < factor_max or not 0 < safety <= 1:
+        if self.dead_band is not None:
+            check_pair("dead_band of a controller", "a pair of factors or None", self.dead_band)
+        if check_flag("force of a controller", self.force) and self.dtmin is None:
+            raise OptionError("force=True accepts steps of the size dtmin: give dtmin= too")
+        *coefficients, safety, factor_min, factor_max = self._numbers()
+        low, high, share = map(real_number, (factor_min, factor_max, safety))
+        if not 0 < low < 1 < high or not 0 < share <= 1:
             raise OptionError(
                 "a controller needs 0 < factor_min < 1 < factor_max and 0 < safety <= 1, got "
                 f"factor_min={factor_min}, factor_max={factor_max}, safety={safety}"
             )
-        if not all(math.isfinite(x) for x in (p, i, d)):
+        if not all(math.isfinite(real_number(x)) for x in coefficients):
             raise OptionError("pcoeff, icoeff and dcoeff of a controller must be finite numbers")
+        check_positive("factor_max_first of a controller", self.factor_max_first)
         _check_bounds(self.dtmin, self.dtmax)
-        if not callable(self.norm) and self.norm not in NORMS:
+        if not callable(self.norm) and not (isinstance(self.norm, str) and self.norm in NORMS):
             raise unknown_name("norm", str(self.norm), NORMS)
+        if check_flag("norm_of_tree of a controller", self.norm_of_tree) and not callable(
+            self.norm
+        ):
+            raise OptionError("norm_of_tree=True needs a function as norm=")
 
     def _numbers(self) -> tuple[float, ...]:
         """The coefficients, the safety factor and its bounds, the defaults where they are None."""
@@ -198,9 +233,21 @@ class PID(Controller):
         missing = {name: getattr(own, name) for name in names if getattr(self, name) is None}
         return dataclasses.replace(self, **missing)
 
-    def norm_function(self) -> Norm:
-        """The norm as a function."""
-        return self.norm if callable(self.norm) else NORMS[self.norm]
+    def norm_function(self, packing: Packing) -> Norm:
+        """The norm as a function of packed states."""
+        if not callable(self.norm):
+            return NORMS[self.norm]
+        if not self.norm_of_tree:
+            return self.norm
+        shape = packing.shapes[0] if len(packing.shapes) == 1 else (packing.size,)
+
+        def norm(x: Array) -> Array:
+            # Parameters, whose cotangents are integrated with the state, are no state.
+            if x.size != packing.size:
+                return rms_norm(x)
+            return self.norm(packing.unpack(x.reshape(shape)))  # pyright: ignore
+
+        return norm
 
     def init(self, h: Array) -> tuple[Array, Any]:
         """The first step within its bounds; the state: the last two log errors, if used."""
@@ -214,6 +261,10 @@ class PID(Controller):
         """
         log_error = 0.5 * _log2(attempt.error_squared)
         accept = attempt.error_squared <= 1.0
+        if self.force:
+            # The last step, and one that is stretched to end with it, may be a little longer.
+            smallest = attempt.h <= 1.001 * jnp.asarray(self.dtmin, attempt.h.dtype)
+            accept = accept | (smallest & jnp.isfinite(attempt.error_squared))
         p, i, d, safety, *_ = self._numbers()
         exponent = (p + i + d) * log_error
         if p or d:
@@ -250,6 +301,10 @@ class PID(Controller):
         """True if `h` is below `dtmin`."""
         return False if self.dtmin is None else h <= jnp.asarray(self.dtmin, h.dtype)
 
+    def longest_step(self) -> ArrayLike | None:
+        """`dtmax`."""
+        return self.dtmax
+
     def _bound(self, h: Array) -> Array:
         if self.dtmin is not None:
             h = jnp.maximum(h, jnp.asarray(self.dtmin, h.dtype))
@@ -258,9 +313,10 @@ class PID(Controller):
 
 def _check_bounds(dtmin: Any, dtmax: Any) -> None:
     bounds = [x for x in (dtmin, dtmax) if x is not None]
-    if any(isinstance(x, Tracer) for x in bounds):
+    if is_traced(bounds):
         return
-    if any(not float(x) > 0 for x in bounds) or (len(bounds) == 2 and not dtmin < dtmax):
+    numbers = [real_number(x) for x in bounds]
+    if not all(x > 0 for x in numbers) or (len(bounds) == 2 and not numbers[0] < numbers[1]):
         raise OptionError(f"a controller needs 0 < dtmin < dtmax, got dtmin={dtmin}, dtmax={dtmax}")
 
 
@@ -334,9 +390,18 @@ class Fixed(Prescribed):
     """Steps of one size; the last one is shortened to end on the last time.
 
     `dt`: that size, a positive time, shape `()`.
+
+    **Raises:** `OptionError` for another `dt`.
     """
 
     dt: ArrayLike
+
+    def __check_init__(self) -> None:
+        check_positive("dt of jo.Fixed", self.dt, none=False)
+
+    def longest_step(self) -> ArrayLike | None:
+        """`dt`."""
+        return self.dt
 
     def size_after(self, index: Array | int, like: Array) -> Array:
         return jnp.full_like(like, self.dt)
@@ -351,10 +416,21 @@ class Grid(Prescribed):
 
     `times`: one-dimensional and monotone; they begin at the first time of the solve and end at its
     last. A solve **raises** an `OptionError` for others, and for events or jumps, which end steps
-    where they are.
+    where they are; so does this class for what is not at least two finite times.
     """
 
     times: ArrayLike
+
+    def __check_init__(self) -> None:
+        if is_traced(self.times):
+            return
+        try:
+            times = np.asarray(self.times)
+            times = times.astype(float) if times.dtype.kind in "iuf" else np.zeros(0)
+        except (TypeError, ValueError):
+            times = np.zeros(0)
+        if times.ndim != 1 or times.size < 2 or not np.all(np.isfinite(times)):
+            raise OptionError(f"jo.Grid needs at least two finite times, got {self.times!r}")
 
     def size_after(self, index: Array | int, like: Array) -> Array:
         return self._gap(index + 1, like)

@@ -36,10 +36,10 @@ REFUSALS = (
         lambda c: c.controller == "grid" and c.events != "none",
     ),
     Refusal(
-        "Continuous and reversible sensitivities do not go through events and jumps.",
+        "Reversible steps do not go through events and jumps.",
         jo.OptionError,
         "does not differentiate through events",
-        lambda c: c.sensitivity in (*CONTINUOUS, "reversible") and c.events != "none",
+        lambda c: c.sensitivity == "reversible" and c.events != "none",
     ),
     Refusal(
         "A complex state has no Jacobian of its own size, which implicit solvers need.",

@@ -15,8 +15,8 @@ from ...problem.status import Status
 from ..counts import first_evaluations
 from ..save import StepRecord, with_derivative_of
 from ..step import IntegratorState, Method, first_size, start_neighbour
+from .compiled import CompiledEvent, conditions_of, packed_apply
 from .discontinuities import next_discontinuity, one_sided_field
-from .event import CompiledEvent, conditions_of, packed_apply
 from .root_finding import ROUNDINGS, Crossing, RootBrackets, bracket_roots, first_crossing
 from .state_jumps import StateJumps
 
@@ -25,6 +25,8 @@ _MAX_STALLED = 20
 # The step after an event is at most this multiple of the distance from the last step's start to the
 # event, and at least this fraction of the last step's size.
 _MAX_GROWTH, _MIN_FRACTION = 2.0, 1e-3
+# What an event does: it is only recorded, ends its step, or ends the solve.
+RECORDED, CUTS, ENDS = 0, 1, 2
 # A Newton correction of more than this many roundings of the step means that there is no root.
 _NO_ROOT = 1e5
 
@@ -33,28 +35,41 @@ class EventState(NamedTuple):
     """The state of event detection of one trajectory.
 
     - `signs`: the signs of the conditions just after the trajectory's time.
-    - `count`: the number of events so far.
+    - `count`: the number of events so far. `occurrences`: those of each, where a later one than the
+      first ends the solve; else `()`.
     - `stalled`: the number of consecutive events between which time did not advance.
     - `stop_time`: the next time at which a step has to end.
     """
 
     signs: Array
     count: Array
+    occurrences: Any
     stalled: Array
     stop_time: Array
 
 
 class EventOccurrence(NamedTuple):
-    """An occurrence of an event; `y` is the state before it, `index` its place in `events=`."""
+    """An occurrence of an event, the state `y` before it, its number, and its `effect`.
+
+    The number counts the entries of all conditions; -1 is that of no event.
+    """
 
     t: Array
     y: Array
     index: Array
-    truncates_step: Array
+    effect: Array
+
+    @property
+    def truncates_step(self) -> Array:
+        """True if the step ends at the event."""
+        return self.effect != RECORDED
 
 
 class EventHandler(eqx.Module):
-    """The events and jumps of one problem, and how the integrator handles them."""
+    """The events and jumps of one problem, and how the integrator handles them.
+
+    `stops_looking`: after `max_events` events there are none; else a further one is a failure.
+    """
 
     events: tuple[CompiledEvent, ...]
     jumps: StateJumps | None
@@ -64,14 +79,16 @@ class EventHandler(eqx.Module):
     method: Method
     field: Field
     saves_after: bool = eqx.field(static=True, default=False)
+    stops_looking: bool = eqx.field(static=True, default=False)
 
     def initialise(self, s: IntegratorState, t1: Array) -> IntegratorState:
         """Add the event state at the start of a trajectory, whose steps aim at the first jump."""
-        zero, blank = (
-            jnp.zeros((), jnp.int32),
-            jnp.zeros(len(self.events), self.packing.number_dtype),
-        )
-        s = s._replace(event_state=EventState(blank, zero, zero, self.stop_time(s.t, t1)))
+        zero, count = jnp.zeros((), jnp.int32), self.num_events
+        blank = jnp.zeros(count, self.packing.number_dtype)
+        counted = any(event.terminal > 1 for event in self.events)
+        occurrences = jnp.zeros(count, jnp.int32) if counted else ()
+        stop_time = self.stop_time(s.t, t1)
+        s = s._replace(event_state=EventState(blank, zero, occurrences, zero, stop_time))
         if self.jumps is not None:
             s = self.reinitialise(s, t1)
         if self.events:
@@ -83,18 +100,27 @@ class EventHandler(eqx.Module):
         return s._replace(status=self.event_status(s))
 
     @property
+    def num_events(self) -> int:
+        """The number of events, entries of vectors of conditions counted each."""
+        return sum(event.count for event in self.events)
+
+    def of_each(self, function: Callable[[CompiledEvent], Any]) -> list[Any]:
+        """The value of `function` for each event, for an entry that of its vector."""
+        return [function(event) for event in self.events for _ in range(event.count)]
+
+    @property
     def ending_signs(self) -> list[float]:
         """The signs of terminal booleans that end the solve at its start; NaN of other events."""
-        return [e.sign if e.logical and e.terminal else float("nan") for e in self.events]
+        return self.of_each(lambda e: e.sign if e.logical and e.terminal == 1 else float("nan"))
 
     def ending_event(self, t: Array, y: Array) -> Array:
         """The place of the event that ended the solve at its start `(t, y)`.
 
         Of several that may have, the first is taken, and `AtRest` last.
         """
-        values = jnp.stack([condition(t, y) for condition in self.conditions(jnp.zeros_like(t))])
+        values = self.values_at(t, y, jnp.zeros_like(t))
         ends = values == jnp.asarray(self.ending_signs, values.dtype)
-        rest = jnp.asarray([event.of_rest for event in self.events])
+        rest = jnp.asarray(self.of_each(lambda event: event.of_rest))
         return jnp.argmax(jnp.where(ends, 2 - rest, 0)).astype(jnp.int32)
 
     def stop_time(self, t: Array, t1: Array) -> Array:
@@ -141,14 +167,11 @@ class EventHandler(eqx.Module):
         exact zero does.
         """
         slope, one = self.field(t, y), jnp.ones_like(t)
-
-        def sign(i: int, condition: Callable) -> Array:
-            value, rate = jax.jvp(condition, (t, y), (one, slope))
-            small = 0.0 if largest_zero is None else largest_zero[i]
-            return jnp.where(jnp.abs(value) <= small, direction * jnp.sign(rate), jnp.sign(value))
-
-        signs = [sign(i, c) for i, c in enumerate(self.conditions(h))]
-        return lax.stop_gradient(jnp.stack(signs).astype(self.packing.number_dtype))
+        pairs = [jax.jvp(c, (t, y), (one, slope)) for c in self.conditions(h)]
+        values, rates = map(jnp.concatenate, zip(*pairs, strict=True))
+        small = 0.0 if largest_zero is None else largest_zero
+        signs = jnp.where(jnp.abs(values) <= small, direction * jnp.sign(rates), jnp.sign(values))
+        return lax.stop_gradient(signs.astype(self.packing.number_dtype))
 
     def largest_zero(self, event: EventOccurrence, is_event: Array, h: Array, size: Array) -> Array:
         """The values up to which each condition counts as zero just after an event.
@@ -156,7 +179,7 @@ class EventHandler(eqx.Module):
         These are roundings of its `size` in the step that ended there. The condition of the event
         itself is zero at the root, however many roundings the dense output left of it.
         """
-        at_root = jnp.stack([jnp.abs(c(event.t, event.y)) for c in self.conditions(h)])
+        at_root = jnp.abs(self.values_at(event.t, event.y, h))
         rounding = jnp.finfo(at_root.dtype).eps * size
         is_root = is_event & (at_root <= _NO_ROOT * rounding)
         zero = jnp.maximum(ROUNDINGS * rounding, jnp.where(is_root, 2 * at_root, 0))
@@ -171,29 +194,53 @@ class EventHandler(eqx.Module):
         in it before `theta`.
         """
         step, theta, size = lax.stop_gradient((step, theta, size))
-        counted = [event.sign for event in self.events]
+        counted = self.of_each(lambda event: event.sign)
         return bracket_roots(lambda x: self.values(step, x), counted, signs, theta, size, met)
 
     def first_event(
-        self, step: StepRecord, signs: Array, brackets: RootBrackets, met: Array
-    ) -> tuple[Crossing, EventOccurrence]:
-        """Find the first bracketed event; `signs` and `met`: those at the start of the search."""
-        truncates_step = [event.truncates_step for event in self.events]
+        self,
+        step: StepRecord,
+        signs: Array,
+        brackets: RootBrackets,
+        met: Array,
+        occurrences: Any,
+    ) -> tuple[Crossing, EventOccurrence, Any]:
+        """Find the first bracketed event; also returns how often each has occurred by then.
+
+        `signs`, `met` and `occurrences`: those at the start of the search.
+        """
+        truncates_step = self.of_each(lambda event: event.may_truncate)
         frozen = lax.stop_gradient(step)
 
         def values_at_own_theta(theta: Array) -> Array:
-            states = [state_in_step(frozen, self.interpolate, x) for x in theta]
-            pairs = zip(self.conditions(frozen.h), states, strict=True)
-            return lax.optimization_barrier(jnp.stack([c(t, y) for c, (t, y) in pairs]))
+            return lax.optimization_barrier(self.own_values(frozen, theta))
 
         values = lambda theta: self.values(frozen, theta)  # noqa: E731
         crossing = first_crossing(values, values_at_own_theta, truncates_step, signs, brackets, met)
-        return crossing, self.event_at(crossing.theta, crossing.index, step)
+        event = self.event_at(crossing.theta, crossing.index, step)
+        occurrences, effect = self.effect_of(crossing.index, occurrences)
+        return crossing, event._replace(effect=effect), occurrences
+
+    def effect_of(self, index: Array, occurrences: Any) -> tuple[Any, Array]:
+        """The effect of event `index`, and how often each has occurred then and not before."""
+        is_event = jnp.arange(self.num_events) == index
+        number: Any = 1
+        if not isinstance(occurrences, tuple):
+            occurrences = number = occurrences + is_event
+        last = jnp.asarray(self.of_each(lambda event: event.terminal))
+        cuts = _pick(is_event, self.of_each(lambda event: event.apply is not None))
+        effect = jnp.where(
+            jnp.any(is_event & (last == number)), ENDS, jnp.where(cuts, CUTS, RECORDED)
+        )
+        return occurrences, effect.astype(jnp.int32)
 
     def event_at(self, theta: Array, index: Array, step: StepRecord) -> EventOccurrence:
-        """Make the event at a known root `theta` of condition `index`, differentiable as a root."""
-        is_event = jnp.arange(len(self.events)) == index
-        logical = _pick(is_event, [event.logical for event in self.events])
+        """Make the event at a known root `theta` of condition `index`, differentiable as a root.
+
+        Its effect is left out.
+        """
+        is_event = jnp.arange(self.num_events) == index
+        logical = _pick(is_event, self.of_each(lambda event: event.logical))
 
         def condition(theta: Array) -> Array:
             return jnp.sum(jnp.where(is_event, self.values(step, theta), 0))
@@ -210,17 +257,19 @@ class EventHandler(eqx.Module):
 
         theta, _ = root_of(condition, theta, lambda: (theta, None), divide_by_rate)
         t, y = state_in_step(step, self.interpolate, theta)
-        return EventOccurrence(
-            t, y, index, _pick(is_event, [event.truncates_step for event in self.events])
-        )
+        return EventOccurrence(t, y, index, jnp.zeros_like(index))
 
     def apply_event(self, event: EventOccurrence) -> Array:
         """Apply the event's state map to the state before it."""
-        after = event.y
-        for i, compiled in enumerate(self.events):
+        after, first = event.y, 0
+        for compiled in self.events:
+            entry = event.index - first
             if compiled.apply is not None:
-                new = packed_apply(compiled.apply, event.t, event.y, self.args, self.packing)
-                after = jnp.where(event.index == i, new, after)
+                inside = jnp.clip(entry, 0, compiled.count - 1)
+                inputs = compiled.apply, event.t, event.y, self.args, self.packing, inside
+                is_own = entry == inside
+                after = jnp.where(is_own, packed_apply(*inputs), after)
+            first += compiled.count
         return after
 
     def apply_jumps(
@@ -253,17 +302,16 @@ class EventHandler(eqx.Module):
         t, y = self.apply_jumps(event.t, y, step.t, at_discontinuity)
         event_state, status = s.event_state, s.status
         if self.events:
-            is_event = jnp.arange(len(self.events)) == event.index
+            is_event = jnp.arange(self.num_events) == event.index
             zero = self.largest_zero(event, is_event, step.h, size)
             signs = self.signs(t, y, jnp.sign(step.h), jnp.abs(step.h), zero)
             signs = jnp.where(is_event, signs, event_state.signs)
             no_advance = jnp.abs(t - step.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(step.t)
             stalled = jnp.where(event.truncates_step & no_advance, event_state.stalled + 1, 0)
             event_state = event_state._replace(signs=signs, stalled=stalled)
-            accumulated = stalled > _MAX_STALLED + len(self.events)
+            accumulated = stalled > _MAX_STALLED + self.num_events
             status = jnp.where(accumulated, jnp.int32(Status.EVENTS_ACCUMULATE), status)
-            terminal = _pick(is_event, [compiled.terminal for compiled in self.events])
-            status = jnp.where(terminal, jnp.int32(Status.TERMINATED), status)
+            status = jnp.where(event.effect == ENDS, jnp.int32(Status.TERMINATED), status)
         next_size = self.size_after_event(s.h, step, t)
         choose_size = at_discontinuity if self.jumps is not None else False
         first = first_evaluations(self.method)
@@ -293,20 +341,39 @@ class EventHandler(eqx.Module):
         """The status after a step: a failure for NaN conditions or too many events."""
         event_state, status = s.event_state, s.status
         successful = (status == Status.SUCCESS) | (status == Status.TERMINATED)
+        not_finite = successful & jnp.any(jnp.isnan(event_state.signs))
+        if self.stops_looking:
+            not_finite = not_finite & (event_state.count < self.max_events)
         too_many = successful & (event_state.count > self.max_events)
         status = jnp.where(too_many, jnp.int32(Status.TOO_MANY_EVENTS), status)
-        not_finite = successful & jnp.any(jnp.isnan(event_state.signs))
         return jnp.where(not_finite, jnp.int32(Status.EVENT_NOT_FINITE), status)
 
     def conditions(self, h: Array) -> list[Callable[[Array, Array], Array]]:
-        """The events' conditions on packed states, beside a step of size `h`."""
+        """The conditions on packed states, vectors of their entries, beside a step of size `h`."""
         return conditions_of(self.events, self.args, self.packing, jnp.abs(h))
 
     def values(self, step: StepRecord, theta: Array) -> Array:
         """Evaluate all conditions at the fraction `theta` of a step."""
         # Without a barrier, XLA recomputes each of them at every use.
         t, y = lax.optimization_barrier(state_in_step(step, self.interpolate, theta))
-        return lax.optimization_barrier(jnp.stack([c(t, y) for c in self.conditions(step.h)]))
+        return lax.optimization_barrier(self.values_at(t, y, step.h))
+
+    def values_at(self, t: Array, y: Array, h: Array) -> Array:
+        """Evaluate all conditions at `(t, y)`, beside a step of size `h`."""
+        return jnp.concatenate([condition(t, y) for condition in self.conditions(h)])
+
+    def own_values(self, step: StepRecord, theta: Array) -> Array:
+        """Evaluate each condition at its own entry of `theta`, a vector of fractions of a step."""
+        parts, first = [], 0
+        for event, condition in zip(self.events, self.conditions(step.h), strict=True):
+
+            def at(theta: Array, condition: Callable = condition) -> Array:
+                return condition(*state_in_step(step, self.interpolate, theta))
+
+            own, first = theta[first : first + event.count], first + event.count
+            # Of a vector each entry at its own fraction.
+            parts.append(at(own[0]) if event.count == 1 else jnp.diagonal(jax.vmap(at)(own)))
+        return jnp.concatenate(parts)
 
     @property
     def interpolate(self) -> Callable[..., Array]:

@@ -19,7 +19,8 @@ from .detection import EventHandler, EventOccurrence, EventState
 class EventLog(NamedTuple):
     """The log of events in order, with rows for `max_events` of them.
 
-    - `ts`, `ys`: times, and states before the event. `index`: the event's place in `events=`.
+    - `ts`, `ys`: times, and states before the event. `index`: its number, as of an
+      `EventOccurrence`, and `effect`: its effect. `late`: if it occurred at the start of its step.
     - `steps`: the number of accepted steps before it.
     - `count`: the number of events; those beyond the last row are not logged.
     """
@@ -28,6 +29,8 @@ class EventLog(NamedTuple):
     ys: Any
     index: Array
     steps: Array
+    effect: Array
+    late: Array
     count: Any = ()
 
 
@@ -36,7 +39,15 @@ def empty_log(count: tuple[int, ...], rows: int, y: Array, dtype: Any) -> EventL
     shape = (*count, rows)
     none = jnp.full(shape, -1, jnp.int32)
     ys = jnp.full((*shape, *y.shape), missing_value(y.dtype))
-    return EventLog(jnp.full(shape, jnp.nan, dtype), ys, none, none)
+    times, zero = jnp.full(shape, jnp.nan, dtype), jnp.zeros_like(none)
+    return EventLog(times, ys, none, none, zero, zero.astype(bool))
+
+
+def log_row(event: EventOccurrence, step: StepRecord) -> tuple[Array, ...]:
+    """The row of a log, but the count, for an event in a step."""
+    rounding = 8 * jnp.finfo(step.t.dtype).eps * (jnp.abs(step.t) + jnp.abs(step.h))
+    late = jnp.abs(event.t - step.t) <= rounding
+    return event.t, event.y, event.index, step.index, event.effect, late
 
 
 class EventBatching(NamedTuple):
@@ -45,7 +56,8 @@ class EventBatching(NamedTuple):
     - `map_trajectories(function, *args)`: calls `function(event_handler, *args)` for each.
     - `write_log(log, occurred, count, event, step)`: writes the events that `occurred` after
       `count` earlier ones.
-    - `max_events`: the number of events beyond which a solve fails.
+    - `max_events`: the number of events beyond which a solve fails, or, if it `stops_looking`, has
+      no more of them.
     - `has_events`, `has_jumps`: True if there are any. `saves_after`: saved at a jump is the state
       after it.
     """
@@ -56,6 +68,12 @@ class EventBatching(NamedTuple):
     has_events: bool
     has_jumps: bool
     saves_after: bool = False
+    stops_looking: bool = False
+
+    @property
+    def most_found(self) -> int:
+        """The number of events after which no further one is looked for; one too many fails."""
+        return self.max_events if self.stops_looking else self.max_events + 1
 
 
 def handle_events(
@@ -67,14 +85,15 @@ def handle_events(
     the log. `t1` is the last time of the solve.
     """
     bare = step._replace(solver_state=(), residuals=(), before=None)
-    event = EventOccurrence(
-        step.t1, step.y1, jnp.full_like(step.index, -1), jnp.zeros_like(step.accept)
-    )
+    none = jnp.full_like(step.index, -1)
+    event = EventOccurrence(step.t1, step.y1, none, jnp.zeros_like(none))
     size = jnp.zeros_like(after.event_state.signs)
     if batching.has_events:
         end = _find_events(batching, bare, after.event_state, log, event)
-        signs = lax.stop_gradient(end.signs)
-        after = after._replace(event_state=after.event_state._replace(signs=signs, count=end.count))
+        event_state = after.event_state._replace(
+            signs=lax.stop_gradient(end.signs), count=end.count, occurrences=end.occurrences
+        )
+        after = after._replace(event_state=event_state)
         log, event, size = end.log, end.event, end.size
     at_discontinuity = jnp.zeros_like(step.accept)
     if batching.has_jumps:
@@ -110,6 +129,7 @@ class _EventSearch(NamedTuple):
     signs: Array
     size: Array
     count: Array
+    occurrences: Any
     log: Any
     event: EventOccurrence
     met: Array
@@ -130,15 +150,16 @@ def _find_events(
         occurred = s.unfinished & jnp.any(brackets.crossed, axis=0)
 
         def log_event(after: _EventSearch) -> _EventSearch:
-            inputs = step, s.signs, brackets, s.met
-            crossing, event = map_trajectories(EventHandler.first_event, *inputs)
+            inputs = step, s.signs, brackets, s.met, s.occurrences
+            crossing, event, occurrences = map_trajectories(EventHandler.first_event, *inputs)
             truncated = occurred & event.truncates_step
             return _EventSearch(
-                unfinished=occurred & ~truncated & (after.count < batching.max_events),
+                unfinished=occurred & ~truncated & (after.count + 1 < batching.most_found),
                 theta=select(occurred, crossing.theta, after.theta),
                 signs=select(occurred, crossing.signs, after.signs),
                 size=after.size,
                 count=after.count + occurred,
+                occurrences=select(occurred, occurrences, after.occurrences),
                 log=batching.write_log(after.log, occurred, after.count, event, step),
                 event=select(truncated, event, after.event),
                 met=select(occurred, crossing.met, after.met),
@@ -149,11 +170,12 @@ def _find_events(
         return cond_as_loop(jnp.any(occurred), log_event, finished)
 
     start = _EventSearch(
-        unfinished=step.accept,
+        unfinished=step.accept & (event_state.count < batching.most_found),
         theta=jnp.zeros_like(step.t, event_state.signs.dtype),
         signs=event_state.signs,
         size=jnp.zeros_like(event_state.signs),
         count=event_state.count,
+        occurrences=event_state.occurrences,
         log=log,
         event=no_event,
         met=jnp.zeros_like(event_state.signs, bool),
@@ -173,8 +195,7 @@ def single_trajectory(event_handler: EventHandler) -> EventBatching:
         def put(buffer: Array, value: Array) -> Array:
             return put_row(buffer, jnp.where(fits, value, buffer[row]), row)
 
-        values = event.t, event.y, event.index, step.index
-        return EventLog(*map(put, log[:-1], values))
+        return EventLog(*map(put, log[:-1], log_row(event, step)))
 
     def call(function: Callable, *args: Any) -> Any:
         return function(event_handler, *args)
@@ -186,4 +207,5 @@ def single_trajectory(event_handler: EventHandler) -> EventBatching:
         has_events=bool(event_handler.events),
         has_jumps=event_handler.jumps is not None,
         saves_after=event_handler.saves_after,
+        stops_looking=event_handler.stops_looking,
     )

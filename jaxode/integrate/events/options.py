@@ -1,4 +1,4 @@
-"""Validation of the options `events`, `jumps` and `max_events`."""
+"""Validation of the options `events`, `jumps`, `max_events` and `overflow`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,16 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...problem.errors import OptionError, TimesError
+from ...problem.errors import OptionError, TimesError, unknown_name
 from ...problem.state import Packing, is_traced
-from ...problem.validation import check_count
+from ...problem.validation import check_count, real_array
 from ...solvers.step_size import Controller, Grid
-from .event import AtRest, Event, Jumps, check_events
+from .event import AtRest, Event, Jumps, check_events, may_end
+
+# What happens where there are more than `max_events`.
+OVERFLOWS = ("fail", "stop")
 
 
 class EventOptions(eqx.Module):
     """The validated options of events; `jumps` is a vector, or has a row per trajectory.
 
+    `stops_looking`: after `max_events` events there are none; else a further one is a failure.
     `saves_after`: saved at a jump is the state after it. `jump_ends`: the `ends` of `Jumps`.
     """
 
@@ -25,6 +29,7 @@ class EventOptions(eqx.Module):
     jumps: jax.Array | None
     apply: Callable | None
     max_events: int = eqx.field(static=True)
+    stops_looking: bool = eqx.field(static=True, default=False)
     saves_after: bool = eqx.field(static=True, default=False)
     jump_ends: str = eqx.field(static=True, default="both")
 
@@ -36,13 +41,14 @@ class EventOptions(eqx.Module):
     @property
     def terminal(self) -> bool:
         """True if an event can end the solve."""
-        return any(isinstance(event, AtRest) or event.terminal for event in self.events)
+        return may_end(self.events)
 
 
 def find_event_options(
     events: Any,
     jumps: Any,
     max_events: Any,
+    overflow: Any,
     controller: Controller,
     packing: Packing,
     count: int | None = None,
@@ -50,17 +56,20 @@ def find_event_options(
     """Validate the options of events; `count` is the number of trajectories of a batch.
 
     **Raises:** `EventError` for an object that is no event; `TimesError` for jumps that are no
-    finite times; `OptionError` for a `max_events` that is no positive integer, and for events or
-    jumps under prescribed steps.
+    finite times; `OptionError` for a `max_events` that is no positive integer, an unknown
+    `overflow`, and for events or jumps under prescribed steps.
     """
     apply = jumps.apply if isinstance(jumps, Jumps) else None
     checked = check_jumps(jumps, packing, count)
     given = jumps if isinstance(jumps, Jumps) else Jumps(())
+    if not isinstance(overflow, str) or overflow not in OVERFLOWS:
+        raise unknown_name("overflow", str(overflow), OVERFLOWS)
     options = EventOptions(
         check_events(events),
         checked,
         None if checked is None else apply,
         check_count("max_events", max_events),
+        overflow == "stop",
         given.saved == "after",
         given.ends,
     )
@@ -89,13 +98,7 @@ def jump_times(jumps: Any, count: int | None) -> jax.Array | np.ndarray | None:
         jumps = jumps.times
     if jumps is None:
         return None
-    try:
-        # NumPy for known values: jnp would make them tracers under jit.
-        array = jnp.asarray(jumps) if is_traced(jumps) else np.asarray(jumps)
-    except (TypeError, ValueError) as error:
-        raise TimesError(f"jumps must be times, got {jumps!r}") from error
-    if array.dtype.kind not in "iu" and not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TimesError(f"jumps must hold real numbers, got dtype {array.dtype}")
+    array = real_array("jumps", jumps, TimesError)
     shapes = "one-dimensional" if count is None else f"of shape (k,) or ({count}, k)"
     fits = array.ndim == 1 or (count is not None and array.ndim == 2 and array.shape[0] == count)
     if not fits:

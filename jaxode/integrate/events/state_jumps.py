@@ -10,7 +10,7 @@ from jax import Array, lax
 
 from ...problem.closure import ClosedFunction
 from ...problem.state import Packing
-from .event import packed_apply
+from .compiled import packed_apply
 
 Clock = tuple[Array, Array]  # a time and the state there
 Slope = Callable[[Array, Array], Array]

@@ -1,9 +1,13 @@
 """The options of the continuous adjoint, `jo.Continuous`."""
 
-from typing import ClassVar
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
-from jaxtyping import ArrayLike
+import jax
+from jax import Array
+from jaxtyping import ArrayLike, PyTree
 
 from ...batch.queue import LaneTile
 from ...batch.tile_width import tile_of
@@ -16,9 +20,18 @@ from ...problem.validation import check_count, check_positive, find_option
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
 from ..base import Sensitivity
+from ..discrete.options import Discrete
 from ..lanes.solve import solve_ensemble, solve_or_lanes
 from ..lanes.trajectories import RuleCall, Rules
 from .backward_solver import BackwardConfig, configure_backward
+from .pieces import (
+    check_pieces,
+    constant,
+    field_between,
+    for_pieces,
+    solve_in_pieces,
+    without_breaks,
+)
 from .restarts import RestartSchedule
 from .rule import save_after, solve_states
 from .rule_batch import save_outside, solve_batch_states
@@ -71,7 +84,8 @@ class Continuous(Sensitivity):
     at most 100 tolerances of their norm.
 
     **Raises:** `OptionError` for an unknown method or solver, for a `seminorm` that is no boolean,
-    for `restarts` that are no count, and for events and jumps; `ToleranceError` for a tolerance
+    for `restarts` that are no count, and for events and jumps of a system with a mass matrix;
+    `ToleranceError` for a tolerance
     that is not positive.
 
     Source: Chen et al., Neural ordinary differential equations (2018), arXiv 1806.07366, appendix
@@ -87,7 +101,7 @@ class Continuous(Sensitivity):
     atol: ArrayLike | None
     seminorm: bool = eqx.field(static=True)
     restarts: int = eqx.field(static=True)
-    takes_events: ClassVar[bool] = False
+    one_pass: ClassVar[bool] = False
     by_steps: ClassVar[bool] = False
 
     def __init__(
@@ -112,25 +126,49 @@ class Continuous(Sensitivity):
         self.solver = solver  # pyright: ignore[reportAttributeAccessIssue]
         self.rtol, self.atol, self.seminorm = rtol, atol, seminorm
 
+    @property
+    def keeps_rows(self) -> str | None:
+        """What keeps a row for each of `max_steps` steps, for a message; None if nothing does."""
+        return 'jo.Continuous(method="interpolate")' if self.method == "interpolate" else None
+
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem, differentiable by its adjoint equation.
 
         **Raises:** `OptionError` for `save="steps"` and `save="dense"`, and where solver, steps,
         mass matrix and linear algebra do not go together.
         """
-        self.check_events(problem.has_events)
 
         def solve(problem: IVP) -> Result:
+            if problem.has_events:
+                return self._solve_in_pieces(problem, config)
             return solve_or_lanes(_RULES, problem, config, self)
 
         return save_after(problem, config, solve)
+
+    def _solve_in_pieces(self, problem: IVP, config: SolveConfig) -> Result:
+        self.backward_config(config)
+        check_pieces(config)
+        found = Discrete().solve(constant(problem), config)
+        of_piece, bare = for_pieces(config), without_breaks(problem)
+
+        def each(function: Callable[..., Any], *args: Any) -> Any:
+            return function(problem, config, *args)
+
+        def solve_piece(times: Array, y: Array, stop: Array) -> tuple[Array, Array]:
+            field = field_between(bare.field, times[0], stop)
+            piece = dataclasses.replace(bare, field=field, ts=times, y0=y)
+            result = solve_or_lanes(_RULES, piece, of_piece, self)
+            return result.ys, result.y1
+
+        return solve_in_pieces(found, each, solve_piece, problem.y0, False, config.save)
 
     def solve_batch(self, ensemble: Ensemble, tile: LaneTile) -> Result:
         """Solve all problems of `ensemble` in lanes, differentiable by their adjoint equations.
 
         **Raises:** `OptionError` as `solve` does.
         """
-        self.check_events(ensemble.has_events)
+        if ensemble.has_events:
+            return save_outside(ensemble, lambda states: self._solve_batch_in_pieces(states, tile))
         self.backward_config(ensemble.config)
 
         def rule(ensemble: Ensemble, way: Continuous) -> RuleCall:
@@ -139,6 +177,31 @@ class Continuous(Sensitivity):
         return save_outside(
             ensemble, lambda states: solve_ensemble(Rules(None, rule), states, self)
         )
+
+    def _solve_batch_in_pieces(self, ensemble: Ensemble, tile: LaneTile) -> Result:
+        check_pieces(ensemble.config)
+        found = Discrete().solve_batch(constant(ensemble), tile)
+        (own, own_config), (shared, config) = ensemble.per_trajectory, ensemble.shared
+        configs = for_pieces(own_config), for_pieces(config)
+        backward = self.backward_config(configs[1])
+
+        def each(function: Callable[..., Any], *args: Any) -> Any:
+            def of_trajectory(rows: PyTree, args: Any) -> Any:
+                return function(*ensemble.problem_of(rows), *args)
+
+            return jax.vmap(of_trajectory)(ensemble.per_trajectory, args)
+
+        def solve_piece(times: Array, y: Array, stop: Array) -> tuple[Array, Array]:
+            between = field_between(own.field, times[:, 0], stop)
+            rows = dataclasses.replace(without_breaks(own), field=between, ts=times, y0=y)
+            rest = dataclasses.replace(
+                without_breaks(shared), field=field_between(shared.field, None, None), ts=None
+            )
+            pieces = Ensemble((rows, configs[0]), (rest, configs[1]))
+            result = solve_batch_states(pieces, tile, backward)
+            return result.ys, result.y1
+
+        return solve_in_pieces(found, each, solve_piece, own.y0, True, config.save)
 
     def solve_kernel(self, ensemble: Ensemble, tile: LaneTile, policy: KernelPolicy) -> Result:
         """Solve all problems of `ensemble` in one kernel, and their adjoint equations in another.

@@ -44,7 +44,7 @@ def located_event(
 
 def state_after_event(problem: IVP, config: SolveConfig, t: Array, y: Array, index: Array) -> Array:
     """The state that the state map of event `index` makes of `y`."""
-    event = EventOccurrence(t, y, index, jnp.asarray(True))
+    event = EventOccurrence(t, y, index, jnp.zeros_like(index))
     return event_handler_of(problem, config).apply_event(event)
 
 
@@ -103,8 +103,3 @@ def end_of_step(
         return stop, y1
     _, y = located_event(problem, config, parts, clock, row)
     return jnp.where(cut, row.ts, stop), jnp.where(cut, y, y1)
-
-
-def truncates(problem: IVP, index: Array) -> Array:
-    """Which of the events numbered `index` cut their steps; False for -1, which is no event."""
-    return jnp.asarray([*(event.truncates_step for event in problem.events), False])[index]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ...integrate.events.detection import ENDS, RECORDED
 from ...integrate.events.discontinuities import ends_on
 from ...integrate.events.handling import EventLog
 from ...integrate.events.state_jumps import Clock
@@ -25,7 +26,6 @@ from .event_vjp import (
     state_after_event,
     state_after_jump,
     state_after_jumps,
-    truncates,
 )
 from .layout import StepLayout, tree_add, tree_zeros
 
@@ -112,7 +112,7 @@ class EventVJP(eqx.Module):
         if self.log is None:
             return StepEnd(none, self.stretched(layout, step.t, step.h)[0], t, None)
         row = self.row(layout, jnp.maximum(events_left - 1, 0))
-        cut = (row.steps == step.index) & truncates(layout.problem, row.index)
+        cut = (row.steps == step.index) & (row.effect != RECORDED)
         cut = layout.active_and((events_left > 0) & cut)
         if not layout.ensemble.has_jumps:
             return StepEnd(cut, none, t, row)
@@ -248,8 +248,8 @@ class EventVJP(eqx.Module):
         """True if the solve came to its last time, and was not ended by an event."""
         if self.log is None:
             return True
-        index = self.log.index if layout.tile is None else self.log.index[layout.number]
-        return ~jnp.any(layout.problem.terminal_events[index], axis=-1)
+        effect = self.log.effect if layout.tile is None else self.log.effect[layout.number]
+        return ~jnp.any(effect == ENDS, axis=-1)
 
     def of_discontinuity(self, layout: StepLayout, ct: Array, t: Array) -> PyTree:
         """Cotangents of `diff`, from that of the jump on which a step from `t` ended."""

@@ -12,10 +12,11 @@ from ...batch.tile_width import tile_of
 from ...integrate.ensemble import Ensemble
 from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig, controlling_rest, packed_field
+from ...integrate.step import UNBOUNDED_STEPS
 from ...kernels.dispatch import KernelPolicy
 from ...kernels.lowering.unsupported import NoKernelError
 from ...problem.errors import OptionError
-from ...problem.validation import is_count, python_int
+from ...problem.validation import check_flag, is_count, python_int, shown_value
 from ..base import Sensitivity
 from ..lanes.solve import solve_ensemble, solve_or_lanes
 from ..lanes.trajectories import RuleCall, Rules
@@ -27,6 +28,7 @@ from .rule_long import solve_discrete_long
 
 # A solve of a state of so many bytes that may take more steps records them in segments.
 MANY_STEPS, SMALL_STATE = 2**14, 2**10
+NAMES = ("steps", "stages")  # of what is stored
 
 
 class Discrete(Sensitivity):
@@ -63,10 +65,18 @@ class Discrete(Sensitivity):
     at_rest: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
-        if not (is_count(self.memory) or self.memory in (None, "steps", "stages")):
+        named = self.memory is None or (isinstance(self.memory, str) and self.memory in NAMES)
+        if not is_count(self.memory) and not named:
             raise OptionError(
-                f'memory must be a number of states, "steps", "stages" or None, got {self.memory!r}'
+                'memory must be a number of states, "steps", "stages" or None, got '
+                f"{shown_value(self.memory)}"
             )
+        check_flag("at_rest of jo.Discrete", self.at_rest)
+
+    @property
+    def keeps_rows(self) -> str | None:
+        """What keeps a row for each of `max_steps` steps, for a message; None if nothing does."""
+        return None if self.memory is None else "jo.Discrete(memory=...)"
 
     def solve(self, problem: IVP, config: SolveConfig) -> Result:
         """Solve one problem; the backward pass recomputes its steps."""
@@ -129,9 +139,14 @@ def checkpoint_shapes(problem: IVP, config: SolveConfig) -> PyTree:
 
 
 def is_long(state: PyTree, config: SolveConfig) -> bool:
-    """Return whether buffers for all steps would cost more than a solve of so small a state."""
+    """Return whether buffers for all steps would cost more than a solve of so small a state.
+
+    Without a bound there are none.
+    """
     size = sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(state))
-    return config.method.max_steps > MANY_STEPS and size <= SMALL_STATE
+    max_steps = config.method.max_steps
+    small = size <= SMALL_STATE or max_steps == UNBOUNDED_STEPS
+    return max_steps > MANY_STEPS and small
 
 
 def checkpoint_rows(state: PyTree, max_steps: int) -> int:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from ...integrate.events.detection import RECORDED
 from ...integrate.events.discontinuities import ends_on
 from ...integrate.save import put_row
 from ...integrate.xla_loops import cond_as_loop
@@ -24,7 +25,6 @@ from .event_vjp import (
     restarted,
     state_after_event,
     state_after_jumps,
-    truncates,
 )
 from .events import EventVJP
 from .layout import StepLayout
@@ -130,7 +130,7 @@ class StateSource(eqx.Module):
         cut, row, stop = jnp.asarray(False), None, layout.next_discontinuity(layout.diff, t)
         if events.log is not None:
             known = jnp.arange(events.log.ts.shape[0]) < events.num_events
-            cuts = truncates(layout.problem, events.log.index) & (events.log.steps == n) & known
+            cuts = (events.log.effect != RECORDED) & (events.log.steps == n) & known
             cut, row = jnp.any(cuts), events.row(layout, jnp.argmax(cuts))
         landed = jnp.asarray(False)
         if layout.ensemble.has_jumps:

@@ -10,7 +10,7 @@ from jaxtyping import ArrayLike
 
 from ...problem.errors import OptionError
 from ...problem.field import Field
-from ...problem.validation import check_positive
+from ...problem.validation import check_positive, real_number
 from .. import dense_output
 from ..base import EvaluationCounts, Solver, StepResult
 from .runge_kutta import ExplicitRungeKutta
@@ -54,7 +54,7 @@ class ReversibleRK(Solver):
                 "jo.ReversibleRK needs an explicit Runge-Kutta solver such as jo.Tsit5(), got "
                 f"{self.base!r}"
             )
-        if self.coupling is not None and not 0 < self.coupling <= 1:
+        if self.coupling is not None and not 0 < real_number(self.coupling) <= 1:
             raise OptionError(f"coupling must lie in (0, 1], near one; got {self.coupling!r}")
         if self.coupling is not None and self.rate is not None:
             raise OptionError(
@@ -265,7 +265,7 @@ class AsynchronousLeapfrog(_AuxiliaryState):
     damping: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self) -> None:
-        if not 0.5 < self.damping <= 1:
+        if not 0.5 < real_number(self.damping) <= 1:
             raise OptionError(f"damping must lie in (1/2, 1], got {self.damping!r}")
 
     @property

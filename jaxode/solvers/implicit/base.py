@@ -16,6 +16,7 @@ from ...problem.errors import OptionError, StateError
 from ...problem.field import Field
 from ...problem.state import Packing, is_traced
 from ...problem.status import Status
+from ...problem.validation import real_array
 from .. import dense_output
 from ..base import Solver
 from ..linear import (
@@ -24,6 +25,7 @@ from ..linear import (
     Linearisation,
     LinearSolver,
     WithJacobian,
+    check_linear_solver,
     first_axis_sum,
     matvec,
 )
@@ -50,25 +52,30 @@ class Implicit(Solver):
     mass: ArrayLike | None = eqx.field(default=None, kw_only=True)
     linear_solver: LinearSolver = eqx.field(default=Dense(), kw_only=True)
 
+    def __check_init__(self) -> None:
+        check_linear_solver(self.linear_solver)
+        if self.jac is not None and not callable(self.jac):
+            name = type(self).__name__
+            raise OptionError(f"jac of {name} must be a function (t, y, args), got {self.jac!r}")
+
     def check(self, packing: Packing) -> None:
         """Refuse a state or an option that the solver cannot step.
 
         **Raises:** `StateError` for a complex state; `OptionError` for a mass matrix or a pattern
-        of the wrong shape, or a `jac` that is no function.
+        of the wrong shape or that is not finite.
         """
         name, shape = type(self).__name__, (packing.size,) * 2
         refuse_complex(name, packing)
         self.linear_solver.check(packing.size)
-        if self.jac is not None and not callable(self.jac):
-            raise OptionError(f"jac of {name} must be a function (t, y, args), got {self.jac!r}")
         if self.mass is None:
             return
+        real_array(f"mass of {name}", self.mass)
         if np.shape(self.mass) != shape:
             raise OptionError(
                 f"mass of {name} has shape {np.shape(self.mass)} where a state of {packing.size} "
                 f"components needs {shape}"
             )
-        if not is_traced(self.mass) and not np.all(np.isfinite(np.asarray(self.mass, float))):
+        if not is_traced(self.mass) and not np.all(np.isfinite(np.asarray(self.mass))):
             raise OptionError(f"mass of {name} must be finite, got {self.mass!r}")
 
     def why_no_kernel(self) -> str | None:

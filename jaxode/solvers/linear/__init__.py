@@ -6,6 +6,7 @@ from .banded import Banded as Banded
 from .base import Direct as Direct
 from .base import Linearisation as Linearisation
 from .base import LinearSolver as LinearSolver
+from .base import check_linear_solver as check_linear_solver
 from .dense import MAX_INLINE as MAX_INLINE
 from .dense import MAX_INLINE_LANES as MAX_INLINE_LANES
 from .dense import Dense as Dense

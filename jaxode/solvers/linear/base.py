@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from ...problem.errors import OptionError
 from ...problem.field import Field
+from ...problem.validation import shown_value
 
 Solve = Callable[[Array], Array]
 
@@ -58,6 +60,16 @@ class LinearSolver(eqx.Module):
     @abc.abstractmethod
     def transposed(self) -> "LinearSolver":
         """The linear solver for the transposes of such Jacobians."""
+
+
+def check_linear_solver(value: Any) -> LinearSolver:
+    """Return a linear solver. **Raises:** `OptionError` for anything else."""
+    if not isinstance(value, LinearSolver):
+        raise OptionError(
+            "linear_solver must be an object such as jo.Dense(), jo.Banded(lower, upper), "
+            f"jo.Sparse(pattern) or jo.Krylov(), got {shown_value(value)}"
+        )
+    return value
 
 
 class Direct(LinearSolver):

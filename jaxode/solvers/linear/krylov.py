@@ -11,6 +11,7 @@ from jax import Array, lax
 
 from ...problem.errors import OptionError, unknown_name
 from ...problem.field import Field
+from ...problem.validation import check_counts, check_positive, shown_value
 from .base import Linearisation, LinearSolver, Solve
 from .dense import matvec
 
@@ -37,7 +38,8 @@ class Krylov(LinearSolver):
     - `preconditioner`: `(t, y, shift)` to a linear function that is close to the inverse of
       `shift M - J` at the vector `y`; by default there is none.
 
-    **Raises:** `OptionError` for an unknown method or an `rtol` that is not positive.
+    **Raises:** `OptionError` for an unknown method, an `rtol` that is not positive, counts that are
+    none, or a `preconditioner` that is no function.
 
     Source: Saad, Iterative Methods for Sparse Linear Systems (2003), as lineax has them.
     """
@@ -50,10 +52,15 @@ class Krylov(LinearSolver):
     iterative: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
-        if self.method not in _METHODS:
-            raise unknown_name("Krylov method", self.method, _METHODS)
-        if not self.rtol > 0:
-            raise OptionError(f"rtol of Krylov must be positive, got {self.rtol!r}")
+        if not isinstance(self.method, str) or self.method not in _METHODS:
+            raise unknown_name("Krylov method", str(self.method), _METHODS)
+        check_positive("rtol of Krylov", self.rtol, none=False)
+        check_counts("Krylov", max_steps=self.max_steps, restart=self.restart)
+        if self.preconditioner is not None and not callable(self.preconditioner):
+            raise OptionError(
+                "preconditioner of Krylov must be a function (t, y, shift) or None, got "
+                f"{shown_value(self.preconditioner)}"
+            )
 
     def jacobian(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
         slope, linear = jax.linearize(field, t, y)

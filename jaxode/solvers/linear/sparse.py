@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ...problem.errors import OptionError
+from ...problem.errors import CALL_ERRORS, OptionError
 from ...problem.field import Field, WithJacobian
+from ...problem.validation import is_real, shown_value
 from .banded import Banded
 from .base import Direct, Linearisation, Solve, jacobian_vector_products, slope_and_change
 from .dense import Dense
@@ -69,12 +70,12 @@ class Sparse(Direct):
     has_pattern: ClassVar[bool] = True
 
     def __init__(self, pattern: Any) -> None:
+        if not hasattr(pattern, "tocoo"):
+            pattern = _pattern_array(pattern)
         shape = np.shape(pattern)
-        if len(shape) != 2 or shape[0] != shape[1]:
+        if len(shape) != 2 or shape[0] == 0 or shape[0] != shape[1]:
             raise OptionError(f"the pattern of Sparse must have shape (n, n), got {shape}")
-        self.layout = SparseLayout.from_pattern(
-            pattern if hasattr(pattern, "tocoo") else np.asarray(pattern, bool)
-        )
+        self.layout = SparseLayout.from_pattern(pattern)
 
     def check(self, size: int) -> None:
         n = len(self.layout.colours)
@@ -165,6 +166,17 @@ def greedy_colouring(rows: np.ndarray, columns: np.ndarray, n: int) -> tuple[int
         )
         colours[column] = next(c for c in range(n + 1) if c not in taken)
     return tuple(map(int, colours))
+
+
+def _pattern_array(pattern: Any) -> np.ndarray:
+    """A pattern as an array of booleans. **Raises:** `OptionError` for what is none."""
+    try:
+        array = np.asarray(pattern)
+    except CALL_ERRORS:
+        array = np.asarray(None)
+    if array.dtype != bool and not is_real(array.dtype):
+        raise OptionError(f"the pattern of Sparse must hold booleans, got {shown_value(pattern)}")
+    return array.astype(bool)
 
 
 def sparsity(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from ...problem.errors import OptionError
+from ...problem.validation import is_count
 from ..base import Solver
 from ..step_size import Tolerance
 
@@ -25,7 +26,7 @@ class VariableOrder(Solver):
     tolerance: Tolerance | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        if self.max_order not in range(1, self.highest_order + 1):
+        if not is_count(self.max_order) or self.max_order > self.highest_order:
             raise OptionError(
                 f"max_order of {type(self).__name__} must be 1 to {self.highest_order}, "
                 f"got {self.max_order!r}"
