@@ -141,6 +141,15 @@ def stack_batch_times(ts: Any, axes: Any) -> tuple[Any, Any]:
     return space.stack(space.broadcast_arrays(*columns), axis=-1), 0
 
 
+def moved_times(ts: Any, axis: Any, events_end: bool) -> jax.Array | np.ndarray:
+    """The times of a batch with their mapped axis first, if there is one, validated.
+
+    **Raises:** `BatchError` and `TimesError`, as `move_axes` and `check_batch_times`.
+    """
+    moved = ts if axis is None else move_axes("ts", ts, axis)[0]
+    return check_batch_times(moved, axis is not None, events_end)
+
+
 def check_batch_times(ts: Any, mapped: bool, events_end: bool = False) -> jax.Array | np.ndarray:
     """Validate shared times, shape `(times,)`, or those of each, shape `(trajectories, times)`.
 

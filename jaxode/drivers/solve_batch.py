@@ -14,7 +14,7 @@ from jaxtyping import ArrayLike, PyTree
 
 from ..batch.axes import (
     axes_by_name,
-    check_batch_times,
+    moved_times,
     check_not_empty,
     move_batch_axes_first,
     stack_batch_times,
@@ -34,7 +34,7 @@ from ..integrate.user_solution import solution_of
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
 from ..problem.staging import as_array
-from ..problem.state import Packing, check_state
+from ..problem.state import Packing, check_state, check_state_leaves
 from ..problem.time_precision import with_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
 from ..problem.validation import check_flag
@@ -166,15 +166,16 @@ def _batch_inputs(
     **Raises:** `BatchError`, `StateError`, `TimesError`, `ToleranceError`.
     """
     axes = axes_by_name(in_axes)
-    check_not_empty(y0, axes["y0"])
+    check_state_leaves(y0)
     ts, axes["ts"] = stack_batch_times(ts, axes["ts"])
+    times = moved_times(ts, axes["ts"], may_end(options.events))
+    check_not_empty(y0, axes["y0"])
     user_trees = {
         "y0": check_state(y0), "ts": ts, "args": args, "rtol": options.rtol, "atol": options.atol,
     }  # fmt: skip
     trees, mapped, count = move_batch_axes_first(user_trees, axes)
     y0 = _over_trajectories(trees["y0"], mapped["y0"], count)
     example = jax.tree.map(trajectory_shape, y0)
-    times = check_batch_times(trees["ts"], mapped["ts"], may_end(options.events))
     packing = with_times(Packing.of(example), times, ts)
     check_not_both_zero(options.rtol, options.atol)
     rtol, atol = (

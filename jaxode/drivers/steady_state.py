@@ -16,6 +16,7 @@ from ..integrate.step import IntegratorState, Method, attempt_step, initialise, 
 from ..problem.errors import OptionError, SolveError
 from ..problem.field import Field, VectorField, check_field, pack_field, trace_field
 from ..problem.roots import root_of
+from ..problem.staging import as_array
 from ..problem.state import Packing, check_state, is_traced
 from ..problem.status import Status
 from ..problem.times import check_time
@@ -104,7 +105,7 @@ def steady_state(
     f, throw = check_field(f), check_flag("throw", throw)
     y0 = check_state(y0)
     packing = Packing.of(y0)
-    time = jnp.asarray(check_time("t", t), packing.time_dtype)
+    time = as_array(check_time("t", t), packing.time_dtype)
     inputs = Inputs(y0, time, args, *check_tolerances(options, y0, packing), packing)
     invariants = _check_conserved(conserved, solver.linear_solver, packing)
     result = run_driver(_steady_state, f, inputs, options, invariants)
@@ -127,7 +128,8 @@ def _check_conserved(conserved: Any, linear_solver: LinearSolver, packing: Packi
             f"conserved= fills the pattern of {type(linear_solver).__name__}: use jo.Dense() or "
             "jo.Krylov()"
         )
-    array = jnp.atleast_2d(real_array("conserved", conserved, OptionError))
+    space = jnp if is_traced(conserved) else np
+    array = space.atleast_2d(real_array("conserved", conserved))
     if array.ndim != 2 or array.shape[1] != packing.size:
         raise OptionError(
             f"conserved has shape {np.shape(conserved)} where sums of {packing.size} components "
@@ -135,7 +137,7 @@ def _check_conserved(conserved: Any, linear_solver: LinearSolver, packing: Packi
         )
     if not is_traced(conserved) and not np.all(np.isfinite(np.asarray(conserved))):
         raise OptionError(f"conserved must be finite, got {conserved!r}")
-    return array.astype(packing.dtype)
+    return jnp.asarray(array, packing.dtype)
 
 
 class _TransientState(NamedTuple):

@@ -166,7 +166,8 @@ def _jump_form(jumps: Any, inputs: Inputs) -> Any:
 
 def _number(x: Any) -> Any:
     """A number of Python, or one of JAX that has its type, as an array."""
-    weak = isinstance(x, jax.Array) and not isinstance(x, Tracer) and x.weak_type
+    known = isinstance(x, jax.Array) and not isinstance(x, Tracer)
+    weak = known and getattr(x, "weak_type", False)  # a key has no such attribute
     return np.asarray(x, float) if weak or type(x) in (int, float) else x
 
 

@@ -123,10 +123,15 @@ def check_state(y0: PyTree) -> PyTree:
     leaves = jax.tree.leaves(y0)
     if leaves and all(map(_is_state, leaves)):
         return y0
-    paths = jax.tree_util.tree_leaves_with_path(y0)
-    if not paths or sum(np.size(leaf) for _, leaf in paths) == 0:
+    check_state_leaves(y0)
+    if not sum(map(np.size, leaves)):
         raise StateError(f"y0 has no components: expected a pytree of arrays, got {y0!r}")
-    for path, leaf in paths:
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), y0)
+
+
+def check_state_leaves(y0: PyTree) -> None:
+    """Check that every leaf of a state is an inexact array. **Raises:** `StateError`."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(y0):
         where = f"y0{jax.tree_util.keystr(path)}"
         if not isinstance(leaf, (float, complex, int, np.ndarray, np.generic, jax.Array)):
             raise StateError(f"{where} is a {type(leaf).__name__}: expected an array of floats")
@@ -139,14 +144,13 @@ def check_state(y0: PyTree) -> PyTree:
                 f"{where} has dtype {dtype}: expected floating-point or complex, "
                 "for a solve cannot move through integers; write 1.0 for 1"
             )
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), y0)
 
 
 def _is_state(x: Any) -> bool:
     """True if a leaf of a state needs no conversion."""
-    if not isinstance(x, jax.Array) or x.weak_type or not x.size:
+    if not isinstance(x, jax.Array) or (x.dtype != np.float64 and x.dtype != np.float32):
         return False
-    return x.dtype == np.float64 or x.dtype == np.float32
+    return not x.weak_type and x.size > 0
 
 
 def is_traced(tree: PyTree) -> bool:

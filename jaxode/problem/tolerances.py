@@ -27,7 +27,7 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
         if type(value) is float or (jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0):
             tolerance = as_array(leaves[0], packing.real_dtype)
         else:
-            spread = jax.tree.map(lambda v, y: jnp.broadcast_to(v, jnp.shape(y)), value, y0)
+            spread = jax.tree.map(lambda v, y: _spread(v, jnp.shape(y)), value, y0)
             real = jax.tree.map(lambda v: jnp.asarray(v, packing.real_dtype), spread)
             tolerance = Packing.of(real).pack(real)
     except CALL_ERRORS as error:
@@ -38,6 +38,14 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
     if not is_traced(value):
         _check_tolerance_values(name, leaves, packing)
     return tolerance
+
+
+def _spread(value: Any, shape: tuple[int, ...]) -> Array:
+    """A tolerance of the shape of a part of the state. **Raises:** `ValueError`."""
+    # JAX would compile a program before it raises.
+    if np.broadcast_shapes(np.shape(value), shape) != shape:
+        raise ValueError(f"shape {np.shape(value)} does not broadcast to {shape}")
+    return jnp.broadcast_to(value, shape)
 
 
 def _tolerance_leaves(name: str, value: PyTree) -> list[Any]:

@@ -315,8 +315,9 @@ def _check_bounds(dtmin: Any, dtmax: Any) -> None:
     bounds = [x for x in (dtmin, dtmax) if x is not None]
     if is_traced(bounds):
         return
-    numbers = [real_number(x) for x in bounds]
-    if not all(x > 0 for x in numbers) or (len(bounds) == 2 and not numbers[0] < numbers[1]):
+    low, high = (0.0 if dtmin is None else real_number(dtmin)), real_number(dtmax)
+    high = math.inf if dtmax is None else high
+    if not 0 <= low < high or low == 0 and dtmin is not None:
         raise OptionError(f"a controller needs 0 < dtmin < dtmax, got dtmin={dtmin}, dtmax={dtmax}")
 
 

@@ -115,7 +115,7 @@ TAKES: dict[str, Any] = {
     "kernel": {"True"},
     "work": {"None"},
     "t": {"0", "1", "-1", "0.5", "huge"},
-    "conserved": {"None"},
+    "conserved": {"None", "pair"},
     "linear_solver": {"None"},
     "mxstep": {"1", "huge", "inf"},
     "hmax": {"inf"} | POSITIVE,
@@ -131,11 +131,11 @@ TAKES: dict[str, Any] = {
     "dcoeff": {"None"} | NUMBERS - {"nan", "inf"},
     "safety": {"None", "0.5", "1"},
     "factor_min": {"None", "0.5"},
-    "factor_max": {"None", "huge"},
+    "factor_max": {"None", "huge", "inf"},
     "factor_max_first": {"None"} | POSITIVE,
     "dead_band": {"None", "pair"},
     "dtmin": {"None"} | POSITIVE,
-    "dtmax": {"None"} | POSITIVE,
+    "dtmax": {"None", "inf"} | POSITIVE,
     "norm": set(),
     "force": set(),
     "step_ts": {"None", "empty list", "pair", "seven numbers"},
@@ -173,7 +173,8 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("Grid", "times"): set(),
     ("odeint", "rtol"): {"None", "0"} | POSITIVE,
     ("odeint", "atol"): {"None", "0"} | POSITIVE,
-    ("sparsity", "y0"): {"seven numbers"},
+    ("sparsity", "y0"): {"pair", "seven numbers"},
+    ("odeint", "t"): {"pair", "seven numbers"},
 }
 # The solve sets it.
 UNTOLD = {"tolerance"}

@@ -102,8 +102,8 @@ class AtRest(eqx.Module):
     atol: ArrayLike = 1e-6
 
     def __check_init__(self) -> None:
-        check_positive("rtol of jo.AtRest", self.rtol)
-        check_positive("atol of jo.AtRest", self.atol)
+        check_positive("rtol of jo.AtRest", self.rtol, none=False)
+        check_positive("atol of jo.AtRest", self.atol, none=False)
 
 
 class Jumps(eqx.Module):

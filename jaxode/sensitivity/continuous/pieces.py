@@ -127,7 +127,8 @@ def piece_times(problem: IVP, config: SolveConfig, course: Course, stop: Array) 
     """The times of a piece: its start, those that are saved in it, its end."""
     low, high = lax.stop_gradient((jnp.minimum(course.t, stop), jnp.maximum(course.t, stop)))
     # What lies outside is not read.
-    return jnp.concatenate([course.t[None], jnp.clip(problem.ts, low, high), stop[None]])
+    inside = with_derivative_of(jnp.clip(problem.ts, low, high), problem.ts)
+    return jnp.concatenate([course.t[None], inside, stop[None]])
 
 
 def after_piece(

@@ -120,6 +120,19 @@ class EventVJP(eqx.Module):
         landed = layout.active_and(landed & (t != layout.saved_time(-1)))
         return StepEnd(cut, landed, t, row)
 
+    def begins_again(self, layout: StepLayout, step: ReplayedStep) -> Array | None:
+        """Whether an event ended the step before at the very time at which both steps begin.
+
+        None where nothing asks for it.
+        """
+        if self.log is None or not layout.config.saves_after_jumps:
+            return None
+        log = self.log._replace(ys=(), count=())
+        if layout.tile is not None:
+            log = jax.tree.map(lambda x: x[layout.number].T, log)  # rows first, lanes last
+        cut = (log.effect != RECORDED) & log.late
+        return jnp.any(cut & (log.steps == step.index - 1) & (log.ts == step.t), axis=0)
+
     def over_restart(
         self,
         layout: StepLayout,

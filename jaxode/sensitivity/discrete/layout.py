@@ -147,12 +147,17 @@ class StepLayout(eqx.Module):
         """1 forwards in time, -1 backwards."""
         return jnp.sign(self.saved_time(-1) - self.saved_time(0))
 
-    def is_read_after(self, time: Array, t: Array) -> Array:
-        """Whether what was saved at `time` was read in the step from `t`, or in one after it."""
+    def is_read_after(self, time: Array, t: Array, again: Array | None = None) -> Array:
+        """Whether what was saved at `time` was read in the step from `t`, or in one after it.
+
+        `again`: a step of no length began there before.
+        """
         ahead = self.direction * (time - t)
         if not self.config.saves_after_jumps:
             return ahead > 0
         jumps = self.each(lambda problem, _, t: jnp.any(problem.jumps == t), self.diff, t)
+        if again is not None:
+            jumps = jumps & ~again
         return (ahead > 0) | ((ahead == 0) & jumps)
 
     def add_time_cotangents(self, times: Array, mask: Array, place: Array, ct: Array) -> Array:

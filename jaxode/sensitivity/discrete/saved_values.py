@@ -86,9 +86,13 @@ class SavedValuesVJP(eqx.Module):
     cotangents: Result
 
     def pull_back(
-        self, layout: StepLayout, back: BackwardState, step: ReplayedStep
+        self,
+        layout: StepLayout,
+        back: BackwardState,
+        step: ReplayedStep,
+        again: Array | None = None,
     ) -> tuple[BackwardState, StepCotangents]:
-        """Cotangents of a step, from those of what was saved of it."""
+        """Cotangents of a step, from those of what was saved of it; `again` as in `StepLayout`."""
         ct, save = self.cotangents, layout.config.save
         zeros = StepCotangents.zeros(layout, step)
         if save == "steps" and ct.ys is not None:
@@ -97,7 +101,7 @@ class SavedValuesVJP(eqx.Module):
         if save == "dense" and ct.dense is not None:
             return back, self.of_dense_output(layout, step, ct.dense, zeros)
         if save == "ts" and ct.ys is not None:
-            return self.of_values_at_times(layout, back, step, zeros)
+            return self.of_values_at_times(layout, back, step, zeros, again)
         return back, zeros
 
     def of_dense_output(
@@ -119,6 +123,7 @@ class SavedValuesVJP(eqx.Module):
         back: BackwardState,
         step: ReplayedStep,
         zeros: StepCotangents,
+        again: Array | None,
     ) -> tuple[BackwardState, StepCotangents]:
         """Cotangents of a step, from those of the values at the times it passed, the last first."""
         diff = None if layout.problem.save_fn is None else layout.diff
@@ -126,7 +131,7 @@ class SavedValuesVJP(eqx.Module):
         h = layout.update(step.h, 1)  # what is read in inactive lanes is not used
 
         def passed(saves_left: Array) -> Array:
-            ahead = layout.is_read_after(layout.saved_time(saves_left - 1), step.t)
+            ahead = layout.is_read_after(layout.saved_time(saves_left - 1), step.t, again)
             # The first step has written the repeats of the first time too, all but the first row.
             return layout.active_and((saves_left > 1) & (ahead | first))
 

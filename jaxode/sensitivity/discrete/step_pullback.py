@@ -40,7 +40,8 @@ class StepPullback(eqx.Module):
             restored(layout, start, residuals) if residuals else step_vjp(layout, start, end)[:2]
         )
         step = step._replace(y1=y1, dense=dense)
-        back, ct_step = self.saved.pull_back(layout, back, step)
+        again = None if self.events is None else self.events.begins_again(layout, step)
+        back, ct_step = self.saved.pull_back(layout, back, step, again)
         ct_after = self.after_step(layout, back, step)
         if self.events is not None:
             back, ct_after, ct_step = self.events.pull_back(layout, back, step, ct_after, ct_step)

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ...problem.errors import CALL_ERRORS, OptionError
-from ...problem.field import Field, WithJacobian
-from ...problem.validation import is_real, shown_value
+from ...problem.errors import CALL_ERRORS, OptionError, StateError
+from ...problem.field import Field, WithJacobian, check_field, trace_field
+from ...problem.state import Packing
+from ...problem.times import check_time
+from ...problem.validation import check_count, is_real, real_array, shown_value
 from .banded import Banded
 from .base import Direct, Linearisation, Solve, jacobian_vector_products, slope_and_change
 from .dense import Dense
@@ -189,10 +191,18 @@ def sparsity(
 
     The Jacobian is evaluated at `y0` and at two states near it: an entry that is zero at all three
     of them, as under a condition that none satisfies, is missed.
+
+    **Raises:** `StateError` unless the state is a vector of floats; `FieldError` for a function that
+    does not fit it; `TimesError`, `OptionError` for another `t` or `seed`.
     """
-    y0 = jnp.asarray(y0)
-    noise = np.random.default_rng(seed).uniform(0.5, 1.5, (2, *y0.shape))
-    scale = jnp.where(y0 == 0, 1e-3 * (1 + jnp.max(jnp.abs(y0))), y0)
-    states = jnp.stack([y0, *(noise * scale).astype(y0.dtype)])
+    y0 = real_array("y0 of sparsity", y0, StateError)
+    if y0.ndim != 1 or y0.size == 0 or not jnp.issubdtype(y0.dtype, jnp.floating):
+        raise StateError(f"y0 of sparsity must be a vector of floats, got {y0.dtype}{[*y0.shape]}")
+    t, seed = check_time("t", t), check_count("seed of sparsity", seed, 0)
+    start = np.asarray(y0, jax.dtypes.canonicalize_dtype(y0.dtype))
+    trace_field(check_field(f), start, args, Packing.of(start))
+    noise = np.random.default_rng(seed).uniform(0.5, 1.5, (2, *start.shape))
+    scale = np.where(start == 0, 1e-3 * (1 + np.max(np.abs(start))), start)
+    states = np.stack([start, *(noise * scale).astype(start.dtype)])
     matrices = jax.jit(jax.vmap(jax.jacfwd(lambda y: f(t, y, args))))(states)
     return np.any(np.asarray(matrices) != 0, axis=0)
