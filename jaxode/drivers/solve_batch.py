@@ -14,9 +14,9 @@ from jaxtyping import ArrayLike, PyTree
 
 from ..batch.axes import (
     axes_by_name,
-    moved_times,
     check_not_empty,
     move_batch_axes_first,
+    moved_times,
     stack_batch_times,
     trajectory_shape,
 )

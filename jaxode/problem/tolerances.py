@@ -70,9 +70,8 @@ def _check_tolerance_values(name: str, leaves: list[Any], packing: Packing) -> N
     most = max([float(x.max(initial=0.0)) for x in values])
     if not (least >= 0 and most < np.inf):
         numbers = [number for x in values for number in x.reshape(-1).tolist()]
-        raise ToleranceError(
-            f"{name} must be a non-negative number and finite, got {shown_value(numbers)}"
-        )
+        kind = "finite" if least >= 0 else "non-negative"
+        raise ToleranceError(f"{name} must be a {kind} number, got {shown_value(numbers)}")
     finest = packing.finest_tolerance
     if name == "rtol" and 0 < least < finest:
         warn_user(

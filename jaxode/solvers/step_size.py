@@ -317,7 +317,7 @@ def _check_bounds(dtmin: Any, dtmax: Any) -> None:
         return
     low, high = (0.0 if dtmin is None else real_number(dtmin)), real_number(dtmax)
     high = math.inf if dtmax is None else high
-    if not 0 <= low < high or low == 0 and dtmin is not None:
+    if not 0 <= low < high or (low == 0 and dtmin is not None):
         raise OptionError(f"a controller needs 0 < dtmin < dtmax, got dtmin={dtmin}, dtmax={dtmax}")
 
 

@@ -192,8 +192,8 @@ def sparsity(
     The Jacobian is evaluated at `y0` and at two states near it: an entry that is zero at all three
     of them, as under a condition that none satisfies, is missed.
 
-    **Raises:** `StateError` unless the state is a vector of floats; `FieldError` for a function that
-    does not fit it; `TimesError`, `OptionError` for another `t` or `seed`.
+    **Raises:** `StateError` unless the state is a vector of floats; `FieldError` for a function
+    that does not fit it; `TimesError`, `OptionError` for another `t` or `seed`.
     """
     y0 = real_array("y0 of sparsity", y0, StateError)
     if y0.ndim != 1 or y0.size == 0 or not jnp.issubdtype(y0.dtype, jnp.floating):
