@@ -147,6 +147,9 @@ TAKES: dict[str, Any] = {
     "restarts": {"0", "1", "huge"},
     "coupling": {"None", "0.5", "1"},
     "rate": {"None"} | POSITIVE,
+    "a": set(),
+    "b": set(),
+    "embedded": set(),
     "damping": {"1"},
     "base": set(),
     "spectral_radius": {"None"} | POSITIVE,
@@ -223,6 +226,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"pattern": np.eye(2, dtype=bool)},
     ),
     "ReversibleRK": (solved_with("solver", jo.ReversibleRK), {"base": jo.Tsit5()}),
+    "ExplicitTableau": (
+        solved_with("solver", jo.ExplicitTableau),
+        {"a": [[1.0]], "b": [0.5, 0.5], "embedded": [1.0, 0.0]},
+    ),
     "register": (jo.register, {"solver": jo.Tsit5}),
 }
 # What is returned, raised or warned of, and what has a file of tests for its bad arguments.

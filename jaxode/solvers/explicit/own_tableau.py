@@ -46,7 +46,7 @@ class ExplicitTableau(ExplicitRungeKutta):
         b: Sequence[float],
         embedded: Sequence[float] | None = None,
     ) -> None:
-        rows = tuple(_numbers(f"row {i} of a", row, i + 1) for i, row in enumerate(a))
+        rows = tuple(_numbers(f"row {i} of a", row, i + 1) for i, row in enumerate(_rows(a)))
         weights = _numbers("b", b, len(rows) + 1)
         companion = None if embedded is None else _numbers("embedded", embedded, len(weights))
         self.table = _tableau(rows, weights, companion)
@@ -55,6 +55,13 @@ class ExplicitTableau(ExplicitRungeKutta):
     def tableau(self) -> ButcherTableau:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The checked tableau, with the coefficients of dense output."""
         return self.table
+
+
+def _rows(a: Any) -> tuple[Any, ...]:
+    try:
+        return tuple(a)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"a of jo.ExplicitTableau must be rows of numbers, got {a!r}") from error
 
 
 def _numbers(what: str, values: Any, count: int) -> Row:
