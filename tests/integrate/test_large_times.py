@@ -12,7 +12,7 @@ import pytest
 
 import jaxode as jo
 from tests.support.compilations import compilations_of
-from tests.support.registry import NAMES, linear, step_of
+from tests.support.registry import REPRESENTATIVES, linear, step_of
 from tests.support.sweeps import few
 
 T = 1.7e9  # where numbers of float32 are 128 apart
@@ -119,7 +119,7 @@ def test_gradients(precision, sensitivity):
     np.testing.assert_allclose(gradient, [exact, -1.1 * exact], rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", few(NAMES, "kvaerno5", "bdf"))
+@pytest.mark.parametrize("name", few(REPRESENTATIVES, "kvaerno5", "bdf"))
 def test_float64_times_of_float32_states(name):
     field, flow = linear(name)
     y0, order_one = jnp.array([1.0, 0.5], jnp.float32), name in ("euler", "semi_implicit_euler")

@@ -12,7 +12,7 @@ from scipy.linalg import expm_frechet
 
 import jaxode as jo
 from jaxode.solvers.registry import SOLVERS
-from tests.support.registry import ADAPTIVE, PARTITIONED
+from tests.support.registry import ADAPTIVE, PARTITIONED, REPRESENTATIVES
 
 # Eigenvalues of -1, -3 and -30, coupled, and a push that grows with time.
 MATRIX = np.array([[-1.0, 0.5, 0.0], [0.0, -30.0, 1.0], [0.2, 0.0, -3.0]])
@@ -118,9 +118,13 @@ def test_every_solver_at_any_scale(name, dtype):
         assert error(solver, time, size, dtype) < 2e-2, (time, size)
 
 
+# In float64 one of each family: what underflows there does so in float32 much earlier.
+DERIVATIVES = [(name, "float32") for name in (*NAMES, *SPECIAL)]
+DERIVATIVES += [(n, "float64") for n in (*NAMES, *SPECIAL) if n in (*REPRESENTATIVES, *SPECIAL)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", [*NAMES, *SPECIAL])
+@pytest.mark.parametrize(("name", "dtype"), DERIVATIVES)
 def test_every_derivative_at_any_unit_of_time(name, dtype):
     solver = SPECIAL[name]() if name in SPECIAL else name
     # Residuals of an iteration, times a tiny step, underflow before the iteration converges.
