@@ -9,10 +9,11 @@ from jaxtyping import PyTree
 
 from ..problem.errors import BatchError, TimesError
 from ..problem.state import is_traced
-from ..problem.times import check_times
+from ..problem.times import Ends, check_times, times_with_ends, weak_or_dtype
 from ..problem.validation import real_array
 
 _SHARED = object()  # None as a leaf: jax.tree takes None for an empty tree
+_MAPPED_SHAPE = "mapped ts must have shape (trajectories, times)"
 NAMES = ("y0", "ts", "args", "rtol", "atol")
 
 
@@ -141,30 +142,73 @@ def stack_batch_times(ts: Any, axes: Any) -> tuple[Any, Any]:
     return space.stack(space.broadcast_arrays(*columns), axis=-1), 0
 
 
-def moved_times(ts: Any, axis: Any, events_end: bool) -> jax.Array | np.ndarray:
+def batch_times_with_ends(ts: Any, axes: Any, t0: Any, t1: Any) -> tuple[Any, Any, Ends]:
+    """Return the times from `t0` through `ts` to `t1`, their axis, and the ends not saved.
+
+    An end is a scalar, or a vector of that of each trajectory.
+
+    **Raises:** as `times_with_ends`; `BatchError` where the numbers of trajectories differ.
+    """
+    ts, axis = (ts, None) if ts is None else stack_batch_times(ts, axes)
+    own = [_is_of_each(name, t) for name, t in (("t0", t0), ("t1", t1)) if t is not None]
+    if not own or (axis is None and not any(own)):
+        times, unsaved = times_with_ends(ts, t0, t1)
+        return times, axis, unsaved
+    scalars = [None if t is None else 0.0 for t in (t0, t1)]
+    _, unsaved = times_with_ends(None if ts is None else (), *scalars)
+    ts = None if ts is None else real_array("ts", ts, TimesError)
+    if ts is not None and ts.ndim != 1 + (axis is not None):
+        raise TimesError(
+            f"{_MAPPED_SHAPE if axis is not None else 'ts must be one-dimensional'}, got {ts.shape}"
+        )
+    given = [t for t in (t0, ts, t1) if t is not None]
+    space = jnp if is_traced(given) else np
+    dtype = space.result_type(*map(weak_or_dtype, given))
+    rows = [] if ts is None else [move_axes("ts", space.asarray(ts, dtype), axis)[0]]
+    first, last = ([] if t is None else [space.asarray(t, dtype).reshape(-1, 1)] for t in (t0, t1))
+    columns = [*first, *[space.atleast_2d(x) for x in rows], *last]
+    counts = {x.shape[0] for x in columns} - {1}
+    if len(counts) > 1:
+        raise BatchError(f"t0, ts and t1 differ in their number of trajectories: {sorted(counts)}")
+    count = counts.pop() if counts else 1
+    columns = [space.broadcast_to(x, (count, x.shape[1])) for x in columns]
+    return space.concatenate(columns, axis=1), 0, unsaved
+
+
+def _is_of_each(name: str, end: Any) -> bool:
+    """True if an end of a batch is a vector. **Raises:** `TimesError` if it is no scalar either."""
+    shape = real_array(name, end, TimesError).shape
+    if len(shape) > 1:
+        raise TimesError(
+            f"{name} must be one time, or a vector of that of each trajectory, got shape {shape}"
+        )
+    return bool(shape)
+
+
+def moved_times(ts: Any, axis: Any, unsaved: Ends, events_end: bool) -> jax.Array | np.ndarray:
     """The times of a batch with their mapped axis first, if there is one, validated.
 
     **Raises:** `BatchError` and `TimesError`, as `move_axes` and `check_batch_times`.
     """
     moved = ts if axis is None else move_axes("ts", ts, axis)[0]
-    return check_batch_times(moved, axis is not None, events_end)
+    return check_batch_times(moved, axis is not None, unsaved, events_end)
 
 
-def check_batch_times(ts: Any, mapped: bool, events_end: bool = False) -> jax.Array | np.ndarray:
+def check_batch_times(
+    ts: Any, mapped: bool, unsaved: Ends = (False, False), events_end: bool = False
+) -> jax.Array | np.ndarray:
     """Validate shared times, shape `(times,)`, or those of each, shape `(trajectories, times)`.
 
-    They keep their dtype. Known values are an array of NumPy. `events_end`: as in `check_times`.
+    They keep their dtype. Known values are an array of NumPy. `unsaved`, `events_end`: as for
+    `check_times`.
 
     **Raises:** `TimesError`, naming the trajectory whose times are invalid.
     """
     if not mapped:
-        return check_times(ts, events_end)
+        return check_times(ts, unsaved, events_end)
     values = real_array("ts", ts, TimesError)
     if values.ndim != 2 or values.shape[1] < 2:
-        raise TimesError(
-            f"mapped ts must have shape (trajectories, times), at least two times, got "
-            f"{values.shape}"
-        )
+        raise TimesError(f"{_MAPPED_SHAPE}, at least two times, got {values.shape}")
     if is_traced(ts):
         return values
     with np.errstate(invalid="ignore"):  # of infinite times
@@ -172,7 +216,7 @@ def check_batch_times(ts: Any, mapped: bool, events_end: bool = False) -> jax.Ar
     bad = ~np.all(np.isfinite(values), axis=1) | ~np.all(steps >= 0, axis=1)
     for number in np.flatnonzero(bad | (values[:, 0] == values[:, -1])):
         try:
-            check_times(values[number], events_end)
+            check_times(values[number], unsaved, events_end)
         except TimesError as error:
             raise TimesError(f"of trajectory {number}: {error}") from error
     return values

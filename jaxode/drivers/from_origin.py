@@ -4,7 +4,6 @@ Inside such a solve times are offsets. The user's functions receive times, round
 the state, and the `Solution` holds times in float64 of NumPy.
 """
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ from ..integrate.events.compiled import takes_four
 from ..integrate.events.event import Event, Jumps
 from ..integrate.events.options import jump_times
 from ..integrate.solution import Solution
+from ..problem.calling import taking_args
 from ..problem.errors import OptionError
 from ..problem.field import VectorField, map_parts
 from ..problem.origin import Origin
@@ -30,8 +30,10 @@ from ..problem.time_precision import (
     tells_apart,
     warn_of_lost_digits,
 )
+from ..problem.times import saved_rows
 from ..solvers.step_size import PID, Grid
 from .eager import run_driver
+from .options import with_jac
 from .prepare import Inputs, Options
 
 
@@ -115,8 +117,7 @@ def _options_from(origin: Origin, options: Options, count: int | None) -> Option
     """The options with offsets for times, and functions of these."""
     solver, controller, events = options.solver, options.controller, options.events
     if getattr(solver, "jac", None) is not None:
-        solver = copy.copy(solver)
-        object.__setattr__(solver, "jac", _FromOrigin(solver.jac))
+        solver = with_jac(solver, _FromOrigin(taking_args(solver.jac)))
     if isinstance(controller, Grid):
         controller = Grid(origin.of_first().offsets(controller.times))
     if isinstance(controller, PID) and controller.step_ts is not None:
@@ -129,7 +130,7 @@ def _options_from(origin: Origin, options: Options, count: int | None) -> Option
         options,
         solver=solver,
         controller=controller,
-        save=_FromOrigin(options.save) if callable(options.save) else options.save,
+        save=_FromOrigin(taking_args(options.save)) if callable(options.save) else options.save,
         events=events if isinstance(events, tuple) else _event_from(events),
         jumps=_jumps_from(origin, options.jumps, count),
     )
@@ -139,12 +140,13 @@ def _event_from(event: Any) -> Any:
     if not isinstance(event, Event):
         return event
     apply = None if event.apply is None else _map_from(event.apply)
-    return Event(_FromOrigin(event.condition), event.direction, apply, event.terminal)
+    condition = _FromOrigin(taking_args(event.condition))
+    return Event(condition, event.direction, apply, event.terminal)
 
 
 def _map_from(apply: Callable) -> Callable:
     """A state map of events or jumps as one of the offset."""
-    return _IndexFromOrigin(apply) if takes_four(apply) else _FromOrigin(apply)
+    return _IndexFromOrigin(apply) if takes_four(apply) else _FromOrigin(taking_args(apply))
 
 
 def _jumps_from(origin: Origin, jumps: Any, count: int | None) -> Any:
@@ -164,7 +166,9 @@ def _with_origin(
     solution: Solution, origin: Origin, given: np.ndarray, options: Options
 ) -> Solution:
     """The solution with times for offsets."""
-    ts = origin.times(solution.ts) if options.save == "steps" else given.astype(np.float64)
+    rows = saved_rows(given.shape[-1], options.unsaved)
+    saved = given[..., rows].astype(np.float64)
+    ts = origin.times(solution.ts) if options.save == "steps" else saved
     reached = origin.times(solution.stats.t_reached)
     stats, events = dataclasses.replace(solution.stats, t_reached=reached), solution.events
     if events is not None:

@@ -1,5 +1,6 @@
 """Validation of the options of a solve: names and objects become solver, method, sensitivity."""
 
+import copy
 import functools
 import inspect
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from ..integrate.step import UNBOUNDED_STEPS, Method
+from ..problem.calling import taking_args
 from ..problem.closure import ClosedFunction, closure_convert
 from ..problem.errors import CALL_ERRORS, FieldError, OptionError, own_error, unknown_name
 from ..problem.field import Split
@@ -167,7 +169,7 @@ def trace_jacobian(solver: Solver, y0: Any, args: Any, packing: Packing) -> Clos
     jac = getattr(solver, "jac", None)
     if jac is None:
         return None
-    t = jax.ShapeDtypeStruct((), packing.real_dtype)
+    t, jac = jax.ShapeDtypeStruct((), packing.real_dtype), taking_args(jac)
     try:
         closed, output = closure_convert(
             lambda t, y, args: jnp.asarray(jac(t, y, args)), t, y0, args
@@ -186,7 +188,7 @@ def trace_save(save: Callable, y0: Any, args: Any, packing: Packing) -> ClosedFu
     """Closure-convert the function of saved values. **Raises:** `OptionError` if it cannot be."""
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
-        return closure_convert(save, t, y0, args)[0]
+        return closure_convert(taking_args(save), t, y0, args)[0]
     except CALL_ERRORS as error:
         raise own_error(error) or OptionError(
             f"calling save(t, y, args) failed: {error}"
@@ -200,10 +202,9 @@ def trace_norm(controller: Any, packing: Packing) -> ClosedFunction | None:
     """
     if not isinstance(controller, PID) or not callable(controller.norm):
         return None
-    shape = packing.shapes[0] if len(packing.shapes) == 1 else (packing.size,)
+    packed = jax.ShapeDtypeStruct(packing.packed_shape, packing.dtype)
     try:
-        norm = controller.norm_function(packing)
-        closed, output = closure_convert(norm, jax.ShapeDtypeStruct(shape, packing.dtype))
+        closed, output = closure_convert(controller.norm_function(packing), packed)
     except CALL_ERRORS as error:
         raise own_error(error) or OptionError(f"calling norm(x) failed: {error}") from error
     dtype = getattr(output, "dtype", None)
@@ -211,6 +212,22 @@ def trace_norm(controller: Any, packing: Packing) -> ClosedFunction | None:
         found = type(output).__name__ if dtype is None else f"{dtype}{list(output.shape)}"
         raise OptionError(f"norm(x) of a controller must return a real scalar, but gave {found}")
     return closed
+
+
+def with_jac(solver: Solver, jac: Callable | None) -> Solver:
+    """A copy of the solver with this Jacobian; it may have an `__init__` of its own."""
+    copied = copy.copy(solver)
+    object.__setattr__(copied, "jac", jac)
+    return copied
+
+
+def without_arrays_of_jac(solver: Solver) -> Solver:
+    """The solver without the arrays of its `jac`, a static field: the problem has that, traced."""
+    return solver if getattr(solver, "jac", None) is None else with_jac(solver, _jac_of_problem)
+
+
+def _jac_of_problem(t: Array, y: Any, args: Any) -> Array:
+    raise NotImplementedError("the Jacobian is that of the problem")
 
 
 def _with_array_leaves(controller: Controller) -> Controller:

@@ -21,7 +21,7 @@ from ..problem.field import VectorField, trace_field
 from ..problem.staging import as_array
 from ..problem.state import Packing, arrays_of_args, check_state
 from ..problem.time_precision import with_times
-from ..problem.times import check_times
+from ..problem.times import Ends, check_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.implicit.consistent_initial import Algebraic
 from .options import (
@@ -35,12 +35,16 @@ from .options import (
     solver_for,
     trace_jacobian,
     trace_save,
+    without_arrays_of_jac,
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """The options that the drivers have in common, as the user gives them; see `solve`."""
+    """The options that the drivers have in common, as the user gives them; see `solve`.
+
+    `unsaved`: whether the first and the last time are not among those to be saved.
+    """
 
     solver: Any
     rtol: Any
@@ -55,6 +59,7 @@ class Options:
     overflow: Any = "fail"
     max_steps: Any = 4096
     progress: Any = None
+    unsaved: Ends = (False, False)
 
 
 class Mapped(NamedTuple):
@@ -94,7 +99,19 @@ class Inputs(NamedTuple):
     @property
     def count(self) -> int | None:
         """The number of trajectories of a batch, or None."""
-        return None if self.mapped is None else jax.tree.leaves(self.y0)[0].shape[0]
+        if self.mapped is None:
+            return None
+        others = self.ts, self.args, self.rtol, self.atol
+        return count_mapped(self.y0, others, self.mapped)
+
+
+def count_mapped(y0: PyTree, others: Any, mapped: Mapped) -> int:
+    """The number of trajectories of a batch, from `others` if the state has no arrays."""
+    states = jax.tree.leaves(y0)
+    if states:
+        return states[0].shape[0]
+    leaves = zip(jax.tree.leaves(tuple(others)), jax.tree.leaves(tuple(mapped)), strict=True)
+    return next(np.shape(x)[0] for x, own in leaves if own)
 
 
 def of_one_trajectory(y0: PyTree, args: PyTree, mapped: Mapped | None) -> tuple[PyTree, PyTree]:
@@ -121,6 +138,7 @@ class Prepared(eqx.Module):
     events: EventOptions
     mapped: Mapped | None
     packing: Packing = eqx.field(static=True)
+    unsaved: Ends = eqx.field(static=True, default=(False, False))
 
 
 def check_tolerances(options: Options, y0: PyTree, packing: Packing) -> tuple[Array, Array]:
@@ -135,7 +153,7 @@ def trajectory_inputs(y0: PyTree, ts: Any, args: PyTree, options: Options) -> In
 
     **Raises:** `StateError`, `TimesError`, `ToleranceError`, `EventError`.
     """
-    y0, times = check_state(y0), check_times(ts, may_end(options.events))
+    y0, times = check_state(y0), check_times(ts, options.unsaved, may_end(options.events))
     packing = with_times(Packing.of(y0), times, ts)
     tolerances = check_tolerances(options, y0, packing)
     given = times if isinstance(times, np.ndarray) else None
@@ -185,6 +203,7 @@ def prepare(f: VectorField, inputs: Inputs, options: Options) -> Prepared:
         events=events,
         mapped=inputs.mapped,
         packing=packing,
+        unsaved=options.unsaved,
     )
 
 
@@ -210,7 +229,8 @@ def trace_problem(
         # Where the state jumps at the last time, what is saved there may differ from `y1`.
         save = "ends" if events.apply is None else "ts"
     field = trace_field(f, y0, args, packing)
-    method = dataclasses.replace(without_gradient(prepared.method), restarts=events.any)
+    solver = without_arrays_of_jac(prepared.method.solver)
+    method = dataclasses.replace(prepared.method, solver=solver, restarts=events.any)
     problem = IVP(
         field=field,
         save_fn=save_fn,
@@ -223,7 +243,7 @@ def trace_problem(
         args=prepared.args,
     )
     config = SolveConfig(
-        method,
+        without_gradient(method),
         save,  # pyright: ignore[reportArgumentType]
         packing,
         prepared.algebraic,
@@ -231,5 +251,6 @@ def trace_problem(
         events.stops_looking,
         saves_after_jumps=events.saves_after and events.apply is not None,
         jump_ends=events.jump_ends,
+        unsaved=prepared.unsaved,
     )
     return problem, config

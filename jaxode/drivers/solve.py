@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from ..integrate.events.event import AtRest, Event, Jumps
@@ -12,6 +11,7 @@ from ..integrate.jumps_at_ends import jump_at_start
 from ..integrate.solution import Solution, has_failed, raise_on_failure, warn_if_stiff
 from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
+from ..problem.times import times_with_ends
 from ..problem.validation import check_flag
 from ..solvers.base import Solver
 from ..solvers.step_size import Controller
@@ -31,15 +31,17 @@ from .solver_list import list_solvers
 def solve(
     f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree,
-    ts: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike],
+    ts: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike] | None = None,
     args: PyTree = None,
     *,
+    t0: ArrayLike | None = None,
+    t1: ArrayLike | None = None,
     solver: str | Solver = "tsit5",
     rtol: ArrayLike = 1e-4,
     atol: PyTree = 1e-6,
     dt: ArrayLike | None = None,
     controller: Controller | None = None,
-    save: SaveName | Callable[[Array, PyTree, PyTree], PyTree] = "ts",
+    save: SaveName | Callable[..., PyTree] = "ts",
     sensitivity: str | Sensitivity = "discrete",
     events: Event | AtRest | Sequence[Event | AtRest] | None = None,
     jumps: ArrayLike | Sequence[float] | Jumps | None = None,
@@ -49,7 +51,7 @@ def solve(
     throw: bool = True,
     progress: bool | None = None,
 ) -> Solution:
-    """Solve the initial value problem `dy/dt = f(t, y, args)`, `y(ts[0]) = y0`.
+    """Solve the initial value problem `dy/dt = f(t, y, args)`, `y(t0) = y0`, to `t1`.
 
     Works under `jit`, `vmap`, `grad` and `hessian`, or with `sensitivity="forward"` under `jvp` and
     `jacfwd`. Outside `jit` every call traces `f` and the other functions anew, so that it follows
@@ -59,18 +61,23 @@ def solve(
 
     **Arguments:**
 
-    - `f`: the vector field, a function `(t, y, args)` without side effects. `t` is a scalar of the
-      state's real dtype, `y` a pytree like `y0`; the output needs the structure, shapes and dtypes
-      of `y0`. A pair `(stiff, other)` of fields stands for their sum, for IMEX solvers, which treat
+    - `f`: the vector field, a function `(t, y, args)` or `(t, y)` without side effects. `t` is a
+      scalar of the state's real dtype, `y` a pytree like `y0`; the output needs the structure,
+      shapes and dtypes of `y0`, where a list may stand for a tuple and a number of Python for a
+      scalar. A pair `(stiff, other)` of fields stands for their sum, for IMEX solvers, which treat
       only the stiff part implicitly.
     - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes; complex
-      ones are for explicit solvers.
-    - `ts`: times, shape `(n,)` with `n >= 2`, increasing or decreasing; repeats are allowed. A pair
-      `(t0, t1)` saves the states at the two ends. They keep their precision, whatever that of the
-      state: float64 if that is enabled; else known times far from zero become offsets from an
-      origin that the host keeps. `f` receives the nearest `t` of its dtype.
-    - `args`: any pytree, passed to `f`. Outside `jit` its numbers are traced, an integer unless its
-      value is needed: other values do not recompile.
+      ones are for explicit solvers. Integers become floats. It may be empty.
+    - `ts`: the times of the saved states, shape `(n,)`, increasing or decreasing; repeats are
+      allowed. The solve runs from the first to the last, of which there must be two, unless `t0`
+      and `t1` say otherwise: a pair `(t0, t1)` saves the states at the two ends. Times keep their
+      precision, whatever that of the state: float64 if that is enabled; else known times far from
+      zero become offsets from an origin that the host keeps. `f` receives the nearest `t` of its
+      dtype.
+    - `t0`, `t1`: the ends of the solve, scalars, if they are others than those of `ts`. With both,
+      `ts` may be one time, or None to save the states at the two ends. `sol.y1` is at `t1`.
+    - `args`: any pytree, passed to `f`, as one argument. Outside `jit` its numbers are traced, an
+      integer unless its value is needed: other values do not recompile.
     - `solver`: an object such as `jo.Tsit5()`, or a name (synonyms in parentheses):
       {solvers}
     - `rtol`, `atol`: relative and absolute tolerance: a step is accepted if the norm of its error
@@ -82,15 +89,15 @@ def solve(
       `jo.Grid(times)`. By default that of the solver, as `jo.PID()` is, whose options change it.
     - `save`: "ts" for the states at `ts`; "steps" for every accepted step (`max_steps + 1` rows,
       NaN where unused); "dense" for dense output `sol(t)`, besides the states at `ts`; or a
-      function `(t, y, args)`, whose values at `ts` are saved instead of the states.
+      function `(t, y, args)` or `(t, y)`, whose values at `ts` are saved instead of the states.
     - `sensitivity`: how derivatives are computed: "discrete" or `jo.Discrete()`, "adjoint" or
       `jo.Continuous()`, "reversible" or `jo.Reversible()`, "forward" or `jo.Forward()`.
     - `events`: one `jo.Event` or several: conditions whose zero crossings are located, logged in
       `sol.events`, and acted upon; or `jo.AtRest()`, which ends the solve at a steady state.
     - `jumps`: times of discontinuities of `f`, shape `(k,)` in any order, such as those of doses: a
-      step ends on each of them, and the integrator restarts after it. Times outside of `ts` are
-      ignored. `jo.Jumps(times, apply)` also changes the state there, at the first and the last time
-      too.
+      step ends on each of them, and the integrator restarts after it. Times outside of the solve
+      are ignored. `jo.Jumps(times, apply)` also changes the state there, at the first and the last
+      time too.
     - `max_events`: the number of rows of `sol.events`. `overflow`: "fail" if a solve with more
       events fails; "stop" if it goes on and looks for no more of them, terminal ones included.
     - `max_steps`: the largest number of attempted steps; None for no bound, unless something keeps
@@ -107,6 +114,7 @@ def solve(
     `RecompilationWarning`, `TimesWarning`; `StiffnessWarning` where stability bound an explicit
     solver's steps.
     """
+    ts, unsaved = times_with_ends(ts, t0, t1)
     options = Options(
         solver=solver,
         rtol=rtol,
@@ -121,6 +129,7 @@ def solve(
         overflow=overflow,
         max_steps=max_steps,
         progress=progress,
+        unsaved=unsaved,
     )
     f, throw = check_field(f), check_flag("throw", throw)
     solution = run_solve(_solve, f, trajectory_inputs(y0, ts, args, options), options)

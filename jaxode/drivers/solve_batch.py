@@ -14,10 +14,10 @@ from jaxtyping import ArrayLike, PyTree
 
 from ..batch.axes import (
     axes_by_name,
+    batch_times_with_ends,
     check_not_empty,
     move_batch_axes_first,
     moved_times,
-    stack_batch_times,
     trajectory_shape,
 )
 from ..batch.memory import check_memory, event_log_bytes, saved_bytes
@@ -36,6 +36,7 @@ from ..problem.field import VectorField, check_field
 from ..problem.staging import as_array
 from ..problem.state import Packing, check_state, check_state_leaves
 from ..problem.time_precision import with_times
+from ..problem.times import saved_rows
 from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
 from ..problem.validation import check_flag
 from ..solvers.base import Solver
@@ -50,22 +51,32 @@ from .options import (
     find_sensitivity,
     restrict_ad_direction,
 )
-from .prepare import Inputs, Mapped, Options, Prepared, of_one_trajectory, trace_problem
+from .prepare import (
+    Inputs,
+    Mapped,
+    Options,
+    Prepared,
+    count_mapped,
+    of_one_trajectory,
+    trace_problem,
+)
 
 
 def solve_batch(
     f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree,
-    ts: Any,
+    ts: Any = None,
     args: PyTree = None,
     *,
+    t0: ArrayLike | None = None,
+    t1: ArrayLike | None = None,
     in_axes: Any = (0, None, None),
     solver: str | Solver = "tsit5",
     rtol: ArrayLike = 1e-4,
     atol: PyTree = 1e-6,
     dt: ArrayLike | None = None,
     controller: Controller | None = None,
-    save: SaveName | Callable[[Array, PyTree, PyTree], PyTree] = "ts",
+    save: SaveName | Callable[..., PyTree] = "ts",
     sensitivity: str | Sensitivity = "discrete",
     events: Event | AtRest | Sequence[Event | AtRest] | None = None,
     jumps: ArrayLike | Sequence[float] | Jumps | None = None,
@@ -89,6 +100,7 @@ def solve_batch(
 
     - `f`: the vector field of one trajectory, shared by all.
     - `y0`, `ts`, `args`: those of all trajectories, or shared ones.
+    - `t0`, `t1`: the ends of the solve, scalars, or of each trajectory, shape `(trajectories,)`.
     - `in_axes`: the axes of `y0`, `ts` and `args` that count the trajectories, as in `jax.vmap`: an
       integer, None for shared inputs, or a pytree of these. Two more entries give the axes of
       `rtol` and `atol`.
@@ -117,6 +129,8 @@ def solve_batch(
     **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` if the results exceed the
     machine's memory, and the errors of `solve`. **Warns:** as `solve`.
     """
+    axes = axes_by_name(in_axes)
+    ts, axes["ts"], unsaved = batch_times_with_ends(ts, axes["ts"], t0, t1)
     options = Options(
         solver=solver,
         rtol=rtol,
@@ -131,9 +145,10 @@ def solve_batch(
         overflow=overflow,
         max_steps=max_steps,
         progress=progress,
+        unsaved=unsaved,
     )
     f, throw = check_field(f), check_flag("throw", throw)
-    inputs, leaves = _batch_inputs(y0, ts, args, options, in_axes)
+    inputs, leaves = _batch_inputs(y0, ts, args, options, axes)
     assert inputs.count is not None
     launch = _Launch(
         lanes=check_lanes(lanes),
@@ -157,7 +172,7 @@ class _Launch(NamedTuple):
 
 
 def _batch_inputs(
-    y0: PyTree, ts: Any, args: PyTree, options: Options, in_axes: Any
+    y0: PyTree, ts: Any, args: PyTree, options: Options, axes: dict[str, Any]
 ) -> tuple[Inputs, list[Any]]:
     """Validate the inputs of a batch, and move their mapped axes first.
 
@@ -165,10 +180,8 @@ def _batch_inputs(
 
     **Raises:** `BatchError`, `StateError`, `TimesError`, `ToleranceError`.
     """
-    axes = axes_by_name(in_axes)
     check_state_leaves(y0)
-    ts, axes["ts"] = stack_batch_times(ts, axes["ts"])
-    times = moved_times(ts, axes["ts"], may_end(options.events))
+    times = moved_times(ts, axes["ts"], options.unsaved, may_end(options.events))
     check_not_empty(y0, axes["y0"])
     user_trees = {
         "y0": check_state(y0), "ts": ts, "args": args, "rtol": options.rtol, "atol": options.atol,
@@ -218,8 +231,12 @@ def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solutio
     sensitivity, mapped = prepared.sensitivity, prepared.mapped
     assert mapped is not None
     example = of_one_trajectory(prepared.y0, prepared.args, mapped)
-    _check_memory(prepared, jax.tree.leaves(prepared.y0)[0].shape[0], *example)
-    problem, config = trace_problem(f, prepared, *example, jax.vmap(prepared.packing.pack))
+    tolerance = prepared.method.tolerance
+    others = prepared.ts, prepared.args, tolerance.rtol, tolerance.atol
+    count = count_mapped(prepared.y0, others, mapped)
+    _check_memory(prepared, count, *example)
+    pack = jax.vmap(prepared.packing.pack, axis_size=count)
+    problem, config = trace_problem(f, prepared, *example, pack)
     flags = _per_trajectory_flags(problem, config, mapped)
     ensemble = Ensemble(*eqx.partition((problem, config), flags))
     ensemble, consistent = _make_consistent_starts(ensemble, prepared.algebraic)
@@ -315,4 +332,6 @@ def _solution(
     shared_ts = ensemble.shared[0].ts
     if shared_ts is None or ensemble.config.save == "steps":
         return solution
+    if any(ensemble.config.unsaved):
+        shared_ts = shared_ts[saved_rows(shared_ts.shape[0], ensemble.config.unsaved)]
     return dataclasses.replace(solution, ts=shared_ts)

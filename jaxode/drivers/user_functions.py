@@ -1,7 +1,6 @@
 """The functions that a user gives to a driver: traced, and put back into field and options."""
 
-import copy
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,8 +16,7 @@ from ..problem.field import Split, VectorField, trace_field
 from ..problem.programs import value_key
 from ..problem.state import Packing
 from ..problem.validation import python_int
-from ..solvers.base import Solver
-from .options import trace_jacobian, trace_norm, trace_save
+from .options import trace_jacobian, trace_norm, trace_save, with_jac
 from .prepare import Inputs, Options
 
 
@@ -89,7 +87,7 @@ def without_functions(options: Options, inputs: Inputs) -> tuple[Any, ...]:
     """
     solver, save = options.solver, options.save
     if getattr(solver, "jac", None) is not None:
-        solver = _with_jac(solver, None)
+        solver = with_jac(solver, None)
     return (
         _number(options.dt),
         jax.tree.map(_number, options.controller),
@@ -102,6 +100,7 @@ def without_functions(options: Options, inputs: Inputs) -> tuple[Any, ...]:
         options.overflow,
         python_int(options.max_steps),
         options.progress,
+        options.unsaved,
     )
 
 
@@ -109,18 +108,19 @@ def with_functions(parts: tuple[Any, ...], traces: Traces) -> tuple[VectorField,
     """The field and the options, with traced functions in the place of those of the user."""
     dt, controller, solver, sensitivity, forms, jumps, save, *counts = parts
     if traces.jac is not None:
-        solver = _with_jac(solver, traces.jac)
+        solver = with_jac(solver, traces.jac)
     events = [
         Event(pair[0], form.direction, pair[1], form.terminal) if pair else form
         for form, pair in zip(forms, traces.events, strict=True)
     ]
     if isinstance(jumps, _JumpForm):
         jumps = Jumps(jumps.times, traces.jump_map, jumps.saved, jumps.ends)
-    max_events, overflow, max_steps, progress = counts
+    max_events, overflow, max_steps, progress, unsaved = counts
     options = Options(
         solver=solver, rtol=None, atol=None, dt=dt, controller=controller,
         save=traces.save or save, sensitivity=sensitivity, events=tuple(events), jumps=jumps,
         max_events=max_events, overflow=overflow, max_steps=max_steps, progress=progress,
+        unsaved=unsaved,
     )  # fmt: skip
     return Split(*traces.field) if len(traces.field) == 2 else traces.field[0], options
 
@@ -169,10 +169,3 @@ def _number(x: Any) -> Any:
     known = isinstance(x, jax.Array) and not isinstance(x, Tracer)
     weak = known and getattr(x, "weak_type", False)  # a key has no such attribute
     return np.asarray(x, float) if weak or type(x) in (int, float) else x
-
-
-def _with_jac(solver: Solver, jac: Callable | None) -> Solver:
-    """A copy of the solver with this Jacobian; it may have an `__init__` of its own."""
-    copied = copy.copy(solver)
-    object.__setattr__(copied, "jac", jac)
-    return copied

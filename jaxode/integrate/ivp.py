@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 from ..problem.closure import ClosedFunction
 from ..problem.field import Split, pack_field
 from ..problem.state import Packing
+from ..problem.times import Ends
 from ..solvers.implicit.consistent_initial import Algebraic, consistent_state
 from ..solvers.linear import WithJacobian
 from .events.compiled import CompiledEvent
@@ -57,6 +58,7 @@ class SolveConfig(eqx.Module):
     `stops_looking`: after `max_events` events there are none; else a further one is a failure.
     `saves_after_jumps`: saved at a jump is the state after it. `jump_ends`: the `ends` of `Jumps`.
     `nudge`: by how much the parameters of a neighbouring trajectory differ, if there is one.
+    `unsaved`: whether the first and the last time are not among those to be saved.
     """
 
     method: Method
@@ -68,6 +70,7 @@ class SolveConfig(eqx.Module):
     saves_after_jumps: bool = eqx.field(static=True, default=False)
     jump_ends: str = eqx.field(static=True, default="both")
     nudge: PyTree = None
+    unsaved: Ends = eqx.field(static=True, default=(False, False))
 
 
 def without_gradient(method: Method) -> Method:

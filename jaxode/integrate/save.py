@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ..problem.state import common_dtype
 from .xla_loops import chunk_size, host_controls_loops, leading, masked_while, num_elements
 
 
@@ -157,7 +159,7 @@ def step_fraction(t: Array, start: Array, h: Array, y: Array) -> Array:
 
     Interpolants are evaluated in it, where times may be in a higher one.
     """
-    real = jnp.promote_types(jnp.finfo(y.dtype).dtype, jnp.float32)
+    real = common_dtype((np.dtype(jnp.finfo(y.dtype).dtype), np.dtype(np.float32)))
     return (t - start).astype(real) / h.astype(real)
 
 

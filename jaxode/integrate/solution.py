@@ -67,6 +67,16 @@ class DenseOutput(eqx.Module):
         states = self.packed_at(t.reshape(-1))
         return self.packing.unpack(states.reshape(t.shape + self.y.shape[1:]))
 
+    def derivative(self, t: Array) -> PyTree:
+        """Evaluate the derivative of the interpolant by time, as `__call__` does the state."""
+        t = jnp.asarray(t, self.t.dtype)
+
+        def slope(t: Array) -> Array:
+            return jax.jvp(lambda t: self._at(t, False), (t,), (jnp.ones_like(t),))[1]
+
+        slopes = jax.vmap(slope)(t.reshape(-1))
+        return self.packing.unpack(slopes.reshape(t.shape + self.y.shape[1:]))
+
     def packed_at(self, ts: Array, before: bool = False) -> Array:
         """The packed states at `ts`, a vector; at the end of a step those of the step after it.
 
@@ -162,7 +172,8 @@ class Solution(eqx.Module):
     - `y1`: the state at the last time, or where an event ended the solve, a pytree like `y0`; NaN
       if it was not reached.
     - `stats`: a `Stats`. `status`: int32, a `Status` by number.
-    - `sol(t)`: the state at any `t` of the solve, with `save="dense"`.
+    - `sol(t)`: the state at any `t` of the solve, with `save="dense"`; `sol.derivative(t)`: the
+      derivative of that by time.
     - `events`: an `Events` if the solve had any to detect, else None.
     - `origin`: of a solve whose times float32 cannot hold, the time from which it counted; else
       None. The times in a solution are then in float64 of NumPy where their values are known.
@@ -190,9 +201,22 @@ class Solution(eqx.Module):
         **Raises:** `OptionError` unless the solve was made with `save="dense"`; `TimesError` for a
         `t` that holds no real numbers.
         """
+        return self._evaluate(DenseOutput.__call__, t)
+
+    def derivative(self, t: Any) -> PyTree:
+        """Evaluate the derivative of `sol(t)` by time; where two steps meet, that of the later one.
+
+        It is the derivative of the interpolant, whose order is one less than that of `sol(t)`:
+        `f(t, sol(t), args)` is more accurate.
+
+        **Raises:** as `sol(t)`.
+        """
+        return self._evaluate(DenseOutput.derivative, t)
+
+    def _evaluate(self, evaluate: Callable[..., PyTree], t: Any) -> PyTree:
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')
-        t, evaluate, own = real_array("t", t, TimesError), DenseOutput.__call__, False
+        t, own = real_array("t", t, TimesError), False
         if self.origin is not None:
             own = self.origin.of_each
             t = self.origin.offsets_of_all(t)

@@ -197,7 +197,7 @@ def attempt_step(
         h=lax.stop_gradient(proposed),
         controller_state=lax.stop_gradient(decision.controller_state),
         num_steps=s.num_steps + 1,
-        num_accepted=s.num_accepted + accept,
+        num_accepted=s.num_accepted + accept.astype(jnp.int32),
         **_counts_after(method, s, result, dense_read),
         status=_step_status(
             method, s.t, stretch_limit, size, proposed, accept, error2, result.status

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ..problem.status import Status
+from ..problem.times import saved_rows
 from .empty_span import moved_by_its_times
 from .events.compiled import places
 from .events.detection import ENDS, EventOccurrence
@@ -57,6 +58,9 @@ def solution_of(
     ys, y1 = jax.tree.map(lambda x: missing_where(~good, x), (ys, unpack(result.y1)))
     # These times pass by the derivative rule of the solve, so that their own gradient is kept.
     ts = result.ts if config.save == "steps" else problem.ts
+    if config.save != "steps" and any(config.unsaved):
+        rows = saved_rows(problem.ts.shape[0], config.unsaved)
+        ts, ys = jax.tree.map(lambda x: x[rows], (ts, ys))
     events, stats = None, result.stats
     if result.log is not None:
         log = result.log

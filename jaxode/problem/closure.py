@@ -86,9 +86,15 @@ class ClosedFunction:
         """Evaluate the traced function."""
         program = self.program
         inputs = [x for x in jax.tree.leaves(args) if isinstance(x, ARRAYS)]
-        arrays = iter(jaxpr_as_fun(ClosedJaxpr(program.jaxpr, []))(*self.consts, *inputs))
+        outputs = jaxpr_as_fun(ClosedJaxpr(program.jaxpr, []))(*self.consts, *inputs)
+        arrays = map(_as_array, outputs, program.jaxpr.outvars)
         leaves = [next(arrays) if leaf is _ARRAY else leaf for leaf in program.leaves]
         return jax.tree.unflatten(program.treedef, leaves)
+
+
+def _as_array(x: Any, variable: Any) -> Any:
+    """An output as an array of JAX; one that is constant may be a number of Python."""
+    return x if isinstance(x, jax.Array) else jnp.asarray(x, variable.aval.dtype)
 
 
 class _ArrayPlace:

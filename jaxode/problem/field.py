@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -11,12 +10,14 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
-from .closure import closure_convert
+from .calling import positional_arguments, takes_three, taking_args
+from .closure import ClosedFunction, closure_convert
 from .errors import CALL_ERRORS, FieldError, own_error
 from .state import Packing
 
-VectorField = Callable[[Array, PyTree, PyTree], PyTree]
+VectorField = Callable[..., PyTree]  # of (t, y, args) or (t, y)
 Field = Callable[..., Array]  # of packed states: field(t, y), or field(t, y, half)
+_ONE_ARRAY = jax.tree.structure(0)
 
 
 def check_field(f: Any) -> Callable:
@@ -25,17 +26,18 @@ def check_field(f: Any) -> Callable:
         if len(f) != 2:
             raise FieldError(f"a field in parts is a pair (stiff, other), got {len(f)} parts")
         f = Split(*f)
-    map_parts(check_callable, f)
-    return f
+    return map_parts(check_callable, f)
 
 
-def check_callable(f: Any) -> None:
-    """Check, before any tracing, that `f` can be called as a vector field.
+def check_callable(f: Any) -> Callable:
+    """Check, before any tracing, that `f` can be called as a vector field `(t, y, args)`.
+
+    Returns it as one of three arguments, as `taking_args` does.
 
     **Raises:** `FieldError`.
     """
-    if type(f) is FunctionType and _takes_three(f):
-        return
+    if takes_three(f):
+        return f
     if not callable(f):
         raise FieldError(
             f"the vector field must be callable as f(t, y, args), got {type(f).__name__}"
@@ -43,31 +45,13 @@ def check_callable(f: Any) -> None:
     if inspect.isclass(f):
         raise FieldError(f"the vector field is the class {f.__name__}: pass an instance of it")
     count = positional_arguments(f)
-    if count is not None and not count[0] <= 3 <= count[1]:
-        raise FieldError(
-            f"the vector field is called as f(t, y, args), but {_name(f)} takes {count[0]} "
-            f"argument{'s' * (count[0] != 1)}; wrap it, for example lambda t, y, args: f(y)"
-        )
-
-
-def _takes_three(f: FunctionType) -> bool:
-    """True for `def f(t, y, args)`, without a signature that says otherwise."""
-    code = f.__code__
-    exact = code.co_argcount == 3 and not code.co_kwonlyargcount
-    return exact and not hasattr(f, "__wrapped__") and not hasattr(f, "__signature__")
-
-
-def positional_arguments(f: Callable) -> tuple[int, float] | None:
-    """Least and largest number of positional arguments of `f`; None if its signature is unknown."""
-    try:
-        parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):
-        return None
-    if any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters):
-        return None
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    most = float("inf") if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(positional)
-    return sum(p.default is p.empty for p in positional), most
+    if count is None or count[0] <= 3 <= count[1] or count[0] <= 2 == count[1]:
+        return taking_args(f)
+    wrapped = "f(y)" if count[0] < 2 else "f(t, y, *args)"
+    raise FieldError(
+        f"the vector field is called as f(t, y, args), but {_name(f)} takes {count[0]} "
+        f"argument{'s' * (count[0] != 1)}; wrap it, for example lambda t, y, args: {wrapped}"
+    )
 
 
 def call_field(field: Callable, t: Array, y: PyTree, args: PyTree) -> PyTree:
@@ -89,7 +73,7 @@ def trace_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> A
 def _trace_field(f: VectorField, y0: PyTree, args: PyTree, packing: Packing) -> Any:
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:
-        closed, output = closure_convert(f, t, y0, args)
+        closed, output = closure_convert(returning_state(f), t, y0, args)
     except CALL_ERRORS as error:
         raise own_error(error) or FieldError(
             f"calling {_name(f)}(t, y, args) on shapes y: {_shapes(y0)} failed: {error}"
@@ -102,12 +86,29 @@ def _check_output(f: Callable, out: PyTree, y0: PyTree) -> None:
     check_like(f"{_name(f)}(t, y, args)", out, y0, FieldError)
 
 
+def returning_state(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """`function(t, y, ...)`, whose output has arrays and containers as `y` has, if it fits."""
+    if isinstance(function, ClosedFunction):
+        return function
+    return lambda t, y, *rest: _like_state(function(t, y, *rest), y)
+
+
+def _like_state(out: PyTree, y: PyTree) -> PyTree:
+    """`out` with a list for a tuple or a tuple for a list, and arrays for numbers of Python."""
+    if type(out) in (list, tuple) and type(y) in (list, tuple) and len(out) == len(y):
+        return type(y)(map(_like_state, out, y))
+    if type(out) is dict and type(y) is dict and out.keys() == y.keys():
+        return {name: _like_state(out[name], y[name]) for name in out}
+    return jnp.asarray(out) if type(out) in (int, float, complex) else out
+
+
 def check_like(what: str, out: PyTree, y0: PyTree, error: type[Exception]) -> None:
     """Check that `out` has the structure, shapes and dtypes of `y0`. **Raises:** `error`."""
     expected, got = jax.tree.structure(y0), jax.tree.structure(out)
     if expected != got:
         raise error(
             f"{what} must return a pytree like y0, structure {expected}, but returned {got}"
+            + " (jnp.stack makes a list one array)" * (expected == _ONE_ARRAY)
         )
     outputs = jax.tree_util.tree_leaves_with_path(out)
     for (path, leaf), y in zip(outputs, jax.tree.leaves(y0), strict=True):
@@ -119,11 +120,18 @@ def check_like(what: str, out: PyTree, y0: PyTree, error: type[Exception]) -> No
                 f"{where} has shape {leaf.shape} where y0 has {y.shape}: it must have the shape "
                 "of y (nothing is broadcast)"
             )
-        if leaf.dtype != y.dtype and not getattr(leaf, "weak_type", False):
+        if leaf.dtype != y.dtype and not _adapts(leaf, y):
             raise error(
                 f"{where} has dtype {leaf.dtype} where y0 has {y.dtype}: cast y0 or the output, "
                 f"for example y0.astype(jnp.{leaf.dtype})"
             )
+
+
+def _adapts(leaf: Any, y: Any) -> bool:
+    """True if a number, whose type is weak, becomes one of the dtype of `y`."""
+    real = not jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+    weak = getattr(leaf, "weak_type", False)
+    return weak and (real or jnp.issubdtype(y.dtype, jnp.complexfloating))
 
 
 def pack_field(field: VectorField, args: PyTree, packing: Packing) -> Callable:

@@ -23,7 +23,8 @@ class Packing:
     """The bijection between a pytree of arrays and one packed array.
 
     A single array keeps its shape; several are concatenated in one vector of their common dtype.
-    `unpack` accepts any leading axes. `times`: the dtype in which a solve keeps its times.
+    `unpack` accepts any leading axes. `times`: the dtype in which a solve keeps its times. A pytree
+    without components is packed as two zeros, one for each half: so a solve has a state to step.
     """
 
     treedef: Any
@@ -49,22 +50,37 @@ class Packing:
     @functools.cached_property
     def dtype(self) -> np.dtype:
         """The dtype of the packed array."""
-        return np.dtype(jnp.result_type(*self.dtypes))
+        return common_dtype(self.dtypes)
 
     @functools.cached_property
     def size(self) -> int:
         """The number of components of the packed array."""
+        return self._count or 2
+
+    @functools.cached_property
+    def is_empty(self) -> bool:
+        """True if the pytree has no components."""
+        return self._count == 0
+
+    @functools.cached_property
+    def packed_shape(self) -> tuple[int, ...]:
+        """The shape of the packed array."""
+        single = len(self.shapes) == 1 and not self.is_empty
+        return self.shapes[0] if single else (self.size,)
+
+    @property
+    def _count(self) -> int:
         return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes)
 
     @functools.cached_property
     def number_dtype(self) -> np.dtype:
         """The real dtype of the state's precision, and of at least float32's."""
-        return np.dtype(jnp.promote_types(self.real_dtype, jnp.float32))
+        return common_dtype((self.real_dtype, _FLOAT32))
 
     @functools.cached_property
     def time_dtype(self) -> np.dtype:
         """The dtype of times: `number_dtype`, or that in which they were given if it is finer."""
-        return np.dtype(jnp.promote_types(self.number_dtype, self.times))
+        return common_dtype((self.number_dtype, self.times))
 
     @functools.cached_property
     def real_dtype(self) -> np.dtype:
@@ -79,6 +95,8 @@ class Packing:
     def pack(self, tree: PyTree, half: int | None = None) -> Array:
         """Pack a pytree into one array; with `half` 0 or 1, only that half along the first axis."""
         leaves = jax.tree.leaves(tree)
+        if self.is_empty:
+            return jnp.zeros(2 if half is None else 1, self.dtype)
         if len(leaves) == 1:
             return leaves[0] if half is None else jnp.split(leaves[0], 2)[half]
         if half is not None:
@@ -88,6 +106,9 @@ class Packing:
 
     def unpack(self, array: Array) -> PyTree:
         """Unpack an array into the pytree; leading axes of the array go to every leaf."""
+        if self.is_empty:
+            lead, parts = array.shape[:-1], zip(self.shapes, self.dtypes, strict=True)
+            return jax.tree.unflatten(self.treedef, [jnp.zeros(lead + s, d) for s, d in parts])
         if len(self.shapes) == 1:
             return jax.tree.unflatten(self.treedef, [array])
         sizes = [int(np.prod(shape, dtype=int)) for shape in self.shapes]
@@ -116,21 +137,31 @@ def _cast(x: Array, dtype: np.dtype) -> Array:
 
 
 def check_state(y0: PyTree) -> PyTree:
-    """Validate the initial state and make every leaf an array.
+    """Validate the initial state and make every leaf an array of floating-point or complex numbers.
 
-    **Raises:** `StateError` for an empty state and for leaves that are not inexact arrays.
+    Integers become floating-point numbers: of the precision of the other leaves, if there are any.
+
+    **Raises:** `StateError` for None and for leaves that are no arrays of numbers.
     """
     leaves = jax.tree.leaves(y0)
     if leaves and all(map(_is_state, leaves)):
         return y0
     check_state_leaves(y0)
-    if not sum(map(np.size, leaves)):
-        raise StateError(f"y0 has no components: expected a pytree of arrays, got {y0!r}")
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), y0)
+    dtypes = [np.dtype(jnp.result_type(leaf)) for leaf in leaves]
+    floats = tuple([d for d in dtypes if jnp.issubdtype(d, jnp.inexact)])
+    real = jnp.finfo(common_dtype(floats)).dtype
+
+    def as_state(x: Any) -> Array:
+        dtype = jnp.result_type(x)
+        return jnp.asarray(x, dtype if jnp.issubdtype(dtype, jnp.inexact) else real)
+
+    return jax.tree.map(as_state, y0)
 
 
 def check_state_leaves(y0: PyTree) -> None:
-    """Check that every leaf of a state is an inexact array. **Raises:** `StateError`."""
+    """Check that every leaf of a state is an array of numbers. **Raises:** `StateError`."""
+    if y0 is None:
+        raise StateError("y0 is None: expected a pytree of arrays")
     for path, leaf in jax.tree_util.tree_leaves_with_path(y0):
         where = f"y0{jax.tree_util.keystr(path)}"
         if not isinstance(leaf, (float, complex, int, np.ndarray, np.generic, jax.Array)):
@@ -139,11 +170,15 @@ def check_state_leaves(y0: PyTree) -> None:
         known = any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
         if not known or dtype in _WITHOUT_JAX:
             raise StateError(f"{where} has dtype {dtype}: expected an array of floats")
-        if not jnp.issubdtype(dtype, jnp.inexact):
-            raise StateError(
-                f"{where} has dtype {dtype}: expected floating-point or complex, "
-                "for a solve cannot move through integers; write 1.0 for 1"
-            )
+        if not jnp.issubdtype(dtype, jnp.number):
+            raise StateError(f"{where} has dtype {dtype}: expected floating-point or complex")
+
+
+def common_dtype(dtypes: tuple[np.dtype, ...]) -> np.dtype:
+    """The dtype to which these are promoted; of none, that of a float of Python."""
+    # The state has its rules, also where JAX is told to promote nothing by itself.
+    with jax.numpy_dtype_promotion("standard"):
+        return np.dtype(jnp.result_type(*(dtypes or (float,))))
 
 
 def _is_state(x: Any) -> bool:

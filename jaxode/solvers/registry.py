@@ -54,7 +54,7 @@ def register(solver: SolverClass) -> SolverClass:
         )
 
 
-    sol = jo.solve(lambda y: -y, 1.0, (0.0, 1.0), solver="heun_euler_pair")
+    sol = jo.solve(lambda t, y: -y, 1.0, (0.0, 1.0), solver="heun_euler_pair")
     ```
     """
     if not (inspect.isclass(solver) and issubclass(solver, Solver)):

@@ -239,13 +239,12 @@ class PID(Controller):
             return NORMS[self.norm]
         if not self.norm_of_tree:
             return self.norm
-        shape = packing.shapes[0] if len(packing.shapes) == 1 else (packing.size,)
 
         def norm(x: Array) -> Array:
             # Parameters, whose cotangents are integrated with the state, are no state.
             if x.size != packing.size:
                 return rms_norm(x)
-            return self.norm(packing.unpack(x.reshape(shape)))  # pyright: ignore
+            return self.norm(packing.unpack(x.reshape(packing.packed_shape)))  # pyright: ignore
 
         return norm
 

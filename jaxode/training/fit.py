@@ -17,8 +17,8 @@ from jaxtyping import PyTree
 
 from ..integrate.progress import tqdm_class
 from ..integrate.solution import Stats
+from ..problem.calling import positional_arguments
 from ..problem.errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
-from ..problem.field import positional_arguments
 from ..problem.status import Status
 from ..problem.validation import check_count, is_count
 from .devices import mean_over_devices

@@ -196,7 +196,7 @@ def test_time_and_single_precision():
     [
         (jo.FieldError, "shape", {"f": lambda t, y, args: y[:1]}),
         (jo.StateError, "real", {"y0": jnp.ones(2) * 1j, "f": lambda t, y, args: y}),
-        (jo.StateError, "int", {"y0": jnp.arange(2)}),
+        (jo.StateError, "bool", {"y0": jnp.ones(2, bool)}),
         (jo.OptionError, "linear_solver", {"linear_solver": "dense"}),
         (jo.OptionError, r"\(m, 2\)", {"conserved": jnp.ones(3)}),
         (jo.OptionError, "finite", {"conserved": jnp.array([1.0, np.inf])}),

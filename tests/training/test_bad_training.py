@@ -145,7 +145,7 @@ CALLS = {
     ),
     "nothing": (jnp.zeros((0, 2)), jo.DataError, r"got shape \(0, 2\)"),
     "a list": ([1.0, 2.0], jo.DataError, r"x must be an array of samples, got list"),
-    "integers": (jnp.arange(2), jo.StateError, r"y0 has dtype int.*expected floating-point"),
+    "booleans": (jnp.ones(2, bool), jo.StateError, r"y0 has dtype bool.*expected floating-point"),
 }
 
 

@@ -14,12 +14,13 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import PyTree
 
+from ...problem.calling import positional_arguments, taking_args
 from ...problem.closure import ClosedFunction, closure_convert
 from ...problem.errors import CALL_ERRORS, EventError, own_error
-from ...problem.field import Split, check_like, positional_arguments
+from ...problem.field import Split, check_like, returning_state
 from ...problem.state import Packing
 from ...solvers.step_size import Tolerance, rms_norm
-from .event import DIRECTIONS, Apply, ApplyWithIndex, AtRest, Event
+from .event import DIRECTIONS, Apply, AtRest, Event
 
 
 class CompiledEvent(eqx.Module):
@@ -103,10 +104,10 @@ def _change_ahead(slope: Array, rate: Array, h: Array) -> Array:
 
 def trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> CompiledEvent:
     """Closure-convert an event. **Raises:** `EventError` if it does not fit the state."""
-    t = jax.ShapeDtypeStruct((), packing.real_dtype)
+    t, given = jax.ShapeDtypeStruct((), packing.real_dtype), taking_args(event.condition)
 
     def condition(t: Array, y: PyTree, args: PyTree) -> Array:
-        return jnp.asarray(event.condition(t, y, args))
+        return jnp.asarray(given(t, y, args))
 
     try:
         closed, shape = closure_convert(condition, t, y0, args)
@@ -131,7 +132,7 @@ def trace_event(event: Event, y0: PyTree, args: PyTree, packing: Packing) -> Com
 
 
 def trace_indexed(
-    what: str, apply: Apply | ApplyWithIndex | None, y0: PyTree, args: PyTree, packing: Packing
+    what: str, apply: Apply | None, y0: PyTree, args: PyTree, packing: Packing
 ) -> ClosedFunction | None:
     """Closure-convert a state map, as one of `(t, y, args, index)`; `index` is an int32 scalar.
 
@@ -142,9 +143,10 @@ def trace_indexed(
     if not callable(apply):
         raise EventError(f"apply of {what} must be a function (t, y, args), got {apply!r}")
     takes_index = takes_four(apply)
+    given = returning_state(apply if takes_index else taking_args(apply))
 
     def of_index(t: Array, y: PyTree, args: PyTree, index: Array) -> PyTree:
-        return apply(t, y, args, index) if takes_index else apply(t, y, args)  # pyright: ignore
+        return given(t, y, args, index) if takes_index else given(t, y, args)
 
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
     try:

@@ -5,16 +5,14 @@ from typing import Any, Literal
 
 import equinox as eqx
 import numpy as np
-from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from ...problem.errors import EventError, unknown_name
 from ...problem.validation import check_positive, is_count
 
 DIRECTIONS = {"both": 0, "up": 1, "down": -1}
-Condition = Callable[[Array, PyTree, PyTree], Array]
-Apply = Callable[[Array, PyTree, PyTree], PyTree]
-ApplyWithIndex = Callable[[Array, PyTree, PyTree, Array], PyTree]
+Condition = Callable[..., ArrayLike]
+Apply = Callable[..., PyTree]
 SIDES = ("before", "after")
 ENDS = ("both", "first", "last", "neither")
 
@@ -36,16 +34,16 @@ class Event(eqx.Module):
 
     **Arguments:**
 
-    - `condition`: a function `(t, y, args)`. It returns a real scalar, whose zero crossings are
-      located on the dense output of each step, to rounding; or a boolean scalar, whose event is
-      where it becomes true; or a vector of either, shape `(k,)`, each entry of which is an event of
-      its own. The condition is sampled at four points of a step: two zero crossings between
-      neighbouring points are not detected.
+    - `condition`: a function `(t, y, args)` or `(t, y)`. It returns a real scalar, whose zero
+      crossings are located on the dense output of each step, to rounding; or a boolean scalar,
+      whose event is where it becomes true; or a vector of either, shape `(k,)`, each entry of which
+      is an event of its own. The condition is sampled at four points of a step: two zero crossings
+      between neighbouring points are not detected.
     - `direction`: "up" or 1 for crossings from negative to positive, "down" or -1 for the opposite,
       in the direction of integration; "both" or 0. "down" of a boolean is where it becomes false.
-    - `apply`: a function `(t, y, args)` or `(t, y, args, entry)` that returns the state, like `y`,
-      with which the solve continues. `entry` is the place in a vector of conditions, an int32
-      scalar; it is given where three arguments do not suffice. If the new state has another
+    - `apply`: a function `(t, y)`, `(t, y, args)` or `(t, y, args, entry)` that returns the state,
+      like `y`, with which the solve continues. `entry` is the place in a vector of conditions, an
+      int32 scalar; it is given where three arguments do not suffice. If the new state has another
       condition across zero, that event occurs at the same time; the event's own condition is
       exempt.
     - `terminal`: True to end the solve (of a batch: that trajectory) at the event; `sol.y1` is the
@@ -64,7 +62,7 @@ class Event(eqx.Module):
     direction: Literal["both", "up", "down", -1, 0, 1] = eqx.field(
         static=True, default="both", converter=_direction_name
     )
-    apply: Apply | ApplyWithIndex | None = None
+    apply: Apply | None = None
     terminal: bool | int = eqx.field(static=True, default=False, converter=_plain)
 
     def __check_init__(self) -> None:
@@ -117,10 +115,10 @@ class Jumps(eqx.Module):
 
     - `times`: shape `(k,)`, in any order; of a batch also `(trajectories, k)`. Times outside of
       the solve are ignored. Jumps at one time all apply, in the order in which they stand here.
-    - `apply`: a function `(t, y, args)` or `(t, y, args, index)` that returns the state, like `y`,
-      with which the solve continues: a dose, for example. `index` is the place of the jump in
-      `times`, an int32 scalar; it is given where three arguments do not suffice. None if only the
-      field is discontinuous.
+    - `apply`: a function `(t, y)`, `(t, y, args)` or `(t, y, args, index)` that returns the state,
+      like `y`, with which the solve continues: a dose, for example. `index` is the place of the
+      jump in `times`, an int32 scalar; it is given where three arguments do not suffice. None if
+      only the field is discontinuous.
     - `saved`: "before" or "after", the side of a jump whose state is saved in `sol.ys` at its very
       time. `sol(t)` is the state after a jump, but at the last time that before it.
     - `ends`: "both", "first", "last" or "neither", those of the solve's two ends at which jumps
@@ -133,7 +131,7 @@ class Jumps(eqx.Module):
     """
 
     times: ArrayLike | Sequence[float]
-    apply: Apply | ApplyWithIndex | None = None
+    apply: Apply | None = None
     saved: Literal["before", "after"] = eqx.field(static=True, default="before")
     ends: Literal["both", "first", "last", "neither"] = eqx.field(static=True, default="both")
 

@@ -34,9 +34,9 @@ from ..linear import (
 class Implicit(Solver):
     """Base class of solvers whose steps solve systems `(shift M - J) x = b`.
 
-    - `jac`: the Jacobian of the field, `(t, y, args)` to `(n, n)` with `df_i / dy_j` in row `i`;
-      by default it comes from forward-mode differentiation. A state of other shape than `(n,)`
-      is flattened and concatenated, leaf by leaf.
+    - `jac`: the Jacobian of the field, `(t, y, args)` or `(t, y)` to `(n, n)` with `df_i / dy_j` in
+      row `i`; by default it comes from forward-mode differentiation. A state of other shape than
+      `(n,)` is flattened and concatenated, leaf by leaf.
     - `mass`: the constant matrix `M` of `M y' = f(t, y)`, shape `(n, n)`; the identity by default.
       It may be singular, if the algebraic equations determine their unknowns (index 1).
     - `linear_solver`: the structure of the Jacobian and the way to solve its systems: `Dense()`,
