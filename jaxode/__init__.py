@@ -35,6 +35,7 @@ from .solvers.linear import Sparse as Sparse
 from .solvers.linear import sparsity as sparsity
 from .nn import NeuralODE as NeuralODE
 from .drivers.odeint import odeint as odeint
+from .drivers.solve_ivp import solve_ivp as solve_ivp
 from .sensitivity.continuous.options import Continuous as Continuous
 from .sensitivity.discrete.options import Discrete as Discrete
 from .sensitivity.reversible import Reversible as Reversible
