@@ -204,7 +204,7 @@ class BatchCheckpointer(eqx.Module):
         steps, zero = trace.schedule.steps, jnp.int32(0)
         row = jnp.argmax(jnp.where(steps <= segment, steps, -1))
         begin = jnp.where(available, segment + 1, steps[row])
-        free = jnp.sum((steps > segment) | (steps < 0))
+        free = jnp.sum((steps > segment) | (steps < 0), dtype=jnp.int32)
         stride = (segment - begin) // (free + 1) + 1
         start = _restored(jax.tree.map(lambda b: b[row], trace.snapshots), trace.count, trace.rows)
 

@@ -72,7 +72,7 @@ class LaneTile(eqx.Module):
             buffers = jax.tree.map(
                 lambda b, v: _write_at(b, lane_index, v), buffers, self.lane(values, lane)
             )
-            pending = pending & (jnp.arange(self.width) != lane)
+            pending = pending & (jnp.arange(self.width, dtype=jnp.int32) != lane)
             return first_true(pending), pending, buffers
 
         start = first_true(mask), mask, buffers
@@ -249,7 +249,8 @@ def _refill(
         if tile.wide:
             return refillable(state)
         # Blank lanes come first, or they would overwrite the result of a solve without steps.
-        lane, loaded = jnp.arange(tile.width), program.count + tile.width - state.remaining
+        lane = jnp.arange(tile.width, dtype=jnp.int32)
+        loaded = program.count + tile.width - state.remaining
         return first_true(refillable(state) & ((lane >= loaded) | (loaded >= tile.width)))
 
     def any_to_refill(carry: tuple[Any, QueueState]) -> Array:

@@ -89,7 +89,7 @@ class LaneSaveAtTimes(eqx.Module):
 
         def write_many(state: WriteState) -> WriteState:
             _, cursor, buffers = state
-            index = cursor.count + jnp.arange(many)[:, None]
+            index = cursor.count + jnp.arange(many, dtype=jnp.int32)[:, None]
 
             def time_of(index: Array) -> Array:
                 return self.time(numbers, index, steps.direction)

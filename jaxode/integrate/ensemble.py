@@ -153,7 +153,8 @@ def result_of(ensemble: Ensemble, tile_result: TileResult, width: int, save: Sav
     linear_algebra = tuple(more_counts[-2:]) if method.solver.reuses_jacobian else ()
     extra = more_counts[: method.counts_extra_evaluations]
     stats = stats_of(method, num_steps, num_accepted, extra, linear_algebra, t)
-    share = jnp.sum(num_steps) / jnp.maximum(num_iterations * width, 1).astype(t.dtype)
+    slots = jnp.maximum(num_iterations * width, 1).astype(t.dtype)
+    share = jnp.sum(num_steps).astype(t.dtype) / slots
     stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))
     if method.detects_stability:  # as single solves count them
         stats = dataclasses.replace(stats, num_stability_bound=jnp.full_like(num_steps, -1))

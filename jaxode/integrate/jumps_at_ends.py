@@ -60,7 +60,7 @@ def save_ends(result: Result, problem: IVP, config: SolveConfig, ends: SavedEnds
     """The result with the values at the two ends, where they are others than those of the loop."""
     ts, num_accepted = problem.ts, result.stats.num_accepted
     read = step_reader(problem, config).fn
-    rows = {"steps": jnp.arange(config.method.max_steps + 1)}.get(config.save)
+    rows = {"steps": jnp.arange(config.method.max_steps + 1, dtype=jnp.int32)}.get(config.save)
     for place, t, (y, differs) in ((0, ts[0], ends.first), (num_accepted, ts[-1], ends.last)):
         at = differs & (ts == t if rows is None else rows == place)
         value = read(t, y) if config.save == "ts" else y

@@ -234,7 +234,7 @@ class SaveAtTimes(eqx.Module):
     def _write_many(self, state: SavePointState, step: StepRecord, many: int) -> SavePointState:
         """Write those of the next `many` times that the step has reached, all at once."""
         (cursor, buffers), num_times = state, self.ts.shape[0]
-        index = cursor.count + jnp.arange(many)
+        index = cursor.count + jnp.arange(many, dtype=jnp.int32)
         due, at, after = cursor.advance_many(index, lambda i: self._time(i, step.direction), step)
 
         def read(count: Array, t: Array) -> PyTree:
@@ -274,7 +274,7 @@ class SaveSteps(eqx.Module):
     def close(self, state: tuple[Array, Array], count: Array) -> tuple[Array, Array]:
         """Clear the row that a rejected last step may have written."""
         ts, ys = state
-        written = jnp.arange(self.max_steps + 1) <= count
+        written = jnp.arange(self.max_steps + 1, dtype=jnp.int32) <= count
         mask = written.reshape((-1,) + (1,) * (ys.ndim - 1))
         return jnp.where(written, ts, jnp.nan), jnp.where(mask, ys, missing_value(ys.dtype))
 
@@ -297,7 +297,7 @@ class SaveDense(eqx.Module):
     ) -> tuple[Array, Array, Array, Array]:
         """Clear the row that a rejected last step may have written: its `h` is zero again."""
         t, h, y, dense = state
-        return t, jnp.where(jnp.arange(self.max_steps) < count, h, 0), y, dense
+        return t, jnp.where(jnp.arange(self.max_steps, dtype=jnp.int32) < count, h, 0), y, dense
 
     def write(
         self, state: tuple[Array, Array, Array, Array], step: StepRecord

@@ -86,7 +86,7 @@ class DenseOutput(eqx.Module):
 
     def _at(self, t: Array, before: bool) -> Array:
         sign = jnp.where(self.h[0] < 0, -1.0, 1.0).astype(t.dtype)
-        slots = jnp.arange(self.t.shape[0])
+        slots = jnp.arange(self.t.shape[0], dtype=jnp.int32)
         starts = jnp.where(slots < self.count, sign * self.t, jnp.inf)
         side = "left" if before else "right"
         index = jnp.clip(jnp.searchsorted(starts, sign * t, side=side) - 1, 0)

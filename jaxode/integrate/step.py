@@ -264,7 +264,8 @@ def _counts_after(
     method: Method, s: IntegratorState, result: StepResult, dense_read: Array | bool | None
 ) -> dict[str, Any]:
     """The counts of evaluations and of linear algebra after a step, as fields of the state."""
-    for_dense = (False if dense_read is None else dense_read) * method.solver.evaluations.dense
+    dense_read = jnp.asarray(False if dense_read is None else dense_read)
+    for_dense = dense_read.astype(jnp.int32) * method.solver.evaluations.dense
     extra = result.extra_evaluations + for_dense
     added = result.linear_algebra_counts or ()
     return {
@@ -281,7 +282,7 @@ def _count_bound(
         return s.num_stability_bound
     inputs = lax.stop_gradient((result.stages, s.y, h, method.tolerance))
     bound = method.solver.bound_by_stability(*inputs)
-    return s.num_stability_bound + (accept & bound)
+    return s.num_stability_bound + (accept & bound).astype(jnp.int32)
 
 
 def _error_squared(method: Method, s: IntegratorState, result: StepResult) -> Array:

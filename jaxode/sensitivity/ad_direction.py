@@ -23,8 +23,9 @@ TWICE = (
     'jax.jacfwd(jax.grad(...)), or jax.jacfwd twice with sensitivity="forward"'
 )
 BACKWARD = (
-    "{} is differentiated backwards (jax.grad, jax.vjp, jax.jacrev), and forwards only after "
-    'that: for jax.jvp or jax.jacfwd of a solve use sensitivity="forward"'
+    "can't apply forward-mode differentiation (jax.jvp, jax.jacfwd) to {}, which is differentiated "
+    "backwards (jax.grad, jax.vjp, jax.jacrev), and forwards only after that: for that of a solve "
+    'use sensitivity="forward"'
 )
 
 

@@ -29,7 +29,7 @@ def reached_by_each(ensemble: Ensemble, outcome: SolveOutcome, cotangents: Resul
 
 def example_of(reached: Reached, num_accepted: Array) -> Array:
     """The index of a trajectory whose steps are finite: one that succeeded, if any did."""
-    stepped = 1 + (num_accepted > 0)
+    stepped = jnp.where(num_accepted > 0, 2, 1)
     return jnp.argmax(jnp.where(reached.failed, jnp.where(reached.wanted, stepped, 0), 3))
 
 

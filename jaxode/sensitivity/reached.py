@@ -74,21 +74,22 @@ def what_is_reached(
     num_saves = _num_saves(ts, outcome, jumps)
     num_steps = num_accepted if save in ("steps", "dense") else jnp.zeros((), jnp.int32)
     asked = [_asked_of(ct.y1, lambda _: succeeded)]
+    rows = lambda n: jnp.arange(n, dtype=jnp.int32)  # noqa: E731
     # Unused rows of a solve that succeeded do not count: `where(used, sin(ts), 0)` asks for NaN.
     if save == "steps":
-        asked += [_asked_of((ct.ts, ct.ys), lambda n: succeeded | (jnp.arange(n) <= num_accepted))]
+        asked += [_asked_of((ct.ts, ct.ys), lambda n: succeeded | (rows(n) <= num_accepted))]
     elif save == "dense":
         asked += [_asked_of(ct.dense, lambda n: jnp.ones(n, bool))]
     elif save == "ends":
         asked += [_asked_of(ct.ys, lambda n: jnp.stack([jnp.asarray(True), succeeded]))]
     else:
-        asked += [_asked_of(ct.ys, lambda n: jnp.arange(n) < num_saves)]
+        asked += [_asked_of(ct.ys, lambda n: rows(n) < num_saves)]
     if log is not None:
         count = jnp.minimum(log.count, log.ts.shape[0])
         last = jnp.where(count > 0, log.steps[jnp.maximum(count - 1, 0)] + 1, 0)
         num_steps = jnp.maximum(num_steps, last)
         log_ct = None if ct.log is None else (ct.log.ts, ct.log.ys)
-        asked += [_asked_of(log_ct, lambda n: succeeded | (jnp.arange(n) < count))]
+        asked += [_asked_of(log_ct, lambda n: succeeded | (rows(n) < count))]
     there, missing = (jnp.any(jnp.stack(flags)) for flags in zip(*asked, strict=True))
     until = direction * ts[num_saves - 1] if save == "ts" else jnp.full_like(ts[0], -jnp.inf)
     return Reached(

@@ -223,7 +223,7 @@ class EventHandler(eqx.Module):
 
     def effect_of(self, index: Array, occurrences: Any) -> tuple[Any, Array]:
         """The effect of event `index`, and how often each has occurred then and not before."""
-        is_event = jnp.arange(self.num_events) == index
+        is_event = jnp.arange(self.num_events, dtype=jnp.int32) == index
         number: Any = 1
         if not isinstance(occurrences, tuple):
             occurrences = number = occurrences + is_event
@@ -239,7 +239,7 @@ class EventHandler(eqx.Module):
 
         Its effect is left out.
         """
-        is_event = jnp.arange(self.num_events) == index
+        is_event = jnp.arange(self.num_events, dtype=jnp.int32) == index
         logical = _pick(is_event, self.of_each(lambda event: event.logical))
 
         def condition(theta: Array) -> Array:
@@ -302,7 +302,7 @@ class EventHandler(eqx.Module):
         t, y = self.apply_jumps(event.t, y, step.t, at_discontinuity)
         event_state, status = s.event_state, s.status
         if self.events:
-            is_event = jnp.arange(self.num_events) == event.index
+            is_event = jnp.arange(self.num_events, dtype=jnp.int32) == event.index
             zero = self.largest_zero(event, is_event, step.h, size)
             signs = self.signs(t, y, jnp.sign(step.h), jnp.abs(step.h), zero)
             signs = jnp.where(is_event, signs, event_state.signs)

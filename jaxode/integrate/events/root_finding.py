@@ -110,7 +110,7 @@ def first_crossing(
     simultaneous = roots <= first + 4 * jnp.finfo(roots.dtype).eps
     rank = jnp.where(simultaneous, jnp.asarray(truncates_step, jnp.int32), 2)
     index = jnp.argmin(rank).astype(jnp.int32)
-    is_first = jnp.arange(len(truncates_step)) == index
+    is_first = jnp.arange(len(truncates_step), dtype=jnp.int32) == index
     theta = jnp.sum(jnp.where(is_first, roots, 0))
     sign = _sign(values(theta), brackets.size, signs_before)
     others = jnp.where(brackets.crossed | (sign == 0), signs_before, sign)

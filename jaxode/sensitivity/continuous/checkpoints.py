@@ -145,7 +145,7 @@ class SegmentSchedule(eqx.Module):
         `t1` is before the last of all `num_accepted` steps where the solve failed.
         """
         starts = saved.t[number]
-        rows = jnp.arange(starts.shape[0])
+        rows = jnp.arange(starts.shape[0], dtype=jnp.int32)
         begun = (direction * (t1 - starts) > 0) & (rows * self.length < num_accepted)
         return jnp.minimum(jnp.sum(begun) * self.length, num_accepted).astype(num_accepted.dtype)
 
@@ -183,7 +183,7 @@ class SegmentSchedule(eqx.Module):
         after, row, accept = lax.cond(jnp.any(active), attempt, no_step)
         buffers = write_row(buffers, active, segment.num_steps, row)
         integrator = jax.tree.map(lambda a, b: jnp.where(active, a, b), after, segment.integrator)
-        num_steps = segment.num_steps + (active & accept)
+        num_steps = segment.num_steps + (active & accept).astype(jnp.int32)
         return segment._replace(integrator=integrator, num_steps=num_steps), buffers
 
 
@@ -195,7 +195,7 @@ def interpolate_segment(
     interpolate: Callable[..., Array],
 ) -> Array:
     """Evaluate the dense output of one trajectory's segment at `t`."""
-    present = jnp.arange(steps.t.shape[0]) < num_steps
+    present = jnp.arange(steps.t.shape[0], dtype=jnp.int32) < num_steps
     passed = present & (direction * (t - steps.t) >= 0)
     index = jnp.maximum(jnp.sum(passed, dtype=jnp.int32) - 1, 0)
 

@@ -162,7 +162,7 @@ class EnsembleAdjoint(eqx.Module):
             tolerance = self.equation(rows).tolerance()
             return tolerance.rtol, tolerance.atol
 
-        lanes = jnp.arange(self.tile.width)
+        lanes = jnp.arange(self.tile.width, dtype=jnp.int32)
         rtol, atol = jax.vmap(tolerances, in_axes=-1, out_axes=-1)(rows, lanes)
         method = self.equation(self.tile.lane(rows, jnp.int32(0))).method()
         tolerance = Tolerance(rtol, atol, method.tolerance.norm, True)

@@ -72,7 +72,7 @@ def continuous_cotangent(
         ct_ys = ct_ys.at[:, -1].add(cotangents.y1)
     # The rows that a solve did not reach are NaN, and so may be what their cotangents come to.
     last, num_accepted = last_saved(ensemble, reached), outcome.num_accepted
-    there = jnp.arange(ys.shape[1]) <= last[:, None]
+    there = jnp.arange(ys.shape[1], dtype=jnp.int32) <= last[:, None]
     ct_ys = jnp.where(_like(there, ys), ct_ys, 0)
     ys = jnp.where(_like(there, ys), ys, ys[:, :1])
     finite = ensemble

@@ -146,7 +146,7 @@ class LaneExchange(eqx.Module):
             return back._replace(numbers=new, lanes=lanes, results=results)
 
         def exchange_one(lane: Array, back: BatchBackwardState) -> BatchBackwardState:
-            only = jnp.arange(self.tile.width) == lane
+            only = jnp.arange(self.tile.width, dtype=jnp.int32) == lane
             ended = back.lanes.as_result()
             results = self.tile.put(back.results, only, (back.numbers,), ended)
             lanes = self.tile.with_lane(back.lanes, lane, self.load(numbers[lane]))

@@ -139,7 +139,7 @@ def _cotangent_in_parts(
     def add_part(total: Any, part: tuple[Any, Array]) -> tuple[Any, Any]:
         own, values = eqx.combine(part[0], rest)
         # The copies that pad the last part have no cotangents.
-        present = part[1] * size + jnp.arange(size) < count
+        present = part[1] * size + jnp.arange(size, dtype=jnp.int32) < count
         ys, y1 = jax.tree.map(lambda ct: jnp.where(per_row(present, ct), ct, 0), values)
         part_ensemble = Ensemble(own, ensemble.shared)
         max_steps = part_ensemble.config.method.max_steps

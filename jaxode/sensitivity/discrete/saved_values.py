@@ -62,7 +62,8 @@ class SavePointAccumulator(NamedTuple):
 
         def add_chunk(state: tuple[Array, SavePointTotals]) -> tuple[Array, SavePointTotals]:
             _, (saves_left, totals, times) = state
-            each = saves_left - jnp.arange(many).reshape(-1, *[1] * saves_left.ndim)
+            ahead = jnp.arange(many, dtype=jnp.int32).reshape(-1, *[1] * saves_left.ndim)
+            each = saves_left - ahead
             mask, passed = leading(self.passed(each))
             terms, ct_time = jax.vmap(self.pull_back)(each, mask)
             if ct_time is not None:
@@ -229,5 +230,5 @@ def first_value_cotangent(save: Save, ct_ys: PyTree, value: PyTree, saves_left: 
 
 def sum_unwritten(ct: Array, saves_left: Array) -> Array:
     """The sum of the first `saves_left` rows."""
-    unwritten = jnp.arange(ct.shape[0]) < saves_left
+    unwritten = jnp.arange(ct.shape[0], dtype=jnp.int32) < saves_left
     return jnp.sum(ct, axis=0, where=unwritten.reshape((-1,) + (1,) * (ct.ndim - 1)))

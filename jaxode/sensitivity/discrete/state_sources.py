@@ -93,7 +93,7 @@ class StateSource(eqx.Module):
         stores_solver_state = bool(jax.tree.leaves(solver_state))
         if not stores_solver_state:
             solver_state = solver.init(self.layout.field(trace.t[begin]), trace.t[begin], y)
-        free = jnp.sum((checkpoints.steps > n) | (checkpoints.steps < 0))
+        free = jnp.sum((checkpoints.steps > n) | (checkpoints.steps < 0), dtype=jnp.int32)
         stride = (n - begin) // (free + 1) + 1
 
         def step_again(carry: tuple[Array, Array, Any, Checkpoints]) -> tuple:
@@ -129,7 +129,7 @@ class StateSource(eqx.Module):
         layout, (t, h) = self.layout, clock
         cut, row, stop = jnp.asarray(False), None, layout.next_discontinuity(layout.diff, t)
         if events.log is not None:
-            known = jnp.arange(events.log.ts.shape[0]) < events.num_events
+            known = jnp.arange(events.log.ts.shape[0], dtype=jnp.int32) < events.num_events
             cuts = (events.log.effect != RECORDED) & (events.log.steps == n) & known
             cut, row = jnp.any(cuts), events.row(layout, jnp.argmax(cuts))
         landed = jnp.asarray(False)
