@@ -6,8 +6,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from ..problem.errors import OptionError
-from ..problem.validation import check_count, check_pair
-from .draw import check_key
+from ..problem.validation import check_count, check_key, check_pair
 
 
 def annulus(

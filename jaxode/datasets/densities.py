@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ..problem.validation import check_count
-from .draw import balanced_labels, check_key
+from ..problem.validation import check_count, check_flag, check_key
+from .draw import balanced_labels
 
 Points = Float[Array, "n_points 2"]
 Labels = Int[Array, " n_points"]
@@ -44,6 +44,7 @@ def _mixture(components: int) -> Callable[[Callable[[Array, Labels], Points]], D
     def make_density(sample_points: Callable[[Array, Labels], Points]) -> Density:
         def density(n_points: int, key: Array, *, labels: bool = False) -> Any:
             _check_draw(n_points, key)
+            check_flag("labels", labels)
             label_key, point_key = jax.random.split(key)
             drawn_labels = balanced_labels(n_points, components, label_key)
             points = sample_points(point_key, drawn_labels)

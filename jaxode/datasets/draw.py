@@ -1,30 +1,9 @@
-"""Helpers of random data sets: checks of noise and key, balanced labels, random subsets."""
-
-from typing import Any
+"""Helpers of random data sets: balanced labels and random subsets."""
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jaxtyping import Bool, Int
-
-from ..problem.errors import OptionError
-from ..problem.state import is_traced
-
-
-def check_noise(noise: Any) -> None:
-    """Check a noise level. **Raises:** `OptionError` if it is negative or not a number."""
-    if not is_traced(noise) and not np.all(np.isfinite(noise) & (np.asarray(noise) >= 0)):
-        raise OptionError(f"noise must be a number that is not negative, got {noise}")
-
-
-def check_key(key: Any) -> None:
-    """Check a key. **Raises:** `OptionError` unless it is one key of `jax.random`."""
-    if isinstance(key, jax.Array):
-        is_typed_key = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-        if (is_typed_key and key.shape == ()) or (key.dtype == jnp.uint32 and key.ndim == 1):
-            return
-    raise OptionError(f"key must be one key, such as jax.random.key(0), got {key!r}")
 
 
 def balanced_labels(n_points: int, classes: int, key: Array) -> Int[Array, " n_points"]:

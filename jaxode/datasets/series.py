@@ -8,8 +8,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from ..problem.errors import OptionError
-from ..problem.validation import check_count
-from .draw import balanced_labels, check_key, check_noise, random_subsets
+from ..problem.validation import check_count, check_key, check_level, real_number
+from .draw import balanced_labels, random_subsets
 
 
 class LatentSpirals(NamedTuple):
@@ -150,7 +150,7 @@ def spiral_chirality(
     Source: P. Kidger et al., arXiv:2005.08926; the spirals are the example of its authors' library.
     """
     _check_options(n_series, noise, key)
-    if not isinstance(missing, int | float) or not 0 <= missing < 1:
+    if not 0 <= real_number(missing) < 1:
         raise OptionError(f"missing must be a share, 0 <= missing < 1, got {missing!r}")
     keys = jax.random.split(key, 4)
     ts = jnp.linspace(0, 4 * jnp.pi, 100)
@@ -166,7 +166,7 @@ def spiral_chirality(
 
 def _check_options(n_series: int, noise: float, key: Array) -> None:
     check_count("n_series", n_series)
-    check_noise(noise)
+    check_level("noise", noise)
     check_key(key)
 
 

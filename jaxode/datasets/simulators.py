@@ -1,7 +1,7 @@
 """Simulated dynamical systems, observed with noise."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,7 @@ from jaxtyping import ArrayLike, Float
 
 from ..drivers.solve_batch import solve_batch
 from ..problem.errors import OptionError, unknown_name
-from ..problem.state import is_traced
-from ..problem.validation import check_count
-from .draw import check_key, check_noise
+from ..problem.validation import check_count, check_flag, check_key, check_level, check_positive
 
 
 class Simulated(NamedTuple):
@@ -74,7 +72,7 @@ def simulate(
     invalid key; `SolveError`, outside `jit`, for a trajectory that cannot be solved.
     """
     chosen = _find_system(system)
-    _check_options(n, times, noise, key)
+    _check_options(n, times, end, noise, irregular, key)
     values, axes = _parameter_values(chosen, n, parameters)
     start_key, time_key, noise_key = jax.random.split(key, 3)
     low, high = (jnp.asarray(bound, float) for bound in chosen.starts)
@@ -107,11 +105,13 @@ def _find_system(system: str | System) -> System:
     return SYSTEMS[system]
 
 
-def _check_options(n: int, times: int, noise: float, key: Array) -> None:
+def _check_options(n: int, times: int, end: Any, noise: float, irregular: Any, key: Array) -> None:
     check_count("n", n)
     check_count("times", times, 2)
-    check_noise(noise)
+    check_level("noise", noise)
     check_key(key)
+    check_positive("end", end)
+    check_flag("irregular", irregular)
 
 
 def _parameter_values(
@@ -132,8 +132,6 @@ def _parameter_values(
 
 
 def _observation_times(n: int, times: int, end: float, irregular: bool, key: Array) -> Array:
-    if not is_traced(end) and not end > 0:
-        raise OptionError(f"end must be positive, got {end!r}")
     if not irregular:
         return jnp.broadcast_to(jnp.linspace(0.0, end, times), (n, times))
     random_times = jnp.sort(end * jax.random.uniform(key, (n, times)), axis=1)

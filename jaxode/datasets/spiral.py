@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from ..problem.errors import OptionError
-from ..problem.validation import check_count
+from ..problem.validation import check_count, check_key, check_level
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +30,9 @@ class Spiral:
 
     def __post_init__(self) -> None:
         check_count("n_points", self.n_points, 2)
-        if not self.noise >= 0:
-            raise OptionError(f"noise must not be negative, got {self.noise}")
+        check_level("noise", self.noise)
+        if self.key is not None:
+            check_key(self.key)
 
     def __call__(self) -> tuple[Float[Array, "n_points 2"], Int[Array, " n_points"]]:
         """The points `X` and their labels `y`, 0 or 1, in random order."""

@@ -12,7 +12,8 @@ from jaxtyping import Float, PyTree
 from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError, OptionError
 from ..problem.field import call_field
-from ..problem.validation import check_count
+from ..problem.times import check_time
+from ..problem.validation import check_count, check_flag, check_key, python_int, shown_value
 from .batched_solve import solve_samples
 from .fields.concat_squash import ConcatSquash
 from .fields.sequential import Sequential
@@ -35,7 +36,10 @@ class BaseDistribution(Protocol):
 class StandardNormal(eqx.Module):
     """The normal distribution in `size` dimensions with mean zero and unit covariance."""
 
-    size: int = eqx.field(static=True)
+    size: int = eqx.field(static=True, converter=python_int)
+
+    def __check_init__(self) -> None:
+        check_count("size", self.size)
 
     def log_prob(self, z: Float[Array, " size"]) -> Float[Array, ""]:
         """The log density at one point, nats."""
@@ -113,8 +117,8 @@ class CNF(eqx.Module):
         self.field, self.size, self.augment = field, size, augment
         self.trace = find_trace(trace, size + augment)
         self.base = StandardNormal(size + augment) if base is None else base
-        self.t0, self.t1 = float(t0), float(t1)
-        self.control_density = control_density
+        self.t0, self.t1 = float(check_time("t0", t0)), float(check_time("t1", t1))
+        self.control_density = check_flag("control_density", control_density)
         self.settings = Settings(options)
 
     def log_prob(
@@ -264,10 +268,12 @@ class FFJORD(CNF):
         **options: Any,
     ) -> None:
         size, augment = check_count("size", size), check_count("augment", augment, least=0)
+        if not isinstance(widths, list | tuple) or not widths:
+            raise OptionError(f"widths must be the sizes of layers, got {shown_value(widths)}")
         hidden_sizes = [check_count("each of widths", width) for width in widths]
         sizes = [size + augment, *hidden_sizes, size + augment]
         layers: list[Any] = []
-        keys = jax.random.split(key, len(sizes) - 1)
+        keys = jax.random.split(check_key(key), len(sizes) - 1)
         for size_in, size_out, layer_key in zip(sizes[:-1], sizes[1:], keys, strict=True):
             layers += [ConcatSquash(size_in, size_out, key=layer_key), jnp.tanh]
         super().__init__(Sequential(layers[:-1]), size, augment=augment, **options)

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float
 
-from ..problem.errors import unknown_name
-from ..problem.validation import check_count, check_counts
+from ..problem.validation import check_count, check_counts, check_key, check_name
 from .batched_solve import solve_samples
 from .networks import cast
 from .ode_rnn import ODERNN
@@ -63,10 +62,9 @@ class RNNEncoder(eqx.Module):
     ) -> None:
         sizes = {"channels": channels, "latent": latent, "hidden": hidden}
         channels, latent, hidden = check_counts(**sizes)
-        first, second = jax.random.split(key)
+        check_name("cell", cell, ("gru", "tanh"))
+        first, second = jax.random.split(check_key(key))
         size = 2 * channels + 1
-        if cell not in ("gru", "tanh"):
-            raise unknown_name("cell", str(cell), ("gru", "tanh"))
         if cell == "gru":
             self.cell = eqx.nn.GRUCell(size, hidden, key=first)
         else:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
-from ..problem.validation import check_counts
+from ..problem.validation import check_counts, check_key
 from .networks import cast
 from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
 from .series import Series, prepare_series, prepare_times
@@ -88,7 +88,7 @@ class GRUODEBayes(eqx.Module):
         channels, hidden, width, features = check_counts(
             channels=channels, hidden=hidden, width=width, features=features
         )
-        keys = jax.random.split(key, 4)
+        keys = jax.random.split(check_key(key), 4)
         self.start = jnp.zeros(hidden)
         self.field = GRUODE(hidden, key=keys[0])
         self.cell = eqx.nn.GRUCell(channels * features, hidden, key=keys[1])

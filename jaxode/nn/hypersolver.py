@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, PyTree
 
-from ..problem.errors import DataError, OptionError
+from ..problem.errors import DataError, FieldError, OptionError
 from ..problem.field import Field, call_field
+from ..problem.validation import check_count, check_counts, check_key, check_name, shown_value
 from ..solvers.base import EvaluationCounts, Solver, StepResult
 from ..solvers.explicit.low_order import RK4, Euler, Midpoint
 from ..solvers.explicit.runge_kutta import ExplicitRungeKutta
@@ -51,10 +52,16 @@ class HyperSolver(Solver):
         depth: int = 2,
         key: Array | None = None,
     ) -> None:
-        if base not in _BASES:
-            raise OptionError(f"base must be one of {', '.join(map(repr, _BASES))}, got {base!r}")
+        check_name("base", base, _BASES)
+        sizes = {"size": size, "width": width}
+        size, width = check_counts("HyperSolver", **sizes)
+        depth = check_count("HyperSolver: depth", depth, 0)
+        if network is not None and (not callable(network) or isinstance(network, type)):
+            raise FieldError(f"network must be a callable, got {shown_value(network)}")
         if network is None and key is None:
             raise OptionError("a hypersolver needs a network, or a key=jax.random.key(...) for one")
+        if key is not None:
+            check_key(key)
         self.base = _BASES[base]()
         self.network = (
             _zero_initialised_mlp(size, width, depth, key) if network is None else network

@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from ..integrate.solution import Solution
 from ..problem.errors import DataError
-from ..problem.validation import check_counts
+from ..problem.validation import check_count, check_counts, check_key
 from .fields import ConcatConv2d
 from .neural_ode import NeuralODE
 from .solve_options import SolveOptions
@@ -30,6 +30,8 @@ class ConvField(eqx.Module):
     convolutions: tuple[ConcatConv2d, ...]
 
     def __init__(self, channels: int, *, groups: int = 32, key: Array) -> None:
+        channels, groups = check_counts("ConvField", channels=channels, groups=groups)
+        check_key(key)
         self.norms = tuple(group_norm(channels, groups) for _ in range(3))
         self.convolutions = tuple(
             ConcatConv2d(channels, channels, 3, padding=1, key=k) for k in jax.random.split(key)
@@ -65,6 +67,8 @@ class ODEBlock(eqx.Module):
         key: Array,
         **options: Unpack[SolveOptions],
     ) -> None:
+        channels, groups = check_counts("ODEBlock", channels=channels, groups=groups)
+        augment = check_count("augment", augment, least=0)
         field = ConvField(channels + augment, groups=groups, key=key)
         self.ode = NeuralODE(field, augment=augment, **options)
 
@@ -112,9 +116,15 @@ class ConvODENet(eqx.Module):
         key: Array,
         **options: Unpack[SolveOptions],
     ) -> None:
-        sizes = {"in_channels": in_channels, "classes": classes, "channels": channels}
-        in_channels, classes, channels = check_counts(**sizes)
-        stem_key, block_key, head_key = jax.random.split(key, 3)
+        in_channels, classes, channels, stride, groups = check_counts(
+            in_channels=in_channels,
+            classes=classes,
+            channels=channels,
+            stride=stride,
+            groups=groups,
+        )
+        augment = check_count("augment", augment, least=0)
+        stem_key, block_key, head_key = jax.random.split(check_key(key), 3)
         self.stem = eqx.nn.Conv2d(in_channels, channels, 3, stride, padding=1, key=stem_key)
         self.block = ODEBlock(channels, augment=augment, groups=groups, key=block_key, **options)
         self.norm = group_norm(channels + augment, groups)

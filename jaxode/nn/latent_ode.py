@@ -12,11 +12,12 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..drivers.options import failure_advice
 from ..integrate.solution import Solution, raise_on_failure
-from ..problem.errors import OptionError, StateError, unknown_name
-from ..problem.validation import check_count, check_counts
+from ..problem.errors import FieldError, OptionError, StateError
+from ..problem.times import check_time
+from ..problem.validation import check_count, check_counts, check_key, check_name, shown_value
 from .batched_solve import solve_samples
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
-from .networks import cast, field_or_mlp
+from .networks import cast, check_field_or_none, field_or_mlp
 from .recurrent_solve import raise_on_failed_solve
 from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions, run_with_settings
@@ -83,7 +84,13 @@ class LatentODE(eqx.Module):
             channels=channels, latent=latent, hidden=hidden, width=width, depth=depth
         )
         augment = check_count("augment", augment, least=0)
-        keys = jax.random.split(key, 3)
+        if t0 is not None:
+            t0 = float(check_time("t0", t0))
+        check_field_or_none(field)
+        if decoder is not None and (not callable(decoder) or isinstance(decoder, type)):
+            raise FieldError(f"decoder must be a callable, got {shown_value(decoder)}")
+        _check_encoder(encoder)
+        keys = jax.random.split(check_key(key), 3)
         size = latent + augment
         self.encoder = _find_encoder(encoder, channels, latent, hidden, keys[0], options)
         self.field = field_or_mlp(field, size, width, depth, jax.nn.elu, keys[1])
@@ -92,7 +99,7 @@ class LatentODE(eqx.Module):
         self.decoder = decoder
         self.settings = Settings(options)
         self.channels, self.latent, self.augment = channels, latent, augment
-        self.t0 = None if t0 is None else float(t0)
+        self.t0 = t0
 
     def __call__(
         self,
@@ -368,12 +375,17 @@ def _floats(x: Any) -> tuple[Any, ...]:
 def _find_encoder(
     encoder: str | Encoder, channels: int, latent: int, hidden: int, key: Array, options: Any
 ) -> Encoder:
+    if not isinstance(encoder, str):
+        return encoder
     if encoder == "rnn":
         return RNNEncoder(channels, latent, hidden, key=key)
-    if encoder == "ode_rnn":
-        return ODERNNEncoder(channels, latent, hidden, key=key, **options)
+    return ODERNNEncoder(channels, latent, hidden, key=key, **options)
+
+
+def _check_encoder(encoder: Any) -> None:
     if isinstance(encoder, str):
-        raise unknown_name("encoder", encoder, ("rnn", "ode_rnn"))
-    if not callable(encoder):
-        raise OptionError(f"encoder must be a name or an encoder such as RNNEncoder, got {encoder}")
-    return encoder
+        check_name("encoder", encoder, ("rnn", "ode_rnn"))
+    elif not callable(encoder) or isinstance(encoder, type):
+        raise OptionError(
+            f"encoder must be a name or an encoder such as RNNEncoder, got {shown_value(encoder)}"
+        )

@@ -16,11 +16,16 @@ def field_or_mlp(field: Any, size: int, width: int, depth: int, activation: Any,
 
     **Raises:** `FieldError` for a field that cannot be called.
     """
+    check_field_or_none(field)
     if field is None:
         return eqx.nn.MLP(size, size, width, depth, activation, key=key)
-    if not callable(field) or isinstance(field, type):
-        raise FieldError(f"the field must be a callable such as an eqx.nn.MLP, got {field!r}")
     return field
+
+
+def check_field_or_none(field: Any) -> None:
+    """**Raises:** `FieldError` for a field that cannot be called."""
+    if field is not None and (not callable(field) or isinstance(field, type)):
+        raise FieldError(f"the field must be a callable such as an eqx.nn.MLP, got {field!r}")
 
 
 def cast(modules: PyTree, dtype: Any) -> Any:

@@ -12,10 +12,10 @@ from jax import Array, lax
 from jaxtyping import ArrayLike, Float
 
 from ..integrate.solution import Solution
-from ..problem.errors import DataError, FieldError, OptionError, TimesError, unknown_name
+from ..problem.errors import DataError, FieldError, OptionError, TimesError
 from ..problem.field import call_field
 from ..problem.state import is_traced
-from ..problem.validation import check_count
+from ..problem.validation import check_count, check_counts, check_flag, check_key, check_name
 from ..solvers.step_size import Grid
 from .batched_solve import solve_samples
 from .controls import CONTROLS, Control
@@ -87,7 +87,7 @@ class NeuralCDE(eqx.Module):
                 raise FieldError(
                     f"{name} must be a callable such as an eqx.nn.MLP instance, got {function!r}"
                 )
-        _check_control(control, window, time_channel)
+        _check_control(control, window, time_channel, counts)
         self.field, self.initial, self.readout = field, initial, readout
         self.control, self.window = control, int(window)
         self.time_channel, self.counts = time_channel, counts
@@ -114,12 +114,15 @@ class NeuralCDE(eqx.Module):
         `hidden` those of the state; `width` and `depth` are the network's; the rest as of
         `NeuralCDE`.
         """
-        _check_control(control, 1, time_channel)
+        _check_control(control, 1, time_channel, counts)
+        sizes = {"channels": channels, "out": out, "hidden": hidden, "width": width}
+        channels, out, hidden, width = check_counts(**sizes)
+        depth = check_count("depth", depth, 0)
         path_channels = time_channel + channels * (2 if counts else 1)
         driving_channels = (
             signature_channels(path_channels) if control == "log_ode" else path_channels
         )
-        field_key, initial_key, readout_key = jax.random.split(key, 3)
+        field_key, initial_key, readout_key = jax.random.split(check_key(key), 3)
         field = eqx.nn.MLP(
             hidden,
             hidden * driving_channels,
@@ -299,11 +302,11 @@ class _DrivenField(eqx.Module):
         return matrix.reshape(shape) @ velocity
 
 
-def _check_control(control: Any, window: Any, time_channel: bool) -> None:
-    names = [*CONTROLS, "log_ode"]
-    if control not in names:
-        raise unknown_name("control", str(control), names)
+def _check_control(control: Any, window: Any, time_channel: Any, counts: Any) -> None:
+    check_name("control", control, [*CONTROLS, "log_ode"])
     check_count("window", window)
+    check_flag("time_channel", time_channel)
+    check_flag("counts", counts)
     if control == "rectilinear" and not time_channel:
         raise OptionError('control="rectilinear" needs the time as a channel: time_channel=True')
 

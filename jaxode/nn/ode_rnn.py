@@ -11,8 +11,8 @@ from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.errors import OptionError
-from ..problem.validation import check_counts
-from .networks import cast, field_or_mlp
+from ..problem.validation import check_counts, check_key
+from .networks import cast, check_field_or_none, field_or_mlp
 from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
 from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions
@@ -63,7 +63,8 @@ class ODERNN(eqx.Module):
         channels, hidden, out, width, depth = check_counts(
             channels=channels, hidden=hidden, out=out, width=width, depth=depth
         )
-        keys = jax.random.split(key, 3)
+        check_field_or_none(field)
+        keys = jax.random.split(check_key(key), 3)
         self.field = field_or_mlp(field, hidden, width, depth, jnp.tanh, keys[0])
         self.cell = eqx.nn.GRUCell(2 * channels, hidden, key=keys[1])
         self.readout = eqx.nn.Linear(hidden, out, key=keys[2])

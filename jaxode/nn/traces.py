@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from ..problem.errors import FieldError, OptionError, unknown_name
-from ..problem.validation import check_count
+from ..problem.validation import check_count, check_name
 from .per_solve_random import SampledPerSolve
 
 # Up to this size the products with the Jacobian are unrolled; above it they are mapped.
@@ -64,9 +64,10 @@ class HutchinsonTrace(SampledPerSolve):
         *,
         size: int | None = None,
     ) -> None:
-        if kind not in _PROBES:
-            raise unknown_name("kind of probe", str(kind), _PROBES)
+        check_name("kind of probe", kind, _PROBES)
         samples = check_count("samples", samples)
+        if size is not None:
+            size = check_count("size", size)
         self.kind, self.samples, self.size, self.random_value = kind, samples, size, None
 
     def of_size(self, size: int) -> "HutchinsonTrace":

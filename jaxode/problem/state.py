@@ -167,8 +167,7 @@ def check_state_leaves(y0: PyTree) -> None:
         if not isinstance(leaf, (float, complex, int, np.ndarray, np.generic, jax.Array)):
             raise StateError(f"{where} is a {type(leaf).__name__}: expected an array of floats")
         dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
-        known = any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
-        if not known or dtype in _WITHOUT_JAX:
+        if not is_numeric(dtype):
             raise StateError(f"{where} has dtype {dtype}: expected an array of floats")
         if not jnp.issubdtype(dtype, jnp.number):
             raise StateError(f"{where} has dtype {dtype}: expected floating-point or complex")
@@ -179,6 +178,12 @@ def common_dtype(dtypes: tuple[np.dtype, ...]) -> np.dtype:
     # The state has its rules, also where JAX is told to promote nothing by itself.
     with jax.numpy_dtype_promotion("standard"):
         return np.dtype(jnp.result_type(*(dtypes or (float,))))
+
+
+def is_numeric(dtype: Any) -> bool:
+    """True for a dtype of numbers or booleans that JAX has."""
+    number = any(jnp.issubdtype(dtype, kind) for kind in (jnp.number, jnp.bool_))
+    return number and dtype not in _WITHOUT_JAX
 
 
 def _is_state(x: Any) -> bool:

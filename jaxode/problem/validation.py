@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -97,6 +97,29 @@ def check_flag(what: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise OptionError(f"{what} must be True or False, got {shown_value(value)}")
     return bool(value)
+
+
+def check_key(key: Any) -> Any:
+    """Check that `key` is one key of `jax.random`, and return it. **Raises:** `OptionError`."""
+    if isinstance(key, jax.Array | np.ndarray):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+        if typed or (key.dtype == np.uint32 and key.ndim == 1):
+            return key
+    raise OptionError(f"key must be one key, such as jax.random.key(0), got {shown_value(key)}")
+
+
+def check_name(what: str, name: Any, known: Iterable[str]) -> str:
+    """Check that `name` is one of those `known`, and return it. **Raises:** `OptionError`."""
+    if not isinstance(name, str) or name not in known:
+        raise unknown_name(what, str(name), known)
+    return name
+
+
+def check_level(what: str, value: Any) -> None:
+    """Check that `value` is traced or a number that is not negative. **Raises:** `OptionError`."""
+    if not is_traced(value) and not 0 <= real_number(value) < np.inf:
+        shown = shown_value(value)
+        raise OptionError(f"{what} must be a number that is not negative, got {shown}")
 
 
 def shown_value(value: Any) -> str:

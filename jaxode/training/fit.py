@@ -18,9 +18,18 @@ from jaxtyping import PyTree
 from ..integrate.progress import tqdm_class
 from ..integrate.solution import Stats
 from ..problem.calling import positional_arguments
-from ..problem.errors import DataError, OptionError, SolveError, TrainingWarning, unknown_name
+from ..problem.errors import (
+    CALL_ERRORS,
+    DataError,
+    OptionError,
+    SolveError,
+    TrainingWarning,
+    own_error,
+    unknown_name,
+)
+from ..problem.state import is_numeric
 from ..problem.status import Status
-from ..problem.validation import check_count, is_count
+from ..problem.validation import check_count, check_flag, check_key, is_count, shown_value
 from .devices import mean_over_devices
 from .losses import LOSSES, METRICS
 
@@ -98,10 +107,15 @@ def fit(
     """
     size = _check_data(data)
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
-    _check_options(size, steps, optimizer, batch_size, progress)
-    if loss == "cross_entropy":
+    _check_options(size, steps, optimizer, batch_size, progress, key, label)
+    _check_model(model, loss)
+    if isinstance(loss, str) and loss == "cross_entropy":
         _check_labels(model, data)
     objective = _objective(loss, metric)
+    if isinstance(loss, str):
+        _check_pair_of_data(data)
+    else:
+        _check_loss(objective, model, data, batch_size or size)
     value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
     if sharding is not None:
         value_and_grad = mean_over_devices(value_and_grad, sharding, batch_size or size)
@@ -112,26 +126,62 @@ def fit(
     return _train(step, model, state, data, key, steps, progress, label)
 
 
-def _check_options(size: int, steps: int, optimizer: Any, batch_size: Any, progress: Any) -> None:
+def _check_options(
+    size: int, steps: Any, optimizer: Any, batch_size: Any, progress: Any, key: Any, label: Any
+) -> None:
     check_count("steps", steps)
     if batch_size is not None and not (is_count(batch_size) and batch_size <= size):
         raise OptionError(
             f"batch_size must be an integer between 1 and {size} samples, got {batch_size!r}"
         )
-    if progress not in (None, True, False):
-        raise OptionError(f"progress must be True or False, got {progress!r}")
-    if not hasattr(optimizer, "update"):
-        raise OptionError(f"optimizer must be an Optax transformation, got {optimizer!r}")
+    if progress is not None:
+        check_flag("progress", progress)
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise OptionError(
+            f"optimizer must be an Optax transformation, got {shown_value(optimizer)}"
+        )
+    if key is not None:
+        check_key(key)
+    if not isinstance(label, str):
+        raise OptionError(f"label must be a string, got {shown_value(label)}")
+
+
+def _check_model(model: Any, loss: Any) -> None:
+    """Check that there is something to train. **Raises:** `OptionError`."""
+    if isinstance(loss, str) and not callable(getattr(model, "solve", model)):
+        raise OptionError(
+            f"a loss by name calls the model, but it cannot be called: {shown_value(model)}"
+        )
+    if not any(map(eqx.is_inexact_array, jax.tree.leaves(model))):
+        raise OptionError(f"the model has no arrays of floats to train: {shown_value(model)}")
+
+
+def _check_pair_of_data(data: PyTree) -> None:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise DataError("a loss by name needs data=(x, y); give a function for other data")
+
+
+def _check_loss(objective: Callable, model: PyTree, data: PyTree, batch_size: int) -> None:
+    """Trace a loss of the user, before anything is compiled. **Raises:** `OptionError`."""
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype), data)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    try:
+        eqx.filter_eval_shape(objective, model, batch, key)
+    except CALL_ERRORS as error:
+        raise own_error(error) or OptionError(f"calling the loss failed: {error}") from error
 
 
 def _check_data(data: PyTree) -> int:
     leaves = jax.tree.leaves(data)
-    if not leaves or any(np.ndim(leaf) == 0 for leaf in leaves):
+    arrays = all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
+    if not leaves or not arrays or any(leaf.ndim == 0 for leaf in leaves):
         raise DataError("data must be a pytree of arrays with a common first axis of samples")
     sizes = [np.shape(leaf)[0] for leaf in leaves]
     if len(set(sizes)) != 1 or sizes[0] == 0:
         raise DataError(f"data must agree in the number of samples, got {sizes}")
     for i, leaf in enumerate(leaves):
+        if not is_numeric(leaf.dtype):
+            raise DataError(f"array {i} of data holds no numbers: {shown_value(leaf)}")
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
             if bad.size:
@@ -168,12 +218,29 @@ def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict
 
     def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
         out = loss(model, batch, key) if takes_key else loss(model, batch)
-        value, extra = out if isinstance(out, tuple) else (out, {})
-        if jnp.shape(value) != ():
-            raise OptionError(f"the loss must return a scalar, got shape {jnp.shape(value)}")
+        value, extra = _loss_and_extra(out)
         return value, _log_entries(dict(extra))
 
     return objective
+
+
+def _loss_and_extra(out: Any) -> tuple[Array, dict]:
+    """The loss and what is logged, of what a loss function returned. **Raises:** `OptionError`."""
+    parts: Any = out if isinstance(out, tuple) and len(out) == 2 else (out, {})
+    value, extra = parts
+    if not eqx.is_inexact_array(value) or jnp.iscomplexobj(value) or value.shape != ():
+        found = f"{value.dtype}{[*value.shape]}" if eqx.is_array(value) else shown_value(value)
+        raise OptionError(
+            "the loss must return a real scalar, or such a scalar and a dict of what to log, got "
+            f"{found}"
+        )
+    if not isinstance(extra, dict):
+        raise OptionError(f"what a loss logs must be a dict of scalars, got {shown_value(extra)}")
+    for name, entry in extra.items():
+        scalar = isinstance(entry, int | float) or (eqx.is_array(entry) and entry.shape == ())
+        if not isinstance(entry, Stats) and not scalar:
+            raise OptionError(f"what a loss logs must be scalars, but {name!r} is none")
+    return value, extra
 
 
 def _takes_key(loss: Loss) -> bool:
@@ -191,8 +258,6 @@ def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict
         raise OptionError(f"metric must be a name or a function, got {metric!r}")
 
     def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise DataError("a loss by name needs data=(x, y); give a function for other data")
         x, y = batch
         prediction, extra = _predict(model, x)
         _check_target(loss, prediction, y)

@@ -5,11 +5,10 @@ fails. What is listed is how each is called, and which of the wrong values an ar
 """
 
 import inspect
-import re
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +16,17 @@ import pytest
 
 import jaxode as jo
 from jaxode.solvers.base import Solver
-from tests.support.compilations import compilations_of
+from tests.support.wrong_arguments import (
+    CALLABLE,
+    COUNTS,
+    EVERY,
+    NUMBERS,
+    POSITIVE,
+    STATES,
+    faults_of,
+    parameters_of,
+    public_functions,
+)
 
 Y0 = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0]])
 
@@ -26,68 +35,6 @@ def decay(t, y, args):
     return -y
 
 
-def no_arguments():
-    return 0.0
-
-
-def one_argument(x):
-    return x
-
-
-def raises(*args):
-    raise ValueError("of the user's own")
-
-
-def vector(*args):
-    return jnp.ones(7)
-
-
-WRONG: dict[str, Any] = {
-    "None": None,
-    "True": True,
-    "0": 0,
-    "1": 1,
-    "-1": -1,
-    "0.5": 0.5,
-    "nan": np.nan,
-    "inf": np.inf,
-    "complex": 1.0 + 2.0j,
-    "huge": 2**70,
-    "string": "a",
-    "bytes": b"a",
-    "empty list": [],
-    "empty dict": {},
-    "strings": ["a", "b"],
-    "dict": {"a": 1.0},
-    "set": {1.0},
-    "pair": (1.0, 2.0),
-    "list of None": [None],
-    "seven numbers": np.ones(7),
-    "rank three": np.ones((2, 3, 5)),
-    "booleans": np.array([True]),
-    "NumPy strings": np.array(["a"]),
-    "objects": np.array([None], object),
-    "longdouble": np.ones(3, np.longdouble),
-    "date": np.datetime64("2020-01-01"),
-    "key": jax.random.key(0),
-    "shape": jax.ShapeDtypeStruct((2,), jnp.float32),
-    "object": object(),
-    "class": int,
-    "module": np,
-    "slice": slice(3),
-    "frozenset": frozenset({1.0}),
-    "exception": ValueError("a"),
-    "no arguments": no_arguments,
-    "one argument": one_argument,
-    "raises": raises,
-    "vector": vector,
-}
-EVERY = frozenset(WRONG)
-CALLABLE = {"class", "no arguments", "one argument", "raises", "vector"}
-NUMBERS = {"0", "1", "-1", "0.5", "nan", "inf", "huge"}
-POSITIVE = {"0.5", "1", "huge"}
-COUNTS = {"1", "huge"}
-STATES = {"0.5", "nan", "inf", "complex", "dict", "pair", "seven numbers", "rank three"}
 # Which of the wrong values an argument takes, by its name.
 TAKES: dict[str, Any] = {
     "args": EVERY,
@@ -162,6 +109,19 @@ TAKES: dict[str, Any] = {
     "upper": {"0", "1"},
     "pattern": set(),
     "seed": {"0", "1", "huge"},
+    "model": set(),
+    "data": set(),
+    "loss": set(),
+    "steps": COUNTS,
+    "optimizer": {"None"},
+    "batch_size": {"None", "1"},
+    "metric": {"None"} | CALLABLE,
+    "key": {"None", "key"},
+    "label": {"string"},
+    "field": CALLABLE - {"class"},
+    "t0": {"0", "1", "-1", "0.5", "huge"},
+    "t1": {"0", "1", "-1", "0.5", "huge"},
+    "augment": {"0"} | COUNTS,
 }
 # Those of one function alone.
 TAKES_ALONE: dict[tuple[str, str], Any] = {
@@ -182,6 +142,7 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
 # The solve sets it.
 UNTOLD = {"tolerance"}
 LINEAR = jo.Rodas5P
+LINEAR_MODEL = eqx.nn.Linear(2, 2, key=jax.random.key(0))
 
 
 def solve(**options: Any) -> Any:
@@ -231,24 +192,14 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"a": [[1.0]], "b": [0.5, 0.5], "embedded": [1.0, 0.0]},
     ),
     "register": (jo.register, {"solver": jo.Tsit5}),
+    "fit": (jo.fit, {"model": LINEAR_MODEL, "data": (Y0, Y0), "loss": "mse"}),
+    "NeuralODE": (jo.NeuralODE, {"field": LINEAR_MODEL}),
+    "NeuralDE": (jo.NeuralDE, {"field": LINEAR_MODEL}),
 }
-# What is returned, raised or warned of, and what has a file of tests for its bad arguments.
+# What solves and trainings return.
 NO_ARGUMENTS = {
     "Solution", "Stats", "Events", "SteadyState", "Status", "Log",
-    "fit", "NeuralODE", "NeuralDE",  # tests/training/test_bad_training.py
 }  # fmt: skip
-
-
-def public_functions() -> list[str]:
-    return [
-        name
-        for name, value in vars(jo).items()
-        if callable(value)
-        and not name.startswith("_")
-        and not isinstance(value, ModuleType)
-        and not (inspect.isclass(value) and issubclass(value, BaseException))
-        and name not in NO_ARGUMENTS
-    ]
 
 
 def call_of(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -262,16 +213,10 @@ def call_of(name: str) -> tuple[Callable[..., Any], dict[str, Any]]:
 
 
 def arguments_of(name: str) -> list[str]:
-    function = jo.PID if name in ("PI", "I") else getattr(jo, name)
-    kinds = inspect.Parameter
-    parameters = [
-        p.name
-        for p in inspect.signature(function).parameters.values()
-        if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD) and p.name not in UNTOLD
-    ]
+    if name not in ("PI", "I"):
+        return [p for p in parameters_of(getattr(jo, name)) if p not in UNTOLD]
     # Those of PI and I are of `**options`, which may not set the coefficients again.
-    fixed = ("pcoeff", "icoeff", "dcoeff") if name in ("PI", "I") else ()
-    return [p for p in parameters if p not in fixed]
+    return [p for p in parameters_of(jo.PID) if p not in ("pcoeff", "icoeff", "dcoeff")]
 
 
 def takes(name: str, argument: str) -> Any:
@@ -282,39 +227,9 @@ def takes(name: str, argument: str) -> Any:
     return TAKES[argument]
 
 
-def faults_of(name: str) -> list[str]:
-    """What is wrong with the errors for wrong values of the arguments of a function."""
-    call, needed = call_of(name)
-    faults = []
-    for argument in arguments_of(name):
-        taken = takes(name, argument)
-        for wrong, value in WRONG.items():
-            if wrong in taken:
-                continue
-            where = f"{name}({argument}={wrong})"
-            message = ""
-
-            def run(value: Any = value, argument: str = argument) -> None:
-                nonlocal message
-                try:
-                    call(**{**needed, argument: value})
-                    message = "nothing is raised"
-                except Exception as error:
-                    if type(error).__module__ != "jaxode.problem.errors":
-                        message = f"{type(error).__name__}: {error}"
-                    elif re.search(r"(?<![\w.])_[A-Z]\w+|PyTreeDef|Traced<", str(error)):
-                        message = f"a private name: {error}"
-
-            compiled = compilations_of(run)
-            if compiled:
-                faults.append(f"{where}: {compiled} programs are compiled")
-            if message:
-                faults.append(f"{where}: {message[:300]}")
-    return faults
-
-
 # Equinox warns of arrays where none is expected, before our error is raised.
 @pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
-@pytest.mark.parametrize("name", public_functions())
+@pytest.mark.parametrize("name", public_functions(jo, NO_ARGUMENTS))
 def test_wrong_values_raise_errors_of_jaxode_before_a_compilation(name):
-    assert not faults_of(name)
+    taken = {argument: takes(name, argument) for argument in arguments_of(name)}
+    assert not faults_of(name, *call_of(name), taken)

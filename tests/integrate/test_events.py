@@ -488,7 +488,10 @@ def test_reversible_steps_are_refused_by_name():
 @pytest.mark.parametrize(
     ("event", "message"),
     [
-        (lambda: jo.Event(lambda t, y, a: y), r"must return one real number.*float64\[2\]"),
+        (
+            lambda: jo.Event(lambda t, y, a: y[None]),
+            r"must return one real number.*float64\[1, 2\]",
+        ),
         (lambda: jo.Event(lambda t, y, a: jnp.int32(1)), "must return one real number.*int"),
         (lambda: jo.Event("ground"), "condition of jo.Event must be a function"),  # pyright: ignore
         (lambda: jo.Event(lambda y: y[0]), "calling condition"),  # pyright: ignore

@@ -221,7 +221,7 @@ def test_jumps_in_lanes_equal_those_of_single_solves(own, ts):
         ([[1.0]], "jumps must be one-dimensional"),
         ([1.0, np.nan], "jumps must be finite, but entry 1 is nan"),
         (["noon"], "jumps must hold real numbers"),
-        ([[1.0], [1.0, 2.0]], "jumps must be times"),
+        ([[1.0], [1.0, 2.0]], "jumps must hold real numbers"),
         (1.0, "jumps must be one-dimensional"),
         ("noon", "jumps must hold real numbers"),
         (jo.Jumps(None), "times of jo.Jumps must be times"),  # pyright: ignore

@@ -65,7 +65,7 @@ def test_force_needs_a_size():
         {"solver": "rk4", "dt": 1e-20},
     ],
 )
-@pytest.mark.parametrize("ts", few([(0.0, 1.0), (1.0, 0.0), (5.0, 6.0)], (0.0, 1.0)))
+@pytest.mark.parametrize("ts", few([[0.0, 1.0], [1.0, 0.0], [5.0, 6.0]], [0.0, 1.0]))
 def test_steps_that_are_too_small_for_the_clock_end_a_solve_at_once(options, ts):
     sol = jo.solve(decay, Y0, ts, throw=False, **options)
     assert sol.status == jo.Status.STEP_UNDERFLOW

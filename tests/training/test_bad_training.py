@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import jaxode as jo
+from tests.support.compilations import compilations_of
 
 X = jax.random.normal(jax.random.key(0), (8, 2))
 LABELS = jnp.arange(8) % 2
@@ -209,3 +210,27 @@ def test_later_nan_warns_and_keeps_the_last_good_model():
     leaves = jax.tree.leaves(eqx.filter(trained, eqx.is_inexact_array))
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves)
     assert jnp.mean(trained(X) ** 2) < 0.9 * START
+
+
+LOSSES = {
+    "nothing": lambda model, batch: None,
+    "an integer": lambda model, batch: 3,
+    "a vector": lambda model, batch: jnp.ones(2) * model.bias,
+    "three": lambda model, batch: (jnp.sum(model.bias), {}, {}),
+    "no dict": lambda model, batch: (jnp.sum(model.bias), [1.0]),
+    "vectors to log": lambda model, batch: (jnp.sum(model.bias), {"bias": model.bias}),
+    "complex": lambda model, batch: jnp.sum(model.bias) * 1j,
+    "one argument": lambda model: jnp.sum(model.bias),
+    "an error inside": lambda model, batch: jnp.sum(model.bias @ jnp.ones(7)),
+}
+
+
+@pytest.mark.parametrize("case", LOSSES)
+def test_what_a_loss_returns_is_checked_before_a_compilation(case):
+    linear = eqx.nn.Linear(2, 2, key=jax.random.key(1))
+
+    def train():
+        with pytest.raises(jo.OptionError, match=r"the loss|a loss logs"):
+            jo.fit(linear, DATA, loss=LOSSES[case], steps=1)
+
+    assert compilations_of(train) == 0

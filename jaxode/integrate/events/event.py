@@ -51,8 +51,8 @@ class Event(eqx.Module):
       step. An integer `n` ends it at the n-th occurrence (of an entry, where there are several).
 
     Derivatives flow through the times of events, by the implicit function theorem, and through
-    `apply`, with the sensitivities "discrete" and "forward". The time at which a boolean becomes
-    true is treated as a constant.
+    `apply`, with the sensitivities "discrete", "forward" and "adjoint". The time at which a boolean
+    becomes true is treated as a constant.
 
     **Raises:** `EventError` if `condition` or `apply` is no function, or `terminal` neither a
     boolean nor an integer of at least 1; `OptionError` for an unknown direction.

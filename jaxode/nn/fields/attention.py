@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from ...problem.errors import FieldError, OptionError
-from ...problem.validation import check_counts
+from ...problem.validation import check_counts, check_key
 
 
 class TransformerField(eqx.Module):
@@ -46,7 +46,7 @@ class TransformerField(eqx.Module):
             raise OptionError(
                 f"TransformerField: width must be a multiple of heads, got {width} and {heads}"
             )
-        first, second = jax.random.split(key)
+        first, second = jax.random.split(check_key(key))
         self.width = width
         self.attention = eqx.nn.MultiheadAttention(heads, width, key=first)
         self.network = eqx.nn.MLP(width, width, hidden, 1, activation=jax.nn.gelu, key=second)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ...problem.errors import OptionError, unknown_name
-from ...problem.validation import check_count, check_pair, check_positive
+from ...problem.errors import OptionError
+from ...problem.validation import check_count, check_name, check_pair, check_positive
 
 
 class Basis(eqx.Module):
@@ -33,7 +33,7 @@ class Fourier(Basis):
 
     def __init__(self, n: int, period: float = 1.0) -> None:
         self.n = check_count("Fourier: n", n)
-        check_positive("period", period)
+        check_positive("period", period, none=False)
         self.period = float(period)
 
     def __call__(self, t: Array) -> Float[Array, " n"]:
@@ -113,8 +113,7 @@ class RBF(Basis):
     ) -> None:
         self.n = check_count("RBF: n", n)
         self.span = _span("RBF", span)
-        if kind not in _RADIAL:
-            raise unknown_name("kind of radial function", str(kind), _RADIAL)
+        check_name("kind of radial function", kind, _RADIAL)
         check_positive("width", width)
         self.kind = kind
         self.width = float(width or (self.span[1] - self.span[0]) / max(n - 1, 1))

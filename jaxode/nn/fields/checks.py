@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...problem.errors import FieldError
+from ...problem.errors import FieldError, OptionError
 from ...problem.field import call_field
+from ...problem.validation import check_counts, is_count, shown_value
 
 
 def check_callable(owner: str, name: str, function: Any) -> Any:
@@ -20,6 +21,15 @@ def check_callable(owner: str, name: str, function: Any) -> Any:
             f"{function!r}"
         )
     return function
+
+
+def check_convolution(owner: str, in_channels: Any, out_channels: Any, kernel_size: Any) -> None:
+    """Check the sizes of a convolution in the plane. **Raises:** `OptionError`."""
+    check_counts(owner, in_channels=in_channels, out_channels=out_channels)
+    sizes = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size,)
+    if len(sizes) not in (1, 2) or not all(map(is_count, sizes)):
+        shown = shown_value(kernel_size)
+        raise OptionError(f"{owner}: kernel_size must be a positive integer or two, got {shown}")
 
 
 def check_shape(owner: str, name: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from ...problem.validation import check_count, check_counts
+from ...problem.validation import check_count, check_counts, check_key
 from ..convolution import convolve
+from .checks import check_callable, check_convolution
 from .concat import with_time
 from .sequential import Sequential
 
@@ -32,7 +33,9 @@ class ConcatSquash(eqx.Module):
     shift: eqx.nn.Linear
 
     def __init__(self, in_features: int, out_features: int, *, key: Array) -> None:
-        first, second, third = jax.random.split(key, 3)
+        sizes = {"in_features": in_features, "out_features": out_features}
+        in_features, out_features = check_counts("ConcatSquash", **sizes)
+        first, second, third = jax.random.split(check_key(key), 3)
         self.layer = eqx.nn.Linear(in_features, out_features, key=first)
         self.gate = eqx.nn.Linear(1, out_features, key=second)
         self.shift = eqx.nn.Linear(1, out_features, use_bias=False, key=third)
@@ -62,7 +65,8 @@ class ConcatSquashConv2d(eqx.Module):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, *, key: Array, **options: Any
     ) -> None:
-        first, second, third = jax.random.split(key, 3)
+        check_convolution("ConcatSquashConv2d", in_channels, out_channels, kernel_size)
+        first, second, third = jax.random.split(check_key(key), 3)
         self.layer = eqx.nn.Conv2d(in_channels, out_channels, kernel_size, key=first, **options)
         self.gate = eqx.nn.Linear(1, out_channels, key=second)
         self.shift = eqx.nn.Linear(1, out_channels, use_bias=False, key=third)
@@ -91,6 +95,8 @@ class ConcatConv2d(eqx.Module):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Any, *, key: Array, **options: Any
     ) -> None:
+        check_convolution("ConcatConv2d", in_channels, out_channels, kernel_size)
+        check_key(key)
         self.layer = eqx.nn.Conv2d(in_channels + 1, out_channels, kernel_size, key=key, **options)
 
     def __call__(self, t: Array, x: Float[Array, "c h w"]) -> Float[Array, "out h2 w2"]:
@@ -108,7 +114,8 @@ def concat_squash_mlp(
     size, width = check_counts("concat_squash_mlp", size=size, width=width)
     depth = check_count("concat_squash_mlp: depth", depth, least=0)
     sizes = [size, *[width] * depth, size]
-    keys = jax.random.split(key, depth + 1)
+    check_callable("concat_squash_mlp", "activation", activation)
+    keys = jax.random.split(check_key(key), depth + 1)
     layers: list[Any] = []
     for size_in, size_out, layer_key in zip(sizes[:-1], sizes[1:], keys, strict=True):
         layers += [ConcatSquash(size_in, size_out, key=layer_key), activation]

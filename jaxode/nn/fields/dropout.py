@@ -10,7 +10,7 @@ from jax import Array
 from jaxtyping import Bool
 
 from ...problem.errors import FieldError, OptionError
-from ...problem.validation import check_count
+from ...problem.validation import check_count, check_flag, real_number
 from ..per_solve_random import SampledPerSolve
 
 
@@ -43,15 +43,13 @@ class Dropout(SampledPerSolve):
     random_value: Bool[Array, "..."] | None
 
     def __init__(self, p: float, shape: int | Sequence[int], *, inference: bool = False) -> None:
-        try:
-            self.p = float(p)
-        except (TypeError, ValueError) as error:
-            raise OptionError(f"Dropout: p must be a number, got {p!r}") from error
+        self.p = real_number(p)
         if not 0 <= self.p < 1:
             raise OptionError(f"Dropout: p must be at least 0 and below 1, got {p!r}")
         sizes = shape if isinstance(shape, tuple | list) else (shape,)
         self.shape = tuple(check_count("Dropout: shape", size) for size in sizes)
-        self.inference, self.random_value = inference, None
+        self.inference = check_flag("Dropout: inference", inference)
+        self.random_value = None
 
     def draw(self, key: Array) -> Array:
         """Draw the mask of one sample, True where a feature is kept."""

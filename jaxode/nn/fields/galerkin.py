@@ -11,8 +11,10 @@ from jax import Array
 from jaxtyping import Float
 
 from ...problem.errors import OptionError
+from ...problem.validation import check_counts, check_flag, check_key
 from ..convolution import convolve
 from .bases import Basis
+from .checks import check_convolution
 
 
 class _Galerkin(eqx.Module):
@@ -56,6 +58,9 @@ class GalerkinLinear(_Galerkin):
         key: Array,
     ) -> None:
         self.basis = _check_basis("GalerkinLinear", basis)
+        sizes = {"in_features": in_features, "out_features": out_features}
+        in_features, out_features = check_counts("GalerkinLinear", **sizes)
+        check_flag("use_bias", use_bias)
         self.expansion = _expansion(
             lambda k: eqx.nn.Linear(in_features, out_features, use_bias=use_bias, key=k), basis, key
         )
@@ -92,6 +97,7 @@ class GalerkinConv2d(_Galerkin):
         **options: Any,
     ) -> None:
         self.basis = _check_basis("GalerkinConv2d", basis)
+        check_convolution("GalerkinConv2d", in_channels, out_channels, kernel_size)
         self.expansion = _expansion(
             lambda k: eqx.nn.Conv2d(in_channels, out_channels, kernel_size, key=k, **options),
             basis,
@@ -111,6 +117,6 @@ def _check_basis(owner: str, basis: Any) -> Basis:
 
 def _expansion(make: Callable[[Array], Any], basis: Basis, key: Array) -> Any:
     """Stack a layer per basis function, scaled so that their sum has about one layer's variance."""
-    stacked = eqx.filter_vmap(make)(jax.random.split(key, basis.n))
+    stacked = eqx.filter_vmap(make)(jax.random.split(check_key(key), basis.n))
     scale = 1 / math.sqrt(basis.n)
     return jax.tree.map(lambda c: scale * c if eqx.is_array(c) else c, stacked)

@@ -11,7 +11,7 @@ from jaxtyping import Float, PyTree
 
 from ...problem.errors import FieldError, OptionError
 from ...problem.field import call_field
-from ...problem.validation import check_count
+from ...problem.validation import check_count, check_flag, check_key, real_array
 from .checks import check_callable, gradient, halves
 
 
@@ -95,6 +95,9 @@ class PortHamiltonian(eqx.Module):
             check_callable("PortHamiltonian", "control", control)
             if not controls:
                 raise OptionError("PortHamiltonian: a control needs controls=..., their number")
+        check_flag("PortHamiltonian: dissipation", dissipation)
+        if key is not None:
+            check_key(key)
         learned = isinstance(structure, str) and structure == "learned"
         if key is None and (learned or controls):
             raise OptionError("PortHamiltonian: controls and a learned structure need key=...")
@@ -152,7 +155,7 @@ def _structure_entries(structure: Any, size: int) -> tuple[tuple[float, ...], ..
             )
         identity, zero = np.eye(size // 2), np.zeros((size // 2, size // 2))
         structure = np.block([[zero, identity], [-identity, zero]])
-    matrix = np.asarray(structure, float)
+    matrix = np.asarray(real_array("PortHamiltonian: structure", structure), float)
     if matrix.shape != (size, size) or not np.allclose(matrix, -matrix.T):
         raise OptionError(
             f"PortHamiltonian: structure must be an antisymmetric matrix of shape {(size, size)}"

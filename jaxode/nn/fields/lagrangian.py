@@ -98,7 +98,7 @@ class MechanicalLagrangian(eqx.Module):
         self.force = (
             None if force is None else check_callable("MechanicalLagrangian", "force", force)
         )
-        check_positive("least", least)
+        check_positive("least", least, none=False)
         self.least = float(least)
 
     def factor(self, t: Array, q: Float[Array, " n"], args: PyTree = None) -> Float[Array, "n n"]:

@@ -26,6 +26,8 @@ class Sequential(eqx.Module):
     layers: tuple[Callable[..., Any], ...]
 
     def __init__(self, layers: Sequence[Callable[..., Any]]) -> None:
+        if not isinstance(layers, list | tuple):
+            raise FieldError(f"Sequential: layers must be a list of layers, got {layers!r}")
         for i, layer in enumerate(layers):
             check_callable("Sequential", f"layers[{i}]", layer)
             if isinstance(layer, eqx.nn.Dropout):

@@ -1,6 +1,5 @@
 """Fields along whose solutions a potential decreases."""
 
-import math
 from typing import Any
 
 import equinox as eqx
@@ -9,9 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PyTree
 
-from ...problem.errors import OptionError
 from ...problem.field import call_field
-from ...problem.validation import check_counts, check_positive
+from ...problem.validation import check_counts, check_key, check_level, check_positive
 from .checks import check_callable, check_shape, gradient, value_and_gradient
 
 # The input from which the smoothed ReLU is linear.
@@ -64,8 +62,7 @@ class EnergyStable(eqx.Module):
     def __init__(self, field: Any, potential: Any, rate: float = 1e-3) -> None:
         self.field = check_callable("EnergyStable", "field", field)
         self.potential = check_callable("EnergyStable", "potential", potential)
-        if not isinstance(rate, int | float) or not 0 <= rate < math.inf:
-            raise OptionError(f"EnergyStable: rate must be a number of at least 0, got {rate!r}")
+        check_level("EnergyStable: rate", rate)
         self.rate = float(rate)
 
     def __call__(self, t: Array, y: Array, args: PyTree = None) -> Array:
@@ -108,8 +105,8 @@ class ConvexPotential(eqx.Module):
     ) -> None:
         sizes = {"size": size, "width": width, "depth": depth}
         size, width, depth = check_counts("ConvexPotential", **sizes)
-        check_positive("floor", floor)
-        keys = jax.random.split(key, 2 * depth + 1)
+        check_positive("floor", floor, none=False)
+        keys = jax.random.split(check_key(key), 2 * depth + 1)
         outs = [*[width] * depth, 1]
         self.skips = tuple(
             eqx.nn.Linear(size, out, key=k) for out, k in zip(outs, keys[: depth + 1], strict=True)

@@ -47,7 +47,8 @@ class Continuous(Sensitivity):
     last time to the first, where $a$ jumps at each saved time, and integrates $\dot g = -a\,
     \partial f / \partial \theta$. The gradient is that of the differential equation, not of the
     computed solution: its error falls with the tolerances. Works with values at `ts` and the state
-    at the end, and with every solver.
+    at the end, and with every solver. Events and jumps divide a solve into pieces, which are solved
+    again where it is differentiated, with an adjoint equation each.
 
     **Arguments:**
 

@@ -1,0 +1,175 @@
+"""Wrong values of every argument of models, fields and data sets, as of the functions of `jo`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import pytest
+
+import jaxode as jo
+from tests.support.wrong_arguments import (
+    CALLABLE,
+    COUNTS,
+    POSITIVE,
+    faults_of,
+    parameters_of,
+    public_functions,
+)
+
+KEY = jax.random.key(0)
+NET = eqx.nn.MLP(2, 2, 4, 1, key=KEY)
+SCALAR = eqx.nn.MLP(2, "scalar", 4, 1, key=KEY)
+CONV = {"in_channels": 2, "out_channels": 2, "kernel_size": 3, "key": KEY}
+FUNCTION = CALLABLE - {"class"}
+LESS_THAN_ONE = {"0", "0.5"}
+FLAG = frozenset({"True"})
+NOT_NEGATIVE = {"0"} | POSITIVE
+TIME = {"0", "1", "-1", "0.5", "huge"}
+# Which of the wrong values an argument takes, by its name.
+TAKES: dict[str, Any] = {
+    **dict.fromkeys(
+        [
+            "n_points", "n_series", "n", "times", "dim", "channels", "latent", "hidden", "width",
+            "size", "in_channels", "out_channels", "in_features", "out_features", "heads",
+            "classes", "groups", "samples", "num_power_iterations", "kernel_size", "stride",
+            "window", "features", "shown", "shape", "out",
+        ],
+        COUNTS,
+    ),
+    **dict.fromkeys(["depth", "augment", "controls"], {"0"} | COUNTS),
+    **dict.fromkeys(["field", "network", "known", "initial", "energy", "lagrangian"], FUNCTION),
+    **dict.fromkeys(["potential", "mass", "activation"], FUNCTION),
+    **dict.fromkeys(["readout", "decoder", "force"], {"None"} | FUNCTION),
+    **dict.fromkeys(
+        ["labels", "irregular", "inference", "dissipation", "control_density", "counts"], FLAG
+    ),
+    **dict.fromkeys(["time_channel", "use_bias"], FLAG),
+    **dict.fromkeys(["inner", "outer", "span"], frozenset({"pair"})),
+    **dict.fromkeys(["noise", "sigma", "rate"], NOT_NEGATIVE),
+    **dict.fromkeys(["floor", "least", "period"], POSITIVE),
+    **dict.fromkeys(["t0", "t1"], TIME),
+    **dict.fromkeys(["basis", "base", "encoder", "cell", "kind", "system", "layer"], frozenset()),
+    "key": {"key"},
+    "future": {"0", "1"},
+    "missing": LESS_THAN_ONE,
+    "p": LESS_THAN_ONE,
+    "end": {"None"} | POSITIVE,
+    "trace": FUNCTION,
+    "structure": FUNCTION,
+    "control": set(),
+    "layers": {"empty list"},
+}  # fmt: skip
+# Those of one function alone.
+TAKES_ALONE: dict[tuple[str, str], Any] = {
+    ("Spiral", "key"): {"None", "key"},
+    ("RBF", "width"): {"None"} | POSITIVE,
+    ("ODERNNEncoder", "field"): {"None"} | FUNCTION,
+    ("ODERNNEncoder", "width"): {"None"} | COUNTS,
+    ("LatentODE", "field"): {"None"} | FUNCTION,
+    ("LatentODE", "encoder"): FUNCTION,
+    ("LatentODE", "t0"): {"None"} | TIME,
+    ("ODERNN", "field"): {"None"} | FUNCTION,
+    ("ODERNN", "width"): {"None"} | COUNTS,
+    ("GRUODEBayes", "width"): {"None"} | COUNTS,
+    ("PortHamiltonian", "control"): {"None"} | FUNCTION,
+    ("PortHamiltonian", "key"): {"None", "key"},
+    ("HyperSolver", "network"): {"None"} | FUNCTION,
+    ("HyperSolver", "key"): {"key"},
+    ("CNF", "base"): {"None"},
+    ("HutchinsonTrace", "size"): {"None"} | COUNTS,
+    ("FFJORD", "widths"): set(),
+    ("Dropout", "shape"): {"empty list"} | COUNTS,
+}
+DENSITIES = (
+    "checkerboard", "circles", "eight_gaussians", "moons", "pinwheel", "rings", "swiss_roll",
+    "two_spirals",
+)  # fmt: skip
+# The arguments that each needs, with one that is right.
+NEEDED: dict[str, dict[str, Any]] = {
+    "annulus": {"n_points": 4, "key": KEY},
+    **{name: {"n_points": 4, "key": KEY} for name in DENSITIES},
+    "latent_spirals": {"n_series": 2, "key": KEY},
+    "periodic": {"n_series": 2, "key": KEY},
+    "spiral_chirality": {"n_series": 2, "key": KEY},
+    "simulate": {"system": "lotka_volterra", "key": KEY},
+    "Spiral": {},
+    "CNF": {"field": NET, "size": 2},
+    "FFJORD": {"size": 2, "key": KEY},
+    "StandardNormal": {"size": 2},
+    "ODERNNEncoder": {"channels": 2, "latent": 2, "key": KEY},
+    "RNNEncoder": {"channels": 2, "latent": 2, "key": KEY},
+    "RBF": {"n": 3},
+    "Chebyshev": {"n": 3},
+    "Fourier": {"n": 3},
+    "Polynomial": {"n": 3},
+    "UDE": {"known": lambda t, y, args: -y, "network": NET},
+    "ConcatConv2d": CONV,
+    "ConcatSquashConv2d": CONV,
+    "GalerkinConv2d": {**CONV, "basis": jo.nn.Polynomial(3)},
+    "GalerkinLinear": {
+        "in_features": 2, "out_features": 2, "basis": jo.nn.Polynomial(3), "key": KEY,
+    },
+    "ConcatSquash": {"in_features": 2, "out_features": 2, "key": KEY},
+    "ConvexPotential": {"size": 2, "width": 4, "key": KEY},
+    "DataControlled": {"network": NET},
+    "DepthConcat": {"network": NET},
+    "SecondOrder": {"network": NET},
+    "Dropout": {"p": 0.5, "shape": 2},
+    "EnergyStable": {"field": NET, "potential": SCALAR},
+    "Gradient": {"potential": SCALAR},
+    "Hamiltonian": {"energy": SCALAR},
+    "Lagrangian": {"lagrangian": SCALAR},
+    "MechanicalLagrangian": {"mass": NET, "potential": SCALAR},
+    "PortHamiltonian": {"energy": SCALAR, "size": 2, "key": KEY},
+    "Sequential": {"layers": [NET]},
+    "SpectralNorm": {"layer": eqx.nn.Linear(2, 2, key=KEY)},
+    "TransformerField": {"width": 4, "heads": 2, "hidden": 4, "key": KEY},
+    "concat_squash_mlp": {"size": 2, "width": 4, "depth": 1, "key": KEY},
+    "GRUODEBayes": {"channels": 2, "hidden": 4, "key": KEY},
+    "HyperSolver": {"size": 2, "key": KEY},
+    "ConvField": {"channels": 32, "key": KEY},
+    "ConvODENet": {"in_channels": 1, "classes": 2, "key": KEY},
+    "ODEBlock": {"channels": 32, "key": KEY},
+    "LatentODE": {"channels": 2, "latent": 2, "key": KEY},
+    "NeuralCDE": {"field": NET, "initial": NET},
+    "NeuralODE": {"field": NET},
+    "ODERNN": {"channels": 2, "hidden": 4, "out": 1, "key": KEY},
+    "HutchinsonTrace": {},
+}  # fmt: skip
+# Of a library, without arguments, results, and functions of a model and data.
+WITHOUT = {
+    "WeightNorm", "Basis", "ExactTrace", "lynx_hare", "co2", "digits", "eeg", "stocks", "sunspots",
+    "LatentSpirals", "Periodic", "Simulated", "System", "negative_log_likelihood",
+    "flow_matching_loss", "hypersolver_loss", "hypersolver_trajectory_loss",
+}  # fmt: skip
+
+
+def names() -> list[str]:
+    found = [n for module in (jo.nn, jo.datasets) for n in public_functions(module, WITHOUT)]
+    return list(dict.fromkeys(found))
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    return getattr(jo.nn, name, None) or getattr(jo.datasets, name)
+
+
+def taken_by(name: str, argument: str) -> Any:
+    if (name, argument) in TAKES_ALONE:
+        return TAKES_ALONE[name, argument]
+    assert argument in TAKES, f"say in TAKES what {argument} of {name} takes"
+    return TAKES[argument]
+
+
+def faults(name: str) -> list[str]:
+    assert name in NEEDED, f"say in NEEDED what {name} needs"
+    function = function_of(name)
+    taken = {argument: taken_by(name, argument) for argument in parameters_of(function)}
+    return faults_of(name, function, NEEDED[name], taken)
+
+
+# Equinox warns of arrays where none is expected, before our error is raised.
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
+@pytest.mark.parametrize("name", names())
+def test_wrong_values_raise_errors_of_jaxode_before_a_compilation(name):
+    assert not faults(name)
