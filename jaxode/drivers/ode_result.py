@@ -10,7 +10,6 @@ from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from ..integrate.solution import Events, Solution
-from ..problem.errors import OptionError
 from ..problem.status import Status
 from ..solvers.base import Solver
 from ..solvers.switching import Switching
@@ -78,47 +77,27 @@ class OdeResult(eqx.Module):
         return getattr(self, name)
 
 
-def result_of(
-    solution: Solution, solver: Solver, t_span: Any, of_steps: bool, stops: list[int]
-) -> OdeResult:
+def result_of(solution: Solution, solver: Solver, of_steps: bool) -> OdeResult:
     """The result of a solve whose saved states are those of all steps, or of given times.
 
-    `stops`: for each event, the number of occurrences at which it ends the solve; 0 for never.
     Where values are known, arrays are cut to what was reached.
-
-    **Raises:** `OptionError` for a later occurrence than the first while values are traced.
     """
     known = not isinstance(lax.stop_gradient(solution.status), Tracer)
-    if not known and max(stops, default=0) > 1:
-        raise OptionError("terminal=n of an event, n > 1, is for solves outside of jit and vmap")
     t, y, count = _steps(solution) if of_steps else _times(solution)
     log, status = solution.events, jnp.where(solution.status == Status.SUCCESS, 0, -1)
     if log is not None:
         status = jnp.where(log.terminated & (status == 0), 1, status)
-    events = [] if log is None else [_of_event(log, place) for place in range(len(stops))]
+    events = [] if log is None else [_of_event(log, place) for place in range(len(log.sizes))]
     if known:
         t, y, status = t[: _int(count)], y[: _int(count)], _int(status)
         events = [(times[: _int(n)], states[: _int(n)], n) for times, states, n in events]
-    t_events, y_events = [times for times, _, _ in events], [states for _, states, _ in events]
-    stop = _later_stop(stops, t_events, t_span) if known else None
-    if stop is not None:
-        before = _before(t_span, t_events[stop[0]][stop[1]])
-        kept = before(t, not of_steps)
-        if of_steps:
-            end = t_events[stop[0]][stop[1]], y_events[stop[0]][stop[1]]
-            t, y = _appended(t[kept], end[0]), _appended(y[kept], end[1])
-        else:
-            t, y = t[kept], y[kept]
-        y_events = [y[before(t, True)] for t, y in zip(t_events, y_events, strict=True)]
-        t_events = [t[before(t, True)] for t in t_events]
-        status = 1
     nfev, njev, nlu = _counts(solution, solver, known)
     return OdeResult(
         t=t,
         y=y.T,
         sol=None if solution.dense is None else OdeSolution(solution),
-        t_events=None if log is None else t_events,
-        y_events=None if log is None else y_events,
+        t_events=None if log is None else [times for times, _, _ in events],
+        y_events=None if log is None else [states for _, states, _ in events],
         nfev=nfev,
         njev=njev,
         nlu=nlu,
@@ -162,25 +141,6 @@ def _of_event(log: Events, place: int) -> tuple[Any, Array, Array]:
     space = np if isinstance(log.ts, np.ndarray) else jnp
     times = space.where(here, log.ts[order], np.nan)
     return times, jnp.where(here[:, None], log.ys[order], jnp.nan), count
-
-
-def _before(t_span: Any, end: Any) -> Any:
-    """The function that tells which times lie before `end`, or at it."""
-    t0, t1, last = (float(lax.stop_gradient(x)) for x in (*t_span, end))
-
-    def before(t: Any, included: bool) -> np.ndarray:
-        left = np.sign(t1 - t0) * (last - np.asarray(lax.stop_gradient(t), float))
-        return np.flatnonzero(left >= 0 if included else left > 0)
-
-    return before
-
-
-def _later_stop(stops: list[int], t_events: list[Any], t_span: Any) -> tuple[int, int] | None:
-    """The event and the occurrence, the second or a later one, that ends a solve; None if none."""
-    places = [(i, n - 1) for i, n in enumerate(stops) if 1 < n <= len(t_events[i])]
-    direction = float(lax.stop_gradient(t_span[1])) - float(lax.stop_gradient(t_span[0]))
-    due = [direction * float(lax.stop_gradient(t_events[i][n])) for i, n in places]
-    return places[int(np.argmin(due))] if due else None
 
 
 def _appended(rows: Any, last: Any) -> Any:

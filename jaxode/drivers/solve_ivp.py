@@ -9,9 +9,23 @@ from jax import Array
 from jaxtyping import ArrayLike
 
 from ..integrate.events.event import Event
-from ..problem.errors import EventError, FieldError, OptionError, StateError, TimesError
-from ..problem.state import check_state, is_traced
-from ..problem.validation import find_option
+from ..problem.errors import (
+    CALL_ERRORS,
+    EventError,
+    FieldError,
+    OptionError,
+    StateError,
+    TimesError,
+)
+from ..problem.state import check_state, check_state_leaves, is_traced
+from ..problem.validation import (
+    check_flag,
+    check_positive,
+    find_option,
+    real_array,
+    real_number,
+    shown_value,
+)
 from ..sensitivity.base import Sensitivity
 from ..solvers.base import Solver
 from ..solvers.implicit.collocation import Collocation
@@ -65,10 +79,9 @@ def solve_ivp(
     - `t_eval`: the times of the states, in the order of the solve and inside of `t_span`; by
       default the ends of all steps. `dense_output`: compute `sol(t)` too.
     - `events`: a function `(t, y, *args)` that returns a real number, or several. Zero crossings
-      are located; `terminal=True` as its attribute ends the solve at the first one,
-      `terminal=n` at that number of them (outside `jit` and `vmap`: the solve is cut off there);
-      `direction`, positive or negative, selects crossings upwards or downwards. A zero at the
-      start is no event.
+      are located; `terminal=True` as its attribute ends the solve at the first one, `terminal=n`
+      at the n-th; `direction`, positive or negative, selects crossings upwards or downwards. A
+      zero at the start is no event.
     - `args`: further arguments of `fun`, `jac` and the events.
     - `first_step`, `max_step`, `min_step`: of step sizes. `rtol`, `atol`: as in `solve`.
     - `jac`: for implicit methods, the Jacobian `(n, n)`: a function `(t, y, *args)` or a constant;
@@ -89,13 +102,13 @@ def solve_ivp(
             raise error(f"{what} must be callable as (t, y, *args), got {function!r}")
     if args is not None and not isinstance(args, tuple | list):
         raise OptionError(f"args must be a tuple, for one argument (p,), got {args!r}")
-    if np.shape(t_span) != (2,):
-        raise TimesError(f"t_span must hold two times (t0, t1), got {t_span!r}")
+    if real_array("t_span", t_span, TimesError).shape != (2,):
+        raise TimesError(f"t_span must hold two times (t0, t1), got {shown_value(t_span)}")
     y0, (t0, t1) = _check_vector(y0), t_span
+    dense_output = check_flag("dense_output", dense_output)
     chosen = _find_solver(method, jac, jac_sparsity, lband, uband)
-    stops = [_occurrences(e) for e in _as_list(events)]
     solution = solve(
-        _Field(fun, bool(vectorized)),
+        _Field(fun, check_flag("vectorized", vectorized)),
         y0,
         t_eval,
         tuple(args or ()),
@@ -107,13 +120,13 @@ def solve_ivp(
         dt=first_step,
         controller=_controller(min_step, max_step),
         save="dense" if dense_output else "steps" if t_eval is None else "ts",
-        events=[_event(e, n) for e, n in zip(_as_list(events), stops, strict=True)] or None,
+        events=[_event(e) for e in _as_list(events)] or None,
         max_events=max_events,
         max_steps=max_steps,
         throw=False,
         sensitivity=sensitivity,
     )
-    return result_of(solution, chosen, (t0, t1), t_eval is None, stops)
+    return result_of(solution, chosen, t_eval is None)
 
 
 class _Field:
@@ -137,20 +150,30 @@ def _as_list(events: Any) -> list[Any]:
 
 def _check_vector(y0: Any) -> Array:
     """The initial state as an array `(n,)`. **Raises:** `StateError`."""
+    check_state_leaves(y0)
     try:
-        state = jnp.asarray(y0)
-    except (TypeError, ValueError) as error:
-        raise StateError(f"y0 must be an array of shape (n,), got {y0!r}") from error
-    if state.ndim != 1:
-        raise StateError(f"y0 must have the shape (n,), got {state.shape}")
+        shape = jnp.shape(jnp.asarray(y0)) if is_traced(y0) else np.shape(y0)
+        state = jnp.asarray(y0) if len(shape) == 1 else None
+    except CALL_ERRORS as error:
+        raise StateError(f"y0 must have the shape (n,), got {shown_value(y0)}") from error
+    if state is None:
+        raise StateError(f"y0 must have the shape (n,), got {shape}")
     return check_state(state)
 
 
 def _controller(min_step: Any, max_step: Any) -> PID | None:
     """The controller with these bounds of step sizes; None without bounds, for the solver's own."""
-    least = None if not is_traced(min_step) and np.all(np.equal(min_step, 0)) else min_step
-    most = None if not is_traced(max_step) and np.all(np.isinf(max_step)) else max_step
+    least = _bound("min_step", min_step, 0.0)
+    most = _bound("max_step", max_step, np.inf)
     return None if least is None and most is None else PID(dtmin=least, dtmax=most)
+
+
+def _bound(name: str, size: Any, without: float) -> Any:
+    """A bound of step sizes; None for the number that is none. **Raises:** `OptionError`."""
+    if not is_traced(size) and real_number(size) == without:
+        return None
+    check_positive(name, size, remark=f" or {without:g}", none=False)
+    return size
 
 
 def _find_solver(method: Any, jac: Any, pattern: Any, lower: Any, upper: Any) -> Solver:
@@ -167,13 +190,17 @@ def _find_solver(method: Any, jac: Any, pattern: Any, lower: Any, upper: Any) ->
     if isinstance(solver, Collocation):
         return type(solver)(**options)  # its stages are solved together, by a dense matrix
     if banded:
-        options["linear_solver"] = Banded(lower or 0, upper or 0)
+        options["linear_solver"] = Banded(
+            *[0 if width is None else width for width in (lower, upper)]
+        )
     elif pattern is not None:
         options["linear_solver"] = Sparse(pattern)
     return type(solver)(**options)
 
 
 def _jacobian(jac: Any) -> Callable[..., Array]:
+    jac = jac if callable(jac) else real_array("jac", jac)
+
     def jacobian(t: Array, y: Array, args: tuple) -> Array:
         matrix = jnp.asarray(jac(t, y, *args) if callable(jac) else jac)
         return matrix.astype(y.dtype)
@@ -189,11 +216,14 @@ def _occurrences(event: Any) -> int:
     raise EventError(f"terminal of an event must be a boolean or a number, got {terminal!r}")
 
 
-def _event(function: Callable[..., Any], occurrences: int) -> Event:
+def _event(function: Callable[..., Any]) -> Event:
     def condition(t: Array, y: Array, args: tuple) -> Array:
         value = jnp.asarray(function(t, y, *args))
         return value.reshape(()) if value.size == 1 else value
 
-    sign = getattr(function, "direction", 0) or 0
+    given = getattr(function, "direction", None)
+    sign = 0.0 if given is None else real_number(given)
+    if np.isnan(sign):
+        raise EventError(f"direction of an event must be a number, got {shown_value(given)}")
     direction = "up" if sign > 0 else "down" if sign < 0 else "both"
-    return Event(condition, direction, terminal=occurrences == 1)
+    return Event(condition, direction, terminal=_occurrences(function) or False)

@@ -276,6 +276,11 @@ WRONG = {
         jo.EventError,
         r"terminal of an event must be a boolean or a number, got 'yes'",
     ),
+    "direction": (
+        {"events": with_attributes(height, direction="up")},  # pyright: ignore
+        jo.EventError,
+        r"direction of an event must be a number, got 'up'",
+    ),
     "a slope": ({"fun": lambda t, y: y[:1]}, jo.FieldError, r"shape \(1,\) where y0 has \(2,\)"),
     "complex": ({"fun": lambda t, y: 1j * y}, jo.FieldError, r"complex128 where y0 has float64"),
 }
@@ -289,7 +294,9 @@ def test_wrong_input(case):
         jo.solve_ivp(**problem)
 
 
-def test_a_later_occurrence_needs_known_values():
-    event = with_attributes(height, terminal=2)
-    with pytest.raises(jo.OptionError, match=r"terminal=n of an event"):
-        jax.jit(lambda y0: jo.solve_ivp(oscillator, (0, 9), y0, events=event).t)(jnp.ones(2))
+def test_a_later_occurrence_while_values_are_traced():
+    def times(y0):
+        event = with_attributes(height, terminal=2)
+        return jo.solve_ivp(oscillator, (0, 9), y0, events=event).t_events[0][:2]
+
+    np.testing.assert_allclose(jax.jit(times)(jnp.ones(2)), times(jnp.ones(2)))

@@ -42,6 +42,8 @@ TAKES: dict[str, Any] = {
     "func": set(),
     "y0": STATES,
     "ts": {"pair", "seven numbers"},
+    "t0": {"None", "0", "-1"},
+    "t1": {"None", "1", "huge"},
     "solver": set(),
     "rtol": {"0"} | POSITIVE,
     "atol": {"0"} | POSITIVE,
@@ -119,12 +121,25 @@ TAKES: dict[str, Any] = {
     "key": {"None", "key"},
     "label": {"string"},
     "field": CALLABLE - {"class"},
-    "t0": {"0", "1", "-1", "0.5", "huge"},
-    "t1": {"0", "1", "-1", "0.5", "huge"},
     "augment": {"0"} | COUNTS,
+    "fun": set(),
+    "t_span": {"pair"},
+    "t_eval": {"None", "empty list", "seven numbers"},
+    "dense_output": {"True"},
+    "vectorized": {"True"},
+    "first_step": {"None"} | POSITIVE,
+    "max_step": {"inf"} | POSITIVE,
+    "min_step": {"0"} | POSITIVE,
+    "jac_sparsity": {"None"},
+    "lband": {"None", "0", "1"},
+    "uband": {"None", "0", "1"},
 }
 # Those of one function alone.
 TAKES_ALONE: dict[tuple[str, str], Any] = {
+    ("NeuralODE", "t0"): {"0", "1", "-1", "0.5", "huge"},
+    ("NeuralODE", "t1"): {"0", "1", "-1", "0.5", "huge"},
+    ("NeuralDE", "t0"): {"0", "1", "-1", "0.5", "huge"},
+    ("NeuralDE", "t1"): {"0", "1", "-1", "0.5", "huge"},
     ("AtRest", "rtol"): POSITIVE,
     ("AtRest", "atol"): POSITIVE,
     ("Continuous", "rtol"): {"None"} | POSITIVE,
@@ -138,6 +153,10 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("odeint", "atol"): {"None", "0"} | POSITIVE,
     ("sparsity", "y0"): {"pair", "seven numbers"},
     ("odeint", "t"): {"pair", "seven numbers"},
+    ("solve_ivp", "args"): {"None", "empty list"},
+    ("solve_ivp", "y0"): {"empty list", "pair", "seven numbers"},
+    ("solve_ivp", "max_steps"): COUNTS,
+    ("solve_ivp", "events"): {"None", "empty list", "vector"},
 }
 # The solve sets it.
 UNTOLD = {"tolerance"}
@@ -162,6 +181,10 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "odeint": (
         lambda **given: jo.odeint(**given),
         {"func": lambda y, t: -y, "y0": Y0[0], "t": jnp.array([0.0, 1.0])},
+    ),
+    "solve_ivp": (
+        jo.solve_ivp,
+        {"fun": lambda t, y: -y, "t_span": (0.0, 1.0), "y0": Y0[0], "method": "BDF"},
     ),
     "sparsity": (jo.sparsity, {"f": decay, "y0": Y0[0]}),
     "Event": (solved_with("events", jo.Event), {"condition": lambda t, y, args: y[0] - 0.5}),

@@ -74,7 +74,10 @@ CALLABLE = {"class", "no arguments", "one argument", "raises", "vector"}
 NUMBERS = {"0", "1", "-1", "0.5", "nan", "inf", "huge"}
 POSITIVE = {"0.5", "1", "huge"}
 COUNTS = {"1", "huge"}
-STATES = {"0.5", "nan", "inf", "complex", "dict", "pair", "seven numbers", "rank three"}
+STATES = {
+    "0", "1", "-1", "huge", "0.5", "nan", "inf", "complex", "dict", "pair", "seven numbers",
+    "rank three",
+}  # fmt: skip
 
 
 def public_functions(module: ModuleType, without: set[str]) -> list[str]:
