@@ -163,8 +163,8 @@ class BatchRun(eqx.Module):
         t1, direction = self.span(lanes)
         return ~needs_step(self.ensemble.config.method, lanes.integrator, direction, t1)
 
-    def result(self, lane: LaneState) -> tuple[Array, Array, Array]:
-        """Return a trajectory's last state, the time reached, and its status with its counts."""
+    def result(self, lane: LaneState) -> tuple[Array, Array, Array, Array]:
+        """Return a trajectory's last state, its time, status with counts, and next step size."""
         t1, direction = self.span(lane)
         end = finalise(lane.integrator, direction * (t1 - lane.integrator.t))
         status = end.status
@@ -174,7 +174,7 @@ class BatchRun(eqx.Module):
         num_events = end.event_state.count if self.ensemble.shared[0].events else ()
         optional = jax.tree.leaves((end.extra_evaluations, end.linear_algebra_counts, num_events))
         counts = status, end.num_steps, end.num_accepted, *optional
-        return end.y, end.t, jnp.stack(counts)
+        return end.y, end.t, jnp.stack(counts), end.h
 
     def attempt_step(self, lanes: LaneState) -> tuple[LaneState, StepRecord]:
         """Attempt a step of every lane."""

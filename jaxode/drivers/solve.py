@@ -24,18 +24,20 @@ from .options import (
     restrict_ad_direction,
 )
 from .prepare import Options, Prepared, trace_problem, trajectory_inputs
+from .resume import next_dt, resumed
 from .solver_list import list_solvers
 
 
 @list_solvers
 def solve(
     f: VectorField | tuple[VectorField, VectorField],
-    y0: PyTree,
+    y0: PyTree = None,
     ts: ArrayLike | tuple[ArrayLike, ...] | list[ArrayLike] | None = None,
     args: PyTree = None,
     *,
     t0: ArrayLike | None = None,
     t1: ArrayLike | None = None,
+    start: Solution | None = None,
     solver: str | Solver = "tsit5",
     rtol: ArrayLike = 1e-4,
     atol: PyTree = 1e-6,
@@ -76,6 +78,8 @@ def solve(
       dtype.
     - `t0`, `t1`: the ends of the solve, scalars, if they are others than those of `ts`. With both,
       `ts` may be one time, or None to save the states at the two ends. `sol.y1` is at `t1`.
+    - `start`: a solution that this solve goes on from: `y0`, `t0` and `dt` are then its last state,
+      the time of that, a constant for derivatives, and the step size that would have followed.
     - `args`: any pytree, passed to `f`, as one argument. Outside `jit` its numbers are traced, an
       integer unless its value is needed: other values do not recompile.
     - `solver`: an object such as `jo.Tsit5()`, or a name (synonyms in parentheses):
@@ -114,6 +118,8 @@ def solve(
     `RecompilationWarning`, `TimesWarning`; `StiffnessWarning` where stability bound an explicit
     solver's steps.
     """
+    y0, t0 = resumed(start, y0, t0)
+    dt = next_dt(start, dt, controller)
     ts, unsaved = times_with_ends(ts, t0, t1)
     options = Options(
         solver=solver,

@@ -60,16 +60,18 @@ from .prepare import (
     of_one_trajectory,
     trace_problem,
 )
+from .resume import resumed
 
 
 def solve_batch(
     f: VectorField | tuple[VectorField, VectorField],
-    y0: PyTree,
+    y0: PyTree = None,
     ts: Any = None,
     args: PyTree = None,
     *,
     t0: ArrayLike | None = None,
     t1: ArrayLike | None = None,
+    start: Solution | None = None,
     in_axes: Any = (0, None, None),
     solver: str | Solver = "tsit5",
     rtol: ArrayLike = 1e-4,
@@ -101,6 +103,7 @@ def solve_batch(
     - `f`: the vector field of one trajectory, shared by all.
     - `y0`, `ts`, `args`: those of all trajectories, or shared ones.
     - `t0`, `t1`: the ends of the solve, scalars, or of each trajectory, shape `(trajectories,)`.
+    - `start`: a solution of a batch that this one goes on from, by its last states and times.
     - `in_axes`: the axes of `y0`, `ts` and `args` that count the trajectories, as in `jax.vmap`: an
       integer, None for shared inputs, or a pytree of these. Two more entries give the axes of
       `rtol` and `atol`.
@@ -129,6 +132,7 @@ def solve_batch(
     **Raises:** `BatchError` for axes that do not fit, `OutOfMemoryError` if the results exceed the
     machine's memory, and the errors of `solve`. **Warns:** as `solve`.
     """
+    y0, t0 = resumed(start, y0, t0)
     axes = axes_by_name(in_axes)
     ts, axes["ts"], unsaved = batch_times_with_ends(ts, axes["ts"], t0, t1)
     options = Options(

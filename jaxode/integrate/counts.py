@@ -16,6 +16,7 @@ def stats_of(
     extra_evaluations: Any,
     linear_algebra_counts: Any,
     t_reached: Array,
+    next_dt: Array,
 ) -> Stats:
     """Make the statistics of finished trajectories."""
     first, per_step = first_evaluations(method), method.solver.evaluations.step
@@ -26,6 +27,7 @@ def stats_of(
         num_rejected=num_steps - num_accepted,
         num_evaluations=first + per_step * num_steps + sum(jax.tree.leaves(extra_evaluations)),
         t_reached=t_reached,
+        next_dt=next_dt,
         num_jacobians=jacobians,
         num_factorisations=factorisations,
     )

@@ -145,14 +145,15 @@ class TileResult(NamedTuple):
 
 def result_of(ensemble: Ensemble, tile_result: TileResult, width: int, save: Save) -> Result:
     """Make the result per trajectory from that of a tile of `width` lanes with save mode `save`."""
-    (y1, t, counts), ((saved, log), _), num_iterations = tile_result
+    (y1, t, counts, *sizes), ((saved, log), _), num_iterations = tile_result
     status, num_steps, num_accepted, *more_counts = jnp.moveaxis(counts, 1, 0)
     method = ensemble.config.method
     if log is not None:
         log = log._replace(count=more_counts.pop())
     linear_algebra = tuple(more_counts[-2:]) if method.solver.reuses_jacobian else ()
     extra = more_counts[: method.counts_extra_evaluations]
-    stats = stats_of(method, num_steps, num_accepted, extra, linear_algebra, t)
+    next_dt = sizes[0] if sizes else jnp.full_like(t, jnp.nan)  # kernels do not return it
+    stats = stats_of(method, num_steps, num_accepted, extra, linear_algebra, t, next_dt)
     slots = jnp.maximum(num_iterations * width, 1).astype(t.dtype)
     share = jnp.sum(num_steps).astype(t.dtype) / slots
     stats = dataclasses.replace(stats, useful_share=jnp.full_like(t, share))

@@ -132,6 +132,7 @@ def integrate(
         end.extra_evaluations,
         end.linear_algebra_counts,
         end.t,
+        end.h,
     )
     if method.detects_stability:
         stats = dataclasses.replace(stats, num_stability_bound=end.num_stability_bound)

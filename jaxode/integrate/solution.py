@@ -30,7 +30,8 @@ class Stats(eqx.Module):
     - `num_jacobians`, `num_factorisations`: of solvers that reuse them over steps; else None.
     - `num_stability_bound`: of an explicit solver with step-size control, the accepted steps whose
       size stability and not accuracy bound; -1 in lanes, where it is not counted; else None.
-    - `t_reached`: the time at which the last accepted step ended.
+    - `t_reached`: the time at which the last accepted step ended. `next_dt`: the size of the step
+      that would have followed, positive; NaN of a solve in a kernel.
     - `useful_share`: of a batch, the share of its lanes' steps that were not idle, a scalar; else
       None.
     - `engine`: "kernel" or "xla", the engine that ran the solve; under `kernel="auto"`, "xla: "
@@ -42,6 +43,7 @@ class Stats(eqx.Module):
     num_rejected: Array
     num_evaluations: Array
     t_reached: Array
+    next_dt: Array
     num_jacobians: Array | None = None
     num_factorisations: Array | None = None
     num_stability_bound: Array | None = None
