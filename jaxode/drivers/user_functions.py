@@ -24,7 +24,8 @@ class Traces(NamedTuple):
     """The user's functions, traced; of a batch, for one trajectory.
 
     `field` has one part or two. `events` holds a pair `(condition, apply)` for each `jo.Event`.
-    `norm` is the user's error norm, which is traced where it is called: here it serves as a key.
+    `norms` are the user's error norms, forwards and backwards, which are traced where they are
+    called: here they serve as a key.
     """
 
     field: tuple[ClosedFunction, ...]
@@ -32,23 +33,21 @@ class Traces(NamedTuple):
     jac: ClosedFunction | None
     events: tuple[tuple[ClosedFunction, ClosedFunction | None] | None, ...]
     jump_map: ClosedFunction | None
-    norm: ClosedFunction | None
+    norms: tuple[ClosedFunction | None, ...]
 
     def closed(self) -> list[ClosedFunction]:
         """All of them but the norm."""
-        return jax.tree.leaves(self._replace(norm=None), is_leaf=_is_closed)
+        return jax.tree.leaves(self._replace(norms=()), is_leaf=_is_closed)
 
     def with_consts(self, consts: list[list[Any]]) -> "Traces":
         """The functions, without the norm, with other constants."""
-        functions, treedef = jax.tree.flatten(self._replace(norm=None), is_leaf=_is_closed)
+        functions, treedef = jax.tree.flatten(self._replace(norms=()), is_leaf=_is_closed)
         replaced = [ClosedFunction(c, f.program) for c, f in zip(consts, functions, strict=True)]
         return jax.tree.unflatten(treedef, replaced)
 
     def norm_key(self) -> Hashable:
-        """What identifies the norm: its program and the values of its constants."""
-        if self.norm is None:
-            return None
-        return self.norm.program, *map(value_key, self.norm.consts)
+        """What identifies the norms: their programs and the values of their constants."""
+        return tuple(n and (n.program, *map(value_key, n.consts)) for n in self.norms)
 
 
 def _is_closed(x: Any) -> bool:
@@ -67,6 +66,7 @@ def trace_functions(
         trace_event(event, y0, args, packing) if isinstance(event, Event) else None
         for event in as_tuple(options.events)
     ]
+    controllers = options.controller, getattr(options.sensitivity, "controller", None)
     jump_map = options.jumps.apply if isinstance(options.jumps, Jumps) else None
     return Traces(
         field=(field.stiff, field.other) if isinstance(f, Split) else (field,),
@@ -74,7 +74,7 @@ def trace_functions(
         jac=trace_jacobian(options.solver, y0, args, packing),
         events=tuple(e if e is None else (e.condition, e.apply) for e in events),
         jump_map=trace_indexed("jo.Jumps", jump_map, y0, args, packing),
-        norm=trace_norm(options.controller, packing),
+        norms=tuple(trace_norm(controller, packing) for controller in controllers),
     )
 
 

@@ -147,13 +147,12 @@ def _check_options(
 
 
 def _check_model(model: Any, loss: Any) -> None:
-    """Check that there is something to train. **Raises:** `OptionError`."""
-    if isinstance(loss, str) and not callable(getattr(model, "solve", model)):
+    """Check that a loss by name can call the model. **Raises:** `OptionError`."""
+    called = callable(getattr(model, "solve", model)) and not isinstance(model, type)
+    if isinstance(loss, str) and not called:
         raise OptionError(
             f"a loss by name calls the model, but it cannot be called: {shown_value(model)}"
         )
-    if not any(map(eqx.is_inexact_array, jax.tree.leaves(model))):
-        raise OptionError(f"the model has no arrays of floats to train: {shown_value(model)}")
 
 
 def _check_pair_of_data(data: PyTree) -> None:

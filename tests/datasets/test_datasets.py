@@ -462,7 +462,7 @@ def test_record_without_its_package_says_what_to_install(
         (lambda: datasets.simulate("sir", key=KEY, betta=1.0), "did you mean 'beta'"),
         (lambda: datasets.simulate("sir", 2, key=KEY, beta=jnp.ones(3)), r"shape \(2,\)"),
         (lambda: datasets.simulate("sir", key=KEY, times=1), "times must be .* at least 2, got 1"),
-        (lambda: datasets.simulate("sir", key=KEY, end=-1.0), "end must be positive"),
+        (lambda: datasets.simulate("sir", key=KEY, end=-1.0), "end must be a positive number"),
         (lambda: datasets.simulate("sir", key=KEY, noise=math.nan), "noise must be"),
         (lambda: datasets.simulate(3, key=KEY), "a name or a System"),  # pyright: ignore
     ],

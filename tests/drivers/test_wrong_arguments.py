@@ -111,7 +111,7 @@ TAKES: dict[str, Any] = {
     "upper": {"0", "1"},
     "pattern": set(),
     "seed": {"0", "1", "huge"},
-    "model": set(),
+    "model": CALLABLE - {"class"},
     "data": set(),
     "loss": set(),
     "steps": COUNTS,

@@ -263,3 +263,43 @@ def test_what_does_not_fit_the_solve_is_refused_by_name(case):
     sensitivity, options, words = DOES_NOT_FIT[case]
     with pytest.raises(jo.OptionError, match=words):
         jo.solve(lambda t, y, args: -y, jnp.ones(2), (0.0, 1.0), sensitivity=sensitivity, **options)
+
+
+@pytest.mark.parametrize("case", ["smaller steps", "own norm", "fixed steps", "for an euler solve"])
+def test_the_backward_solve_has_a_controller_of_its_own(case):
+    def field(t, y, a):
+        return jnp.stack([y[1], -a * jnp.sin(y[0])])
+
+    seen = []
+
+    def norm(x):
+        seen.append(x.shape)
+        return jnp.max(jnp.abs(x))
+
+    controller = {
+        "smaller steps": jo.PID(dtmax=0.05),
+        "own norm": jo.PID(norm=norm),
+        "fixed steps": jo.Fixed(0.02),
+        "for an euler solve": jo.PID(),
+    }[case]
+    forward = {"solver": "euler", "dt": 1e-3} if case == "for an euler solve" else {}
+    options = {"rtol": 1e-6, "atol": 1e-6, "max_steps": 2000, **forward}
+    way = jo.Continuous(controller=controller)
+
+    def loss(a, sensitivity):
+        y0 = jnp.array([0.5, 0.1])
+        return jnp.sum(jo.solve(field, y0, (0.0, 2.0), a, sensitivity=sensitivity, **options).y1)
+
+    a = jnp.asarray(1.3)
+    got = jax.jit(jax.grad(lambda a: loss(a, way)))(a)
+    expected = jax.jit(jax.grad(lambda a: loss(a, "discrete")))(a)
+    np.testing.assert_allclose(got, expected, rtol=1e-2 if forward else 1e-4)
+    assert bool(seen) == (case == "own norm") and set(seen) <= {(2,)}
+
+
+def test_a_controller_of_the_backward_solve_that_does_not_fit():
+    with pytest.raises(jo.OptionError, match=r"controller of jo\.Continuous must be jo\.PID"):
+        jo.Continuous(controller=jo.Grid([0.0, 1.0]))  # pyright: ignore
+    way = jo.Continuous(solver="rk4", controller=jo.PID())
+    with pytest.raises(jo.OptionError, match="RK4 has no error estimate for the controller"):
+        jo.solve(lambda t, y, a: -y, 1.0, (0.0, 1.0), sensitivity=way)

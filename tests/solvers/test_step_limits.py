@@ -30,15 +30,15 @@ def grid_of(t1=3.0, **options: Any):
 
 def test_steps_of_the_smallest_size_are_accepted_on_request():
     options: Any = {"rtol": 1e-9, "atol": 1e-9}
-    sol, ts = grid_of(controller=jo.PID(dtmin=0.05, force=True), **options)
+    sol, ts = grid_of(controller=jo.PID(dtmin=0.2, force=True), **options)
     assert sol.success
     sizes = np.diff(ts)
-    assert np.all(sizes[:-1] >= 0.05 * (1 - 1e-9))
+    assert np.all(sizes[:-1] >= 0.2 * (1 - 1e-9))
     exact: Any = jo.solve(brusselator, Y0, (0.0, 3.0), **options)
     error = float(jnp.max(jnp.abs(sol.y1 - exact.y1)))
     assert 1e-8 < error < 1e-3
     with pytest.raises(jo.SolveError, match=r"STEP_UNDERFLOW: .* or below dtmin"):
-        grid_of(controller=jo.PID(dtmin=0.05), **options)
+        grid_of(controller=jo.PID(dtmin=0.2), **options)
 
 
 def test_a_forced_step_that_is_not_finite_is_no_step():
@@ -141,9 +141,13 @@ def test_the_digits_of_large_times_are_kept():
 
 
 def test_no_bound_of_the_number_of_steps():
-    free: Any = {"max_steps": None, "controller": jo.PID(dtmax=1e-4)}
+    free: Any = {"max_steps": None, "controller": jo.PID(dtmax=2e-4)}
     sol: Any = jo.solve(decay, 1.0, (0.0, 1.0), **free)
-    assert sol.success and 10_000 <= sol.stats.num_steps < 10_200
+    assert sol.success and 5_000 <= sol.stats.num_steps < 5_200
+
+
+@pytest.mark.slow
+def test_gradients_without_such_a_bound():
     small: Any = {"max_steps": None, "rtol": 1e-8, "atol": 1e-8}
     grad = jax.grad(lambda y: jnp.sum(jo.solve(decay, y, (0.0, 1.0), **small).y1))
     np.testing.assert_allclose(grad(Y0), np.exp(-1.0), rtol=1e-7)
@@ -187,7 +191,7 @@ def test_a_norm_of_the_tree_sees_its_parts():
         sol: Any = jo.solve(field, y0, (0.0, 1.0), controller=controller, max_steps=256)
         return int(sol.stats.num_steps)
 
-    assert steps(norm=slow_alone, norm_of_tree=True) < 12 < 40 < steps()
+    assert steps(norm=slow_alone, norm_of_tree=True) < 12 < 30 < steps()
     worst = lambda e: jnp.maximum(jnp.abs(e["slow"][0]), jnp.max(jnp.abs(e["fast"])))  # noqa: E731
     assert steps(norm=worst, norm_of_tree=True) == steps(norm="max")
     with pytest.raises(jo.OptionError, match="norm_of_tree=True needs a function"):

@@ -95,8 +95,9 @@ class AdjointEquation(eqx.Module):
         """
         backward, y0, packing = self.backward, self.nondiff.y0, self.packing
         of_state = backward.tolerance(self.config)
+        norm = backward.norm or of_state.norm
         if len(packing.shapes) == 1:
-            return of_state
+            return dataclasses.replace(of_state, norm=norm)
         number = y0.size
 
         def largest_norm(x: Array) -> Array:
@@ -104,7 +105,7 @@ class AdjointEquation(eqx.Module):
             state = packing.unpack(x)
             counted = state._replace(g=None) if backward.seminorm else state
             parts = [part for part in jax.tree.leaves(counted) if part.size]
-            return jnp.max(jnp.stack([of_state.norm(part) for part in parts]))
+            return jnp.max(jnp.stack([norm(part) for part in parts]))
 
         def spread(tolerance: Array) -> Array:
             if tolerance.ndim == 0:

@@ -15,7 +15,7 @@ from ...solvers.implicit.base import Implicit
 from ...solvers.implicit.consistent_initial import Algebraic
 from ...solvers.implicit.rodas5p import Rodas5P
 from ...solvers.linear import Dense, augmented_solver
-from ...solvers.step_size import Controller, Grid, Tolerance
+from ...solvers.step_size import PID, Controller, Grid, Norm, Tolerance
 from .restarts import RestartSchedule
 
 # Bounds of the difference between a state integrated backwards and the forward solution, where a
@@ -77,6 +77,7 @@ class BackwardConfig(eqx.Module):
     - `rtol`, `atol`: None for those of the forward solve. `dt`: the first step's size.
     - `mass`: the mass matrix of the state. `divided`: the equation is multiplied by its inverse,
       because the solver takes no mass matrix.
+    - `norm`: of the errors of the state and of its adjoint, None for that of the forward solve.
     """
 
     kind: str = eqx.field(static=True)
@@ -89,6 +90,7 @@ class BackwardConfig(eqx.Module):
     dt: Array | None
     mass: MassMatrix | None
     divided: bool = eqx.field(static=True)
+    norm: Norm | None = eqx.field(static=True, default=None)
 
     @property
     def with_y(self) -> bool:
@@ -126,17 +128,19 @@ def configure_backward(
     seminorm: bool,
     solver: Solver | None,
     tolerances: tuple[Any, Any],
+    own: Controller | None,
     config: SolveConfig,
 ) -> BackwardConfig:
     """Choose how to solve the adjoint equation of a solve by `config`.
 
-    `solver` and `tolerances` (relative, absolute) are those of `jo.Continuous`, None by default.
+    `solver`, `tolerances` (relative, absolute) and the controller `own` are those of
+    `jo.Continuous`, None by default.
 
     **Raises:** `OptionError` where the options do not go together.
     """
     rtol, atol = (None if x is None else jnp.asarray(x) for x in tolerances)
     has_tolerance = rtol is not None or atol is not None
-    chosen, controller = _choose_solver(solver, config, has_tolerance)
+    chosen, controller = _choose_solver(solver, config, has_tolerance, own)
     mass = MassMatrix.of(config)
     divided = mass is not None and not chosen.takes_mass
     if divided and config.algebraic is not None:
@@ -153,13 +157,14 @@ def configure_backward(
     same = solver is None and chosen is config.method.solver
     dt = config.method.dt if same and controller.adaptive else None
     chosen = _with_adjoint_linear_solver(chosen, kind, config)
+    norm = own.norm_function(config.packing) if isinstance(own, PID) else None
     return BackwardConfig(
-        kind, restarts, seminorm, chosen, controller, rtol, atol, dt, mass, divided
+        kind, restarts, seminorm, chosen, controller, rtol, atol, dt, mass, divided, norm
     )
 
 
 def _choose_solver(
-    given: Solver | None, config: SolveConfig, has_tolerance: bool
+    given: Solver | None, config: SolveConfig, has_tolerance: bool, own: Controller | None
 ) -> tuple[Solver, Controller]:
     """Choose the solver and step size controller of the backward solve.
 
@@ -172,6 +177,8 @@ def _choose_solver(
             f"the adjoint equation is no pair, so {name} cannot solve it: give "
             'jo.Continuous a solver of all states, such as "tsit5"'
         )
+    if own is not None:
+        return _with_controller(given, solver, own)
     if solver.partitioned:
         return Tsit5(), Tsit5().default_controller()
     adaptive = solver.error_exponent is not None
@@ -181,7 +188,7 @@ def _choose_solver(
     if adaptive:
         return solver, solver.default_controller()
     if given is None:
-        other = Rodas5P(linear_solver=_linear_solver_of(solver)) if solver.implicit else Tsit5()
+        other = _adaptive_instead_of(solver)
         return other, other.default_controller()
     if must_adapt:
         raise OptionError(
@@ -189,6 +196,24 @@ def _choose_solver(
             'give jo.Continuous an adaptive solver, such as "tsit5", or the solve jo.Fixed(dt)'
         )
     return solver, controller
+
+
+def _with_controller(
+    given: Solver | None, solver: Solver, own: Controller
+) -> tuple[Solver, Controller]:
+    """Choose the solver for a controller of its own; `solver`: `given`, or the forward one."""
+    if solver.partitioned or (own.adaptive and solver.error_exponent is None):
+        if given is not None:
+            raise OptionError(
+                f"{type(given).__name__} has no error estimate for the controller of jo.Continuous "
+                "to judge: give it jo.Fixed(dt), or an adaptive solver"
+            )
+        solver = _adaptive_instead_of(solver)
+    return solver, own.completed(solver.default_controller()) if isinstance(own, PID) else own
+
+
+def _adaptive_instead_of(solver: Solver) -> Solver:
+    return Rodas5P(linear_solver=_linear_solver_of(solver)) if solver.implicit else Tsit5()
 
 
 def _linear_solver_of(solver: Solver) -> Any:

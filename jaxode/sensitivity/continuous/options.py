@@ -16,9 +16,10 @@ from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig
 from ...kernels.dispatch import KernelPolicy
 from ...problem.errors import OptionError, ToleranceError, unknown_name
-from ...problem.validation import check_count, check_positive, find_option
+from ...problem.validation import check_count, check_positive, find_option, shown_value
 from ...solvers.base import Solver
 from ...solvers.registry import SOLVERS
+from ...solvers.step_size import PID, Controller, Fixed
 from ..base import Sensitivity
 from ..discrete.options import Discrete
 from ..lanes.solve import solve_ensemble, solve_or_lanes
@@ -70,6 +71,9 @@ class Continuous(Sensitivity):
     - `seminorm`: a boolean; leave $g$ out of the error norm, because nothing depends on its error.
       It matters for "backsolve" alone, whose error norm is the largest of the norms of the state,
       of $a$ and, without the seminorm, of every array of $g$.
+    - `controller`: the step-size controller of the backward solve, `jo.PID(...)` or `jo.Fixed(dt)`,
+      and its norm, which is taken of the errors of the state and of $a$ apart; by default those of
+      the forward solve.
     - `restarts`: the number of states, at least 0, that the forward pass stores at most for
       "quadrature" and "backsolve", spread over its steps. The backward solve begins again from each
       from which it is more than three tolerances away.
@@ -84,10 +88,9 @@ class Continuous(Sensitivity):
     over contractions by up to exp(-45) in a whole solve, nearly all gradients were numbers, off by
     at most 100 tolerances of their norm.
 
-    **Raises:** `OptionError` for an unknown method or solver, for a `seminorm` that is no boolean,
-    for `restarts` that are no count, and for events and jumps of a system with a mass matrix;
-    `ToleranceError` for a tolerance
-    that is not positive.
+    **Raises:** `OptionError` for an unknown method, solver or controller, for a `seminorm` that is
+    no boolean, for `restarts` that are no count, and for events and jumps of a system with a mass
+    matrix; `ToleranceError` for a tolerance that is not positive.
 
     Source: Chen et al., Neural ordinary differential equations (2018), arXiv 1806.07366, appendix
     B; the seminorm: Kidger et al., "Hey, that's not an ODE" (2020), arXiv 2009.09457; quadrature
@@ -102,6 +105,7 @@ class Continuous(Sensitivity):
     atol: ArrayLike | None
     seminorm: bool = eqx.field(static=True)
     restarts: int = eqx.field(static=True)
+    controller: Controller | None
     one_pass: ClassVar[bool] = False
     by_steps: ClassVar[bool] = False
 
@@ -113,6 +117,7 @@ class Continuous(Sensitivity):
         atol: ArrayLike | None = None,
         seminorm: bool = True,
         restarts: int = 16,
+        controller: Controller | None = None,
     ) -> None:
         if not isinstance(method, str) or method.lower() not in METHODS:
             raise unknown_name("method of jo.Continuous", str(method), METHODS)
@@ -121,6 +126,12 @@ class Continuous(Sensitivity):
         self.restarts = check_count("restarts of jo.Continuous", restarts, 0)
         check_positive("rtol of jo.Continuous", rtol, ToleranceError)
         check_positive("atol of jo.Continuous", atol, ToleranceError)
+        if controller is not None and not isinstance(controller, PID | Fixed):
+            raise OptionError(
+                "controller of jo.Continuous must be jo.PID(...), jo.Fixed(dt) or None, got "
+                f"{shown_value(controller)}"
+            )
+        self.controller = controller
         self.method = method.lower()
         if solver is not None:
             solver = find_option("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
@@ -223,7 +234,7 @@ class Continuous(Sensitivity):
         if self.restarts and self.method != "interpolate":
             restarts = RestartSchedule.of_at_most(self.restarts)
         return configure_backward(
-            self.method, restarts, self.seminorm, self.solver, tolerances, config
+            self.method, restarts, self.seminorm, self.solver, tolerances, self.controller, config
         )
 
 
