@@ -1,5 +1,7 @@
 """Neural ordinary differential equations, and fast differentiable ODE solvers, in JAX."""
 
+from types import ModuleType as _Module
+
 from . import datasets as datasets
 from . import nn as nn
 from . import plotting as plotting
@@ -106,5 +108,12 @@ for _solver in _solver_classes():
     globals().setdefault(_solver.__name__, _solver)
 
 NeuralDE = NeuralODE  # torchdyn's name
+
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    name
+    for name, value in globals().items()
+    if not name.startswith("_")
+    and (not isinstance(value, _Module) or value in (datasets, nn, plotting))
+]
 
 __version__ = "0.1.0"

@@ -52,6 +52,7 @@ def _demo(out: str, quick: bool) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jaxode", description="Neural ODEs in JAX.")
+    parser.add_argument("--version", action="version", version=f"jaxode {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="demo|info")
     demo = commands.add_parser("demo", help="train two neural ODEs, print a table, draw figures")
     demo.add_argument("--out", default="demo", help="the folder for the figures (default: demo)")

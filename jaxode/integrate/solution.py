@@ -173,7 +173,7 @@ class Solution(eqx.Module):
       leading axis of times. Rows that were not reached are NaN.
     - `y1`: the state at the last time, or where an event ended the solve, a pytree like `y0`; NaN
       if it was not reached.
-    - `stats`: a `Stats`. `status`: int32, a `Status` by number.
+    - `stats`: a `Stats`. `status`: int32, a `Status` by number. `message`: that as a sentence.
     - `sol(t)`: the state at any `t` of the solve, with `save="dense"`; `sol.derivative(t)`: the
       derivative of that by time.
     - `events`: an `Events` if the solve had any to detect, else None.
@@ -194,6 +194,19 @@ class Solution(eqx.Module):
     def success(self) -> Array:
         """True where the solve reached its last time or a terminal event, a boolean array."""
         return self.status == Status.SUCCESS
+
+    @property
+    def message(self) -> str:
+        """The status as a sentence; of a batch, how many solves failed and why the first did."""
+        if isinstance(self.status, Tracer):
+            return "the status is known once the compiled program has run"
+        status = np.asarray(self.status)
+        failed = np.flatnonzero(status)
+        if status.ndim == 0 or not failed.size:
+            which = "" if status.ndim == 0 else f"all {status.size} trajectories: "
+            return which + Status(int(status.flat[0] if status.size else 0)).message
+        first = Status(int(status.flat[failed[0]])).message
+        return f"{failed.size} of {status.size} failed, the first number {failed[0]}: {first}"
 
     def __call__(self, t: Any) -> PyTree:
         """Evaluate the state at `t`, a scalar or an array of times inside the solve.

@@ -30,7 +30,8 @@ _MESSAGES = {
     Status.SUCCESS: "the solve reached its last time",
     Status.MAX_STEPS: (
         "max_steps was reached: raise max_steps, loosen rtol and atol, or shorten the time span; "
-        "if the steps are far smaller than the solution needs, the problem is stiff"
+        "if the steps are far smaller than the solution needs, the problem is stiff: try "
+        'solver="auto" or "rodas5p"'
     ),
     Status.STEP_UNDERFLOW: (
         "the step size fell below what the time can resolve, or below dtmin: the solution may blow "
