@@ -135,12 +135,10 @@ def _times(solution: Solution) -> tuple[Any, Array, Array]:
 
 def _of_event(log: Events, place: int) -> tuple[Any, Array, Array]:
     """The times and states of one event, first in arrays filled with NaN, and their number."""
-    mine = log.index == place
-    count, order = jnp.sum(mine), jnp.argsort(~mine, stable=True)
-    here = jnp.arange(mine.shape[0]) < count
-    space = np if isinstance(log.ts, np.ndarray) else jnp
-    times = space.where(here, log.ts[order], np.nan)
-    return times, jnp.where(here[:, None], log.ys[order], jnp.nan), count
+    times, states, mask = log.of(place)
+    space = np if isinstance(times, np.ndarray) else jnp
+    states = jnp.where(mask[:, None], states, jnp.nan)
+    return space.where(space.asarray(mask), times, np.nan), states, jnp.sum(mask)
 
 
 def _appended(rows: Any, last: Any) -> Any:

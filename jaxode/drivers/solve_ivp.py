@@ -34,6 +34,7 @@ from ..solvers.registry import SOLVERS
 from ..solvers.step_size import PID
 from .ode_result import OdeResult, result_of
 from .solve import solve
+from .user_functions import as_tuple
 
 # SciPy's names of methods; the other names of solvers are valid too.
 _METHODS = {"rk45": "dopri5", "rk23": "bosh3", "lsoda": "auto"}
@@ -59,7 +60,7 @@ def solve_ivp(
     jac_sparsity: Any = None,
     lband: int | None = None,
     uband: int | None = None,
-    max_steps: int = 4096,
+    max_steps: int | None = 4096,
     max_events: int = 256,
     sensitivity: str | Sensitivity = "discrete",
 ) -> OdeResult:
@@ -88,7 +89,8 @@ def solve_ivp(
       else it is computed by forward-mode differentiation. `jac_sparsity`: the pattern `(n, n)` of
       its entries; `lband`, `uband`: the numbers of its diagonals below and above the main one.
       "Radau" makes no use of these three.
-    - `max_steps`, `max_events`: the largest numbers of steps and of located events.
+    - `max_steps`, `max_events`: the largest numbers of steps and of located events. `max_steps` may
+      be None, for no bound, with a `t_eval` and without `dense_output`.
     - `sensitivity`: how derivatives are computed, as in `solve`.
 
     **Returns:** an `OdeResult`. A solve that fails raises no error: its `status` is -1, and the
@@ -96,7 +98,7 @@ def solve_ivp(
 
     **Raises** and **warns** as `solve`, for invalid input.
     """
-    for what, function in (("fun", fun), *(("events", e) for e in _as_list(events))):
+    for what, function in (("fun", fun), *(("events", e) for e in as_tuple(events))):
         if not callable(function):
             error = FieldError if what == "fun" else EventError
             raise error(f"{what} must be callable as (t, y, *args), got {function!r}")
@@ -120,7 +122,7 @@ def solve_ivp(
         dt=first_step,
         controller=_controller(min_step, max_step),
         save="dense" if dense_output else "steps" if t_eval is None else "ts",
-        events=[_event(e) for e in _as_list(events)] or None,
+        events=[_event(e) for e in as_tuple(events)] or None,
         max_events=max_events,
         max_steps=max_steps,
         throw=False,
@@ -140,12 +142,6 @@ class _Field:
         slope = slope.reshape(y.shape) if slope.size == y.size else slope
         narrows = jnp.iscomplexobj(slope) and not jnp.iscomplexobj(y)
         return slope if narrows else slope.astype(y.dtype)
-
-
-def _as_list(events: Any) -> list[Any]:
-    if events is None:
-        return []
-    return list(events) if isinstance(events, list | tuple) else [events]
 
 
 def _check_vector(y0: Any) -> Array:

@@ -264,7 +264,7 @@ WRONG = {
     ),
     "span": ({"t_span": 3.0}, jo.TimesError, r"t_span must hold two times"),
     "a matrix": ({"y0": np.eye(2)}, jo.StateError, r"y0 must have the shape \(n,\), got \(2, 2\)"),
-    "a string": ({"y0": "ab"}, jo.StateError, r"y0 must be an array"),
+    "a string": ({"y0": "ab"}, jo.StateError, r"y0 is a str: expected an array of floats"),
     "method": (
         {"method": "RK54"},
         jo.OptionError,

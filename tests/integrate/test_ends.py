@@ -85,6 +85,49 @@ def test_events_and_doses_beyond_the_saved_times():
     np.testing.assert_allclose(sol.y1, 3.0)
 
 
+def test_no_last_time():
+    event = jo.Event(lambda t, y: y - 0.25, terminal=True)
+    times: dict = {"t0": 0.0, "t1": np.inf}
+    sol = jo.solve(lambda t, y: -y, 1.0, [0.5, 2.0], events=event, rtol=1e-8, **times)
+    np.testing.assert_allclose(sol.ys, [np.exp(-0.5), np.nan], rtol=1e-6)
+    np.testing.assert_allclose(sol.stats.t_reached, np.log(4.0), rtol=1e-6)
+    times["t1"] = np.array([np.inf, 1.0])
+    y0 = jnp.array([1.0, 2.0])
+    sols = jo.solve_batch(lambda t, y: -y, y0, [0.5], events=event, rtol=1e-8, **times)
+    np.testing.assert_allclose(sols.ys, np.exp(-0.5) * y0[:, None], rtol=1e-6)
+    np.testing.assert_allclose(sols.stats.t_reached, [np.log(4.0), 1.0], rtol=1e-6)
+    with pytest.raises(jo.TimesError, match=r"of trajectory 0: t1 is inf"):
+        jo.solve_batch(lambda t, y: -y, y0, [0.5], **times)
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ({"t1": np.ones((2, 2))}, r"t1 must be one time, or a vector .* got shape \(2, 2\)"),
+        ({"t1": [1.0, 1.0], "in_axes": (0, 0, None)}, r"mapped ts must have shape .* got \(1,\)"),
+        ({"t1": [1.0, 1.0], "ts": ["a"]}, r"ts must hold real numbers"),
+    ],
+)
+def test_ends_of_no_batch(times, message):
+    with pytest.raises(jo.TimesError, match=message):
+        jo.solve_batch(field, jnp.ones((2, 2)), **{"ts": np.array([0.5]), "t0": 0.0, **times})
+
+
+@pytest.mark.parametrize("start", [0.0, 1.7e9])
+def test_conditions_in_a_list_whose_map_takes_the_entry(start):
+    with jax.enable_x64(start == 0.0):
+        event = jo.Event(
+            lambda t, y: [y[0] - 0.5, y[1] - 0.25],
+            apply=lambda t, y, args, entry: y.at[entry].set(2.0),
+        )
+        times: dict = {"t0": start, "t1": start + 2.0}
+        sol = jo.solve(lambda t, y: -y, jnp.ones(2), [start + 1.0], events=event, **times)
+        np.testing.assert_array_equal(sol.events.entry[: int(sol.events.count)], [0, 1])
+        reached = [4 * np.exp(-1.0), np.exp(-1.0)]  # y[0] is 2 from log(2) on, y[1] from log(4)
+        np.testing.assert_allclose(sol.ys, [reached], rtol=1e-3)
+        np.testing.assert_allclose(sol.y1, [4 * np.exp(-2.0), 8 * np.exp(-2.0)], rtol=1e-3)
+
+
 def test_far_from_zero():
     with jax.enable_x64(False):
         start = 1.7e9
