@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
-from ..problem.errors import FieldError, OptionError
+from ..problem.errors import FieldError, OptionError, TimesError
 from ..problem.state import Packing, check_state, is_traced
-from ..problem.validation import real_number, shown_value
+from ..problem.validation import real_array, real_number, shown_value
 from ..solvers.step_size import PID
 from .solve import solve
 
@@ -60,8 +60,8 @@ def odeint(
         raise OptionError(f"hmax must be a positive number, got {shown_value(hmax)}")
     y0 = check_state(y0)
     default_tolerance = 1.4e-8 if Packing.of(y0).real_dtype == jnp.float64 else 1.4e-6
-    single = np.shape(t) == (1,)
-    intervals = 1 if np.ndim(t) == 0 else max(np.shape(t)[0] - 1, 1)
+    shape = real_array("t", t, TimesError).shape
+    single, intervals = shape == (1,), max(shape[0] - 1, 1) if shape else 1
 
     unbounded = not is_traced(hmax) and math.isinf(real_number(hmax))
     return solve(

@@ -44,6 +44,7 @@ TAKES: dict[str, Any] = {
     "ts": {"pair", "seven numbers"},
     "t0": {"None", "0", "-1"},
     "t1": {"None", "1", "huge"},
+    "start": {"None"},
     "solver": set(),
     "rtol": {"0"} | POSITIVE,
     "atol": {"0"} | POSITIVE,
@@ -155,7 +156,6 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("odeint", "t"): {"pair", "seven numbers"},
     ("solve_ivp", "args"): {"None", "empty list"},
     ("solve_ivp", "y0"): {"empty list", "pair", "seven numbers"},
-    ("solve_ivp", "max_steps"): COUNTS,
     ("solve_ivp", "events"): {"None", "empty list", "vector"},
 }
 # The solve sets it.
