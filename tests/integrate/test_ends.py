@@ -1,5 +1,7 @@
 """Solves from `t0` to `t1` whose saved times lie inside."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,7 +110,7 @@ def test_no_last_time():
         ({"t1": [1.0, 1.0], "ts": ["a"]}, r"ts must hold real numbers"),
     ],
 )
-def test_ends_of_no_batch(times, message):
+def test_ends_of_no_batch(times: dict[str, Any], message):
     with pytest.raises(jo.TimesError, match=message):
         jo.solve_batch(field, jnp.ones((2, 2)), **{"ts": np.array([0.5]), "t0": 0.0, **times})
 
@@ -122,6 +124,7 @@ def test_conditions_in_a_list_whose_map_takes_the_entry(start):
         )
         times: dict = {"t0": start, "t1": start + 2.0}
         sol = jo.solve(lambda t, y: -y, jnp.ones(2), [start + 1.0], events=event, **times)
+        assert sol.events is not None
         np.testing.assert_array_equal(sol.events.entry[: int(sol.events.count)], [0, 1])
         reached = [4 * np.exp(-1.0), np.exp(-1.0)]  # y[0] is 2 from log(2) on, y[1] from log(4)
         np.testing.assert_allclose(sol.ys, [reached], rtol=1e-3)
