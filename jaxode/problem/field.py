@@ -55,10 +55,14 @@ def check_callable(f: Any) -> Callable:
 
 
 def call_field(field: Callable, t: Array, y: PyTree, args: PyTree) -> PyTree:
-    """Call a field of `(y)`, `(t, y)` or `(t, y, args)`, according to its signature."""
+    """Call a field of `(y)`, `(t, y)` or `(t, y, args)`, according to its signature.
+
+    A default of the third argument stays where there are no `args`.
+    """
     least, most = positional_arguments(field) or (3, 3)
     if most == float("inf") or (least > 1 and most >= 3):
-        return field(t, y, args)
+        keeps_default = args is None and (least, most) == (2, 3)
+        return field(t, y) if keeps_default else field(t, y, args)
     return field(y) if least <= 1 else field(t, y)
 
 

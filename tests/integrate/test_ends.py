@@ -168,6 +168,15 @@ def test_each_trajectory_of_a_batch(case):
         np.testing.assert_allclose(sols.ts if sols.ts.ndim == 1 else sols.ts[i], alone.ts)
 
 
+def test_a_kernel():
+    sols = jo.solve_batch(
+        field, ENDS[:, None] * Y0, [0.5, 0.8], t0=0.0, t1=ENDS, kernel=True, lanes=4, max_steps=64
+    )
+    alone = jo.solve(field, 2 * Y0, [0.5, 0.8], t0=0.0, t1=2.0)
+    np.testing.assert_allclose(sols.ys[1], alone.ys, rtol=1e-6)
+    np.testing.assert_allclose(sols.y1[1], alone.y1, rtol=1e-6)
+
+
 def test_other_ends_do_not_compile_again():
     def call(t1):
         return jo.solve(field, Y0, [0.2, 0.4], t0=0.0, t1=t1).ys
@@ -209,3 +218,7 @@ def test_times_of_batches_that_contradict_each_other():
         jo.solve_batch(field, y0, [0.5], t0=jnp.zeros(2), t1=ENDS)
     with pytest.raises(jo.TimesError, match=r"neither ts nor t1"):
         jo.solve_batch(field, y0, t0=jnp.zeros(3))
+    with pytest.raises(jo.TimesError, match=r"t0 must be a time, or one of each trajectory"):
+        jo.solve_batch(field, y0, t0=jnp.zeros((3, 1)), t1=1.0)
+    with pytest.raises(jo.TimesError, match=r"ts must be one-dimensional; got shape \(3, 1\)"):
+        jo.solve_batch(field, y0, np.ones((3, 1)), t0=jnp.zeros(3))

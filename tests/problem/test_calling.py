@@ -62,6 +62,11 @@ def test_a_default_stands_for_args_that_are_not_given():
         np.testing.assert_allclose(sol.ys[-1], 3 * np.exp(-rate), rtol=1e-3)
 
 
+def test_a_default_of_the_field_of_a_model():
+    x1 = jo.NeuralODE(lambda t, y, rate=2.0: -rate * y)(jnp.ones(2))
+    np.testing.assert_allclose(x1, np.exp(-2.0), rtol=1e-3)
+
+
 @pytest.mark.parametrize("f", [lambda t, y, p=3.0: p * y, lambda t, *rest: rest[1] * rest[0]])
 def test_what_can_take_args_gets_them(f):
     np.testing.assert_allclose(jo.solve(f, 1.0, (0.0, 1.0), -1.0).y1, np.exp(-1.0), rtol=1e-3)
