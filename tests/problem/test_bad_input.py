@@ -292,3 +292,53 @@ def test_odeint_refuses_as_solve_does(arguments, error, message):
 def test_odeint_refuses_no_steps(mxstep):
     with pytest.raises(jo.OptionError, match=r"mxstep must be at least one"):
         jo.odeint(lambda y, t: -y, Y0, jnp.array([0.0, 1.0]), mxstep=mxstep)
+
+
+def fails(*args):
+    raise ValueError("of the user's own")
+
+
+FUNCTIONS = {
+    "field": ({"f": fails}, jo.FieldError, r"calling fails\(t, y, args\) .*the user's own"),
+    "save that raises": ({"save": fails}, jo.OptionError, r"calling save.*the user's own"),
+    "save of one argument": ({"save": lambda t: t}, jo.OptionError, r"calling save\(t, y, args\)"),
+    "condition": (
+        {"events": jo.Event(fails)},
+        jo.EventError,
+        r"calling condition\(t, y, args\) of jo\.Event.*the user's own",
+    ),
+    "condition of one argument": (
+        {"events": jo.Event(lambda t: t)},  # pyright: ignore
+        jo.EventError,
+        r"calling condition\(t, y, args\) of jo\.Event",
+    ),
+    "state map": (
+        {"jumps": jo.Jumps([0.5], fails)},
+        jo.EventError,
+        r"calling apply\(t, y, args\) of jo\.Jumps.*the user's own",
+    ),
+    "jac": ({"solver": jo.Rodas5P(jac=fails)}, jo.FieldError, r"calling jac.*the user's own"),
+    "norm": ({"controller": jo.PID(norm=fails)}, jo.OptionError, r"calling norm.*the user's own"),
+}
+
+
+@pytest.mark.parametrize("case", FUNCTIONS)
+def test_functions_that_raise_are_named_and_their_errors_kept(case):
+    options, error, message = FUNCTIONS[case]
+    with pytest.raises(error, match=message) as caught:
+        jo.solve(**{"f": decay, "y0": Y0, "ts": (0.0, 1.0), **options})
+    assert isinstance(caught.value.__cause__, ValueError | TypeError)
+
+
+def test_an_error_of_jaxode_inside_a_function_is_raised_as_it_is():
+    def nested(t, y, args):
+        return jo.solve(decay, y, (0.0, 1.0), rtol=-1.0).y1
+
+    refuse(jo.ToleranceError, "rtol must be a non-negative number", f=nested)
+
+
+@pytest.mark.parametrize("t", ["a", None, [None], True, object()])
+def test_dense_output_is_read_at_times(t):
+    sol = jo.solve(decay, Y0, (0.0, 1.0), save="dense", max_steps=16)
+    with pytest.raises(jo.TimesError, match="t must hold real numbers"):
+        sol(t)
