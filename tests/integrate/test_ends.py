@@ -218,7 +218,7 @@ def test_times_of_batches_that_contradict_each_other():
         jo.solve_batch(field, y0, [0.5], t0=jnp.zeros(2), t1=ENDS)
     with pytest.raises(jo.TimesError, match=r"neither ts nor t1"):
         jo.solve_batch(field, y0, t0=jnp.zeros(3))
-    with pytest.raises(jo.TimesError, match=r"t0 must be a time, or one of each trajectory"):
+    with pytest.raises(jo.TimesError, match=r"t0 must be one time, or a vector of that of each"):
         jo.solve_batch(field, y0, t0=jnp.zeros((3, 1)), t1=1.0)
-    with pytest.raises(jo.TimesError, match=r"ts must be one-dimensional; got shape \(3, 1\)"):
+    with pytest.raises(jo.TimesError, match=r"ts must be one-dimensional, got \(3, 1\)"):
         jo.solve_batch(field, y0, np.ones((3, 1)), t0=jnp.zeros(3))
