@@ -241,3 +241,25 @@ def test_a_dose_and_an_event_at_one_time_both_apply():
 def test_what_is_saved_and_which_ends_count_are_names(options, message):
     with pytest.raises(jo.OptionError, match=message):
         jo.Jumps([1.0], None, **options)
+
+
+@pytest.mark.parametrize("many", few([False, True], False))
+def test_a_state_saved_after_a_dose_is_not_moved_by_the_event_that_the_dose_causes(many):
+    """The dose passes a level at once, where half is lost; what is saved is the state before."""
+    dose = jo.Jumps([1.0], lambda t, y, dose: y + dose, saved="after")
+    spill = jo.Event(lambda t, y, dose: y - 2.0, "up", lambda t, y, dose: 0.5 * y)
+    options: Any = {"jumps": dose, "events": spill, "max_events": 2, "max_steps": 32}
+    ts = jnp.array([0.0, 1.0, 2.0])
+
+    def saved(dose):
+        if many:
+            starts = jnp.array([1.0, 1.0])
+            sols: Any = jo.solve_batch(lambda t, y, a: -y, starts, ts, dose, **options)
+            return sols.ys[0, 1:]
+        return jo.solve(lambda t, y, a: -y, 1.0, ts, dose, **options).ys[1:]
+
+    size = jnp.asarray(3.0)
+    values, slopes = jax.jit(lambda d: (saved(d), jax.jacrev(saved)(d)))(size)
+    exact = np.exp(-1.0) + 3.0
+    np.testing.assert_allclose(values, [exact, 0.5 * exact * np.exp(-1.0)], rtol=1e-3)
+    np.testing.assert_allclose(slopes, [1.0, 0.5 * np.exp(-1.0)], rtol=1e-3)
