@@ -100,7 +100,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("case", EVENTS)
-@pytest.mark.parametrize("mode", ["steps", "times", "dense"])
+@pytest.mark.parametrize("mode", ["steps", "times", pytest.param("dense", marks=pytest.mark.slow)])
 def test_events(case, mode):
     options: Any = {"dense_output": mode == "dense", **TIGHT}
     if mode == "times":

@@ -57,7 +57,10 @@ def test_backwards_of_steps_and_of_a_function():
     assert steps.ts[int(steps.stats.num_accepted)] == 1.0
 
 
-@pytest.mark.parametrize("sensitivity", ["discrete", "adjoint", "forward"])
+@pytest.mark.parametrize(
+    "sensitivity",
+    ["discrete", *(pytest.param(s, marks=pytest.mark.slow) for s in ("adjoint", "forward"))],
+)
 def test_gradients_by_traced_ends(sensitivity):
     def loss(inputs):
         sol = jo.solve(
