@@ -11,7 +11,7 @@ from ...problem.errors import EventError, unknown_name
 from ...problem.validation import check_positive, is_count
 
 DIRECTIONS = {"both": 0, "up": 1, "down": -1}
-Condition = Callable[..., ArrayLike]
+Condition = Callable[..., ArrayLike | Sequence[ArrayLike]]
 Apply = Callable[..., PyTree]
 SIDES = ("before", "after")
 ENDS = ("both", "first", "last", "neither")
