@@ -8,6 +8,7 @@ from jax.experimental.ode import odeint as reference
 
 import jaxode as jo
 from tests.support.differences import assert_close, central, weighted
+from tests.support.sweeps import few
 
 Y0 = jnp.array([0.7, -0.3])
 TS = jnp.array([0.2, 0.5, 0.9, 1.4])
@@ -170,7 +171,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("case", GRADIENTS)
+@pytest.mark.parametrize("case", few(GRADIENTS, "a decay"))
 def test_gradients_of_functions_of_time(case):
     slope, y0, times = GRADIENTS[case]
 
@@ -222,6 +223,7 @@ def test_gradients_under_vmap_are_those_of_each():
     np.testing.assert_allclose(slopes, -0.9 * np.exp(-0.9 * rates), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_jit_under_vmap():
     with jax.disable_jit():
         ys = jax.vmap(lambda y0: jo.odeint(lambda y, t: y, y0, jnp.array([0.0, 1.0])))(
@@ -235,7 +237,7 @@ def test_forward_mode_is_refused_in_words_of_jax():
         jax.jacfwd(lambda rate: jo.odeint(lambda y, t: rate * y, 1.0, TS))(0.3)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 def test_nothing_is_promoted_silently(dtype):
     def loss(y0, rate):
         return jnp.sum(

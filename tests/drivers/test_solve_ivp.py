@@ -12,6 +12,7 @@ import jaxode as jo
 from jaxode.drivers.ode_result import OdeResult
 from tests.support.compilations import compilations_of
 from tests.support.differences import central
+from tests.support.sweeps import few
 
 Y0 = [1.0, 0.5]
 TIGHT: Any = {"rtol": 1e-8, "atol": 1e-10}
@@ -100,7 +101,7 @@ EVENTS = {
 
 
 @pytest.mark.parametrize("case", EVENTS)
-@pytest.mark.parametrize("mode", ["steps", "times", pytest.param("dense", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", few(["steps", "times", "dense"], "steps"))
 def test_events(case, mode):
     options: Any = {"dense_output": mode == "dense", **TIGHT}
     if mode == "times":
@@ -196,6 +197,7 @@ def test_items_are_attributes():
         result["x"]
 
 
+@pytest.mark.slow
 def test_gradients_and_transforms():
     times = np.array([0.5, 1.0])
 
@@ -244,6 +246,7 @@ def test_other_values_do_not_compile_again():
     assert compilations_of(call, 1.1) <= 2  # the cuts to what was reached
 
 
+@pytest.mark.slow
 def test_far_times_without_float64():
     with jax.enable_x64(False):
         start = 1.7e9

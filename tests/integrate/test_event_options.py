@@ -424,6 +424,7 @@ def test_sums_over_occurrences_have_finite_derivatives():
 # What a state at a fixed time is worth as a loss.
 
 
+@pytest.mark.slow
 def test_a_lead_time_is_learned_from_times_of_events_not_from_states_at_fixed_times():
     """A stock that is sold at a constant rate; an order of `lead` days refills it once."""
     sold, ordered, never = 10.0, 60.0, 99.0

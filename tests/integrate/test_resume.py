@@ -50,6 +50,7 @@ def test_backwards_after_an_event_and_from_elsewhere():
     np.testing.assert_allclose(moved.y1, jo.solve(field, Y0, (1.0, 2.0), 1.3, rtol=1e-8).y1)
 
 
+@pytest.mark.slow
 def test_transforms():
     def end(k):
         half = jo.solve(field, Y0, (0.0, 1.0), k, rtol=1e-8)
@@ -102,6 +103,7 @@ def test_the_derivative_of_dense_output(solver):
     assert np.isnan(sol.derivative(2.5)).all()
 
 
+@pytest.mark.slow
 def test_the_derivative_of_a_pytree_backwards_and_of_a_batch():
     def f(t, y):
         return {"a": -y["a"], "b": y["a"]}

@@ -34,6 +34,7 @@ def second_bounce(p):
     return first * (1 + 2 * p["e"]), -p["g"] * first * p["e"]
 
 
+@pytest.mark.slow
 def test_times_and_speeds_of_bounces():
     def told(p):
         sol = drop(p, sensitivity="adjoint")
@@ -103,7 +104,6 @@ POINTS = {
             ("ended", "quadrature"),
             ("on the way", "backsolve"),
         ],
-        ("dosed", "quadrature"),
         ("ended", "quadrature"),
     ),
 )

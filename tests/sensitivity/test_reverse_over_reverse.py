@@ -84,6 +84,7 @@ def value(p, **options):
     return weighted((sol.ys, 2.0 * sol.y1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [
@@ -114,7 +115,8 @@ def test_third_derivatives_by_state_rate_and_time():
     assert_close(found, third(exact), 1e-3)
 
 
-@pytest.mark.parametrize("mode", ["adjoint", pytest.param("reversible", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["adjoint", "reversible"])
 def test_the_other_reverse_modes_have_it_to_the_tolerance(mode):
     p = jnp.array([0.7, 1.3, 2.0])
     found, expected = (
@@ -180,7 +182,8 @@ def test_a_penalty_on_the_gradient_of_a_network():
     np.testing.assert_allclose(along, pushed, rtol=1e-9)
 
 
-@pytest.mark.parametrize("mode", ["discrete", pytest.param("adjoint", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["discrete", "adjoint"])
 def test_batches(mode):
     """Shared rates and starts of their own, as the sum of the single solves."""
     starts = Y0 * jnp.array([0.6, 0.8, 1.3])[:, None]
@@ -201,6 +204,7 @@ def test_batches(mode):
     assert_close(hessian(batch)(p), loop_hessian, 1e-9 if mode == "discrete" else 1e-5)
 
 
+@pytest.mark.slow
 def test_values_that_were_not_reached_make_it_nan():
     def loss(p):
         return value(p, max_steps=2, throw=False)
