@@ -68,7 +68,8 @@ def _check_tolerance_values(name: str, leaves: list[Any], packing: Packing) -> N
     values = [np.asarray(leaf, np.float64) for leaf in leaves]
     least = min([float(x.min(initial=np.inf)) for x in values])
     most = max([float(x.max(initial=0.0)) for x in values])
-    if not (least >= 0 and most < np.inf):
+    # Some components may have an infinite absolute tolerance: they do not control the steps.
+    if not (least >= 0 and (least if name == "atol" else most) < np.inf):
         numbers = [number for x in values for number in x.reshape(-1).tolist()]
         kind = "finite" if least >= 0 else "non-negative"
         raise ToleranceError(f"{name} must be a {kind} number, got {shown_value(numbers)}")

@@ -114,7 +114,8 @@ def test_backwards_in_time_follows_the_closed_form(name):
     tolerances = (1e-6, 1e-9) if name in ADAPTIVE else (1e-4, 1e-6)
     loose = {
         "euler": 3e-3, "semi_implicit_euler": 3e-3, "fehlberg2": 3e-4, "rosenbrock23": 1e-4,
-        "trbdf2": 3e-5, "implicit_euler": 3e-3, "rkc2": 3e-4,
+        "trbdf2": 3e-5, "implicit_euler": 3e-3, "rkc2": 3e-4, "sdirk2": 1e-4,
+        "kencarp5": 2e-4,  # its dense output has order 3, inside of steps of order 5
     }  # fmt: skip
     _, flow = linear(name)
     sol = jitted(name)(Y0, ts, LINEAR, options_of(name, *tolerances, dt=1e-3))

@@ -37,7 +37,7 @@ MASSES = {
     "index 1, oblique": np.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, -1.0]]),
     "regular": np.array([[2.0, 0.3, 0.1], [-0.4, 1.5, 0.2], [0.1, 0.5, 1.0]]),
 }
-TAKING_MASS = sorted(set(IMPLICIT) - {"trapezoid", "trbdf2", "kvaerno3", "kvaerno5", "kencarp4"})
+TAKING_MASS = sorted(name for name in IMPLICIT if SOLVERS[name].takes_mass)
 # By steps of one size: those whose order is another one, with algebraic equations or always.
 ORDERS = {"bdf": 2}
 ORDERS_OF_ALGEBRAIC = ORDERS | {"gauss_legendre4": 2, "gauss_legendre6": 4}

@@ -179,9 +179,9 @@ class Continuous(Sensitivity):
 
         **Raises:** `OptionError` as `solve` does.
         """
+        self.backward_config(ensemble.config)
         if ensemble.has_events:
             return save_outside(ensemble, lambda states: self._solve_batch_in_pieces(states, tile))
-        self.backward_config(ensemble.config)
 
         def rule(ensemble: Ensemble, way: Continuous) -> RuleCall:
             return RuleCall(solve_batch_states, (tile, way.backward_config(ensemble.config)))
