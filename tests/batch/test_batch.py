@@ -331,3 +331,21 @@ def test_results_of_trajectories_sorted_by_work_are_in_their_own_order():
     rows, work = jnp.array([1.0, 2.0, 3.0, 4.0]), jnp.array([2.0, 9.0, 5.0, 1.0])
     np.testing.assert_array_equal(run_longest_first(run, rows, 10.0, work), 10 * rows)
     np.testing.assert_array_equal(given[0], [2.0, 3.0, 1.0, 4.0])
+
+
+def test_a_norm_is_given_the_error_of_one_trajectory():
+    """One that takes a vector of two components alone, beside the same as a sum."""
+    weights = jnp.array([1.0, 4.0])
+
+    def ends(norm):
+        sols = jo.solve_batch(
+            lambda t, y, rate: -rate * y, Y0, (0.0, 1.0), jnp.linspace(0.5, 1.5, N),
+            in_axes=(0, None, 0), controller=jo.PID(norm=norm), max_steps=64,
+        )  # fmt: skip
+        return jnp.sum(sols.y1**2), sols.stats.num_steps
+
+    found, expected = (
+        ends(norm) for norm in (lambda e: weights @ jnp.abs(e), lambda e: jnp.sum(weights * abs(e)))
+    )
+    np.testing.assert_array_equal(found[1], expected[1])
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-12)

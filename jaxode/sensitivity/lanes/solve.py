@@ -31,12 +31,7 @@ def solve_or_lanes(rules: Rules, problem: IVP, config: SolveConfig, extra: Any =
     parts = problem, config, extra
     trajectories = Trajectories(rules, parts, ResultForm())
     arrays = jax.tree.leaves(eqx.filter(parts, eqx.is_array))
-    if not _may_be_an_operation(parts, arrays):
-        (rule, rest), problem = trajectories.call(arrays)
-        return rule(problem, *rest)
-    operation = Values if rules.forward_mode else Solve
-    leaves = operation(trajectories).bind(*arrays)
-    return trajectories.form.unflatten(leaves)
+    return _solved(trajectories, parts, arrays, problem.y0)
 
 
 def solve_ensemble(rules: Rules, ensemble: Ensemble, extra: Any = None) -> Result:
@@ -52,19 +47,26 @@ def solve_ensemble(rules: Rules, ensemble: Ensemble, extra: Any = None) -> Resul
     arrays = jax.tree.leaves(eqx.filter(parts, eqx.is_array))
     flags += [False] * (len(arrays) - len(flags))
     trajectories = Trajectories(rules, parts, ResultForm(True), ensemble.count, flags)
-    if not _may_be_an_operation(parts, arrays):
-        (rule, rest), ensemble = trajectories.call(arrays)
-        return rule(ensemble, *rest)
-    operation = Values if rules.forward_mode else Solve
+    y0 = parts[0].y0
+    example = jax.ShapeDtypeStruct(y0.shape[1:], y0.dtype)
+    return _solved(trajectories, parts, arrays, example)
+
+
+def _solved(trajectories: Trajectories, parts: Any, arrays: list[Array], y0: Any) -> Any:
+    """The result, by an operation where the solve may be one; `y0`: a state, or its shape."""
+    if not _may_be_an_operation(parts, arrays, y0):
+        (rule, rest), first = trajectories.call(arrays)
+        return rule(first, *rest)
+    operation = Values if trajectories.rules.forward_mode else Solve
     return trajectories.form.unflatten(operation(trajectories).bind(*arrays))
 
 
-def _may_be_an_operation(parts: Any, arrays: Arrays) -> bool:
+def _may_be_an_operation(parts: Any, arrays: Arrays, y0: Any) -> bool:
     """Whether a solve has no effects, and reads nothing traced that is not one of its arrays.
 
     Effects are those of a progress bar, of printing, and of collectives over named axes.
     """
-    problem, config, _ = parts
+    _, config, _ = parts
     functions = jax.tree.leaves(parts, is_leaf=lambda x: isinstance(x, ClosedFunction))
     closed = [f for f in functions if isinstance(f, ClosedFunction)]
     if config.method.progress is not None or any(f.program.jaxpr.effects for f in closed):
@@ -74,7 +76,7 @@ def _may_be_an_operation(parts: Any, arrays: Arrays) -> bool:
     norm = config.method.tolerance.norm
     if norm in NORMS.values():
         return True
-    return not any(isinstance(c, Tracer) for c in jax.make_jaxpr(norm)(problem.y0).consts)
+    return not any(isinstance(c, Tracer) for c in jax.make_jaxpr(norm)(y0).consts)
 
 
 class Values(Operation):
