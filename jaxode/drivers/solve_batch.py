@@ -154,12 +154,9 @@ def solve_batch(
     f, throw = check_field(f), check_flag("throw", throw)
     inputs, leaves = _batch_inputs(y0, ts, args, options, axes)
     assert inputs.count is not None
-    launch = _Launch(
-        lanes=check_lanes(lanes),
-        work=check_work(work, inputs.count),
-        kernel_policy=find_kernel_policy(kernel, check_lanes(lanes)),
-        sharding=find_sharding(sharding, leaves),
-    )
+    lanes, work = check_lanes(lanes), check_work(work, inputs.count)
+    policy = find_kernel_policy(kernel, lanes)
+    launch = _Launch(lanes, work, policy, find_sharding(sharding, leaves))
     solution = run_solve(_solve_batch, f, inputs, options, launch)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))

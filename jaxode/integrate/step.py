@@ -179,16 +179,12 @@ def attempt_step(
     result = (step or stepper.step)(field, s.t, s.y, h, s.solver_state, dense_read)
     own_error2 = _error_squared(method, s, result)
     decision, error2 = _decide(method, s, size, result, own_error2)
-    accept, proposed, y1 = decision.accept, decision.h, result.y1
+    accept, y1 = decision.accept, result.y1
     replaces = accept
     if isinstance(s.neighbour, Neighbour):
         accept = accept & ~s.neighbour_due
         replaces = accept | s.neighbour.due
-    if step_times(method) is not None and method.solver.one_step:
-        # A step that is cut on a given time does not limit the next one.
-        proposed = jnp.where(accept & (size < s.h), jnp.maximum(proposed, s.h), proposed)
-    if result.max_next_step is not None and method.controller.adaptive:
-        proposed = jnp.minimum(proposed, result.max_next_step.astype(proposed.dtype))
+    proposed = _proposed_size(method, s, decision.h, result, accept & (size < s.h))
     after = IntegratorState(
         t=jnp.where(accept, t_new, s.t),
         t_low=jnp.where(accept, t_low, s.t_low),
@@ -224,6 +220,18 @@ def attempt_step(
         before=s,
     )
     return after, record
+
+
+def _proposed_size(
+    method: Method, s: IntegratorState, h: Array, result: StepResult, cut: Array
+) -> Array:
+    """The next step's size, from that of the controller; `cut`: this step ends before its time."""
+    if step_times(method) is not None and method.solver.one_step:
+        # A step that is cut on a given time does not limit the next one.
+        h = jnp.where(cut, jnp.maximum(h, s.h), h)
+    if result.max_next_step is not None and method.controller.adaptive:
+        h = jnp.minimum(h, result.max_next_step.astype(h.dtype))
+    return h
 
 
 def _stepper(method: Method, s: IntegratorState) -> Solver:

@@ -133,7 +133,7 @@ def kept_program(
 
 
 def owner_of(f: Any) -> Any:
-    """The function behind a callable, which lives as long as its programs are needed.
+    """The function behind a callable, which exists as long as its programs are needed.
 
     Of an object that is called, its class.
     """
