@@ -7,8 +7,8 @@ from . import nn as nn
 from . import plotting as plotting
 from .solvers.step_size import PI as PI
 from .solvers.step_size import PID as PID
-from .solvers.step_size import Fixed as Fixed
-from .solvers.step_size import Grid as Grid
+from .solvers.prescribed_steps import Fixed as Fixed
+from .solvers.prescribed_steps import Grid as Grid
 from .solvers.step_size import I as I
 from .problem.errors import BatchError as BatchError
 from .problem.errors import DataError as DataError

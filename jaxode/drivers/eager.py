@@ -20,7 +20,7 @@ from ..problem.state import Packing
 from ..problem.survey import is_surveying, surveyed
 from ..problem.traced_integers import example, is_example, trace_integers
 from ..solvers.implicit.consistent_initial import Algebraic
-from ..solvers.step_size import Fixed, Grid
+from ..solvers.prescribed_steps import Fixed, Grid
 from .options import check_dt, find_algebraic, find_controller, find_solver
 from .prepare import Inputs, Mapped, Options, of_one_trajectory, prepare
 from .user_functions import Traces, trace_functions, with_functions, without_functions

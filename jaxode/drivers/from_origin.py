@@ -31,7 +31,8 @@ from ..problem.time_precision import (
     warn_of_lost_digits,
 )
 from ..problem.times import saved_rows
-from ..solvers.step_size import PID, Grid
+from ..solvers.prescribed_steps import Grid
+from ..solvers.step_size import PID
 from .eager import run_driver
 from .options import with_jac
 from .prepare import Inputs, Options

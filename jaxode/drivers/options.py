@@ -26,8 +26,9 @@ from ..sensitivity.forward_mode import Forward
 from ..sensitivity.reversible import Reversible
 from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic, algebraic_part
+from ..solvers.prescribed_steps import Fixed, Grid
 from ..solvers.registry import SOLVERS
-from ..solvers.step_size import NORMS, PID, Controller, Fixed, Grid, Tolerance
+from ..solvers.step_size import NORMS, PID, Controller, Tolerance
 
 SENSITIVITIES: dict[str, Callable[[], Sensitivity]] = {
     "discrete": Discrete,

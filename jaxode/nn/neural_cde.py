@@ -16,7 +16,7 @@ from ..problem.errors import DataError, FieldError, OptionError, TimesError
 from ..problem.field import call_field
 from ..problem.state import is_traced
 from ..problem.validation import check_count, check_counts, check_flag, check_key, check_name
-from ..solvers.step_size import Grid
+from ..solvers.prescribed_steps import Grid
 from .batched_solve import solve_samples
 from .controls import CONTROLS, Control
 from .log_ode import LogODE, signature_channels

@@ -11,7 +11,8 @@ import numpy as np
 from ...problem.errors import OptionError, TimesError, unknown_name
 from ...problem.state import Packing, is_traced
 from ...problem.validation import check_count, real_array
-from ...solvers.step_size import Controller, Grid
+from ...solvers.prescribed_steps import Grid
+from ...solvers.step_size import Controller
 from .event import AtRest, Event, Jumps, check_events, may_end
 
 # What happens where there are more than `max_events`.

@@ -15,7 +15,8 @@ from ...solvers.implicit.base import Implicit
 from ...solvers.implicit.consistent_initial import Algebraic
 from ...solvers.implicit.rodas5p import Rodas5P
 from ...solvers.linear import Dense, augmented_solver
-from ...solvers.step_size import PID, Controller, Grid, Norm, Tolerance
+from ...solvers.prescribed_steps import Grid
+from ...solvers.step_size import PID, Controller, Norm, Tolerance
 from .restarts import RestartSchedule
 
 # Bounds of the difference between a state integrated backwards and the forward solution, where a

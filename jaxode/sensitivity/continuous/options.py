@@ -18,8 +18,9 @@ from ...kernels.dispatch import KernelPolicy
 from ...problem.errors import OptionError, ToleranceError, unknown_name
 from ...problem.validation import check_count, check_positive, find_option, shown_value
 from ...solvers.base import Solver
+from ...solvers.prescribed_steps import Fixed
 from ...solvers.registry import SOLVERS
-from ...solvers.step_size import PID, Controller, Fixed
+from ...solvers.step_size import PID, Controller
 from ..base import Sensitivity
 from ..discrete.options import Discrete
 from ..lanes.solve import solve_ensemble, solve_or_lanes

@@ -7,7 +7,7 @@ from jaxtyping import PyTree
 
 from ...integrate.ivp import SolveConfig, direction_of
 from ...integrate.step import Method
-from ...solvers.step_size import Fixed, Grid
+from ...solvers.prescribed_steps import Fixed, Grid
 from .checkpoints import CheckpointTrace
 
 
