@@ -250,6 +250,12 @@ def takes(name: str, argument: str) -> Any:
     return TAKES[argument]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def scalars_are_staged():
+    """The conversion of a step size is compiled once in a process: before anything is counted."""
+    solve(solver="rk4", dt=0.1)
+
+
 # Equinox warns of arrays where none is expected, before our error is raised.
 @pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
 @pytest.mark.parametrize("name", public_functions(jo, NO_ARGUMENTS))
