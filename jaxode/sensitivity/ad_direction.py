@@ -19,7 +19,8 @@ FORWARD = (
     'jax.vjp or jax.jacrev use sensitivity="discrete"'
 )
 TWICE = (
-    "a solve is differentiated backwards once alone: for second derivatives use jax.hessian or "
+    "this solve is differentiated backwards once alone, as it has effects such as printing, is "
+    "inside shard_map, or has events: for second derivatives use jax.hessian or "
     'jax.jacfwd(jax.grad(...)), or jax.jacfwd twice with sensitivity="forward"'
 )
 BACKWARD = (
