@@ -108,7 +108,8 @@ WAYS: dict[str, tuple[bool, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("way", few(WAYS, "narrow"))
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 def test_gradients_are_those_of_single_solves(way):
     wide, options = WAYS[way]
     derivative = jax.jacfwd if way == "forward" else jax.grad

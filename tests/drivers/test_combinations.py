@@ -66,7 +66,11 @@ def value_and_derivative(case: Combination) -> Any:
     return of_both
 
 
-@pytest.mark.parametrize("name", few(COMBINATIONS, *list(COMBINATIONS)[26::50]))
+# Those whose event is only passed compile longest.
+FAST = [name for name in list(COMBINATIONS)[26::50] if "passed" not in name]
+
+
+@pytest.mark.parametrize("name", few(COMBINATIONS, *FAST))
 def test_a_combination_is_right(name):
     case = COMBINATIONS[name]
     function, error = jax.jit(value_and_derivative(case)), accepted_error(case)

@@ -54,7 +54,7 @@ def test_methods_and_given_times(method):
     assert {ours.njev, ours.nlu} == {0} if explicit else 0 not in {ours.njev, ours.nlu}
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("dense", few([False, True], False))
 @pytest.mark.parametrize("span", [(0.0, 3.0), (3.0, 0.0)])
 def test_all_steps_are_returned(span, dense):
     ours = jo.solve_ivp(oscillator, span, Y0, dense_output=dense, **TIGHT)
@@ -137,6 +137,7 @@ def test_the_cannon_of_the_documentation():
     np.testing.assert_allclose(ours.t[-1], ours.t_events[0][0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["Radau", "BDF", "LSODA"])
 @pytest.mark.parametrize(
     "known",

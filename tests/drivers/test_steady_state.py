@@ -61,7 +61,7 @@ def test_the_branch_is_that_of_the_flow(y0, high):
 
 @pytest.mark.parametrize(
     "name",
-    ["dense", "banded", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sparse", "krylov"))],
+    ["dense", *(pytest.param(n, marks=pytest.mark.slow) for n in ("banded", "sparse", "krylov"))],
 )
 def test_derivatives_with_each_linear_solver(name):
     """Reverse, forward, and forward over reverse, along a direction, against differences."""

@@ -179,9 +179,7 @@ def test_an_argument_with_a_default_is_no_place():
 OWN = jnp.array([[0.0, 1.0, 1.0, 9.0], [1.0, 2.0, 2.0, 2.0], [0.5, 0.5, 0.0, 2.0]])
 
 
-@pytest.mark.parametrize(
-    ("saved", "wide"), few([("before", False), ("after", True)], ("after", True))
-)
+@pytest.mark.parametrize(("saved", "wide"), few([("before", False), ("after", True)]))
 def test_doses_in_lanes_equal_those_of_single_solves(saved, wide):
     """Each trajectory has its own: at its start, twice inside, at its end, outside."""
     ts, options = jnp.array([0.0, 1.0, 2.0]), dict[str, Any](rtol=1e-9, atol=1e-11)

@@ -154,7 +154,7 @@ STARTS = np.array([T, T + 1e6, T - 3e7])
 RATES = np.array([0.7, 0.2, 1.3], np.float32)
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["own times", "shared times"])
+@pytest.mark.parametrize("own", few([True, False], False))
 @pytest.mark.parametrize("solver", ["tsit5", pytest.param("rodas5p", marks=pytest.mark.slow)])
 def test_batches(precision, own, solver):
     ts = (STARTS if own else np.full(3, T))[:, None] + SPAN

@@ -160,6 +160,7 @@ def test_nothing_is_solved_twice_without_a_derivative():
     assert text.count(" while(") == plain.count(" while(")
 
 
+@pytest.mark.slow
 def test_a_failed_solve_has_nan():
     def loss(p, way):
         return jnp.sum(drop(p, max_events=1, sensitivity=way, throw=False).y1)
