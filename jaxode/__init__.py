@@ -10,6 +10,12 @@ from .solvers.step_size import PID as PID
 from .solvers.prescribed_steps import Fixed as Fixed
 from .solvers.prescribed_steps import Grid as Grid
 from .solvers.step_size import I as I
+from .solvers.step_size import AttemptedStep as AttemptedStep
+from .solvers.step_size import Controller as Controller
+from .solvers.step_size import Decision as Decision
+from .solvers.base import EvaluationCounts as EvaluationCounts
+from .solvers.base import Solver as Solver
+from .solvers.base import StepResult as StepResult
 from .problem.errors import BatchError as BatchError
 from .problem.errors import DataError as DataError
 from .problem.errors import EventError as EventError
@@ -36,8 +42,11 @@ from .solvers.linear import Krylov as Krylov
 from .solvers.linear import Sparse as Sparse
 from .solvers.linear import sparsity as sparsity
 from .nn import NeuralODE as NeuralODE
+from .drivers.multiple_shooting import MultipleShooting as MultipleShooting
+from .drivers.multiple_shooting import multiple_shooting as multiple_shooting
 from .drivers.odeint import odeint as odeint
 from .drivers.solve_ivp import solve_ivp as solve_ivp
+from .sensitivity.continuous.backward_solver import BackwardStats as BackwardStats
 from .sensitivity.continuous.options import Continuous as Continuous
 from .sensitivity.discrete.options import Discrete as Discrete
 from .sensitivity.reversible import Reversible as Reversible
@@ -45,6 +54,7 @@ from .sensitivity.forward_mode import Forward as Forward
 from .integrate.solution import Solution as Solution
 from .integrate.solution import Stats as Stats
 from .problem.status import Status as Status
+from .drivers.save_at import SaveAt as SaveAt
 from .drivers.solve import solve as solve
 from .drivers.solve_batch import solve_batch as solve_batch
 from .solvers.explicit.own_tableau import ExplicitTableau as ExplicitTableau

@@ -18,7 +18,7 @@ from ..integrate.ensemble import (
     result_of,
     values_in_lanes,
 )
-from ..integrate.events.discontinuities import one_sided_field
+from ..integrate.events.discontinuities import field_between
 from ..integrate.events.handling import empty_log, handle_events
 from ..integrate.follow_up import follow_up, waits
 from ..integrate.forward import Result, times_status
@@ -183,8 +183,9 @@ class BatchRun(eqx.Module):
         any_needs = needs if needs is None or needs is True else jnp.any(needs)
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field_of_turn(lanes)
         (_, direction), limit = self.span(lanes), self.step_limit(lanes)
-        if self.ensemble.has_jumps:
-            field = one_sided_field(field, lanes.integrator.t, limit)
+        field = field_between(
+            field, method.solver, self.ensemble.has_jumps, lanes.integrator.t, limit
+        )
         integrator, steps = attempt_step(
             method, field, lanes.integrator, direction, limit, lambda _: any_needs
         )

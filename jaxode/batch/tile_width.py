@@ -77,7 +77,12 @@ def tile_of(ensemble: Ensemble, lanes: int | None) -> LaneTile:
 
 
 def _balanced_width(count: int, max_lanes: int) -> int:
-    """Return the width, at most `max_lanes`, that divides the trajectories evenly over fills."""
+    """Return the width, at most `max_lanes`, that divides the trajectories evenly over fills.
+
+    It is `max_lanes` for a number that is not known, under `jax.export`.
+    """
+    if not isinstance(count, int):
+        return max_lanes
     num_fills = -(-count // max_lanes)
     even = -(-count // num_fills)
     return min(count, max_lanes, -(-even // 8) * 8)

@@ -21,6 +21,7 @@ from ..problem.survey import is_surveying, surveyed
 from ..problem.traced_integers import example, is_example, trace_integers
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.prescribed_steps import Fixed, Grid
+from .complex_states import solver_of_parts
 from .options import check_dt, find_algebraic, find_controller, find_solver
 from .prepare import Inputs, Mapped, Options, of_one_trajectory, prepare
 from .user_functions import Traces, trace_functions, with_functions, without_functions
@@ -53,6 +54,9 @@ def run_driver(
     **Raises:** what `prepare` and `function` raise. **Warns:** `RecompilationWarning`, and
     `TimesWarning` for functions that read a time which is coarse.
     """
+    if inputs.packing.in_parts:
+        solver = solver_of_parts(options.solver, inputs.packing)
+        options = dataclasses.replace(options, solver=solver)
     if under_jit() and not is_surveying():
         return function(f, prepare(f, inputs, options), *rest)
     option_arrays, static = partition((without_functions(options, inputs), rest))

@@ -106,11 +106,11 @@ def find_controller(controller: Any, solver: Solver, dt: Any, ts: Any) -> Contro
                 'that chooses its steps, such as "tsit5"'
             )
         return _with_array_leaves(Fixed(dt))
-    if inspect.isclass(controller) or not isinstance(controller, PID | Fixed | Grid):
+    if inspect.isclass(controller) or not isinstance(controller, Controller):
         shown = controller.__name__ if inspect.isclass(controller) else repr(controller)
         raise OptionError(
             f"controller must be an instance such as jo.PID(), jo.Fixed(dt) or jo.Grid(times), "
-            f"got {shown}"
+            f"or of a class of your own derived from jo.Controller, got {shown}"
         )
     if isinstance(controller, PID) and adaptive:
         controller = controller.completed(solver.default_controller())

@@ -24,6 +24,7 @@ from ..problem.time_precision import with_times
 from ..problem.times import Ends, check_times
 from ..problem.tolerances import check_not_both_zero, check_tolerance
 from ..solvers.implicit.consistent_initial import Algebraic
+from .complex_states import packing_for
 from .options import (
     Sensitivity,
     check_bounded,
@@ -148,13 +149,16 @@ def check_tolerances(options: Options, y0: PyTree, packing: Packing) -> tuple[Ar
     return rtol, check_tolerance("atol", options.atol, packing, y0)
 
 
-def trajectory_inputs(y0: PyTree, ts: Any, args: PyTree, options: Options) -> Inputs:
-    """Validate the inputs of one trajectory.
+def trajectory_inputs(
+    y0: PyTree, ts: Any, args: PyTree, options: Options, by_parts: bool = False
+) -> Inputs:
+    """Validate the inputs of one trajectory; `by_parts`: it steps the parts of a complex state.
 
     **Raises:** `StateError`, `TimesError`, `ToleranceError`, `EventError`.
     """
     y0, times = check_state(y0), check_times(ts, options.unsaved, may_end(options.events))
-    packing = with_times(Packing.of(y0), times, ts)
+    packing = packing_for(y0, options.solver, options.sensitivity)
+    packing = with_times(packing.by_parts() if by_parts else packing, times, ts)
     tolerances = check_tolerances(options, y0, packing)
     given = times if isinstance(times, np.ndarray) else None
     return Inputs(y0, as_array(times, packing.time_dtype), args, *tolerances, packing, given)

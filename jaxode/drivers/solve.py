@@ -25,6 +25,7 @@ from .options import (
 )
 from .prepare import Options, Prepared, trace_problem, trajectory_inputs
 from .resume import next_dt, resumed
+from .save_at import SaveAt, plan_saves
 from .solver_list import list_solvers
 
 
@@ -43,7 +44,7 @@ def solve(
     atol: PyTree = 1e-6,
     dt: ArrayLike | None = None,
     controller: Controller | None = None,
-    save: SaveName | Callable[..., PyTree] = "ts",
+    save: SaveName | Callable[..., PyTree] | SaveAt | PyTree = "ts",
     sensitivity: str | Sensitivity = "discrete",
     events: Event | AtRest | Sequence[Event | AtRest] | None = None,
     jumps: ArrayLike | Sequence[float] | Jumps | None = None,
@@ -68,8 +69,9 @@ def solve(
       shapes and dtypes of `y0`, where a list may stand for a tuple and a number of Python for a
       scalar. A pair `(stiff, other)` of fields stands for their sum, for IMEX solvers, which treat
       only the stiff part implicitly.
-    - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes; complex
-      ones are for explicit solvers. Integers become floats. It may be empty.
+    - `y0`: the initial state, a pytree of floating-point or complex arrays of any shapes. Integers
+      become floats. It may be empty. Implicit solvers step the real and the imaginary part of
+      complex components, and weigh the error of each by its own size.
     - `ts`: the times of the saved states, shape `(n,)`, increasing or decreasing; repeats are
       allowed. The solve runs from the first to the last, of which there must be two, unless `t0`
       and `t1` say otherwise: a pair `(t0, t1)` saves the states at the two ends. Times keep their
@@ -94,6 +96,9 @@ def solve(
     - `save`: "ts" for the states at `ts`; "steps" for every accepted step (`max_steps + 1` rows,
       NaN where unused); "dense" for dense output `sol(t)`, besides the states at `ts`; or a
       function `(t, y, args)` or `(t, y)`, whose values at `ts` are saved instead of the states.
+      Several at once are a dict, tuple or list of "ts", functions and `jo.SaveAt(what, ts=times)`,
+      each of which may have times of its own: `sol.ts` and `sol.ys` have that structure. All
+      functions are evaluated at all times. `jo.SaveAt("steps", every=n)` returns every n-th step.
     - `sensitivity`: how derivatives are computed: "discrete" or `jo.Discrete()`, "adjoint" or
       `jo.Continuous()`, "reversible" or `jo.Reversible()`, "forward" or `jo.Forward()`.
     - `events`: one `jo.Event` or several: conditions whose zero crossings are located, logged in
@@ -120,14 +125,15 @@ def solve(
     """
     y0, t0 = resumed(start, y0, t0)
     dt = next_dt(start, dt, controller)
-    ts, unsaved = times_with_ends(ts, t0, t1)
+    plan = plan_saves(save, ts, t0, t1)
+    ts, unsaved = times_with_ends(plan.ts, plan.t0, plan.t1)
     options = Options(
         solver=solver,
         rtol=rtol,
         atol=atol,
         dt=dt,
         controller=controller,
-        save=save,
+        save=plan.save,
         sensitivity=sensitivity,
         events=events,
         jumps=jumps,
@@ -142,7 +148,7 @@ def solve(
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
     warn_if_stiff(solution)
-    return solution
+    return plan.of_entries(solution)
 
 
 def _solve(f: VectorField, prepared: Prepared) -> Solution:

@@ -34,7 +34,7 @@ from ..integrate.user_solution import solution_of
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
 from ..problem.staging import as_array
-from ..problem.state import Packing, check_state, check_state_leaves
+from ..problem.state import check_state, check_state_leaves
 from ..problem.time_precision import with_times
 from ..problem.times import saved_rows
 from ..problem.tolerances import check_not_both_zero, check_tolerance_of_batch
@@ -43,6 +43,7 @@ from ..solvers.base import Solver
 from ..solvers.implicit.consistent_initial import Algebraic
 from ..solvers.step_size import Controller
 from .backend import run_batch
+from .complex_states import packing_for
 from .from_origin import run_solve
 from .options import (
     SaveName,
@@ -61,6 +62,7 @@ from .prepare import (
     trace_problem,
 )
 from .resume import resumed
+from .save_at import SaveAt, plan_saves
 
 
 def solve_batch(
@@ -78,7 +80,7 @@ def solve_batch(
     atol: PyTree = 1e-6,
     dt: ArrayLike | None = None,
     controller: Controller | None = None,
-    save: SaveName | Callable[..., PyTree] = "ts",
+    save: SaveName | Callable[..., PyTree] | SaveAt | PyTree = "ts",
     sensitivity: str | Sensitivity = "discrete",
     events: Event | AtRest | Sequence[Event | AtRest] | None = None,
     jumps: ArrayLike | Sequence[float] | Jumps | None = None,
@@ -134,14 +136,16 @@ def solve_batch(
     """
     y0, t0 = resumed(start, y0, t0)
     axes = axes_by_name(in_axes)
-    ts, axes["ts"], unsaved = batch_times_with_ends(ts, axes["ts"], t0, t1)
+    plan = plan_saves(save, ts, t0, t1, mapped=axes["ts"] is not None)
+    times = plan.ts, axes["ts"], plan.t0, plan.t1
+    ts, axes["ts"], unsaved = batch_times_with_ends(*times)
     options = Options(
         solver=solver,
         rtol=rtol,
         atol=atol,
         dt=dt,
         controller=controller,
-        save=save,
+        save=plan.save,
         sensitivity=sensitivity,
         events=events,
         jumps=jumps,
@@ -160,7 +164,7 @@ def solve_batch(
     solution = run_solve(_solve_batch, f, inputs, options, launch)
     if throw and has_failed(solution.status):
         raise_on_failure(solution, failure_advice(find_sensitivity(sensitivity)))
-    return solution
+    return plan.of_entries(solution)
 
 
 class _Launch(NamedTuple):
@@ -190,7 +194,8 @@ def _batch_inputs(
     trees, mapped, count = move_batch_axes_first(user_trees, axes)
     y0 = _over_trajectories(trees["y0"], mapped["y0"], count)
     example = jax.tree.map(trajectory_shape, y0)
-    packing = with_times(Packing.of(example), times, ts)
+    packing = packing_for(example, options.solver, options.sensitivity)
+    packing = with_times(packing, times, ts)
     check_not_both_zero(options.rtol, options.atol)
     rtol, atol = (
         check_tolerance_of_batch(name, trees[name], mapped[name], packing, example)

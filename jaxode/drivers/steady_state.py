@@ -24,6 +24,7 @@ from ..problem.validation import check_flag, real_array
 from ..solvers.implicit.newton import IncrementNorm
 from ..solvers.implicit.rosenbrock23 import Rosenbrock23
 from ..solvers.linear import Dense, Krylov, LinearSolver, check_linear_solver
+from .complex_states import component_count, real_rows
 from .eager import run_driver
 from .prepare import Inputs, Options, Prepared, check_tolerances
 
@@ -104,7 +105,7 @@ def steady_state(
     options = Options(solver=solver, rtol=rtol, atol=atol, max_steps=max_steps)
     f, throw = check_field(f), check_flag("throw", throw)
     y0 = check_state(y0)
-    packing = Packing.of(y0)
+    packing = Packing.of(y0).by_parts()
     time = as_array(check_time("t", t), packing.time_dtype)
     inputs = Inputs(y0, time, args, *check_tolerances(options, y0, packing), packing)
     invariants = _check_conserved(conserved, solver.linear_solver, packing)
@@ -130,14 +131,16 @@ def _check_conserved(conserved: Any, linear_solver: LinearSolver, packing: Packi
         )
     space = jnp if is_traced(conserved) else np
     array = space.atleast_2d(real_array("conserved", conserved))
-    if array.ndim != 2 or array.shape[1] != packing.size:
+    count = component_count(packing)
+    if array.ndim != 2 or array.shape[1] != count:
         raise OptionError(
-            f"conserved has shape {np.shape(conserved)} where sums of {packing.size} components "
-            f"need (m, {packing.size}) or ({packing.size},)"
+            f"conserved has shape {np.shape(conserved)} where sums of {count} components "
+            f"need (m, {count}) or ({count},)"
         )
     if not is_traced(conserved) and not np.all(np.isfinite(np.asarray(conserved))):
         raise OptionError(f"conserved must be finite, got {conserved!r}")
-    return jnp.asarray(array, packing.dtype)
+    rows = real_rows(array, packing) if packing.in_parts else array
+    return jnp.asarray(rows, packing.dtype)
 
 
 class _TransientState(NamedTuple):

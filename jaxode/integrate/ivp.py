@@ -18,7 +18,11 @@ from ..solvers.implicit.consistent_initial import Algebraic, consistent_state
 from ..solvers.linear import WithJacobian
 from .events.compiled import CompiledEvent
 from .events.detection import EventHandler
-from .events.discontinuities import next_discontinuity, one_sided_field
+from .events.discontinuities import (
+    field_between,
+    next_discontinuity,
+    one_sided_field,
+)
 from .events.state_jumps import StateJumps
 from .neighbour import nudge_of, nudged
 from .save import StepReader
@@ -112,14 +116,23 @@ def _parameters(problem: IVP) -> tuple[PyTree, PyTree]:
 
 
 def packed_field(problem: IVP, config: SolveConfig) -> Callable[..., Array]:
-    """Make the field on packed states, with the user's Jacobian if there is one."""
+    """Make the field on packed states, with the user's Jacobian if there is one.
+
+    A solver that looks ahead does not look past the ends of the solve (where lanes have times of
+    their own, which the problem of a lane does not hold, the lanes see to that).
+    """
     field = pack_field(problem.field, problem.args, config.packing)
-    if problem.jac is None:
+    if problem.jac is not None:
+        jacobian = packed_jacobian(problem, config)
+        split = isinstance(field, Split)
+        field = (
+            Split(WithJacobian(field.stiff, jacobian), field.other)
+            if split
+            else WithJacobian(field, jacobian)
+        )
+    if problem.ts is None:
         return field
-    jacobian = packed_jacobian(problem, config)
-    if isinstance(field, Split):
-        return Split(WithJacobian(field.stiff, jacobian), field.other)
-    return WithJacobian(field, jacobian)
+    return field_between(field, config.method.solver, False, problem.ts[0], problem.ts[-1])
 
 
 def packed_jacobian(problem: IVP, config: SolveConfig) -> Callable[[Array, Array], Array]:

@@ -25,12 +25,15 @@ class Packing:
     A single array keeps its shape; several are concatenated in one vector of their common dtype.
     `unpack` accepts any leading axes. `times`: the dtype in which a solve keeps its times. A pytree
     without components is packed as two zeros, one for each half: so a solve has a state to step.
+    `in_parts`: the packed array is real, and holds the real and the imaginary part of each complex
+    component, one after the other; of a single array along a last axis.
     """
 
     treedef: Any
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[np.dtype, ...]
     times: np.dtype = _FLOAT32
+    in_parts: bool = False
 
     @classmethod
     def of(cls, tree: PyTree) -> "Packing":
@@ -40,17 +43,23 @@ class Packing:
             treedef,
             tuple([x.shape for x in leaves]),
             tuple([np.dtype(x.dtype) for x in leaves]),
-            _FLOAT32,
         )
 
     def with_times(self, dtype: np.dtype) -> "Packing":
         """The packing of the states of a solve whose times have this dtype."""
-        return _packing(self.treedef, self.shapes, self.dtypes, dtype)
+        return _packing(self.treedef, self.shapes, self.dtypes, dtype, self.in_parts)
+
+    def by_parts(self) -> "Packing":
+        """The packing of complex states as real ones; this packing if the state is real."""
+        if not is_complex(common_dtype(self.dtypes)):
+            return self
+        return _packing(self.treedef, self.shapes, self.dtypes, self.times, True)
 
     @functools.cached_property
     def dtype(self) -> np.dtype:
         """The dtype of the packed array."""
-        return common_dtype(self.dtypes)
+        dtype = common_dtype(self.dtypes)
+        return np.dtype(jnp.finfo(dtype).dtype) if self.in_parts else dtype
 
     @functools.cached_property
     def size(self) -> int:
@@ -66,11 +75,19 @@ class Packing:
     def packed_shape(self) -> tuple[int, ...]:
         """The shape of the packed array."""
         single = len(self.shapes) == 1 and not self.is_empty
-        return self.shapes[0] if single else (self.size,)
+        return self.part_shapes[0] if single else (self.size,)
+
+    @functools.cached_property
+    def part_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of the leaves as they are packed: in parts a complex one has an axis more."""
+        if not self.in_parts:
+            return self.shapes
+        leaves = zip(self.shapes, self.dtypes, strict=True)
+        return tuple([(*shape, 2) if is_complex(dtype) else shape for shape, dtype in leaves])
 
     @property
     def _count(self) -> int:
-        return sum(int(np.prod(shape, dtype=int)) for shape in self.shapes)
+        return sum(int(np.prod(shape, dtype=int)) for shape in self.part_shapes)
 
     @functools.cached_property
     def number_dtype(self) -> np.dtype:
@@ -95,6 +112,9 @@ class Packing:
     def pack(self, tree: PyTree, half: int | None = None) -> Array:
         """Pack a pytree into one array; with `half` 0 or 1, only that half along the first axis."""
         leaves = jax.tree.leaves(tree)
+        if self.in_parts:
+            kinds = map(is_complex, self.dtypes)
+            leaves = [_parts(x) if split else x for x, split in zip(leaves, kinds, strict=True)]
         if self.is_empty:
             return jnp.zeros(2 if half is None else 1, self.dtype)
         if len(leaves) == 1:
@@ -110,13 +130,16 @@ class Packing:
             lead, parts = array.shape[:-1], zip(self.shapes, self.dtypes, strict=True)
             return jax.tree.unflatten(self.treedef, [jnp.zeros(lead + s, d) for s, d in parts])
         if len(self.shapes) == 1:
-            return jax.tree.unflatten(self.treedef, [array])
-        sizes = [int(np.prod(shape, dtype=int)) for shape in self.shapes]
+            leaf = _from_parts(array, self.dtypes[0]) if self.in_parts else array
+            return jax.tree.unflatten(self.treedef, [leaf])
+        sizes = [int(np.prod(shape, dtype=int)) for shape in self.part_shapes]
         components = jnp.split(array, np.cumsum(sizes)[:-1], axis=-1)
         leaves = [
-            _cast(component.reshape(array.shape[:-1] + shape), dtype)
-            for component, shape, dtype in zip(components, self.shapes, self.dtypes, strict=True)
+            component.reshape(array.shape[:-1] + shape)
+            for component, shape in zip(components, self.part_shapes, strict=True)
         ]
+        convert = _from_parts if self.in_parts else _cast
+        leaves = [convert(x, dtype) for x, dtype in zip(leaves, self.dtypes, strict=True)]
         return jax.tree.unflatten(self.treedef, leaves)
 
 
@@ -125,9 +148,28 @@ def _packing(
     treedef: Any,
     shapes: tuple[tuple[int, ...], ...],
     dtypes: tuple[np.dtype, ...],
-    times: np.dtype,
+    times: np.dtype = _FLOAT32,
+    in_parts: bool = False,
 ) -> Packing:
-    return Packing(treedef, shapes, dtypes, times)
+    return Packing(treedef, shapes, dtypes, times, in_parts)
+
+
+def is_complex(dtype: Any) -> bool:
+    """True for a complex dtype."""
+    return bool(jnp.issubdtype(dtype, jnp.complexfloating))
+
+
+def _parts(x: Array) -> Array:
+    """The real and the imaginary part of an array, along a last axis."""
+    return jnp.stack([jnp.real(x), jnp.imag(x)], -1)
+
+
+def _from_parts(x: Array, dtype: np.dtype) -> Array:
+    """A leaf of this dtype, from its real and imaginary parts if it is complex."""
+    if not is_complex(dtype):
+        return x.astype(dtype)
+    real = jnp.finfo(dtype).dtype
+    return jax.lax.complex(x[..., 0].astype(real), x[..., 1].astype(real))
 
 
 def _cast(x: Array, dtype: np.dtype) -> Array:

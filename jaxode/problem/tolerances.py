@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 
 from .errors import CALL_ERRORS, ToleranceError, ToleranceWarning, warn_user
 from .staging import as_array
-from .state import Packing, is_traced
+from .state import Packing, is_complex, is_traced
 from .validation import is_real, shown_value
 
 
@@ -29,7 +29,7 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
         else:
             spread = jax.tree.map(lambda v, y: _spread(v, jnp.shape(y)), value, y0)
             real = jax.tree.map(lambda v: jnp.asarray(v, packing.real_dtype), spread)
-            tolerance = Packing.of(real).pack(real)
+            tolerance = _packed(real, packing, y0)
     except CALL_ERRORS as error:
         shapes = jax.tree.map(jnp.shape, y0)
         raise ToleranceError(
@@ -38,6 +38,14 @@ def check_tolerance(name: str, value: Any, packing: Packing, y0: PyTree) -> Arra
     if not is_traced(value):
         _check_tolerance_values(name, leaves, packing)
     return tolerance
+
+
+def _packed(tolerance: PyTree, packing: Packing, y0: PyTree) -> Array:
+    """A tolerance like `y0`, packed; where states are packed in parts, it is that of both parts."""
+    if not packing.in_parts:
+        return Packing.of(tolerance).pack(tolerance)
+    both = lambda v, y: jax.lax.complex(v, v) if is_complex(y.dtype) else v  # noqa: E731
+    return packing.pack(jax.tree.map(both, tolerance, y0))
 
 
 def _spread(value: Any, shape: tuple[int, ...]) -> Array:

@@ -79,6 +79,7 @@ class Solver(eqx.Module):
     takes_mass: ClassVar[bool] = False  # steps `M y' = f(t, y)` for a mass matrix `M`
     loops_over_stages: ClassVar[bool] = False  # calls a `LoopedField` in a loop over its stages
     detects_stability: ClassVar[bool] = False  # tells if stability binds a step
+    looks_ahead: ClassVar[bool] = False  # evaluates the field at times after the end of the step
 
     @property
     @abc.abstractmethod

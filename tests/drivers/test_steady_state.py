@@ -195,7 +195,6 @@ def test_time_and_single_precision():
     ("error", "message", "options"),
     [
         (jo.FieldError, "shape", {"f": lambda t, y, args: y[:1]}),
-        (jo.StateError, "real", {"y0": jnp.ones(2) * 1j, "f": lambda t, y, args: y}),
         (jo.StateError, "bool", {"y0": jnp.ones(2, bool)}),
         (jo.OptionError, "linear_solver", {"linear_solver": "dense"}),
         (jo.OptionError, r"\(m, 2\)", {"conserved": jnp.ones(3)}),

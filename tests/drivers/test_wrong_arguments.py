@@ -134,6 +134,10 @@ TAKES: dict[str, Any] = {
     "jac_sparsity": {"None"},
     "lband": {"None", "0", "1"},
     "uband": {"None", "0", "1"},
+    "guess": {"None"},
+    "max_iterations": {"None"} | COUNTS,
+    "report": {"None"} | CALLABLE,
+    "every": {"1"},
 }
 # Those of one function alone.
 TAKES_ALONE: dict[tuple[str, str], Any] = {
@@ -152,6 +156,9 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("Grid", "times"): set(),
     ("odeint", "rtol"): {"None", "0"} | POSITIVE,
     ("odeint", "atol"): {"None", "0"} | POSITIVE,
+    ("SaveAt", "ts"): {"None", "empty list", "seven numbers"},
+    ("multiple_shooting", "ts"): {"pair", "seven numbers"},
+    ("multiple_shooting", "solver"): set(),
     ("sparsity", "y0"): {"pair", "seven numbers"},
     ("odeint", "t"): {"pair", "seven numbers"},
     ("solve_ivp", "args"): {"None", "empty list"},
@@ -218,10 +225,14 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "fit": (jo.fit, {"model": LINEAR_MODEL, "data": (Y0, Y0), "loss": "mse"}),
     "NeuralODE": (jo.NeuralODE, {"field": LINEAR_MODEL}),
     "NeuralDE": (jo.NeuralDE, {"field": LINEAR_MODEL}),
+    "SaveAt": (solved_with("save", jo.SaveAt), {}),
+    "multiple_shooting": (jo.multiple_shooting, {"f": decay, "y0": Y0[0], "ts": (0.0, 1.0)}),
 }
-# What solves and trainings return.
+# What solves and trainings return, base classes, and what their methods exchange.
 NO_ARGUMENTS = {
-    "Solution", "Stats", "Events", "SteadyState", "Status", "Log",
+    "Solution", "Stats", "Events", "SteadyState", "Status", "Log", "MultipleShooting",
+    "BackwardStats", "Solver", "Controller", "StepResult", "EvaluationCounts", "AttemptedStep",
+    "Decision",
 }  # fmt: skip
 
 

@@ -165,7 +165,10 @@ OPTIONS = {
     "misspelt sensitivity": ({"sensitivity": "ajoint"}, r"sensitivity called.*mean 'adjoint'"),
     "sensitivity class": ({"sensitivity": jo.Discrete}, r"instance.*write Discrete\(\)"),
     "misspelt save": ({"save": "step"}, r"save mode called 'step'; did you mean 'steps'"),
-    "save of a number": ({"save": 3}, r'save must be "ts", "steps", "dense" or a function, got 3'),
+    "save of a number": (
+        {"save": 3},
+        r'save must be "ts", "steps", "dense" or a f.*, got 3',
+    ),
     "fixed solver, no dt": ({"solver": "euler"}, r"Euler takes fixed steps: give dt="),
     "fixed solver, PID": (
         {"solver": "rk4", "controller": jo.PID()},

@@ -303,3 +303,24 @@ def test_a_controller_of_the_backward_solve_that_does_not_fit():
     way = jo.Continuous(solver="rk4", controller=jo.PID())
     with pytest.raises(jo.OptionError, match="RK4 has no error estimate for the controller"):
         jo.solve(lambda t, y, a: -y, 1.0, (0.0, 1.0), sensitivity=way)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_cost_of_the_backward_solve_is_reported(method):
+    reports: list[jo.BackwardStats] = []
+    way = jo.Continuous(method, report=reports.append)
+    starts = jnp.array([[1.0], [2.0]])
+
+    def loss(y0, solve):
+        return solve(lambda t, y: -t * y, y0, jnp.linspace(0.0, 2.0, 5), sensitivity=way).ys.sum()
+
+    jax.block_until_ready(jax.grad(loss)(starts[0], jo.solve))
+    jax.effects_barrier()
+    (one,) = reports
+    # Tsit5: a slope and a choice of the size at the start, and at each of three jumps one.
+    assert one.num_evaluations == 6 * one.num_steps + 2 + 3
+    assert one.num_steps >= 4
+    jax.block_until_ready(jax.grad(loss)(starts, jo.solve_batch))
+    jax.effects_barrier()
+    np.testing.assert_array_equal(reports[1].num_steps[0], one.num_steps)
+    np.testing.assert_array_equal(reports[1].num_evaluations[0], one.num_evaluations)

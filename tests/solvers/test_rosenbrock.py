@@ -255,8 +255,6 @@ def test_algebraic_equations_without_an_unknown_have_a_status():
         ),
         (jo.Rodas5P(mass=jnp.eye(3) * jnp.nan), START, jo.OptionError, "finite"),
         (jo.Rodas5P(jac=lambda t, y, k: y), START, jo.FieldError, r"jac.*\[3\].*\(3, 3\)"),
-        (jo.Rodas5P(), START + 0j, jo.StateError, "Rodas5P takes real states"),
-        (jo.Auto(), START + 0j, jo.StateError, "takes real states"),
     ],
 )
 def test_bad_input_is_refused_by_name(solver, y0, error, words):

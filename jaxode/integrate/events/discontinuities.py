@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from ...problem.field import map_parts
+from ...solvers.base import Solver
 from ...solvers.linear import WithJacobian
 from ..save import with_derivative_of
 
@@ -26,11 +27,27 @@ def ends_on(t: Array, h: Array, stop: Array) -> Array:
     return jnp.abs(t + h - stop) <= 4 * eps * (jnp.abs(t) + jnp.abs(h))
 
 
+def field_between(
+    field: Callable, solver: Solver, has_jumps: bool, start: Array, stop: Array
+) -> Callable:
+    """Return the field for a step of the solver from `start` that may not pass `stop`."""
+    if has_jumps:
+        return one_sided_field(field, start, stop)
+    if not solver.looks_ahead:
+        return field
+    start, stop = lax.stop_gradient((start, stop))
+    return _clipped_field(field, jnp.minimum(start, stop), jnp.maximum(start, stop))
+
+
 def one_sided_field(field: Callable, start: Array, stop: Array) -> Callable:
     """Restrict the field to times strictly between `start` and `stop`, for steps between them."""
     start, stop = lax.stop_gradient((start, stop))
     low, high = jnp.minimum(start, stop), jnp.maximum(start, stop)
-    first, last = jnp.nextafter(low, high), jnp.nextafter(high, low)
+    return _clipped_field(field, jnp.nextafter(low, high), jnp.nextafter(high, low))
+
+
+def _clipped_field(field: Callable, first: Array, last: Array) -> Callable:
+    """Return the field that sees times from `first` to `last` alone."""
 
     def clipped(t: Array) -> Array:
         return with_derivative_of(jnp.clip(t, first, last), t)

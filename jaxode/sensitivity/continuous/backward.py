@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 from ...batch import queue as tiles
 from ...batch.forward import BatchRun
 from ...batch.queue import LaneProgram
+from ...integrate.counts import first_evaluations
 from ...integrate.ensemble import method_in_lanes
 from ...integrate.ivp import direction_of, packed_field
 from ...integrate.save import StepRecord, put_row
@@ -45,11 +46,11 @@ class AdjointSolve(EnsembleAdjoint):
     last: Array
     kept: KeptStates | None
 
-    def run(self) -> tuple[tuple[Array, PyTree, Array], PyTree]:
+    def run(self) -> tuple[tuple[Array, PyTree, Array, Any], PyTree]:
         """Integrate every adjoint equation.
 
-        Returns the adjoints at the first times, the integrals for each trajectory's own parameters
-        and whether each succeeded; and the integral for the shared parameters.
+        Returns the adjoints at the first times, the integrals for each trajectory's own parameters,
+        whether each succeeded and its counts; and the integral for the shared parameters.
         """
         record = jax.tree.map(jnp.zeros_like, self.shared), self.step_buffers()
         if self.tile is not None:
@@ -117,7 +118,21 @@ class AdjointSolve(EnsembleAdjoint):
             own, shared = self.integral(accept, lanes, buffers, steps)
             total = jax.tree.map(jnp.add, total, shared)
             lanes = lanes._replace(g=jax.tree.map(jnp.add, lanes.g, own))
+        counted = active & (numbers < self.ensemble.count)
+        lanes = self.counting(lanes, 1, method.solver.evaluations.step, counted)
         return lanes._replace(integrator=integrator), total
+
+    def counting(
+        self, lanes: AdjointLane, steps: int, evaluations: int, where: Array | bool = True
+    ) -> AdjointLane:
+        """Return the lanes with so many more steps and evaluations, if they are reported."""
+        if self.backward.report is None:
+            return lanes
+        more = (steps, evaluations)
+        counts = [
+            n + k * jnp.asarray(where, n.dtype) for n, k in zip(lanes.counts, more, strict=True)
+        ]
+        return lanes._replace(counts=tuple(counts))
 
     def pass_kept_states(self, lanes: AdjointLane, steps: StepRecord) -> tuple[AdjointLane, Array]:
         """Compare the states in accepted steps with the kept ones that they pass.
@@ -174,9 +189,13 @@ class AdjointSolve(EnsembleAdjoint):
         num_kept, stops = (), ()
         if self.kept is not None:
             num_kept, stops = self.kept.ahead(number, t1, direction), false
-        return AdjointLane(
+        lane = AdjointLane(
             rows, number, index, target, direction, integrator, g, false, segment, num_kept, stops
         )
+        if self.backward.report is None:
+            return lane
+        first = jnp.int32(first_evaluations(equation.method()))
+        return lane._replace(counts=(jnp.int32(0), first))
 
     def arrived(self, lanes: AdjointLane) -> Array:
         """Return which lanes have reached their targets."""
@@ -197,8 +216,10 @@ class AdjointSolve(EnsembleAdjoint):
         jumps = lanes.save_index > 1
         return jumps if self.kept is None else jumps | lanes.stops_at_kept
 
-    def result(self, lane: AdjointLane) -> tuple[Array, PyTree, Array]:
+    def result(self, lane: AdjointLane) -> tuple[Array, PyTree, Array, Any]:
         """Return the adjoint at the first time, the own integral, and whether the lane succeeded.
+
+        Also returns the counts, if they are reported.
 
         With a mass matrix `M` the cotangent of the state is `M^T a`, for the adjoint `a`.
         """
@@ -206,7 +227,11 @@ class AdjointSolve(EnsembleAdjoint):
         state = equation.packing.unpack(lane.integrator.y)
         diverged = lane.diverged | self.diverged(equation, state, self.ys[lane.number, 0])
         g = state.g if self.backward.kind == "backsolve" else lane.g
-        return state.a, g, self.arrived(lane) & ~diverged
+        counts = lane.counts
+        if counts:
+            steps, evaluations = counts
+            counts = steps, evaluations + sum(jax.tree.leaves(lane.integrator.extra_evaluations))
+        return state.a, g, self.arrived(lane) & ~diverged, counts
 
     def jump(self, lanes: AdjointLane) -> AdjointLane:
         """Apply the jump at a saved time to the lanes there, and set the time before as target.
@@ -243,6 +268,7 @@ class AdjointSolve(EnsembleAdjoint):
             )
             target = self.save_time(lane.number, index - 1)
             diverged = lane.diverged | self.diverged(equation, state, y)
+            lane = self.counting(lane, 0, self.backward.solver.evaluations.init)
             return lane._replace(
                 save_index=index, target=target, integrator=integrator, diverged=diverged
             )

@@ -1,10 +1,12 @@
 """The configuration of the backward solve: solver, step sizes, tolerances and mass matrix."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ...integrate.ivp import SolveConfig
@@ -28,6 +30,20 @@ from .restarts import RestartSchedule
 _MAX_RATIO, _MAX_SHARE, _LOOSE_RATIO, _MAX_ERROR_NORM = 1e4, 0.5, 30.0, 1e6
 # The difference, in tolerances, from which on it begins again where it passes a kept state.
 _FAR = 3.0
+
+
+class BackwardStats(NamedTuple):
+    """The cost of a backward solve, as `jo.Continuous(report=...)` reports it.
+
+    int32 of NumPy, scalars, or of a batch one number per trajectory, shape `(trajectories,)`.
+
+    - `num_steps`: attempted steps of the adjoint equation.
+    - `num_evaluations`: evaluations of that equation, each of which evaluates the field and a
+      vector-Jacobian product. Quadrature and steps that are computed again are not counted.
+    """
+
+    num_steps: np.ndarray
+    num_evaluations: np.ndarray
 
 
 class MassMatrix(eqx.Module):
@@ -79,6 +95,7 @@ class BackwardConfig(eqx.Module):
     - `mass`: the mass matrix of the state. `divided`: the equation is multiplied by its inverse,
       because the solver takes no mass matrix.
     - `norm`: of the errors of the state and of its adjoint, None for that of the forward solve.
+    - `report`: the function that receives its `BackwardStats`, if there is one.
     """
 
     kind: str = eqx.field(static=True)
@@ -92,6 +109,7 @@ class BackwardConfig(eqx.Module):
     mass: MassMatrix | None
     divided: bool = eqx.field(static=True)
     norm: Norm | None = eqx.field(static=True, default=None)
+    report: Callable[[BackwardStats], None] | None = eqx.field(static=True, default=None)
 
     @property
     def with_y(self) -> bool:

@@ -32,6 +32,7 @@ class AdjointLane(NamedTuple):
     - `diverged`: its state, integrated backwards, is too far from the forward solution.
     - `segment`: the segment of the forward solve that is recomputed, where segments are.
     - `num_kept`: the number of kept states ahead; `stops_at_kept`: its target is one of them.
+    - `counts`: its attempted steps, and evaluations of the adjoint equation, where reported.
     """
 
     rows: PyTree
@@ -45,6 +46,7 @@ class AdjointLane(NamedTuple):
     segment: Any
     num_kept: Any
     stops_at_kept: Any
+    counts: Any = ()
 
 
 class EnsembleAdjoint(eqx.Module):

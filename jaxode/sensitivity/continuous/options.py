@@ -18,14 +18,14 @@ from ...kernels.dispatch import KernelPolicy
 from ...problem.errors import OptionError, ToleranceError, unknown_name
 from ...problem.validation import check_count, check_positive, find_option, shown_value
 from ...solvers.base import Solver
-from ...solvers.prescribed_steps import Fixed
+from ...solvers.prescribed_steps import Grid
 from ...solvers.registry import SOLVERS
-from ...solvers.step_size import PID, Controller
+from ...solvers.step_size import Controller
 from ..base import Sensitivity
 from ..discrete.options import Discrete
 from ..lanes.solve import solve_ensemble, solve_or_lanes
 from ..lanes.trajectories import RuleCall, Rules
-from .backward_solver import BackwardConfig, configure_backward
+from .backward_solver import BackwardConfig, BackwardStats, configure_backward
 from .pieces import (
     check_pieces,
     constant,
@@ -78,6 +78,8 @@ class Continuous(Sensitivity):
     - `restarts`: the number of states, at least 0, that the forward pass stores at most for
       "quadrature" and "backsolve", spread over its steps. The backward solve begins again from each
       from which it is more than three tolerances away.
+    - `report`: a function that receives the `BackwardStats` of each backward solve once it has run,
+      also under `jit`: its numbers of steps and of evaluations.
 
     If solutions converge forwards in time, they diverge backwards, and so does a state that is
     integrated backwards, between two stored states or saved times. "interpolate" does not integrate
@@ -90,8 +92,8 @@ class Continuous(Sensitivity):
     at most 100 tolerances of their norm.
 
     **Raises:** `OptionError` for an unknown method, solver or controller, for a `seminorm` that is
-    no boolean, for `restarts` that are no count, and for events and jumps of a system with a mass
-    matrix; `ToleranceError` for a tolerance that is not positive.
+    no boolean, for `restarts` that are no count, for a `report` that is no function, and for events
+    and jumps of a system with a mass matrix; `ToleranceError` for a tolerance that is not positive.
 
     Source: Chen et al., Neural ordinary differential equations (2018), arXiv 1806.07366, appendix
     B; the seminorm: Kidger et al., "Hey, that's not an ODE" (2020), arXiv 2009.09457; quadrature
@@ -107,6 +109,7 @@ class Continuous(Sensitivity):
     seminorm: bool = eqx.field(static=True)
     restarts: int = eqx.field(static=True)
     controller: Controller | None
+    report: Callable[[BackwardStats], None] | None = eqx.field(static=True)
     one_pass: ClassVar[bool] = False
     by_steps: ClassVar[bool] = False
 
@@ -119,6 +122,7 @@ class Continuous(Sensitivity):
         seminorm: bool = True,
         restarts: int = 16,
         controller: Controller | None = None,
+        report: Callable[[BackwardStats], None] | None = None,
     ) -> None:
         if not isinstance(method, str) or method.lower() not in METHODS:
             raise unknown_name("method of jo.Continuous", str(method), METHODS)
@@ -127,12 +131,17 @@ class Continuous(Sensitivity):
         self.restarts = check_count("restarts of jo.Continuous", restarts, 0)
         check_positive("rtol of jo.Continuous", rtol, ToleranceError)
         check_positive("atol of jo.Continuous", atol, ToleranceError)
-        if controller is not None and not isinstance(controller, PID | Fixed):
+        steps_along_grid = isinstance(controller, Grid)
+        if controller is not None and (steps_along_grid or not isinstance(controller, Controller)):
             raise OptionError(
                 "controller of jo.Continuous must be jo.PID(...), jo.Fixed(dt) or None, got "
                 f"{shown_value(controller)}"
             )
-        self.controller = controller
+        if report is not None and not callable(report):
+            raise OptionError(
+                f"report of jo.Continuous must be a function, got {shown_value(report)}"
+            )
+        self.controller, self.report = controller, report
         self.method = method.lower()
         if solver is not None:
             solver = find_option("solver", solver, SOLVERS, Solver, "jo.Tsit5()")
@@ -234,9 +243,10 @@ class Continuous(Sensitivity):
         tolerances, restarts = (self.rtol, self.atol), None
         if self.restarts and self.method != "interpolate":
             restarts = RestartSchedule.of_at_most(self.restarts)
-        return configure_backward(
+        backward = configure_backward(
             self.method, restarts, self.seminorm, self.solver, tolerances, self.controller, config
         )
+        return dataclasses.replace(backward, report=self.report)
 
 
 def _rule(problem: IVP, config: SolveConfig, way: Continuous) -> RuleCall:

@@ -25,7 +25,7 @@ from ..batch_cotangents import (
 from ..reached import Reached, SolveOutcome
 from ..vjp_rule import with_vjp
 from .backward import AdjointSolve
-from .backward_solver import BackwardConfig
+from .backward_solver import BackwardConfig, BackwardStats
 from .checkpoints import SegmentSchedule, integrator_shapes
 from .cotangent_jumps import CotangentJumps
 from .restarts import KeptStates, keep_in_lanes
@@ -93,7 +93,9 @@ def continuous_cotangent(
     adjoints = AdjointSolve(
         finite, tile, backward, flags, shared, ys, jumps.a, saved, num_accepted, last, kept
     )
-    (a, own, returned), total = run_adjoints(adjoints)
+    (a, own, returned, counts), total = run_adjoints(adjoints)
+    if backward.report is not None:
+        _report(backward.report, counts, tile is not None)
     if jumps.impulses is not None:
         own_parameters = eqx.filter(finite.per_trajectory, flags)[0]
         own, total = jax.tree.map(
@@ -107,6 +109,12 @@ def continuous_cotangent(
     own = own, eqx.filter(ensemble.per_trajectory[1], False)
     ct = assemble_cotangent(ensemble, own, total, y0, ts, reached)
     return eqx.filter(ct, perturbed)
+
+
+def _report(report: Callable[[BackwardStats], None], counts: Any, batch: bool) -> None:
+    """Call `report` with the counts, once the backward solve has run."""
+    counts = counts if batch else jax.tree.map(lambda x: x[0], counts)
+    jax.debug.callback(lambda *numbers: report(BackwardStats(*numbers)), *counts)
 
 
 def last_saved(ensemble: Ensemble, reached: Reached) -> Array:

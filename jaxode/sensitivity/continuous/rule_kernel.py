@@ -44,8 +44,13 @@ def run_adjoints_in_kernel(adjoints: AdjointSolve, lanes: int) -> tuple[Any, PyT
         results, total = AdjointSolve(
             ensemble, None, backward, perturbed, diff, ys, jumps, None, num_accepted, last, None
         ).run()
-        a, g, returned = jax.tree.map(lambda x: x[0], results)
-        return (a, g, returned.astype(jnp.int32)), total  # not every backend stores booleans
+        a, g, returned, counts = jax.tree.map(lambda x: x[0], results)
+        return (
+            a,
+            g,
+            returned.astype(jnp.int32),
+            counts,
+        ), total  # not every backend stores booleans
 
     def body(block: Block, own: Any, shared: Any, _: Any) -> tuple[Any, Any]:
         return lower_to_lanes(solve_adjoint, lanes)(own, shared)

@@ -184,7 +184,8 @@ class BatchDiscreteBackward(eqx.Module):
         exchange = self.exchange
         number = jnp.minimum(row.numbers, self.ensemble.count - 1)
         ts = self.ensemble.per_trajectory[0].ts
-        if ts is not None and self.ensemble.has_events:
+        looks_ahead = self.ensemble.config.method.solver.looks_ahead
+        if ts is not None and (self.ensemble.has_events or looks_ahead):
             ends = jnp.stack([ts[number, 0], ts[number, -1]])
             rows = eqx.tree_at(lambda rows: rows[0].ts, rows, ends, is_leaf=lambda x: x is None)
         return StepLayout(

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array, lax
 from jaxtyping import ArrayLike
 
-from ...problem.errors import OptionError, StateError
+from ...problem.errors import OptionError
 from ...problem.field import Field
 from ...problem.state import Packing, is_traced
 from ...problem.status import Status
@@ -36,9 +36,11 @@ class Implicit(Solver):
 
     - `jac`: the Jacobian of the field, `(t, y, args)` or `(t, y)` to `(n, n)` with `df_i / dy_j` in
       row `i`; by default it comes from forward-mode differentiation. A state of other shape than
-      `(n,)` is flattened and concatenated, leaf by leaf.
+      `(n,)` is flattened and concatenated, leaf by leaf. Complex for a complex state, whose field
+      has to be holomorphic then; else real, of the real and imaginary parts, `(2n, 2n)`.
     - `mass`: the constant matrix `M` of `M y' = f(t, y)`, shape `(n, n)`; the identity by default.
-      It may be singular, if the algebraic equations determine their unknowns (index 1).
+      It may be singular, if the algebraic equations determine their unknowns (index 1), and complex
+      for a complex state.
     - `linear_solver`: the structure of the Jacobian and the way to solve its systems: `Dense()`,
       `Banded(lower, upper)`, `Sparse(pattern)` or `Krylov()`.
 
@@ -61,11 +63,10 @@ class Implicit(Solver):
     def check(self, packing: Packing) -> None:
         """Refuse a state or an option that the solver cannot step.
 
-        **Raises:** `StateError` for a complex state; `OptionError` for a mass matrix or a pattern
-        of the wrong shape or that is not finite.
+        **Raises:** `OptionError` for a mass matrix or a pattern of the wrong shape or that is not
+        finite.
         """
         name, shape = type(self).__name__, (packing.size,) * 2
-        refuse_complex(name, packing)
         self.linear_solver.check(packing.size)
         if self.mass is None:
             return
@@ -134,14 +135,6 @@ def all_finite(tree: Any, lanes: tuple[int, ...]) -> Array:
 
     arrays = jax.tree.leaves(eqx.filter(tree, eqx.is_array))
     return functools.reduce(operator.and_, map(array_finite, arrays), jnp.full(lanes, True))
-
-
-def refuse_complex(name: str, packing: Packing) -> None:
-    """**Raises:** `StateError` for a complex state, which has no Jacobian of its own size."""
-    if np.issubdtype(packing.dtype, np.complexfloating):
-        raise StateError(
-            f"{name} takes real states: give the real and imaginary parts as two arrays"
-        )
 
 
 def flattened_field(field: Field, like: Array) -> Field:

@@ -55,7 +55,12 @@ KVAERNO5_TABLEAU = EsdirkTableau(
 
 
 class Kvaerno5(Esdirk):
-    """Kvaerno's 5(4) pair, L-stable and stiffly accurate. Dense output: quartic."""
+    """Kvaerno's 5(4) pair, L-stable and stiffly accurate. Dense output: quartic.
+
+    A stage lies after the end of the step. Where that is after the end of the solve or a
+    discontinuity, the field is evaluated there instead, and the error estimate sees the difference.
+    """
 
     names: ClassVar[tuple[str, ...]] = ("kvaerno5",)
+    looks_ahead: ClassVar[bool] = True
     tableau: ClassVar[EsdirkTableau] = KVAERNO5_TABLEAU

@@ -134,6 +134,8 @@ class Banded(Direct):
             rounds = lax.dynamic_update_slice(rounds, pair, start)
             return _matmul(left, lower), blocks, _matmul(right, after), rounds
 
+        if number == 0:  # a single block
+            return CyclicReduction(rounds, _inverse(blocks))
         state = lax.fori_loop(0, number, reduce, (below, blocks, above, rounds))
         return CyclicReduction(state[3], _inverse(state[1]))
 
@@ -147,7 +149,8 @@ class Banded(Direct):
             before, after = _NeighbourBlocks(2**r, 1)(x)
             return x + matvec(left, before) + matvec(right, after)
 
-        x = lax.fori_loop(0, factors.rounds.shape[1], reduce, x)
+        if factors.rounds.shape[1]:
+            x = lax.fori_loop(0, factors.rounds.shape[1], reduce, x)
         x = matvec(factors.inverse, x)
         return x.swapaxes(0, 1).reshape(size * count, *b.shape[1:])[: b.shape[0]]
 

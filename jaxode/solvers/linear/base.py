@@ -96,11 +96,25 @@ def slope_and_change(
     return jax.jvp(lambda t: field(t, y), (t,), (h,))
 
 
+def linearised(
+    field: Field, t: Array, y: Array, h: Array | None
+) -> tuple[Array, Array | None, Solve]:
+    """The value of the field, its change over the step, and the product with its Jacobian.
+
+    Without a step nothing is differentiated by `t`: that derivative may not exist.
+    """
+    if h is None:
+        slope, product = jax.linearize(lambda y: field(t, y), y)
+        return slope, None, product
+    slope, linear = jax.linearize(field, t, y)
+    change = linear(h, jnp.zeros_like(y))
+    return slope, change, lambda x: linear(jnp.zeros_like(t), x)
+
+
 def jacobian_vector_products(
     field: Field, t: Array, y: Array, h: Array | None, seeds: np.ndarray
 ) -> Linearisation:
     """The linearisation at `(t, y)`, its Jacobian as products with the rows of `seeds`."""
-    slope, linear = jax.linearize(field, t, y)
+    slope, change, product = linearised(field, t, y, h)
     rows = jnp.asarray(seeds, y.dtype).reshape(seeds.shape + (1,) * t.ndim) * jnp.ones_like(y)
-    change = None if h is None else linear(h, jnp.zeros_like(y))
-    return Linearisation(slope, change, jax.vmap(lambda e: linear(jnp.zeros_like(t), e))(rows))
+    return Linearisation(slope, change, jax.vmap(product)(rows))

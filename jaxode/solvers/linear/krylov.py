@@ -12,7 +12,7 @@ from jax import Array, lax
 from ...problem.errors import OptionError, unknown_name
 from ...problem.field import Field
 from ...problem.validation import check_counts, check_positive, shown_value
-from .base import Linearisation, LinearSolver, Solve
+from .base import Linearisation, LinearSolver, Solve, linearised
 from .dense import matvec
 
 Preconditioner = Callable[[Array, Array, Array], Callable[[Array], Array]]
@@ -63,12 +63,7 @@ class Krylov(LinearSolver):
             )
 
     def jacobian(self, field: Field, t: Array, y: Array, h: Array | None = None) -> Linearisation:
-        slope, linear = jax.linearize(field, t, y)
-        change = None if h is None else linear(h, jnp.zeros_like(y))
-
-        def matvec(x: Array) -> Array:
-            return linear(jnp.zeros_like(t), x)
-
+        slope, change, matvec = linearised(field, t, y, h)
         return Linearisation(slope, change, JacobianOperator(matvec, t, y))
 
     def system(self, jacobian: JacobianOperator, shift: Array, mass: Array | None) -> Solve:
