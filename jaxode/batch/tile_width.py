@@ -113,4 +113,4 @@ def _nested_jaxprs(values: Any) -> Iterator[Any]:
 
 
 def _nbytes(aval: Any) -> int:
-    return int(np.prod(aval.shape)) * np.dtype(aval.dtype).itemsize
+    return int(np.prod(aval.shape)) * aval.dtype.itemsize  # of a key too

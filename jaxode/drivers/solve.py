@@ -11,6 +11,8 @@ from ..integrate.jumps_at_ends import jump_at_start
 from ..integrate.solution import Solution, has_failed, raise_on_failure, warn_if_stiff
 from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
+from ..problem.manual_axes import vary_together
+from ..problem.staging import under_jit
 from ..problem.times import times_with_ends
 from ..problem.validation import check_flag
 from ..solvers.base import Solver
@@ -153,7 +155,8 @@ def solve(
 
 def _solve(f: VectorField, prepared: Prepared) -> Solution:
     sensitivity, pack = prepared.sensitivity, prepared.packing.pack
-    problem, config = trace_problem(f, prepared, prepared.y0, prepared.args, pack)
+    traced = trace_problem(f, prepared, prepared.y0, prepared.args, pack)
+    problem, config = vary_together(traced) if under_jit() else traced
     problem, consistent = make_consistent(problem, config, prepared.algebraic)
     y0, problem = problem.y0, jump_at_start(problem, config)
     result = sensitivity.solve(restrict_ad_direction(problem, sensitivity), config)

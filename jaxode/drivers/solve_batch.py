@@ -33,7 +33,8 @@ from ..integrate.solution import Solution, has_failed, raise_on_failure
 from ..integrate.user_solution import solution_of
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
-from ..problem.staging import as_array
+from ..problem.manual_axes import vary_together
+from ..problem.staging import as_array, under_jit
 from ..problem.state import check_state, check_state_leaves
 from ..problem.time_precision import with_times
 from ..problem.times import saved_rows
@@ -242,7 +243,8 @@ def _solve_batch(f: VectorField, prepared: Prepared, launch: _Launch) -> Solutio
     count = count_mapped(prepared.y0, others, mapped)
     _check_memory(prepared, count, *example)
     pack = jax.vmap(prepared.packing.pack, axis_size=count)
-    problem, config = trace_problem(f, prepared, *example, pack)
+    traced = trace_problem(f, prepared, *example, pack)
+    problem, config = vary_together(traced) if under_jit() else traced
     flags = _per_trajectory_flags(problem, config, mapped)
     ensemble = Ensemble(*eqx.partition((problem, config), flags))
     ensemble, consistent = _make_consistent_starts(ensemble, prepared.algebraic)

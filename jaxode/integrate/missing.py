@@ -9,6 +9,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from ..problem.manual_axes import varying_like
 from .save import missing_value
 
 
@@ -59,7 +60,9 @@ def _transpose(ct: Any, x: Any, mask: Array) -> list[Any]:
 
 _nan_tangents = Primitive("missing_tangents")
 _nan_tangents.def_impl(_nan_where)
-_nan_tangents.def_abstract_eval(lambda x, mask: ShapedArray(x.shape, x.dtype))
+_nan_tangents.def_abstract_eval(
+    lambda x, mask: varying_like([ShapedArray(x.shape, x.dtype)], [x, mask])[0]
+)
 mlir.register_lowering(_nan_tangents, mlir.lower_fun(_nan_where, multiple_results=False))
 batching.primitive_batchers[_nan_tangents] = _batched
 ad.primitive_jvps[_nan_tangents] = _jvp

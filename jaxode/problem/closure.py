@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 from jaxtyping import PyTree
 
 from .jaxpr_key import jaxpr_key
+from .manual_axes import varying_axes, without_axes
 from .partition import ARRAYS
 from .staging import under_jit
 
@@ -104,6 +106,12 @@ class _ArrayPlace:
 _ARRAY = _ArrayPlace()
 
 
+def _fixed(x: Any) -> Any:
+    """An array, or its type if it varies inside of `jax.shard_map`: without the axes of that."""
+    varies = isinstance(x, Tracer) and varying_axes(x)
+    return without_axes(jax.typeof(x)) if varies else x
+
+
 def closure_convert(
     function: Callable[..., PyTree], *examples: PyTree
 ) -> tuple[ClosedFunction, PyTree]:
@@ -123,7 +131,8 @@ def closure_convert(
         outputs[:] = out_treedef, marked
         return [x for x, mark in zip(values, marked, strict=True) if mark is _ARRAY]
 
-    closed = jax.make_jaxpr(fresh)(*[x for x, t in zip(leaves, traced, strict=True) if t])
+    arrays = [_fixed(x) for x, t in zip(leaves, traced, strict=True) if t]
+    closed = jax.make_jaxpr(fresh)(*arrays)
     program = Program(closed.jaxpr, *outputs)
     # Under `jit` they become tracers; outside NumPy is quicker.
     as_array = jnp.asarray if under_jit() else np.asarray

@@ -112,5 +112,5 @@ def check_tolerance_of_batch(
 def check_not_both_zero(rtol: PyTree, atol: PyTree) -> None:
     """Check that not both tolerances are zero everywhere. **Raises:** `ToleranceError`."""
     leaves = [*_tolerance_leaves("rtol", rtol), *_tolerance_leaves("atol", atol)]
-    if not is_traced(leaves) and not any(np.any(leaf) for leaf in leaves):
+    if not is_traced(leaves) and not any(np.any(np.asarray(leaf)) for leaf in leaves):
         raise ToleranceError("rtol and atol are both zero: no step is that good; set one of them")

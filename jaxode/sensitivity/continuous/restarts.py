@@ -20,7 +20,7 @@ from ...integrate.save import StepRecord, put_row
 
 
 class KeptStates(NamedTuple):
-    """Times and states that the forward solve kept; the time of an empty row is NaN."""
+    """Times and states that the forward solve kept; the time of an empty row is infinite."""
 
     t: Array
     y: Array
@@ -31,9 +31,11 @@ class KeptStates(NamedTuple):
         `ts`: shape `(times,)` or `(trajectories, times)`. Empty rows come last.
         """
         direction, start = direction_of(ts.T), ts.T[0]
-        order = jnp.argsort(direction[..., None] * (self.t - start[..., None]), axis=1)
+        never = jnp.where(direction < 0, -jnp.inf, jnp.inf)[..., None]
+        times = jnp.where(jnp.isinf(self.t), never, self.t)
+        order = jnp.argsort(direction[..., None] * (times - start[..., None]), axis=1)
         in_rows = jax.vmap(lambda x, order: x[order])
-        return KeptStates(in_rows(self.t, order), in_rows(self.y, order))
+        return KeptStates(in_rows(times, order), in_rows(self.y, order))
 
     def ahead(self, number: Array, t: Array, direction: Array) -> Array:
         """Return how many states of a trajectory in order are left at `t`, going backwards."""
@@ -68,7 +70,7 @@ class RestartSchedule(eqx.Module):
     def empty(self, y: Any, time_dtype: Any, *count: int) -> KeptStates:
         """Return the rows before the first step, with one more for states that are not kept."""
         shape = (*count, self.rows + 1)
-        times = jnp.full(shape, jnp.nan, time_dtype)
+        times = jnp.full(shape, jnp.inf, time_dtype)
         return KeptStates(times, jnp.zeros((*shape, *y.shape), y.dtype))
 
 

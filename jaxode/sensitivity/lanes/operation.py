@@ -16,6 +16,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
 from ...problem.errors import DifferentiationError
+from ...problem.manual_axes import varying_like, without_axes
 
 Arrays = Sequence[Any]
 Axes = Sequence[int | None]
@@ -57,7 +58,7 @@ class Operation(abc.ABC):
         """The traced `run`, kept for the lowering."""
         key = tuple((x.shape, x.dtype, x.weak_type) for x in avals)
         if key not in self._programs:
-            self._programs[key] = jax.make_jaxpr(self.run)(*avals)
+            self._programs[key] = jax.make_jaxpr(self.run)(*map(without_axes, avals))
         return self._programs[key]
 
     def batched(self, size: int, arrays: Arrays, axes: Axes) -> tuple[Arrays, Axes]:
@@ -248,11 +249,12 @@ def _run(*arrays: Any, operation: Operation) -> list[Any]:
 
 @_operation.def_abstract_eval
 def _abstract(*avals: Any, operation: Operation) -> list[Any]:
-    return list(operation.program(avals).out_avals)
+    return varying_like(operation.program(avals).out_avals, avals)
 
 
 def _lower(ctx: Any, *values: Any, operation: Operation) -> Any:
     program = operation.program(ctx.avals_in)
+    ctx = ctx.replace(avals_in=program.in_avals, avals_out=program.out_avals)
     return mlir.lower_fun(jaxpr_as_fun(program), multiple_results=True)(ctx, *values)
 
 

@@ -71,8 +71,6 @@ def _may_be_an_operation(parts: Any, arrays: Arrays, y0: Any) -> bool:
     closed = [f for f in functions if isinstance(f, ClosedFunction)]
     if config.method.progress is not None or any(f.program.jaxpr.effects for f in closed):
         return False
-    if any(getattr(jax.typeof(x), "vma", None) for x in arrays):
-        return False
     norm = config.method.tolerance.norm
     if norm in NORMS.values():
         return True
