@@ -108,4 +108,4 @@ def _nested_jaxprs(values: Any) -> Iterator[Any]:
 
 
 def _nbytes(aval: Any) -> int:
-    return int(np.prod(aval.shape)) * np.dtype(aval.dtype).itemsize
+    return int(np.prod(aval.shape)) * aval.dtype.itemsize  # keys have no dtype of NumPy
