@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ from ..problem.field import call_field
 from ..problem.state import is_traced
 from .per_solve_random import draw, materialise_weights
 
-P, T = ParamSpec("P"), TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 # The axes that arguments of models of series have after those of the batch.
 _OWN_AXES = {
@@ -112,18 +112,18 @@ def _keeps_shape(field: Callable, y: Any, args: PyTree, args_axes: Any, count: i
     return getattr(found, "shape", None) == y.shape
 
 
-def over_batch_axes(leading: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def over_batch_axes(leading: str) -> Callable[[Method], Method]:
     """Decorate a method so that it takes several batch axes and returns results with these.
 
     `leading`: the argument by whose shape the axes are counted. Arguments without the axes of the
     batch are shared by all samples.
     """
 
-    def decorate(method: Callable[P, T]) -> Callable[P, T]:
+    def decorate(method: Method) -> Any:
         signature = inspect.signature(method)
 
         @functools.wraps(method)
-        def over_one_axis(*args: P.args, **options: P.kwargs) -> T:
+        def over_one_axis(*args: Any, **options: Any) -> Any:
             bound = signature.bind(*args, **options)
             given = bound.arguments
             count = num_axes(given[leading]) - _OWN_AXES[leading][0]

@@ -24,7 +24,7 @@ def cdeint(
     control: Any,
     field: Callable[..., Array],
     z0: Float[ArrayLike, "*batch hidden"],
-    ts: Float[ArrayLike, " times"],
+    ts: Float[ArrayLike, " times"] | tuple[ArrayLike, ...] | list[ArrayLike],
     args: PyTree = None,
     *,
     key: Array | None = None,
@@ -51,18 +51,18 @@ def cdeint(
 
     Source: Kidger et al. (2020), arXiv 2005.08926; the arguments are those of torchcde's `cdeint`.
     """
-    settings, z0 = Settings(options), _check_inputs(control, field, z0)
-    batch, own_path = z0.shape[:-1], not isinstance(control, Control) or control.knots.ndim > 1
+    settings, state = Settings(options), _check_inputs(control, field, z0)
+    batch, own_path = state.shape[:-1], not isinstance(control, Control) or control.knots.ndim > 1
     if len(batch) > 1:
-        z0 = merge(z0, len(batch))
+        state = merge(state, len(batch))
         control = jax.tree.map(lambda x: merge(x, len(batch)), control) if own_path else control
-    own_path, times = own_path and bool(batch), ts
+    times: Any = ts
     if isinstance(control, RectilinearInterpolation):
         times = _path_times(control, jnp.asarray(ts))
     axes = (0, 0 if num_axes(times) > 1 else None, (0 if own_path else None, None))
     in_axes = axes if batch else None
-    inputs = field, z0, times, (control, args)
-    ys = solve_cde(*inputs, settings, in_axes=in_axes, key=key).ys
+    driving = control, args
+    ys = solve_cde(field, state, times, driving, settings, in_axes=in_axes, key=key).ys
     return part(ys, batch) if len(batch) > 1 else ys
 
 

@@ -117,6 +117,10 @@ def _baseline_styles(count: int) -> list[tuple[str, tuple]]:
 
 def _draw_model(ax: "Axes", ts: np.ndarray, ys: np.ndarray, split: float, label: str) -> None:
     """Draw the parts of the model's curve that have two points or more, which a line needs."""
+    if ts[0] < split < ts[-1] and split not in ts:  # both parts go up to the split
+        place = int(np.searchsorted(ts, split))
+        ys = np.insert(ys, place, np.interp(split, ts, ys))
+        ts = np.insert(ts, place, split)
     for part, width, name in ((ts <= split, 1.4, "fitted"), (ts >= split, 2.8, "forecast")):
         if part.sum() > 1:
             name = label if split == float("inf") else f"{label}, {name}"

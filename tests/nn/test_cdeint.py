@@ -120,9 +120,10 @@ def test_the_hidden_states_of_a_neural_cde_are_those_of_cdeint():
     ],
 )
 def test_bad_input_is_refused_by_name(change, error, words):
-    given = {"control": HermiteInterpolation(TS[0], np.repeat(XS[0], 2, 1)), "z0": Z0[0]}
+    given: dict[str, Any] = {"field": field, "z0": Z0[0], "ts": (0.0, 1.0)}
+    given["control"] = HermiteInterpolation(TS[0], np.repeat(XS[0], 2, 1))
     with pytest.raises(error, match=words):
-        cdeint(**{**given, "field": field, "ts": (0.0, 1.0), **change})
+        cdeint(**{**given, **change})
 
 
 @pytest.mark.parametrize("kind", [HermiteInterpolation, LinearInterpolation])

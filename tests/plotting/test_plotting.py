@@ -247,6 +247,10 @@ def test_forecast_draws_what_is_given_alone(ax):
     ax.clear()
     jo.plotting.forecast(TS, 2 * TS, CURVE, ax=ax)
     assert legend(ax) == ["model", "data"] and not ax.patches
+    ax.clear()
+    jo.plotting.forecast(TS, 2 * TS, CURVE, 2.8, ax=ax)  # between two points of the curve
+    fitted, ahead = (line.get_xydata() for line in ax.lines)
+    np.testing.assert_allclose([fitted[-1], ahead[0]], [[2.8, 5.6]] * 2)
 
 
 def test_forecast_has_a_panel_for_each_channel():
