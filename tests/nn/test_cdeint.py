@@ -36,9 +36,8 @@ def solution(values, z0):
     return z0 * np.exp(RATES * (values - values[:1]))
 
 
-@pytest.mark.parametrize(
-    "kind", [LinearInterpolation, pytest.param(HermiteInterpolation, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [HermiteInterpolation, LinearInterpolation])
 def test_one_channel_has_its_exponential(kind):
     control = kind(TS[0], XS[0])
     assert isinstance(control, Control)
@@ -56,6 +55,7 @@ def test_each_sample_of_a_batch_has_its_path():
         np.testing.assert_allclose(found[sample], solution(values, Z0[sample]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_path_of_one_sample_is_shared():
     control = HermiteInterpolation(TS[0], XS[0])
     found = cdeint(control, field, Z0, TIMES, **TIGHT)
