@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import PyTree
 
+from ..problem.calling import positional_arguments
 from ..problem.errors import FieldError
 from ..problem.field import call_field
 
@@ -21,9 +22,18 @@ class WithIntegral(eqx.Module):
     def __call__(self, t: Array, state: tuple[Array, Array], args: PyTree) -> Any:
         """The time derivative: that of the state, and the cost. **Raises:** `FieldError`."""
         y, integral = state
-        cost = call_field(self.cost, t, y, args)
+        slope = call_field(self.field, t, y, args)
+        if _takes_slope(self.cost):
+            cost = self.cost(t, y, args, slope)
+        else:
+            cost = call_field(self.cost, t, y, args)
         if jnp.shape(cost) != ():
             raise FieldError(
                 f"integral_loss must return a scalar for one sample, got shape {jnp.shape(cost)}"
             )
-        return call_field(self.field, t, y, args), jnp.asarray(cost, integral.dtype)
+        return slope, jnp.asarray(cost, integral.dtype)
+
+
+def _takes_slope(cost: Callable[..., Array]) -> bool:
+    least, _ = positional_arguments(cost) or (3, 3)
+    return least == 4

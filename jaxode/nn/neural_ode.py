@@ -35,10 +35,10 @@ class NeuralODE(eqx.Module):
       features too, so a loss such as the cross entropy sees them all.
     - `order`: of the ODE. A sample is then the value and its `order - 1` derivatives, one after the
       other along its first axis, and `field` returns the highest derivative, as in `HigherOrder`.
-    - `integral_loss`: a function like `field` that returns a scalar, whose integral along the
-      trajectory is solved for beside the state, under the same tolerances. The states of `solve`
-      are then pairs of state and integral, and `fit` adds the mean of the integrals to a loss by
-      name.
+    - `integral_loss`: a function like `field`, or of `(t, y, args, slope)` with the value of
+      `field`, that returns a scalar, whose integral along the trajectory is solved for beside the
+      state, under the same tolerances. The states of `solve` are then pairs of state and integral,
+      and `fit` adds the mean of the integrals to a loss by name.
     - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
       `progress`: as in `solve`, but `rtol` is 1e-3 by default.
 
@@ -77,8 +77,8 @@ class NeuralODE(eqx.Module):
         has_cost = integral_loss is not None
         if has_cost and (not callable(integral_loss) or isinstance(integral_loss, type)):
             raise OptionError(
-                "integral_loss must be a function of (y), (t, y) or (t, y, args), got "
-                f"{shown_value(integral_loss)}"
+                "integral_loss must be a function of (y), (t, y), (t, y, args) or (t, y, args, "
+                f"slope), got {shown_value(integral_loss)}"
             )
         order = check_count("order", order)
         self.field = field if order == 1 else HigherOrder(field, order)

@@ -108,6 +108,27 @@ def test_a_cost_is_integrated_beside_the_state():
         jo.NeuralODE(decay, integral_loss=lambda y: y)(X)
 
 
+def test_a_cost_of_the_slope_reaches_the_field():
+    class Rate(eqx.Module):
+        rate: jax.Array
+
+        def __call__(self, y):
+            return -self.rate * y
+
+    def kinetic(t, y, args, slope):
+        return jnp.sum(slope**2)
+
+    def mean_cost(model):
+        return jnp.mean(model.solve(X).y1[1])
+
+    model = jo.NeuralODE(Rate(jnp.array(0.8)), integral_loss=kinetic, t1=2.0, **TIGHT)
+    value, gradient = eqx.filter_value_and_grad(mean_cost)(model)
+    squares = np.mean(np.sum(X**2, axis=1))
+    np.testing.assert_allclose(value, squares * 0.4 * (1 - np.exp(-3.2)), rtol=1e-7)
+    slope = 0.5 * (1 - np.exp(-3.2)) + 1.6 * np.exp(-3.2)
+    np.testing.assert_allclose(gradient.field.rate, squares * slope, rtol=1e-6)
+
+
 def test_fit_adds_the_integral_to_a_loss_by_name():
     model = jo.NeuralODE(decay, integral_loss=lambda y: jnp.sum(y**2), t1=2.0, **TIGHT)
     _, log = jo.fit(model, (X, X), loss="mse", steps=1, progress=False)

@@ -27,7 +27,7 @@ class Dropout(SampledPerSolve):
     - `shape`: of the input, an integer for a vector; or a shape that
       broadcasts to it, such as `(channels, 1, 1)` to drop whole channels. If None the shape is that
       of each input, and the mask, the same at all times, is drawn from one key whenever the layer
-      is called, which costs a little more.
+      is called, which may take longer than the layers around it: with a shape it is drawn once.
 
     A layer of `(x)`.
 
