@@ -219,14 +219,14 @@ def with_velocities(system: System, ys: Array) -> Array:
 def loss(model: jo.NeuralODE, windows: Array) -> Array:
     """Mean squared error over windows, shape (batch, WINDOW, size), from their first points."""
     found = model(windows[:, 0], SPACING * jnp.arange(WINDOW))
-    return jnp.mean((jnp.moveaxis(found, 0, 1) - windows) ** 2)
+    return jnp.mean((found - windows) ** 2)
 
 
 def energy_error(system: System, model: jo.NeuralODE, momenta: bool, key: Array) -> float:
     """The root mean square error of the energy over the horizon, in units of its spread."""
     exact = trajectories(system, TESTED, HORIZON, key)
     y0 = with_momenta(system, exact[:, 0]) if momenta else exact[:, 0]
-    found = jnp.moveaxis(model(y0, SPACING * jnp.arange(HORIZON)), 0, 1)
+    found = model(y0, SPACING * jnp.arange(HORIZON))
     found = with_velocities(system, found) if momenta else found
     energy = jnp.vectorize(system.energy, signature="(n)->()")
     exact_energy = energy(exact)

@@ -63,14 +63,12 @@ def draw_forecast(
 ) -> None:
     """Draw the record, the neural ODE and the baselines over the years, a panel per species."""
     panels = figure.subplots(2, 1, sharex=True)
-    for i, (ax, species) in enumerate(zip(panels, SPECIES, strict=True)):
-        others = {name: (ts, states[:, i]) for name, (ts, states) in baselines.items()}
-        prediction = (model[0], model[1][:, i])
-        split = float(years[FITTED - 1])
-        plotting.forecast(years, counts[:, i], prediction, split, others, ax, label="neural ODE")
-        ax.set(xlabel="", ylabel=f"{species}, thousands of pelts")
+    split = float(years[FITTED - 1])
+    plotting.forecast(years, counts, model, split, baselines, panels, label="neural ODE")
+    panels[0].get_legend().remove()
+    for ax, species in zip(panels, SPECIES, strict=True):
+        ax.set(ylabel=f"{species}, thousands of pelts")
         ax.set_ylim(bottom=0)
-        ax.get_legend().remove()
     panels[1].set(xlabel="year", xticks=np.arange(years[0], years[-1] + 1, 5))
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)

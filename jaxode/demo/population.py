@@ -35,7 +35,7 @@ def window_error(model: Population, batch: tuple[Array, Array]) -> tuple[Array, 
     """
     ts, z = batch
     solution = model.ode.solve(z[:, 0], ts[0])
-    error = jnp.mean((solution.ys - z.swapaxes(0, 1)) ** 2)
+    error = jnp.mean((solution.ys - z) ** 2)
     return error, {"stats": solution.stats}
 
 

@@ -1,9 +1,16 @@
 """Neural differential equations as Equinox modules: vector fields, and models that solve them."""
 
+from ..problem.pickling import register_parts_of_models as _register_parts_of_models
+from .cde import cdeint as cdeint
 from .cnf import CNF as CNF
 from .cnf import FFJORD as FFJORD
 from .cnf import StandardNormal as StandardNormal
 from .cnf import negative_log_likelihood as negative_log_likelihood
+from .controls import Control as Control
+from .controls import HermiteInterpolation as HermiteInterpolation
+from .controls import LinearInterpolation as LinearInterpolation
+from .controls import NaturalCubicSpline as NaturalCubicSpline
+from .controls import RectilinearInterpolation as RectilinearInterpolation
 from .encoders import ODERNNEncoder as ODERNNEncoder
 from .encoders import RNNEncoder as RNNEncoder
 from .fields import RBF as RBF
@@ -23,6 +30,7 @@ from .fields import GalerkinConv2d as GalerkinConv2d
 from .fields import GalerkinLinear as GalerkinLinear
 from .fields import Gradient as Gradient
 from .fields import Hamiltonian as Hamiltonian
+from .fields import HigherOrder as HigherOrder
 from .fields import Lagrangian as Lagrangian
 from .fields import MechanicalLagrangian as MechanicalLagrangian
 from .fields import Polynomial as Polynomial
@@ -42,8 +50,12 @@ from .images import ConvField as ConvField
 from .images import ConvODENet as ConvODENet
 from .images import ODEBlock as ODEBlock
 from .latent_ode import LatentODE as LatentODE
+from .log_ode import LogODE as LogODE
+from .log_signature import log_signature as log_signature
 from .neural_cde import NeuralCDE as NeuralCDE
 from .neural_ode import NeuralODE as NeuralODE
 from .ode_rnn import ODERNN as ODERNN
 from .traces import ExactTrace as ExactTrace
 from .traces import HutchinsonTrace as HutchinsonTrace
+
+_register_parts_of_models()

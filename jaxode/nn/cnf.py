@@ -7,13 +7,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import ArrayLike, Float, PyTree
 
 from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError, OptionError
 from ..problem.field import call_field
 from ..problem.times import check_time
 from ..problem.validation import check_count, check_flag, check_key, python_int, shown_value
+from .batch_axes import merge, merge_args, part_solution
 from .batched_solve import solve_samples
 from .fields.concat_squash import ConcatSquash
 from .fields.sequential import Sequential
@@ -72,11 +73,14 @@ class CNF(eqx.Module):
     - `control_density`: whether the step size control includes the log density. If not, `rtol` and
       `atol` apply to the sample alone.
     - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
-      `progress`: as in `solve`.
+      `progress`: as in `solve`, but `rtol` is 1e-3 by default.
 
-    Methods take a batch `(n, size)`, or one sample `(size,)`. Their `args` are shared by the batch,
-    except what `args_axes` maps, as an entry of `vmap`'s `in_axes`, for conditional densities.
-    Their `key` is for the random values of a solve: the probe of a trace, or dropout.
+    Methods take a batch `(n, size)`, of one axis or several, or one sample `(size,)`. Their `args`
+    are shared by the batch, except what `args_axes` maps, as an entry of `vmap`'s `in_axes` (of
+    several batch axes it names the first), for conditional densities. Their `key` is for the random
+    values of a solve: the probe of a trace, or dropout. With `ts`, times between `t0` and `t1` in
+    the direction of the solve, they return the trajectory at these times, with an axis of times
+    after those of the batch.
 
     **Raises:** `OptionError` and `FieldError` for bad options; `DataError` for samples of another
     size, and what `solve` raises, when called.
@@ -123,12 +127,12 @@ class CNF(eqx.Module):
 
     def log_prob(
         self,
-        x: Float[Array, "n size"],
+        x: Float[Array, "*batch size"],
         args: PyTree = None,
         *,
         args_axes: Any = None,
         key: Array | None = None,
-    ) -> Float[Array, " n"]:
+    ) -> Float[Array, "*batch"]:
         """The log density at each sample, nats.
 
         With `augment` it is a lower bound in expectation over the noise drawn by `key`. The mean of
@@ -139,36 +143,55 @@ class CNF(eqx.Module):
             return self.log_prob(x[None], args, key=key)[0]
         y, noise_log_density = self.append_noise(x, key)
         z, change = self.solve(y, args, args_axes=args_axes, key=key).y1
-        return jax.vmap(self.base.log_prob)(z) + change - noise_log_density
+        return self._base_log_prob(z) + change - noise_log_density
 
     def forward(
-        self, x: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
-    ) -> Array:
-        """Map data to the base: solve from `x` at `t1` to `t0`.
+        self,
+        x: Float[Array, "*batch size"],
+        args: PyTree = None,
+        *,
+        ts: ArrayLike | None = None,
+        args_axes: Any = None,
+        key: Array | None = None,
+    ) -> Float[Array, "*batch_times state"]:
+        """Map data to the base: solve from `x` at `t1` to `t0`, or to its states at `ts`.
 
         With `augment` noise drawn by `key` is appended first; the result has `size + augment`
         features.
         """
         y, _ = self.append_noise(self._check_samples(x), key)
-        return self._end_state(y, (self.t1, self.t0), args, args_axes, key)
+        return self._states(y, (self.t1, self.t0), ts, (args, args_axes), key)
 
     def inverse(
-        self, z: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
-    ) -> Array:
-        """Map the base to data: solve from `z` at `t0` to `t1`.
+        self,
+        z: Float[Array, "*batch state"],
+        args: PyTree = None,
+        *,
+        ts: ArrayLike | None = None,
+        args_axes: Any = None,
+        key: Array | None = None,
+    ) -> Float[Array, "*batch_times size"]:
+        """Map the base to data: solve from `z` at `t0` to `t1`, or to its states at `ts`.
 
         With `augment` `z` has `size + augment` features, the result those of the sample alone.
         """
         z = self._check_samples(z, self.augment)
-        return self._end_state(z, (self.t0, self.t1), args, args_axes, key)[..., : self.size]
+        states = self._states(z, (self.t0, self.t1), ts, (args, args_axes), key)
+        return states[..., : self.size]
 
     def sample(
-        self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
-    ) -> Float[Array, "n size"]:
-        """Draw independent samples; no divergence is computed."""
+        self,
+        key: Array,
+        n: int,
+        args: PyTree = None,
+        *,
+        ts: ArrayLike | None = None,
+        args_axes: Any = None,
+    ) -> Float[Array, "n *times size"]:
+        """Draw independent samples, or their trajectories at `ts`; no divergence is computed."""
         base_key, key = jax.random.split(key)
         z = self.base.sample(base_key, n)
-        return self.inverse(z, args, args_axes=args_axes, key=key)
+        return self.inverse(z, args, ts=ts, args_axes=args_axes, key=key)
 
     def sample_and_log_prob(
         self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
@@ -185,13 +208,14 @@ class CNF(eqx.Module):
         base_key, key = jax.random.split(key)
         z = self._check_samples(self.base.sample(base_key, n))
         ends = self.solve(z, args, args_axes=args_axes, key=key, from_base=True).y1
-        return ends[0], jax.vmap(self.base.log_prob)(z) - ends[1]
+        return ends[0], self._base_log_prob(z) - ends[1]
 
     def solve(
         self,
-        x: Float[Array, "n state"],
+        x: Float[Array, "*batch state"],
         args: PyTree = None,
         *,
+        ts: ArrayLike | None = None,
         args_axes: Any = None,
         key: Array | None = None,
         from_base: bool = False,
@@ -200,24 +224,55 @@ class CNF(eqx.Module):
 
         The state is a pair: the sample, and the integral of the divergence in the direction of the
         solve, `(n,)`. So `log_prob(x)` is the base's at the end plus this integral. With `augment`
-        `x` has the appended dimensions already, shape `(n, size + augment)`.
+        `x` has the appended dimensions already, shape `(n, size + augment)`. `ys` has the states at
+        `ts`, by default at both ends.
         """
         x = self._check_samples(x, self.augment)
-        if x.ndim != 2:
+        if x.ndim < 2:
             raise DataError(f"x must be a batch (n, {self.size + self.augment}), got {x.shape}")
-        ts = (self.t0, self.t1) if from_base else (self.t1, self.t0)
-        settings, axes = self.settings, (0, None, args_axes)
+        span = (self.t0, self.t1) if from_base else (self.t1, self.t0)
+        settings = self.settings
         if not self.control_density:
             settings = eqx.tree_at(lambda s: s.atol, settings, (settings.atol, jnp.inf))
         field = _WithDivergence(self.field, self.trace)
-        y0 = x, jnp.zeros(x.shape[0], x.dtype)
-        return solve_samples(field, y0, ts, args, settings, in_axes=axes, key=key)
+        y0 = x, jnp.zeros(x.shape[:-1], x.dtype)
+        return self._solve(field, y0, span, ts, (args, args_axes), settings, key)
 
-    def _end_state(
-        self, y0: Array, ts: Any, args: PyTree, args_axes: Any, key: Array | None
+    def _states(
+        self,
+        y0: Array,
+        span: tuple[float, float],
+        ts: Any,
+        mapped: tuple[PyTree, Any],
+        key: Array | None,
     ) -> Array:
-        axes = (0, None, args_axes) if y0.ndim == 2 else None
-        return solve_samples(self.field, y0, ts, args, self.settings, in_axes=axes, key=key).y1
+        """The states at the end of `span`, or at `ts` if there are any."""
+        solution = self._solve(self.field, y0, span, ts, mapped, self.settings, key)
+        return solution.y1 if ts is None else solution.ys
+
+    def _solve(
+        self,
+        field: Callable,
+        y0: PyTree,
+        span: tuple[float, float],
+        ts: Any,
+        mapped: tuple[PyTree, Any],
+        settings: Settings,
+        key: Array | None,
+    ) -> Solution:
+        """Solve over `span` from each state of a batch, or from one, saved at `ts`."""
+        batch, (args, args_axes) = jax.tree.leaves(y0)[0].shape[:-1], mapped
+        if len(batch) > 1:
+            y0 = jax.tree.map(lambda x: merge(x, len(batch)), y0)
+            args = merge_args(args, args_axes, batch)
+        axes = (0, None, args_axes) if batch else None
+        ends: Any = {} if ts is None else {"t0": span[0], "t1": span[1]}
+        times = span if ts is None else ts
+        solution = solve_samples(field, y0, times, args, settings, in_axes=axes, key=key, **ends)
+        return part_solution(solution, batch, False) if len(batch) > 1 else solution
+
+    def _base_log_prob(self, z: Float[Array, "*batch state"]) -> Float[Array, "*batch"]:
+        return jnp.vectorize(self.base.log_prob, signature="(size)->()")(z)
 
     def append_noise(self, x: Array, key: Array | None) -> tuple[Array, Array | float]:
         """Append the `augment` dimensions of noise, and return their log density too.
@@ -238,7 +293,7 @@ class CNF(eqx.Module):
         if not isinstance(x, Array) and not hasattr(x, "__array__"):
             raise DataError(f"x must be an array of samples, got {type(x).__name__}")
         x, size = jnp.asarray(x), self.size + extra
-        if x.ndim not in (1, 2) or x.shape[-1] != size or x.size == 0:
+        if x.ndim == 0 or x.shape[-1] != size or x.size == 0:
             raise DataError(
                 f"x must be a batch (n, {size}) or one sample ({size},), got shape {x.shape}"
             )
@@ -290,7 +345,7 @@ class _WithDivergence(eqx.Module):
 
 
 def negative_log_likelihood(
-    model: CNF, x: Float[Array, "n size"], key: Array | None = None
+    model: CNF, x: Float[Array, "*batch size"], key: Array | None = None
 ) -> Float[Array, ""]:
     """The mean of `-log_prob`, nats: a loss for `fit`, whose data are the samples `x`."""
     return -jnp.mean(model.log_prob(x, key=key))

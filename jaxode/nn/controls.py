@@ -1,14 +1,17 @@
 """Interpolated paths through the observations of one sample, the controls of a neural CDE."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jaxtyping import ArrayLike, Float
 
+from ..problem.errors import DataError
+from ..problem.validation import real_array
 from .series import prepare_series
 
 
@@ -23,6 +26,8 @@ class Control(eqx.Module):
 
     knots: Float[Array, " knots"]
     coefficients: Float[Array, "pieces powers channels"]
+    # Whether the derivative is continuous; else steps end on the knots.
+    smooth: ClassVar[bool] = False
 
     def evaluate(self, t: ArrayLike) -> Float[Array, " channels"]:
         """The path at the time `t`."""
@@ -52,7 +57,7 @@ class Control(eqx.Module):
         return jnp.asarray(t) - self.knots[piece], self.coefficients[piece]
 
 
-class Linear(Control):
+class LinearInterpolation(Control):
     """Linear interpolation between the observations of each channel.
 
     **Arguments:**
@@ -61,7 +66,7 @@ class Linear(Control):
       counts.
     - `xs`: values, shape `(n, channels)`; NaN is missing. Before a channel's first observation
       and after its last one the path is constant; a channel without any is zero.
-    - `mask`: True where `xs` was observed, instead of NaN; shape `(n, channels)`.
+    - `mask`: True where `xs` was observed, instead of NaN; shape `(n, channels)` or `(n,)`.
 
     **Raises:** `DataError` and `TimesError` for bad data, unless they are traced.
     """
@@ -72,15 +77,15 @@ class Linear(Control):
         self.coefficients = linear_coefficients(ts, _each_channel(_fill_linearly, ts, xs, mask))
 
 
-class Rectilinear(Control):
+class RectilinearInterpolation(Control):
     """Rectilinear interpolation: time and values change alternately, so that it is causal.
 
     Between two observations the path moves, in half the time, along its channel of time, which is
     the first one, then along the values. So at each observation it depends on all observations up
     to there and on none later, with missing values too.
 
-    **Arguments:** as of `Linear`. After an observation a channel keeps its value until the next
-    one; before its first it is zero.
+    **Arguments:** as of `LinearInterpolation`. After an observation a channel keeps its value until
+    the next one; before its first it is zero.
 
     Source: Morrill et al., Neural CDEs for online prediction tasks (2021), arXiv 2106.11028.
     """
@@ -103,16 +108,18 @@ class Rectilinear(Control):
         return last_observed + (t - last_observed) / 2
 
 
-class Hermite(Control):
+class HermiteInterpolation(Control):
     """Cubic Hermite interpolation with backward differences: once continuously differentiable.
 
     The slope at each observation is that of the line from the one before, so a piece depends on no
     observation after its end. Missing values are interpolated linearly.
 
-    **Arguments:** as of `Linear`.
+    **Arguments:** as of `LinearInterpolation`.
 
     Source: Morrill et al., Neural CDEs for online prediction tasks (2021), arXiv 2106.11028.
     """
+
+    smooth: ClassVar[bool] = True
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
         ts, xs, mask = _merge_simultaneous(ts, xs, mask)
@@ -131,16 +138,18 @@ class Hermite(Control):
         self.coefficients = jnp.stack(powers, axis=1)
 
 
-class NaturalCubic(Control):
+class NaturalCubicSpline(Control):
     """The natural cubic spline of each channel through the observations that it has.
 
     It is twice continuously differentiable, and depends on the whole series everywhere.
 
-    **Arguments:** as of `Linear`.
+    **Arguments:** as of `LinearInterpolation`.
 
     Source: Kidger et al., Neural controlled differential equations for irregular time series
     (2020), arXiv 2005.08926.
     """
+
+    smooth: ClassVar[bool] = True
 
     def __init__(self, ts: ArrayLike, xs: ArrayLike, mask: ArrayLike | None = None) -> None:
         ts, xs, mask = _merge_simultaneous(ts, xs, mask)
@@ -149,18 +158,28 @@ class NaturalCubic(Control):
 
 
 CONTROLS: dict[str, Callable[..., Control]] = {
-    "linear": Linear,
-    "rectilinear": Rectilinear,
-    "hermite": Hermite,
-    "natural_cubic": NaturalCubic,
+    "linear": LinearInterpolation,
+    "rectilinear": RectilinearInterpolation,
+    "hermite": HermiteInterpolation,
+    "natural_cubic": NaturalCubicSpline,
 }
 
 
 def _merge_simultaneous(ts: Any, xs: Any, mask: Any) -> tuple[Array, Array, Array]:
-    """The series with simultaneous observations merged into the first place of their time."""
-    batch = prepare_series(
-        ts, jnp.asarray(xs)[None], None if mask is None else jnp.asarray(mask)[None]
-    )
+    """The series with simultaneous observations merged into the first place of their time.
+
+    **Raises:** `DataError` and `TimesError`.
+    """
+    xs = real_array("xs", xs, DataError)
+    if xs.ndim != 2:
+        raise DataError(f"xs must have shape (n, channels), got {xs.shape}")
+    if np.shape(ts) != xs.shape[:1]:
+        raise DataError(f"ts must have shape {xs.shape[:1]} as xs has, got {np.shape(ts)}")
+    if mask is not None:
+        if np.shape(mask) not in (xs.shape, xs.shape[:1]):
+            raise DataError(f"mask must have shape {xs.shape}, got {np.shape(mask)}")
+        mask = jnp.asarray(mask)[None]
+    batch = prepare_series(ts, xs[None], mask)
     ts, xs, mask = (x[0] for x in batch)
     n = len(ts)
     is_new_time = jnp.concatenate([jnp.ones(1, bool), ts[1:] > ts[:-1]])

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int, PyTree
 from ..problem.errors import DataError, OptionError, unknown_name
 from ..problem.field import call_field
 from ..problem.state import is_traced
+from .batch_axes import merge, merge_args
 from .cnf import CNF, StandardNormal
 from .per_solve_random import draw, materialise_weights, needs_key
 
@@ -20,7 +21,7 @@ Coupling = Callable[[Array, Array, Array], Array]
 
 def flow_matching_loss(
     model: CNF | Callable[..., Array],
-    x: Float[Array, "n size"],
+    x: Float[Array, "*batch size"],
     key: Array,
     *,
     coupling: Literal["independent", "ot", "exact"] | Coupling = "independent",
@@ -38,7 +39,8 @@ def flow_matching_loss(
 
     - `model`: a `CNF`, or the field alone, which then transports the standard normal distribution
       at `t = 0` to the data at `t = 1`.
-    - `x`: samples of the data, to which a `CNF` with `augment` appends noise.
+    - `x`: samples of the data, of one batch axis or several, to which a `CNF` with `augment`
+      appends noise.
     - `key`: of base, pairs and times.
     - `coupling`: how draws and samples are paired. "independent"; "ot", by an entropic optimal
       transport plan within the batch, for which paths seldom cross, so the targets vary less and
@@ -56,6 +58,9 @@ def flow_matching_loss(
     """
     couple = _find_coupling(coupling)
     x = _check_batch(model, x)
+    if x.ndim > 2:
+        args = merge_args(args, args_axes, x.shape[:-1])
+        x = merge(x, x.ndim - 1)
     if isinstance(model, CNF):
         x = model.append_noise(x, key)[0]
     base_key, pair_key, time_key, noise_key, field_key = jax.random.split(key, 5)
@@ -73,7 +78,7 @@ def flow_matching_loss(
 
 def _check_batch(model: CNF | Callable[..., Array], x: Any) -> Array:
     x = jnp.asarray(x)
-    if x.ndim != 2 or x.size == 0 or (isinstance(model, CNF) and x.shape[1] != model.size):
+    if x.ndim < 2 or x.size == 0 or (isinstance(model, CNF) and x.shape[-1] != model.size):
         size = model.size if isinstance(model, CNF) else "size"
         raise DataError(f"x must be a batch of samples (n, {size}), got shape {x.shape}")
     return x

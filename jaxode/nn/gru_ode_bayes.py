@@ -9,6 +9,7 @@ from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.validation import check_counts, check_key
+from .batch_axes import over_batch_axes
 from .networks import cast
 from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
 from .series import Series, prepare_series, prepare_times
@@ -46,7 +47,7 @@ class GRUODEBayes(eqx.Module):
     Between observations the hidden state follows `GRUODE`. At each observation a GRU updates it,
     whose inputs are the value, the predicted mean and log variance, and the scaled error of every
     observed channel. The state at a sample's first observation is learned. Series are given as to
-    `ODERNN`; each sample takes steps of its own.
+    `ODERNN`; each sample takes steps of its own, and there may be several batch axes.
 
     **Arguments:**
 
@@ -54,7 +55,7 @@ class GRUODEBayes(eqx.Module):
     - `width`: of the hidden layer that predicts mean and log variance; `hidden` if None.
     - `features`: of each channel, the GRU's inputs.
     - `key`: for the weights.
-    - `solver` and the other options of `solve`.
+    - `solver` and the other options of `solve`, of which `rtol` is 1e-3 by default.
 
     An update is not invertible, so there is no `inverse`.
 
@@ -98,6 +99,7 @@ class GRUODEBayes(eqx.Module):
         self.settings = Settings(options)
         self.channels = channels
 
+    @over_batch_axes("xs")
     def __call__(
         self,
         ts: Float[ArrayLike, "*batch n"],
@@ -109,6 +111,7 @@ class GRUODEBayes(eqx.Module):
         series = self._series(ts, xs, mask, lengths)
         return run_checked(_predict_observations, self, series)
 
+    @over_batch_axes("xs")
     def predict(
         self,
         ts: Float[ArrayLike, "*batch n"],
@@ -126,6 +129,7 @@ class GRUODEBayes(eqx.Module):
         times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
         return run_checked(_predict, self, series, times)
 
+    @over_batch_axes("xs")
     def loss(
         self,
         ts: Float[ArrayLike, "*batch n"],

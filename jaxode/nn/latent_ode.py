@@ -15,6 +15,7 @@ from ..integrate.solution import Solution, raise_on_failure
 from ..problem.errors import FieldError, OptionError, StateError
 from ..problem.times import check_time
 from ..problem.validation import check_count, check_counts, check_key, check_name, shown_value
+from .batch_axes import over_batch_axes
 from .batched_solve import solve_samples
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
 from .networks import cast, check_field_or_none, field_or_mlp
@@ -33,7 +34,8 @@ class LatentODE(eqx.Module):
 
     Series are given as `ts` (times, shape `(n,)` or `(batch, n)`), `xs` (values, shape
     `(batch, n, channels)`), and optionally `mask` (True where observed; without it NaN is
-    missing) and `lengths` (places of each sample). Each sample takes steps of its own.
+    missing) and `lengths` (places of each sample). Each sample takes steps of its own, and there
+    may be several batch axes.
 
     **Arguments:**
 
@@ -46,7 +48,8 @@ class LatentODE(eqx.Module):
     - `augment`: this many zeros are appended to the latent state before the solve.
     - `t0`: the time of the latent state; by default each sample's first time.
     - `key`: for the weights.
-    - `solver` and the other options of `solve`, which an encoder "ode_rnn" takes as well.
+    - `solver` and the other options of `solve`, which an encoder "ode_rnn" takes as well; `rtol` is
+      1e-3 by default.
 
     **Raises:** `OptionError` and `FieldError` for bad options; calls raise `DataError` and
     `TimesError` for bad series, and what `solve` raises.
@@ -116,6 +119,7 @@ class LatentODE(eqx.Module):
             return self.reconstruct(ts, xs, mask, lengths, key=key)
         return self.predict(ts, xs, times, mask, lengths, key=key)
 
+    @over_batch_axes("xs")
     def encode(
         self,
         ts: Ts,
@@ -131,6 +135,7 @@ class LatentODE(eqx.Module):
         self._raise_on_failure(encoder_status)
         return mean, log_variance
 
+    @over_batch_axes("z0")
     def decode(
         self,
         z0: Float[ArrayLike, "batch latent"],
@@ -151,6 +156,7 @@ class LatentODE(eqx.Module):
         self._raise_on_failure(None, *solutions)
         return xs
 
+    @over_batch_axes("xs")
     def predict(
         self,
         ts: Ts,
@@ -169,6 +175,7 @@ class LatentODE(eqx.Module):
         times = prepare_times(times, series.ts.shape[0], series.ts.dtype)
         return self._values_at(series, times, key)
 
+    @over_batch_axes("xs")
     def reconstruct(
         self,
         ts: Ts,
@@ -185,6 +192,7 @@ class LatentODE(eqx.Module):
         series = self._series(ts, xs, mask, lengths)
         return self._values_at(series, series.ts, key)
 
+    @over_batch_axes("xs")
     def impute(
         self,
         ts: Ts,
@@ -210,6 +218,7 @@ class LatentODE(eqx.Module):
         z0 = jax.random.normal(state_key, (n, self.latent), jnp.result_type(float, *_floats(times)))
         return self.decode(z0, times, key=solve_key)
 
+    @over_batch_axes("xs")
     def elbo(
         self,
         ts: Ts,
@@ -248,6 +257,7 @@ class LatentODE(eqx.Module):
         bounds = self.elbo(ts, xs, mask, lengths, key=key, noise=noise, kl_weight=kl_weight)
         return -jnp.mean(bounds)
 
+    @over_batch_axes("z")
     def inverse(
         self,
         z: Float[ArrayLike, "batch size"],

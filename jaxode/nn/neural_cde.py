@@ -8,23 +8,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 from jaxtyping import ArrayLike, Float
 
 from ..integrate.solution import Solution
 from ..problem.errors import DataError, FieldError, OptionError, TimesError
-from ..problem.field import call_field
 from ..problem.state import is_traced
 from ..problem.validation import check_count, check_counts, check_flag, check_key, check_name
-from ..solvers.prescribed_steps import Grid
-from .batched_solve import solve_samples
+from .batch_axes import over_batch_axes
+from .cde import solve_cde
 from .controls import CONTROLS, Control
-from .log_ode import LogODE, signature_channels
+from .log_ode import LogODE
+from .log_signature import signature_channels
 from .networks import cast
 from .series import Series, broadcast_times, prepare_series
 from .solve_options import Settings, SolveOptions
-
-SMOOTH = "hermite", "natural_cubic"
 
 
 class NeuralCDE(eqx.Module):
@@ -47,11 +45,14 @@ class NeuralCDE(eqx.Module):
       which steps end (`jumps` of `solve`): at least one step per piece, where a cubic may take
       fewer at loose tolerances. `jo.Grid`, "adjoint" and "reversible" do not support jumps: there
       the step size control finds the kinks, in more steps.
-    - `window`: for "log_ode", how many observations a piece of the path summarises.
+    - `window`: for "log_ode", how many observations a piece of the path summarises, and
+      `signature_depth`: how deep: at 1 by increments, at 2 by areas too, and so on.
     - `time_channel`: without it the result is invariant to reparametrisation of time.
     - `counts`: for series where it is informative which values are missing.
     - `solver`, `rtol`, `atol`, `dt`, `controller`, `sensitivity`, `max_steps`, `throw`,
-      `progress`: as in `solve`.
+      `progress`: as in `solve`, but `rtol` is 1e-3 by default.
+
+    Methods take one batch axis or several.
 
     **Raises:** `OptionError` and `FieldError` for bad options; what `solve` raises when called.
 
@@ -64,6 +65,7 @@ class NeuralCDE(eqx.Module):
     readout: Callable[[Array], Array] | None
     control: str = eqx.field(static=True)
     window: int = eqx.field(static=True)
+    signature_depth: int = eqx.field(static=True)
     time_channel: bool = eqx.field(static=True)
     counts: bool = eqx.field(static=True)
     settings: Settings
@@ -77,6 +79,7 @@ class NeuralCDE(eqx.Module):
         *,
         control: str = "hermite",
         window: int = 8,
+        signature_depth: int = 2,
         time_channel: bool = True,
         counts: bool = False,
         **options: Unpack[SolveOptions],
@@ -87,9 +90,10 @@ class NeuralCDE(eqx.Module):
                 raise FieldError(
                     f"{name} must be a callable such as an eqx.nn.MLP instance, got {function!r}"
                 )
-        _check_control(control, window, time_channel, counts)
+        _check_control(control, window, signature_depth, time_channel, counts)
         self.field, self.initial, self.readout = field, initial, readout
         self.control, self.window = control, int(window)
+        self.signature_depth = int(signature_depth)
         self.time_channel, self.counts = time_channel, counts
         self.settings = Settings(options)
 
@@ -104,6 +108,8 @@ class NeuralCDE(eqx.Module):
         width: int = 64,
         depth: int = 1,
         control: str = "hermite",
+        window: int = 8,
+        signature_depth: int = 2,
         time_channel: bool = True,
         counts: bool = False,
         **options: Any,
@@ -114,14 +120,14 @@ class NeuralCDE(eqx.Module):
         `hidden` those of the state; `width` and `depth` are the network's; the rest as of
         `NeuralCDE`.
         """
-        _check_control(control, 1, time_channel, counts)
+        _check_control(control, window, signature_depth, time_channel, counts)
         sizes = {"channels": channels, "out": out, "hidden": hidden, "width": width}
         channels, out, hidden, width = check_counts(**sizes)
         depth = check_count("depth", depth, 0)
         path_channels = time_channel + channels * (2 if counts else 1)
-        driving_channels = (
-            signature_channels(path_channels) if control == "log_ode" else path_channels
-        )
+        driving_channels = path_channels
+        if control == "log_ode":
+            driving_channels = signature_channels(path_channels, signature_depth)
         field_key, initial_key, readout_key = jax.random.split(check_key(key), 3)
         field = eqx.nn.MLP(
             hidden,
@@ -134,9 +140,12 @@ class NeuralCDE(eqx.Module):
         )
         initial = eqx.nn.Linear(path_channels, hidden, key=initial_key)
         readout = eqx.nn.Linear(hidden, out, key=readout_key)
-        path_options = {"control": control, "time_channel": time_channel, "counts": counts}
-        return cls(field, initial, readout, **path_options, **options)
+        return cls(
+            field, initial, readout, control=control, window=window,
+            signature_depth=signature_depth, time_channel=time_channel, counts=counts, **options,
+        )  # fmt: skip
 
+    @over_batch_axes("xs")
     def __call__(
         self,
         ts: ArrayLike,
@@ -168,6 +177,7 @@ class NeuralCDE(eqx.Module):
             return self._apply_readout(solution.y1, 1)
         return self._apply_readout(solution.ys[:, 1:], 2)
 
+    @over_batch_axes("xs")
     def solve(
         self,
         ts: ArrayLike,
@@ -187,6 +197,7 @@ class NeuralCDE(eqx.Module):
         series = prepare_series(ts, xs, mask, lengths)
         return self._solve_series(series, _output_times(series, times, evolving), key)
 
+    @over_batch_axes("xs")
     def inverse(
         self,
         z1: Float[Array, "batch hidden"],
@@ -207,6 +218,7 @@ class NeuralCDE(eqx.Module):
         backwards = series.ts[:, [-1, 0]]
         return self._solve_hidden(jax.vmap(self._path)(*series), jnp.asarray(z1), backwards, key).y1
 
+    @over_batch_axes("xs")
     def path(
         self,
         ts: ArrayLike,
@@ -227,7 +239,7 @@ class NeuralCDE(eqx.Module):
             masks.insert(0, jnp.ones_like(mask[:, :1]))
         data = ts, jnp.concatenate(channels, axis=1), jnp.concatenate(masks, axis=1)
         if self.control == "log_ode":
-            return LogODE(*data, window=self.window)
+            return LogODE(*data, window=self.window, depth=self.signature_depth)
         return CONTROLS[self.control](*data)
 
     def _solve_series(self, series: Series, times: Array, key: Array | None) -> Solution:
@@ -246,35 +258,9 @@ class NeuralCDE(eqx.Module):
     def _solve_hidden(
         self, paths: Control, states: Array, times: Array, key: Array | None
     ) -> Solution:
-        field = cast(self.field, states.dtype)
-        driven_field, jump_options = _DrivenField(field), self._jump_options(paths)
-        return solve_samples(
-            driven_field,
-            states,
-            times,
-            paths,
-            self.settings,
-            in_axes=(0, 0, 0),
-            key=key,
-            **jump_options,
-        )
-
-    def _jump_options(self, paths: Control) -> dict[str, Array]:
-        """The option `jumps` of `solve` for a path with kinks, so that a step ends on each of them.
-
-        Steps over kinks would be rejected; the price is that the events' part is compiled too.
-        """
-        settings = self.settings
-        unsupported = isinstance(settings.controller, Grid)
-        unsupported |= not settings.sensitivity.one_pass
-        if self.control in SMOOTH or unsupported:
-            return {}
-        jump_options = {"jumps": paths.knots[:, 1:-1]}
-        adaptive = settings.solver.error_exponent is not None and settings.controller is None
-        if adaptive and settings.dt is None:  # first try the whole piece after a kink
-            longest_piece = lax.stop_gradient(jnp.max(jnp.diff(paths.knots, axis=1)))
-            jump_options["dt"] = jnp.where(longest_piece > 0, longest_piece, 1)
-        return jump_options
+        field, axes = cast(self.field, states.dtype), (0, 0, (0, None))
+        driving = paths, None
+        return solve_cde(field, states, times, driving, self.settings, in_axes=axes, key=key)
 
     def _apply_readout(self, states: Array, axes: int) -> Array:
         readout = cast(self.readout, states.dtype)
@@ -285,26 +271,12 @@ class NeuralCDE(eqx.Module):
         return readout(states)
 
 
-class _DrivenField(eqx.Module):
-    """The field of the hidden state, `field(t, z)` times the derivative of the path."""
-
-    field: Callable[..., Array]
-
-    def __call__(self, t: Array, z: Array, path: Control) -> Array:
-        velocity = path.derivative(t)
-        matrix = call_field(self.field, t, z, None)
-        shape = z.shape[0], velocity.shape[0]
-        if jnp.size(matrix) != shape[0] * shape[1]:
-            raise FieldError(
-                f"NeuralCDE: the field must return a matrix of shape {shape}, hidden by channels "
-                f"that drive it, or as many numbers in a row; got shape {jnp.shape(matrix)}"
-            )
-        return matrix.reshape(shape) @ velocity
-
-
-def _check_control(control: Any, window: Any, time_channel: Any, counts: Any) -> None:
+def _check_control(
+    control: Any, window: Any, signature_depth: Any, time_channel: Any, counts: Any
+) -> None:
     check_name("control", control, [*CONTROLS, "log_ode"])
     check_count("window", window)
+    check_count("signature_depth", signature_depth)
     check_flag("time_channel", time_channel)
     check_flag("counts", counts)
     if control == "rectilinear" and not time_channel:

@@ -12,6 +12,7 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.errors import OptionError
 from ..problem.validation import check_counts, check_key
+from .batch_axes import over_batch_axes
 from .networks import cast, check_field_or_none, field_or_mlp
 from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
 from .series import Series, prepare_series, prepare_times
@@ -30,7 +31,8 @@ class ODERNN(eqx.Module):
     - `field`: a network or function of `(h)` or `(t, h)` for one state; if None an MLP with `depth`
       hidden layers of `width` (`hidden` if None) and tanh.
     - `key`: for the weights.
-    - `solver` and the other options of `solve`; each sample takes steps of its own in each gap.
+    - `solver` and the other options of `solve`, of which `rtol` is 1e-3 by default; each sample
+      takes steps of its own in each gap.
 
     An update is not invertible, so there is no `inverse`.
 
@@ -71,6 +73,7 @@ class ODERNN(eqx.Module):
         self.settings = Settings(options)
         self.channels = channels
 
+    @over_batch_axes("xs")
     def __call__(
         self,
         ts: Float[ArrayLike, "*batch n"],
@@ -86,13 +89,15 @@ class ODERNN(eqx.Module):
         `ts`, `xs`, `mask` and `lengths` are as in `prepare_series`: times of all samples or per
         sample, NaN or a mask for missing values. `outputs`: "after" the update at each place;
         "before" it, a prediction of the observation; or "last", after the whole series only, of
-        shape `(batch, out)`. `key` is for the field's random values, one draw for a whole series.
+        shape `(batch, out)`. There may be several batch axes. `key` is for the field's random
+        values, one draw for a whole series.
         """
         if outputs not in ("after", "before", "last"):
             raise OptionError(f'outputs must be "after", "before" or "last", got {outputs!r}')
         series = prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
         return run_checked(_outputs, self, series, outputs, key)
 
+    @over_batch_axes("xs")
     def predict(
         self,
         ts: Float[ArrayLike, "*batch n"],

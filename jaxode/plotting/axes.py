@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..problem.errors import OptionError
 
 if TYPE_CHECKING:
@@ -35,6 +37,24 @@ def find_axes(ax: Any) -> "Axes":
     if not isinstance(ax, axes.Axes):
         raise OptionError(f"ax must be one matplotlib Axes or None, got {type(ax).__name__}")
     return ax
+
+
+def find_panels(axes: Any, count: int) -> list["Axes"]:
+    """Check the user's Axes, one for each of `count` panels, or make a column of them if None.
+
+    **Raises:** `OptionError` if matplotlib is not installed, or for anything else.
+    """
+    require_matplotlib()
+    if axes is None:
+        from matplotlib import pyplot
+
+        size = 6.4, 1.2 + 2.4 * count
+        column = pyplot.subplots(count, 1, sharex=True, figsize=size, layout="constrained")[1]
+        return list(np.ravel(column))
+    panels = np.ravel(np.asarray(axes, object))
+    if len(panels) != count:
+        raise OptionError(f"ax must be {count} Axes, one for each channel, got {len(panels)}")
+    return [find_axes(panel) for panel in panels]
 
 
 def class_colour(label: int) -> str:

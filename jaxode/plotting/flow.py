@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
@@ -29,7 +30,7 @@ def flow(
     **Arguments:**
 
     - `model`: a `NeuralODE`, or a module with `flow_map = True`, the times `t0` and `t1`, and
-      `solve(x, times)`, whose `Solution` has `ys` of shape `(m, n, features)`.
+      `solve(x, times)`, whose `Solution` has `ys` of shape `(n, m, features)`.
     - `X`: points, shape `(n, features)`. `y`: their classes, integers of shape `(n,)`, or None.
     - `times`: the times of each trajectory, increasing, shape `(m,)`; 40 from `model.t0` to
       `model.t1` if None.
@@ -46,9 +47,10 @@ def flow(
     labels = None if y is None else check_labels(y, len(X))
     ax = find_axes(ax)
     if times is None:
-        times = np.linspace(model.t0, model.t1, 40)
+        times = np.linspace(float(model.t0), float(model.t1), 40)
     x = jnp.asarray(X, jnp.result_type(float))
-    paths = np.asarray(model.solve(x, jnp.asarray(times)).ys)[..., :2].swapaxes(0, 1)
+    states = jax.tree.leaves(model.solve(x, jnp.asarray(times)).ys)[0]  # first of a pair
+    paths = np.asarray(states)[..., :2]
     _draw_paths(ax, paths, labels)
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
     ax.autoscale_view()

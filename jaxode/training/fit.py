@@ -16,8 +16,6 @@ from jax.sharding import NamedSharding
 from jaxtyping import PyTree
 
 from ..integrate.progress import tqdm_class
-from ..integrate.solution import Stats
-from ..problem.calling import positional_arguments
 from ..problem.errors import (
     CALL_ERRORS,
     DataError,
@@ -25,15 +23,12 @@ from ..problem.errors import (
     SolveError,
     TrainingWarning,
     own_error,
-    unknown_name,
 )
 from ..problem.state import is_numeric
 from ..problem.status import Status
 from ..problem.validation import check_count, check_flag, check_key, is_count, shown_value
 from .devices import mean_over_devices
-from .losses import LOSSES, METRICS
-
-Loss = Callable[..., Any]
+from .objective import Loss, objective_of, predict
 
 
 @dataclasses.dataclass
@@ -85,10 +80,13 @@ def fit(
     - `model`: an Equinox module. With an attribute `batched = True`, as the models of `jo.nn` have,
       it is called on a batch, else mapped over it by `vmap`. With `flow_map = True`, as
       `NeuralODE` has, losses by name call `model.solve(x)` instead, take the `y1` of this
-      `Solution` as the prediction, and log its `stats`.
-    - `data`: a pytree of arrays with a common first axis; for the losses by name, `(x, y)`.
+      `Solution` as the prediction, and log its `stats`; with an `integral_loss`, as `NeuralODE` may
+      have, they add its mean.
+    - `data`: a pytree of arrays with a common first axis; for the losses by name, `(x, y)` without
+      NaN. A function may give NaN a meaning, such as a missing value of a series.
     - `loss`: "cross_entropy", "mse", or a function `(model, batch)` or `(model, batch, key)`
-      that returns the loss, or the loss and a dict of scalars to log ("stats": a `Stats`).
+      that returns the loss, or the loss and a dict of scalars to log ("stats": a `Stats`). The key
+      goes to an argument called `key`, or to a third one without a default.
     - `steps`: optimiser steps. `optimizer`: any Optax transformation; `optax.adam(1e-3)` if None.
     - `batch_size`: samples drawn for each step, without replacement; None for all.
     - `metric`: "accuracy", "mse" or a function of prediction and target; by default accuracy
@@ -109,11 +107,12 @@ def fit(
     optimizer = optax.adam(1e-3) if optimizer is None else optimizer
     _check_options(size, steps, optimizer, batch_size, progress, key, label)
     _check_model(model, loss)
-    if isinstance(loss, str) and loss == "cross_entropy":
-        _check_labels(model, data)
-    objective = _objective(loss, metric)
+    objective = objective_of(loss, metric)
     if isinstance(loss, str):
         _check_pair_of_data(data)
+        _check_finite(data)
+        if loss == "cross_entropy":
+            _check_labels(model, data)
     else:
         _check_loss(objective, model, data, batch_size or size)
     value_and_grad = eqx.filter_value_and_grad(objective, has_aux=True)
@@ -181,117 +180,30 @@ def _check_data(data: PyTree) -> int:
     for i, leaf in enumerate(leaves):
         if not is_numeric(leaf.dtype):
             raise DataError(f"array {i} of data holds no numbers: {shown_value(leaf)}")
+    return sizes[0]
+
+
+def _check_finite(data: PyTree) -> None:
+    """Check that no value is NaN or infinite. **Raises:** `DataError`."""
+    for i, leaf in enumerate(jax.tree.leaves(data)):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             bad = np.argwhere(~np.isfinite(np.asarray(leaf)))
             if bad.size:
-                raise DataError(f"array {i} of data is not finite at sample {int(bad[0][0])}")
-    return sizes[0]
+                raise DataError(
+                    f"array {i} of data is not finite at sample {int(bad[0][0])}, which a loss by "
+                    "name needs; a function may give NaN a meaning"
+                )
 
 
 def _check_labels(model: PyTree, data: PyTree) -> None:
     """Check that every label has a logit of the model. **Raises:** `DataError`."""
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        return
     labels = np.asarray(data[1])
-    classes = eqx.filter_eval_shape(_predict, model, jnp.asarray(data[0]))[0].shape[-1]
+    classes = eqx.filter_eval_shape(predict, model, jnp.asarray(data[0]))[0].shape[-1]
     if labels.dtype.kind in "iu" and (labels.min() < 0 or labels.max() >= classes):
         raise DataError(
             f"labels must lie between 0 and {classes - 1}, for the model gives {classes} logits; "
             f"got {labels.min()} to {labels.max()}"
         )
-
-
-def _objective(loss: str | Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
-    """A function `(model, batch, key)` that returns the loss and its entries of the log."""
-    if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise unknown_name("loss", loss, LOSSES)
-        if metric is None and loss == "cross_entropy":
-            metric = "accuracy"
-        return _named_objective(LOSSES[loss], metric)
-    if not callable(loss):
-        raise OptionError(f"loss must be a name or a function, got {loss!r}")
-    if metric is not None:
-        raise OptionError("a metric goes with a loss by name; a loss function returns its own log")
-    takes_key = _takes_key(loss)
-
-    def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
-        out = loss(model, batch, key) if takes_key else loss(model, batch)
-        value, extra = _loss_and_extra(out)
-        return value, _log_entries(dict(extra))
-
-    return objective
-
-
-def _loss_and_extra(out: Any) -> tuple[Array, dict]:
-    """The loss and what is logged, of what a loss function returned. **Raises:** `OptionError`."""
-    parts: Any = out if isinstance(out, tuple) and len(out) == 2 else (out, {})
-    value, extra = parts
-    if not eqx.is_inexact_array(value) or jnp.iscomplexobj(value) or value.shape != ():
-        found = f"{value.dtype}{[*value.shape]}" if eqx.is_array(value) else shown_value(value)
-        raise OptionError(
-            "the loss must return a real scalar, or such a scalar and a dict of what to log, got "
-            f"{found}"
-        )
-    if not isinstance(extra, dict):
-        raise OptionError(f"what a loss logs must be a dict of scalars, got {shown_value(extra)}")
-    for name, entry in extra.items():
-        scalar = isinstance(entry, int | float) or (eqx.is_array(entry) and entry.shape == ())
-        if not isinstance(entry, Stats) and not scalar:
-            raise OptionError(f"what a loss logs must be scalars, but {name!r} is none")
-    return value, extra
-
-
-def _takes_key(loss: Loss) -> bool:
-    counts = positional_arguments(loss)
-    return counts is not None and counts[1] >= 3
-
-
-def _named_objective(loss: Loss, metric: Any) -> Callable[..., tuple[Array, dict]]:
-    name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
-    if isinstance(metric, str):
-        if metric not in METRICS:
-            raise unknown_name("metric", metric, METRICS)
-        metric = METRICS[metric]
-    elif metric is not None and not callable(metric):
-        raise OptionError(f"metric must be a name or a function, got {metric!r}")
-
-    def objective(model: PyTree, batch: PyTree, key: Array) -> tuple[Array, dict]:
-        x, y = batch
-        prediction, extra = _predict(model, x)
-        _check_target(loss, prediction, y)
-        if metric is not None:
-            extra = {name: metric(prediction, y), **extra}
-        return loss(prediction, y), _log_entries(extra)
-
-    return objective
-
-
-def _predict(model: PyTree, x: Array) -> tuple[Array, dict]:
-    if getattr(model, "flow_map", False):
-        solution = model.solve(x)
-        return solution.y1, {"stats": solution.stats, "status": jnp.max(solution.status)}
-    return (model(x) if getattr(model, "batched", False) else jax.vmap(model)(x)), {}
-
-
-def _check_target(loss: Loss, prediction: Array, y: Array) -> None:
-    if loss is LOSSES["cross_entropy"]:
-        if not jnp.issubdtype(y.dtype, jnp.integer) or y.shape != prediction.shape[:-1]:
-            raise DataError(
-                f"cross_entropy needs integer labels of shape {prediction.shape[:-1]}, got "
-                f"{y.dtype} of shape {y.shape}"
-            )
-    elif y.shape != prediction.shape:
-        raise DataError(f"the model predicts shape {prediction.shape}, the target has {y.shape}")
-
-
-def _log_entries(extra: dict) -> dict:
-    stats = extra.pop("stats", None)
-    if isinstance(stats, Stats):
-        # Statistics of a batch are per sample.
-        extra["evaluations"] = jnp.mean(stats.num_evaluations)
-        extra["rejected"] = jnp.mean(stats.num_rejected)
-    return extra
 
 
 def _make_step(

@@ -123,6 +123,8 @@ TAKES: dict[str, Any] = {
     "label": {"string"},
     "field": CALLABLE - {"class"},
     "augment": {"0"} | COUNTS,
+    "order": COUNTS,
+    "integral_loss": {"None"} | (CALLABLE - {"class"}),
     "fun": set(),
     "t_span": {"pair"},
     "t_eval": {"None", "empty list", "seven numbers"},

@@ -74,6 +74,21 @@ def test_the_span_and_the_base_are_those_that_were_given():
     np.testing.assert_allclose(model.log_prob(X), exact.logpdf(np.asarray(X)), rtol=1e-7)
 
 
+def test_trajectories_pass_through_their_times():
+    flow = lambda t: X @ scipy.linalg.expm(t * A).T  # noqa: E731
+    ts = jnp.array([1.0, 0.5, 0.0])
+    forward = LINEAR.forward(X, ts=ts)
+    assert forward.shape == (16, 3, 2)
+    for i, t in enumerate(ts):
+        np.testing.assert_allclose(forward[:, i], flow(float(t) - 1.0), rtol=1e-6)
+    solution = LINEAR.solve(X, ts=ts)
+    np.testing.assert_allclose(solution.ys[1], -np.trace(A) * (1 - ts) + 0 * X[:, :1], atol=1e-7)
+    drawn = LINEAR.sample(jax.random.key(1), 16, ts=ts[::-1])
+    np.testing.assert_allclose(drawn[:, 2], drawn[:, 0] @ scipy.linalg.expm(A).T, rtol=1e-6)
+    with pytest.raises(jo.TimesError, match="must be monotone"):
+        LINEAR.forward(X, ts=ts[::-1])
+
+
 def test_inverse_undoes_forward():
     np.testing.assert_allclose(NETWORK.inverse(NETWORK.forward(X)), X, atol=1e-7)
 

@@ -12,9 +12,16 @@ from jax.scipy.linalg import expm
 from scipy.interpolate import CubicSpline
 
 import jaxode as jo
-from jaxode.nn.controls import CONTROLS, Hermite, Linear, NaturalCubic, Rectilinear
-from jaxode.nn.log_ode import LogODE, log_signature
-from jaxode.nn.neural_cde import NeuralCDE
+from jaxode.nn import (
+    HermiteInterpolation,
+    LinearInterpolation,
+    LogODE,
+    NaturalCubicSpline,
+    NeuralCDE,
+    RectilinearInterpolation,
+    log_signature,
+)
+from jaxode.nn.controls import CONTROLS
 from tests.support.differences import assert_close, central
 
 RNG = np.random.default_rng(3)
@@ -63,7 +70,7 @@ def test_derivatives_are_those_of_the_path(name):
 
 
 def test_natural_cubic_is_the_spline_of_each_channel():
-    control = built(NaturalCubic, TS, GAPS)
+    control = built(NaturalCubicSpline, TS, GAPS)
     for channel in range(3):
         seen = ~np.isnan(GAPS[:, channel])
         spline = CubicSpline(TS[seen], GAPS[seen, channel], bc_type="natural")
@@ -76,7 +83,7 @@ def test_natural_cubic_is_the_spline_of_each_channel():
 
 
 def test_hermite_has_backward_differences():
-    control = Hermite(TS, XS)
+    control = HermiteInterpolation(TS, XS)
     slopes = (XS[1:] - XS[:-1]) / (TS[1:] - TS[:-1])[:, None]
     begins = along(control, TS[:-1] + 1e-10, "derivative")
     np.testing.assert_allclose(begins, np.concatenate([slopes[:1], slopes[:-1]]), atol=1e-7)
@@ -84,12 +91,16 @@ def test_hermite_has_backward_differences():
 
 
 def test_linear_fills_gaps_and_stays_outside():
-    control = Linear(np.array([0.0, 1.0, 3.0, 4.0]), np.array([[np.nan], [2.0], [np.nan], [5.0]]))
+    control = LinearInterpolation(
+        np.array([0.0, 1.0, 3.0, 4.0]), np.array([[np.nan], [2.0], [np.nan], [5.0]])
+    )
     np.testing.assert_allclose(along(control, [0.0, 0.5, 3.0, 3.5])[:, 0], [2.0, 2.0, 4.0, 4.5])
 
 
 def test_rectilinear_moves_time_and_values_by_turns():
-    control = Rectilinear(np.array([0.0, 2.0, 4.0]), np.array([[np.nan], [3.0], [1.0]]))
+    control = RectilinearInterpolation(
+        np.array([0.0, 2.0, 4.0]), np.array([[np.nan], [3.0], [1.0]])
+    )
     path = along(control, [0.0, 1.0, 2.0, 3.0, 3.5, 4.0])
     np.testing.assert_allclose(path[:, 0], [0.0, 2.0, 2.0, 4.0, 4.0, 4.0])
     np.testing.assert_allclose(path[:, 1], [0.0, 0.0, 3.0, 3.0, 2.0, 1.0])

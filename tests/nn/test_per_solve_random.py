@@ -80,6 +80,25 @@ def test_dropout_in_a_model():
     np.testing.assert_allclose(calm(Y), jo.NeuralODE(plain, solver="rk4", dt=0.5)(Y), rtol=1e-12)
 
 
+def test_dropout_without_a_shape_has_one_mask_for_all_times():
+    layers = [eqx.nn.Linear(4, 8, key=KEY), fields.Dropout(0.5), eqx.nn.Linear(8, 4, key=KEY)]
+    field = fields.Sequential(layers)
+    with pytest.raises(jo.FieldError, match="no mask"):
+        field(T, Y[0])
+    drawn = per_solve_random.draw(field, jax.random.key(1))
+    np.testing.assert_array_equal(drawn(T, Y[0]), drawn(T + 1.0, Y[0]))
+    own = per_solve_random.draw(fields.Dropout(0.25), jax.random.key(2))
+    kept = np.asarray(own(jnp.ones((200, 100)))) > 0
+    np.testing.assert_allclose(kept.mean(), 0.75, atol=5 * np.sqrt(0.1875 / 20_000))
+    np.testing.assert_allclose(own(jnp.ones((200, 100)))[kept], 1 / 0.75)
+    model = jo.NeuralODE(field, solver="rk4", dt=0.5)
+    found = model(Y, key=KEY)
+    for i, key in enumerate(jax.random.split(KEY, 3)):
+        alone = per_solve_random.draw(field, key)
+        y1 = jo.solve(alone, Y[i], (0.0, 1.0), solver="rk4", dt=0.5).y1
+        np.testing.assert_allclose(found[i], y1, rtol=1e-10)
+
+
 class Probe(per_solve_random.SampledPerSolve):
     """Something drawn around a field in which something else is drawn."""
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
-import jax
 import pytest
 
 import jaxode as jo
+from tests.support.model_arguments import NEEDED
 from tests.support.wrong_arguments import (
     CALLABLE,
     COUNTS,
@@ -17,10 +16,6 @@ from tests.support.wrong_arguments import (
     public_functions,
 )
 
-KEY = jax.random.key(0)
-NET = eqx.nn.MLP(2, 2, 4, 1, key=KEY)
-SCALAR = eqx.nn.MLP(2, "scalar", 4, 1, key=KEY)
-CONV = {"in_channels": 2, "out_channels": 2, "kernel_size": 3, "key": KEY}
 FUNCTION = CALLABLE - {"class"}
 LESS_THAN_ONE = {"0", "0.5"}
 FLAG = frozenset({"True"})
@@ -33,7 +28,7 @@ TAKES: dict[str, Any] = {
             "n_points", "n_series", "n", "times", "dim", "channels", "latent", "hidden", "width",
             "size", "in_channels", "out_channels", "in_features", "out_features", "heads",
             "classes", "groups", "samples", "num_power_iterations", "kernel_size", "stride",
-            "window", "features", "shown", "shape", "out",
+            "window", "features", "shown", "out", "order", "signature_depth",
         ],
         COUNTS,
     ),
@@ -54,6 +49,10 @@ TAKES: dict[str, Any] = {
     "future": {"0", "1"},
     "missing": LESS_THAN_ONE,
     "p": LESS_THAN_ONE,
+    "integral_loss": {"None"} | FUNCTION,
+    "ts": set(),
+    "xs": set(),
+    "mask": {"None"},
     "end": {"None"} | POSITIVE,
     "trace": FUNCTION,
     "structure": FUNCTION,
@@ -79,68 +78,14 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("CNF", "base"): {"None"},
     ("HutchinsonTrace", "size"): {"None"} | COUNTS,
     ("FFJORD", "widths"): set(),
-    ("Dropout", "shape"): {"empty list"} | COUNTS,
+    ("Dropout", "shape"): {"None", "empty list"} | COUNTS,
+    ("LogODE", "depth"): COUNTS,
 }
-DENSITIES = (
-    "checkerboard", "circles", "eight_gaussians", "moons", "pinwheel", "rings", "swiss_roll",
-    "two_spirals",
-)  # fmt: skip
-# The arguments that each needs, with one that is right.
-NEEDED: dict[str, dict[str, Any]] = {
-    "annulus": {"n_points": 4, "key": KEY},
-    **{name: {"n_points": 4, "key": KEY} for name in DENSITIES},
-    "latent_spirals": {"n_series": 2, "key": KEY},
-    "periodic": {"n_series": 2, "key": KEY},
-    "spiral_chirality": {"n_series": 2, "key": KEY},
-    "simulate": {"system": "lotka_volterra", "key": KEY},
-    "Spiral": {},
-    "CNF": {"field": NET, "size": 2},
-    "FFJORD": {"size": 2, "key": KEY},
-    "StandardNormal": {"size": 2},
-    "ODERNNEncoder": {"channels": 2, "latent": 2, "key": KEY},
-    "RNNEncoder": {"channels": 2, "latent": 2, "key": KEY},
-    "RBF": {"n": 3},
-    "Chebyshev": {"n": 3},
-    "Fourier": {"n": 3},
-    "Polynomial": {"n": 3},
-    "UDE": {"known": lambda t, y, args: -y, "network": NET},
-    "ConcatConv2d": CONV,
-    "ConcatSquashConv2d": CONV,
-    "GalerkinConv2d": {**CONV, "basis": jo.nn.Polynomial(3)},
-    "GalerkinLinear": {
-        "in_features": 2, "out_features": 2, "basis": jo.nn.Polynomial(3), "key": KEY,
-    },
-    "ConcatSquash": {"in_features": 2, "out_features": 2, "key": KEY},
-    "ConvexPotential": {"size": 2, "width": 4, "key": KEY},
-    "DataControlled": {"network": NET},
-    "DepthConcat": {"network": NET},
-    "SecondOrder": {"network": NET},
-    "Dropout": {"p": 0.5, "shape": 2},
-    "EnergyStable": {"field": NET, "potential": SCALAR},
-    "Gradient": {"potential": SCALAR},
-    "Hamiltonian": {"energy": SCALAR},
-    "Lagrangian": {"lagrangian": SCALAR},
-    "MechanicalLagrangian": {"mass": NET, "potential": SCALAR},
-    "PortHamiltonian": {"energy": SCALAR, "size": 2, "key": KEY},
-    "Sequential": {"layers": [NET]},
-    "SpectralNorm": {"layer": eqx.nn.Linear(2, 2, key=KEY)},
-    "TransformerField": {"width": 4, "heads": 2, "hidden": 4, "key": KEY},
-    "concat_squash_mlp": {"size": 2, "width": 4, "depth": 1, "key": KEY},
-    "GRUODEBayes": {"channels": 2, "hidden": 4, "key": KEY},
-    "HyperSolver": {"size": 2, "key": KEY},
-    "ConvField": {"channels": 32, "key": KEY},
-    "ConvODENet": {"in_channels": 1, "classes": 2, "key": KEY},
-    "ODEBlock": {"channels": 32, "key": KEY},
-    "LatentODE": {"channels": 2, "latent": 2, "key": KEY},
-    "NeuralCDE": {"field": NET, "initial": NET},
-    "NeuralODE": {"field": NET},
-    "ODERNN": {"channels": 2, "hidden": 4, "out": 1, "key": KEY},
-    "HutchinsonTrace": {},
-}  # fmt: skip
 # Of a library, without arguments, results, and functions of a model and data.
 WITHOUT = {
-    "WeightNorm", "Basis", "ExactTrace", "lynx_hare", "co2", "digits", "eeg", "stocks", "sunspots",
-    "LatentSpirals", "Periodic", "Simulated", "System", "negative_log_likelihood",
+    "WeightNorm", "Basis", "Control", "ExactTrace", "lynx_hare", "co2", "digits", "eeg", "stocks",
+    "sunspots", "LatentSpirals", "Periodic", "Simulated", "System", "cdeint", "log_signature",
+    "negative_log_likelihood",
     "flow_matching_loss", "hypersolver_loss", "hypersolver_trajectory_loss",
 }  # fmt: skip
 

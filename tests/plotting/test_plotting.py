@@ -234,6 +234,45 @@ def test_forecast_parts_the_curve_and_the_points_at_the_split(ax):
     assert legend(ax) == wanted
 
 
+def test_forecast_draws_what_is_given_alone(ax):
+    late = TS[3:], 2 * TS[3:]
+    jo.plotting.forecast(TS, 2 * TS, late, 3.0, ax=ax)
+    assert legend(ax) == ["model, forecast", "data, fitted", "data, held out"]
+    ax.clear()
+    jo.plotting.forecast(TS, 2 * TS, (TS[:4], TS[:4]), 3.0, ax=ax)
+    assert legend(ax) == ["model, fitted", "data, fitted", "data, held out"]
+    ax.clear()
+    jo.plotting.forecast(TS, 2 * TS, split=3.0, ax=ax)
+    assert legend(ax) == ["data, fitted", "data, held out"] and not ax.lines
+    ax.clear()
+    jo.plotting.forecast(TS, 2 * TS, CURVE, ax=ax)
+    assert legend(ax) == ["model", "data"] and not ax.patches
+    ax.clear()
+    jo.plotting.forecast(TS, 2 * TS, CURVE, 2.8, ax=ax)  # between two points of the curve
+    fitted, ahead = (line.get_xydata() for line in ax.lines)
+    np.testing.assert_allclose([fitted[-1], ahead[0]], [[2.8, 5.6]] * 2)
+
+
+def test_forecast_has_a_panel_for_each_channel():
+    truth = np.stack([TS, 2 * TS, 3 * TS], -1)
+    curve = CURVE[0], np.stack([CURVE[0], CURVE[0] + 1, CURVE[0] + 2], -1)
+    panels = jo.plotting.forecast(TS, truth, curve, 3.0, {"same": curve})
+    assert [ax.get_ylabel() for ax in panels] == ["$y_{1}$", "$y_{2}$", "$y_{3}$"]
+    assert [ax.get_xlabel() for ax in panels] == ["", "", "$t$"]
+    for i, ax in enumerate(panels):
+        drawn = np.concatenate([offsets(c) for c in scatters(ax)])
+        np.testing.assert_allclose(drawn, np.stack([TS, truth[:, i]], -1))
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), curve[1][:, i])
+    assert len(legend(panels[0])) == 5 and panels[1].get_legend() is None
+    again = jo.plotting.forecast(TS, truth, curve, 3.0, ax=panels)
+    assert list(again) == list(panels)
+    with pytest.raises(jo.OptionError, match="ax must be 3 Axes, one for each channel, got 2"):
+        jo.plotting.forecast(TS, truth, curve, 3.0, ax=panels[:2])
+    with pytest.raises(jo.DataError, match=r"values of prediction must have shape \(11, 3\)"):
+        jo.plotting.forecast(TS, truth, CURVE, 3.0)
+    plt.close(panels[0].figure)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [

@@ -26,6 +26,7 @@ from .hamiltonian import PortHamiltonian as PortHamiltonian
 from .lagrangian import Lagrangian as Lagrangian
 from .lagrangian import MechanicalLagrangian as MechanicalLagrangian
 from .norms import SpectralNorm as SpectralNorm
+from .second_order import HigherOrder as HigherOrder
 from .second_order import SecondOrder as SecondOrder
 from .sequential import Sequential as Sequential
 from .stable import ConvexPotential as ConvexPotential
