@@ -52,10 +52,10 @@ def _show(share: Any, t: Any) -> None:
     if _bars and 100.0 * float(share) < _bars[0].n:
         _bars.pop().close()  # the bar of a solve that failed
     if not _bars:
-        layout = "{l_bar}{bar}| t={postfix} [{elapsed}<{remaining}]"
+        layout = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"  # tqdm adds the comma
         _bars.append(tqdm_class()(total=100.0, desc="solve", bar_format=layout, leave=True))
     bar = _bars[0]
-    bar.postfix = f" {float(t):.4g}"
+    bar.postfix = f"t={float(t):.4g}"
     bar.update(max(0.0, 100.0 * float(share) - bar.n))
     if share >= 1.0:
         bar.close()
