@@ -1,0 +1,77 @@
+"""Every block of Python on README and the pages of `docs` runs, and shows what it says it does."""
+
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from tests.support.page_code import PAGES, ROOT, blocks_of, run_page
+from tests.support.sweeps import few
+
+TRAINS = ["README.md"]  # for long: in a process that compiles with optimisation
+WITH_CODE = [str(page.relative_to(ROOT)) for page in PAGES if blocks_of(page.read_text())]
+FAST = [f"docs/{name}.md" for name in ("events", "gradients", "jit", "solvers", "times")]
+NOT_RUN = ["docs/development/design.md"]
+
+
+# What a page says that an expression is, after its blocks have run.
+SHOWN = {
+    "docs/solvers.md": ("sol.y1", [0.0]),
+    "docs/gradients.md": (
+        "jax.grad(loss)(jnp.array([0.2, 0.5, 2.0]))",
+        [1 / 0.8**2, 1 / 0.5**2, 0.0],
+    ),
+    "docs/events.md": ("jax.grad(loss)(2.5, 4.0)", 1.0),
+    "docs/times.md": ("sol(start + 12.75)", np.exp(-1.275) * np.ones(2)),
+    "docs/peers.md": ("jax.grad(flight)(9.81)", -100 / 9.81**2),
+}
+
+
+@pytest.mark.parametrize("page", few(sorted({*WITH_CODE} - {*TRAINS, *NOT_RUN}), *FAST))
+def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = run_page(ROOT / page)
+    if page in SHOWN:
+        expression, expected = SHOWN[page]
+        with jax.enable_x64(False):
+            found = np.asarray(eval(expression, namespace))
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TRAINS)
+def test_the_blocks_of_a_page_that_trains_run(page, tmp_path):
+    environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-m", "tests.support.page_code", str(ROOT / page)]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_few_blocks_do_not_run_and_say_why():
+    skipped = {
+        page: [block.reason for block in blocks_of((ROOT / page).read_text()) if block.reason]
+        for page in WITH_CODE
+    }
+    assert [page for page, reasons in skipped.items() if reasons] == NOT_RUN
+    assert all(len(reason.split()) > 3 for reasons in skipped.values() for reason in reasons)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_python_stands_in_another_kind_of_block(page):
+    """Fences in pairs, each with a language, so that none is passed over."""
+    text = page.read_text()
+    fences = re.findall(r"^\s*(?:```|~~~)(.*)$", text, re.M)
+    assert {*fences[1::2]} <= {""}
+    assert {*fences[::2]} <= {"python", "bash", "text"}
+    assert fences[::2].count("python") == len(blocks_of(text))
+
+
+def test_a_block_knows_its_line_and_its_reason():
+    text = "a\n\n```python\nx = 1\n```\n\n<!-- not run: needs a GPU -->\n\n```python\ny\n```\n"
+    assert blocks_of(text) == [(4, "x = 1\n", None), (10, "y\n", "needs a GPU")]
