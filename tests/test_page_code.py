@@ -5,8 +5,6 @@ import re
 import subprocess
 import sys
 
-import jax
-import numpy as np
 import pytest
 
 from tests.support.page_code import PAGES, ROOT, blocks_of, run_page
@@ -18,28 +16,10 @@ FAST = [f"docs/{name}.md" for name in ("events", "gradients", "jit", "solvers", 
 NOT_RUN = ["docs/development/design.md"]
 
 
-# What a page says that an expression is, after its blocks have run.
-SHOWN = {
-    "docs/solvers.md": ("sol.y1", [0.0]),
-    "docs/gradients.md": (
-        "jax.grad(loss)(jnp.array([0.2, 0.5, 2.0]))",
-        [1 / 0.8**2, 1 / 0.5**2, 0.0],
-    ),
-    "docs/events.md": ("jax.grad(loss)(2.5, 4.0)", 1.0),
-    "docs/times.md": ("sol(start + 12.75)", np.exp(-1.275) * np.ones(2)),
-    "docs/peers.md": ("jax.grad(flight)(9.81)", -100 / 9.81**2),
-}
-
-
 @pytest.mark.parametrize("page", few(sorted({*WITH_CODE} - {*TRAINS, *NOT_RUN}), *FAST))
 def test_the_blocks_of_a_page_run_one_after_the_other(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    namespace = run_page(ROOT / page)
-    if page in SHOWN:
-        expression, expected = SHOWN[page]
-        with jax.enable_x64(False):
-            found = np.asarray(eval(expression, namespace))
-        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
+    run_page(ROOT / page)
 
 
 @pytest.mark.slow
@@ -51,6 +31,7 @@ def test_the_blocks_of_a_page_that_trains_run(page, tmp_path):
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
+    assert "fit: 100%" in done.stderr
 
 
 def test_few_blocks_do_not_run_and_say_why():
@@ -74,4 +55,13 @@ def test_no_python_stands_in_another_kind_of_block(page):
 
 def test_a_block_knows_its_line_and_its_reason():
     text = "a\n\n```python\nx = 1\n```\n\n<!-- not run: needs a GPU -->\n\n```python\ny\n```\n"
-    assert blocks_of(text) == [(4, "x = 1\n", None), (10, "y\n", "needs a GPU")]
+    assert blocks_of(text) == [(4, "x = 1\n", None, None), (10, "y\n", "needs a GPU", None)]
+
+
+def test_a_check_that_fails_is_an_error(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 1\n```\n\n<!-- check: x == 1 -->\n\n```python\nx = 2\n```\n")
+    run_page(page)
+    page.write_text("```python\nx = 1\n```\n\n<!-- check: x == 2 -->\n")
+    with pytest.raises(AssertionError, match="x == 2"):
+        run_page(page)
