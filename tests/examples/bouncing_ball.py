@@ -19,7 +19,9 @@ def reflect(t, y):
 def bounce_times(height):
     start, ends = jnp.stack([height, 0.0]), (0.0, jnp.inf)
     bounce = jo.Event(lambda t, y: y[0], direction="down", apply=reflect, terminal=BOUNCES)
-    return jo.solve(fall, start, ends, events=bounce, max_events=BOUNCES).events.ts
+    sol = jo.solve(fall, start, ends, events=bounce, max_events=BOUNCES)
+    assert sol.events
+    return sol.events.ts
 
 
 times, slopes = bounce_times(HEIGHT), jax.jacobian(bounce_times)(HEIGHT)

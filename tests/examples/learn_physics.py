@@ -18,8 +18,9 @@ def reflect(t, y, p):
 
 def bounce_times(p, start=(2.0, 0.0)):
     bounce = jo.Event(lambda t, y: y[0], direction="down", apply=reflect, terminal=BOUNCES)
-    ends, most = (0.0, jnp.inf), BOUNCES
-    return jo.solve(fall, jnp.array(start), ends, p, events=bounce, max_events=most).events.ts
+    sol = jo.solve(fall, jnp.array(start), (0.0, jnp.inf), p, events=bounce, max_events=BOUNCES)
+    assert sol.events
+    return sol.events.ts
 
 
 heard = bounce_times({"gravity": jnp.array(9.81), "kept": jnp.array(0.8)})[None]
