@@ -231,6 +231,19 @@ def test_a_progress_bar_reaches_the_end(compiled, capsys):
     assert re.search(r"solve: 100%.*, t=2\]", bar)
 
 
+@pytest.mark.parametrize(
+    "options", [{"events": jo.Event(lambda t, y: t - 0.7, terminal=True)}, {"max_steps": 2}]
+)
+def test_a_progress_bar_is_closed_where_a_solve_ends_early(options, capsys):
+    sol = jo.solve(
+        decay, Y0, (0.0, 2.0), solver="rk4", dt=0.5, progress=True, throw=False, **options
+    )
+    jax.block_until_ready(sol.y1)
+    jax.effects_barrier()
+    last = "t=0.7]" if "events" in options else "t=1]"
+    assert capsys.readouterr().err.endswith(last + "\n")
+
+
 def test_a_progress_bar_of_a_batch_counts_trajectories(capsys):
     sols = jo.solve_batch(decay, jnp.ones((3, 2)), (0.0, 2.0), solver="rk4", dt=0.5, progress=True)
     jax.block_until_ready(sols.y1)
