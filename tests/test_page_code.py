@@ -1,5 +1,7 @@
 """Every block of Python on README and the pages of `docs` runs, and shows what it says it does."""
 
+import ast
+import inspect
 import os
 import re
 import subprocess
@@ -7,6 +9,7 @@ import sys
 
 import pytest
 
+import jaxode as jo
 from tests.support.page_code import PAGES, ROOT, blocks_of, run_page
 from tests.support.sweeps import few
 
@@ -41,6 +44,18 @@ def test_few_blocks_do_not_run_and_say_why():
     }
     assert [page for page, reasons in skipped.items() if reasons] == NOT_RUN
     assert all(len(reason.split()) > 3 for reasons in skipped.values() for reason in reasons)
+
+
+def test_the_block_that_does_not_run_has_the_options_and_defaults_of_both_drivers():
+    [block] = blocks_of((ROOT / NOT_RUN[0]).read_text())
+    calls = [node for node in ast.walk(ast.parse(block.code)) if isinstance(node, ast.Call)]
+    for driver, elsewhere in ((jo.solve, {"t0", "t1", "start"}), (jo.solve_batch, None)):
+        [call] = [c for c in calls if ast.unparse(c.func) == f"jo.{driver.__name__}"]
+        shown = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+        options = inspect.signature(driver).parameters.values()
+        defaults = {p.name: p.default for p in options if p.kind is p.KEYWORD_ONLY}
+        assert shown.items() <= defaults.items()
+        assert elsewhere is None or {*defaults} - {*shown} == elsewhere
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
