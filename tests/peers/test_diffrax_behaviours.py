@@ -96,6 +96,17 @@ def test_single_precision_needs_no_promotion():
     np.testing.assert_allclose(middle, np.exp(-1.0) * Y0, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "error"),
+    [("float16", 0.01, 2e-3), ("bfloat16", 0.1, 1e-2), ("complex64", 1e-4, 1e-4)],
+)
+def test_a_state_of_low_precision_keeps_it(dtype, tolerance, error):
+    y0 = Y0.astype(dtype)
+    sol = jo.solve(decay, y0, (0.0, 1.0), rtol=tolerance, atol=tolerance)
+    assert sol.y1.dtype == y0.dtype and sol.stats.num_steps < 10
+    np.testing.assert_allclose(np.abs(sol.y1), np.exp(-1.0) * Y0, atol=error)
+
+
 # Steps.
 
 
