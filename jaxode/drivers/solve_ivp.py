@@ -87,10 +87,10 @@ def solve_ivp(
     - `args`: further arguments of `fun`, `jac` and the events.
     - `first_step`, `max_step`, `min_step`: of step sizes. `rtol`, `atol`: as in `solve`,
       those of each component in a list too.
-    - `jac`: for implicit methods, the Jacobian `(n, n)`: a function `(t, y, *args)` or a constant;
-      else it is computed by forward-mode differentiation. `jac_sparsity`: the pattern `(n, n)` of
-      its entries; `lband`, `uband`: the numbers of its diagonals below and above the main one.
-      "Radau" makes no use of these three.
+    - `jac`: for implicit methods, the Jacobian `(n, n)`: a function `(t, y, *args)`, or a constant,
+      which may be a sparse array of SciPy; else it is computed by forward-mode differentiation.
+      `jac_sparsity`: the pattern `(n, n)` of its entries; `lband`, `uband`: the numbers of its
+      diagonals below and above the main one. "Radau" makes no use of these three.
     - `max_steps`, `max_events`: the largest numbers of steps and of located events. `max_steps` may
       be None, for no bound, with a `t_eval` and without `dense_output`.
     - `sensitivity`: how derivatives are computed, as in `solve`.
@@ -202,7 +202,8 @@ def _find_solver(method: Any, jac: Any, pattern: Any, lower: Any, upper: Any) ->
 
 
 def _jacobian(jac: Any) -> Callable[..., Array]:
-    jac = jac if callable(jac) else real_array("jac", jac)
+    if not callable(jac):
+        jac = real_array("jac", jac.toarray() if hasattr(jac, "toarray") else jac)
 
     def jacobian(t: Array, y: Array, args: tuple) -> Array:
         matrix = jnp.asarray(jac(t, y, *args) if callable(jac) else jac)
