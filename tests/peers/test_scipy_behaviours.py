@@ -189,10 +189,11 @@ def diffusion(t, y):
     [
         {"jac_sparsity": csr_array(NEAR)},
         {"lband": 1, "uband": 1},
+        {"jac": csr_array(NEAR - 3.0 * np.eye(N))},
     ],
-    ids=["a sparse pattern", "bands"],
+    ids=["a sparse pattern", "bands", "a sparse constant"],
 )
-def test_a_jacobian_of_diffusion_whose_pattern_is_known(known: Any):
+def test_what_is_known_of_the_jacobian_of_diffusion(known: Any):
     sol = jo.solve_ivp(diffusion, (0, 30), MODE, "BDF", **known, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(sol.y[:, -1], np.exp(-30 * RATE) * MODE, rtol=1e-4)
 
