@@ -16,6 +16,7 @@ from ..problem.errors import (
     OptionError,
     StateError,
     TimesError,
+    ToleranceError,
 )
 from ..problem.state import check_state, check_state_leaves, is_traced
 from ..problem.validation import (
@@ -84,11 +85,12 @@ def solve_ivp(
       at the n-th; `direction`, positive or negative, selects crossings upwards or downwards. A
       zero at the start is no event.
     - `args`: further arguments of `fun`, `jac` and the events.
-    - `first_step`, `max_step`, `min_step`: of step sizes. `rtol`, `atol`: as in `solve`.
-    - `jac`: for implicit methods, the Jacobian `(n, n)`: a function `(t, y, *args)` or a constant;
-      else it is computed by forward-mode differentiation. `jac_sparsity`: the pattern `(n, n)` of
-      its entries; `lband`, `uband`: the numbers of its diagonals below and above the main one.
-      "Radau" makes no use of these three.
+    - `first_step`, `max_step`, `min_step`: of step sizes. `rtol`, `atol`: as in `solve`,
+      those of each component in a list too.
+    - `jac`: for implicit methods, the Jacobian `(n, n)`: a function `(t, y, *args)`, or a constant,
+      which may be a sparse array of SciPy; else it is computed by forward-mode differentiation.
+      `jac_sparsity`: the pattern `(n, n)` of its entries; `lband`, `uband`: the numbers of its
+      diagonals below and above the main one. "Radau" makes no use of these three.
     - `max_steps`, `max_events`: the largest numbers of steps and of located events. `max_steps` may
       be None, for no bound, with a `t_eval` and without `dense_output`.
     - `sensitivity`: how derivatives are computed, as in `solve`.
@@ -117,8 +119,8 @@ def solve_ivp(
         t0=t0,
         t1=t1,
         solver=chosen,
-        rtol=rtol,
-        atol=atol,
+        rtol=_tolerance("rtol", rtol),
+        atol=_tolerance("atol", atol),
         dt=first_step,
         controller=_controller(min_step, max_step),
         save="dense" if dense_output else "steps" if t_eval is None else "ts",
@@ -155,6 +157,11 @@ def _check_vector(y0: Any) -> Array:
     if state is None:
         raise StateError(f"y0 must have the shape (n,), got {shape}")
     return check_state(state)
+
+
+def _tolerance(name: str, value: Any) -> Any:
+    """A tolerance; a list of those of each component as an array. **Raises:** `ToleranceError`."""
+    return real_array(name, value, ToleranceError) if isinstance(value, list | tuple) else value
 
 
 def _controller(min_step: Any, max_step: Any) -> PID | None:
@@ -195,7 +202,8 @@ def _find_solver(method: Any, jac: Any, pattern: Any, lower: Any, upper: Any) ->
 
 
 def _jacobian(jac: Any) -> Callable[..., Array]:
-    jac = jac if callable(jac) else real_array("jac", jac)
+    if not callable(jac):
+        jac = real_array("jac", jac.toarray() if hasattr(jac, "toarray") else jac)
 
     def jacobian(t: Array, y: Array, args: tuple) -> Array:
         matrix = jnp.asarray(jac(t, y, *args) if callable(jac) else jac)

@@ -197,8 +197,9 @@ def _advance(
         stop_time = s.event_state.stop_time
         field = one_sided_field(field, s.t, stop_time)
     after, attempt = attempt_step(method, field, s, span.direction, stop_time, needs_dense, step)
-    if method.progress is not None:
-        method.progress(after.t, span.t0, span.t1)
     if batching is not None:
         after, attempt, log = handle_events(batching, after, attempt, log, span.t1)
+    if method.progress is not None:
+        goes_on = needs_step(method, after, span.direction, span.t1)
+        method.progress(after.t, span.t0, span.t1, goes_on)
     return _LoopState(after, recorder.write(record, attempt), log)

@@ -42,22 +42,25 @@ def tqdm_class() -> Any:
     return tqdm
 
 
-def report(t: Array, t0: Array, t1: Array) -> None:
-    """Update the bar to time `t` from inside a compiled loop; one host callback per step."""
+def report(t: Array, t0: Array, t1: Array, goes_on: Array) -> None:
+    """Update the bar to time `t` from inside a compiled loop; one host callback per step.
+
+    `goes_on`: whether another step follows; else the bar is closed where it is.
+    """
     share = (t - t0) / jnp.where(t1 == t0, 1, t1 - t0)
-    jax.debug.callback(_show, share, t)
+    jax.debug.callback(_show, share, t, goes_on)
 
 
-def _show(share: Any, t: Any) -> None:
+def _show(share: Any, t: Any, goes_on: Any) -> None:
     if _bars and 100.0 * float(share) < _bars[0].n:
-        _bars.pop().close()  # the bar of a solve that failed
+        _bars.pop().close()  # the bar of a solve whose program was interrupted
     if not _bars:
-        layout = "{l_bar}{bar}| t={postfix} [{elapsed}<{remaining}]"
+        layout = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"  # tqdm adds the comma
         _bars.append(tqdm_class()(total=100.0, desc="solve", bar_format=layout, leave=True))
     bar = _bars[0]
-    bar.postfix = f" {float(t):.4g}"
+    bar.postfix = f"t={float(t):.4g}"
     bar.update(max(0.0, 100.0 * float(share) - bar.n))
-    if share >= 1.0:
+    if not goes_on:
         bar.close()
         _bars.clear()
 

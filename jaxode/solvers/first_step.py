@@ -30,8 +30,11 @@ def first_step(
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.4.
     """
     real = jnp.finfo(y.dtype)
-    length, direction = jnp.abs(span).astype(real.dtype), jnp.sign(span)
+    # Half precision has no room for such numbers.
+    wide = jnp.promote_types(real.dtype, jnp.float32)
+    length, direction = jnp.abs(span).astype(wide), jnp.sign(span)
     size, (speed, unit) = tolerance.scaled_norm(y, y), _norm_and_unit(slope, y, tolerance)
+    size, speed, unit = (x.astype(wide) for x in (size, speed, unit))
     small, moves = size <= 1e-5, speed * (unit * length) > 1e-5
     # The time in which `y` moves by a hundredth of itself or, from zero, by the tolerance.
     relative = jnp.where(small, 1.0, 0.01 * size) / jnp.where(moves, speed, 1.0)
@@ -40,10 +43,11 @@ def first_step(
     finite = jnp.where(jnp.isfinite(length), length, 1.0)
     cautious = 1e-6 * finite
     h0 = jnp.where(moves, jnp.where(small, jnp.minimum(short, cautious), short), cautious)
-    h0 = jnp.clip(h0, jnp.maximum(real.eps**2 * finite, real.tiny), length)
-    step = direction.astype(real.dtype) * h0
+    h0 = jnp.clip(h0, jnp.maximum(float(real.eps) ** 2 * finite, float(real.tiny)), length)
+    step = direction.astype(real.dtype) * h0.astype(real.dtype)
     ahead = field(t + step.astype(t.dtype), y + step * slope)
-    change, change_unit = _norm_and_unit(ahead - slope, y, tolerance)
+    changes = _norm_and_unit(ahead - slope, y, tolerance)
+    change, change_unit = (x.astype(wide) for x in changes)
     travel, bend = 100 * speed * (unit * h0), 1e4 * change * (change_unit * h0)
     steepest = jnp.maximum(travel, bend)
     flat = steepest <= 1e-15

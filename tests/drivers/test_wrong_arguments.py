@@ -164,6 +164,8 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("sparsity", "y0"): {"pair", "seven numbers"},
     ("odeint", "t"): {"pair", "seven numbers"},
     ("solve_ivp", "args"): {"None", "empty list"},
+    ("solve_ivp", "rtol"): {"0", "pair"} | POSITIVE,
+    ("solve_ivp", "atol"): {"0", "pair"} | POSITIVE,
     ("solve_ivp", "y0"): {"empty list", "pair", "seven numbers"},
     ("solve_ivp", "events"): {"None", "empty list", "vector"},
 }

@@ -3,9 +3,6 @@
 import contextlib
 import functools
 import io
-import os
-import subprocess
-import sys
 
 import equinox as eqx
 import jax
@@ -33,31 +30,6 @@ EVERY_OPTION = {
 
 def network(width=2, depth=1):
     return eqx.nn.MLP(width, width, 16, depth, activation=jnp.tanh, key=jax.random.key(0))
-
-
-TUTORIAL = """
-import equinox as eqx, jax, optax
-import jaxode as jo
-
-func = eqx.nn.MLP(2, 2, 16, 1, activation=jax.nn.tanh, key=jax.random.key(0))
-neural_de = jo.NeuralDE(func, sensitivity="adjoint", solver="dopri5")
-X, yn = jo.datasets.Spiral(n_points=1000, noise=0.1)()
-model, log = jo.fit(neural_de, (X, yn), loss="cross_entropy", optimizer=optax.adam(1e-2), steps=500)
-assert log.loss.shape == (500,)
-assert log.loss[-1] < 0.2 * log.loss[0]
-assert log.history["accuracy"][-1] > 0.98
-assert model(X).shape == (1000, 2)
-"""
-
-
-@pytest.mark.slow
-def test_the_tutorial_runs_and_its_loss_falls():
-    """In a process of its own, which compiles with optimisation: it trains for long."""
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_ENABLE_X64": "1"}
-    command = [sys.executable, "-W", "error", "-c", TUTORIAL]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "fit: 100%" in done.stderr
 
 
 @functools.cache
