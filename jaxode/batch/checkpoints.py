@@ -96,11 +96,16 @@ class BatchCheckpointer(eqx.Module):
         up to `SEGMENT_ROWS`. `memory`: the number of snapshots, or a string for a row of every
         iteration.
         """
-        fills = -(-ensemble.count // tile.width) + (tile.width < ensemble.count)
+        known = isinstance(ensemble.count, int)  # else a symbol, under `jax.export`
+        fills = ensemble.count // tile.width + 2
+        if known:
+            fills = -(-ensemble.count // tile.width) + (tile.width < ensemble.count)
         iterations = ensemble.config.method.max_steps * fills + 1
         if not saves_states:
             return cls(ensemble, tile, iterations, 1, saves_states)
-        if memory is not None:
+        if not known:  # snapshots are thinned however many iterations there are
+            iterations = SEGMENT_ROWS**2 * MAX_SNAPSHOTS
+        elif memory is not None:
             length = -(-iterations // memory) if isinstance(memory, int) else iterations
             return cls(ensemble, tile, length, -(-iterations // length), saves_states)
         lane = jax.eval_shape(BatchRun(ensemble, tile).load, jax.ShapeDtypeStruct((), jnp.int32))

@@ -151,6 +151,16 @@ def lane_shapes(program: LaneProgram) -> PyTree:
     return jax.eval_shape(program.load, jax.ShapeDtypeStruct((), jnp.int32))
 
 
+def occupied_lanes(program: LaneProgram, tile: LaneTile) -> Any:
+    """Return the number of lanes that ever hold a trajectory.
+
+    It is less than the width only where the number of trajectories was unknown beforehand.
+    """
+    if isinstance(program.count, int):
+        return min(program.count, tile.width)
+    return jnp.minimum(jnp.asarray(program.count, jnp.int32), tile.width)
+
+
 def initial_queue(program: LaneProgram, tile: LaneTile, record: Any, shapes: PyTree) -> QueueState:
     """Return the tile before its first iteration, with lanes of `shapes`.
 
@@ -163,7 +173,7 @@ def initial_queue(program: LaneProgram, tile: LaneTile, record: Any, shapes: PyT
     )
     zero = jnp.zeros((), jnp.int32)
     numbers = jnp.arange(tile.width, dtype=jnp.int32)
-    remaining = jnp.int32(program.count + tile.width)
+    remaining = jnp.asarray(program.count + occupied_lanes(program, tile), jnp.int32)
     lanes = program.mark_finished(tile.zeros(shapes))
     return QueueState(zero, remaining, numbers, lanes, results, record, zero)
 
@@ -175,7 +185,7 @@ def run_until(
     may_continue: Callable[[QueueState], Array | bool] = lambda _: True,
 ) -> QueueState:
     """Refill and step the lanes until all trajectories have ended or `may_continue` is false."""
-    total = program.count + tile.width
+    total = program.count + occupied_lanes(program, tile)
 
     def unfinished(state: QueueState) -> Array:
         return (state.remaining > 0) & may_continue(state)
@@ -250,8 +260,9 @@ def _refill(
             return refillable(state)
         # Blank lanes come first, or they would overwrite the result of a solve without steps.
         lane = jnp.arange(tile.width, dtype=jnp.int32)
-        loaded = program.count + tile.width - state.remaining
-        return first_true(refillable(state) & ((lane >= loaded) | (loaded >= tile.width)))
+        occupied = occupied_lanes(program, tile)
+        loaded = program.count + occupied - state.remaining
+        return first_true(refillable(state) & ((lane >= loaded) | (loaded >= occupied)))
 
     def any_to_refill(carry: tuple[Any, QueueState]) -> Array:
         return jnp.any(carry[0]) if tile.wide else carry[0] < tile.width

@@ -26,7 +26,7 @@ def run_model(function: Callable[..., Any], *args: Any) -> Any:
         return function(*static.join(arrays))
 
     with surveying():
-        survey, _ = closure_convert(of_arrays, arrays)
+        survey, _ = closure_convert(of_arrays, arrays, users=False)
     key = ProgramKey(function, survey.program, *map(value_key, survey.consts))
     trace = survey.program
     return kept_program(key, owner_of(function), key, trace, lambda: Compiled(of_arrays))(arrays)

@@ -17,6 +17,7 @@ from jaxtyping import ArrayLike, PyTree
 from ..integrate.missing import missing_where
 from ..problem.errors import OptionError, SolveError, StateError
 from ..problem.field import VectorField, check_field, pack_field, trace_field
+from ..problem.promotion import with_own_promotion
 from ..problem.state import Packing, is_numeric, is_traced
 from ..problem.status import Status
 from ..problem.validation import check_count, check_flag
@@ -57,6 +58,7 @@ class MultipleShooting(eqx.Module):
         return self.status == Status.SUCCESS
 
 
+@with_own_promotion
 def multiple_shooting(
     f: VectorField,
     y0: PyTree,

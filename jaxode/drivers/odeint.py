@@ -11,6 +11,7 @@ from jax import Array
 from jaxtyping import ArrayLike, PyTree
 
 from ..problem.errors import FieldError, OptionError, TimesError
+from ..problem.promotion import with_own_promotion
 from ..problem.state import Packing, check_state, is_traced
 from ..problem.validation import real_array, real_number, shown_value
 from ..solvers.step_size import PID
@@ -20,6 +21,7 @@ from .solve import solve
 _MOST_STEPS = 2**16
 
 
+@with_own_promotion
 def odeint(
     func: Callable[..., PyTree],
     y0: PyTree,

@@ -12,6 +12,7 @@ from ..integrate.solution import Solution, has_failed, raise_on_failure, warn_if
 from ..integrate.user_solution import solution_of
 from ..problem.field import VectorField, check_field
 from ..problem.manual_axes import vary_together
+from ..problem.promotion import with_own_promotion
 from ..problem.staging import under_jit
 from ..problem.times import times_with_ends
 from ..problem.validation import check_flag
@@ -32,6 +33,7 @@ from .solver_list import list_solvers
 
 
 @list_solvers
+@with_own_promotion
 def solve(
     f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree = None,

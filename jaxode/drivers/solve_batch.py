@@ -34,6 +34,7 @@ from ..integrate.user_solution import solution_of
 from ..kernels.dispatch import KernelPolicy, find_kernel_policy
 from ..problem.field import VectorField, check_field
 from ..problem.manual_axes import vary_together
+from ..problem.promotion import with_own_promotion
 from ..problem.staging import as_array, under_jit
 from ..problem.state import check_state, check_state_leaves
 from ..problem.time_precision import with_times
@@ -66,6 +67,7 @@ from .resume import resumed
 from .save_at import SaveAt, plan_saves
 
 
+@with_own_promotion
 def solve_batch(
     f: VectorField | tuple[VectorField, VectorField],
     y0: PyTree = None,

@@ -18,6 +18,7 @@ from ..problem.errors import (
     TimesError,
     ToleranceError,
 )
+from ..problem.promotion import with_own_promotion
 from ..problem.state import check_state, check_state_leaves, is_traced
 from ..problem.validation import (
     check_flag,
@@ -41,6 +42,7 @@ from .user_functions import as_tuple
 _METHODS = {"rk45": "dopri5", "rk23": "bosh3", "lsoda": "auto"}
 
 
+@with_own_promotion
 def solve_ivp(
     fun: Callable[..., Any],
     t_span: Any,

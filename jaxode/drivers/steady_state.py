@@ -15,6 +15,7 @@ from jaxtyping import ArrayLike, PyTree
 from ..integrate.step import IntegratorState, Method, attempt_step, initialise, needs_step
 from ..problem.errors import OptionError, SolveError
 from ..problem.field import Field, VectorField, check_field, pack_field, trace_field
+from ..problem.promotion import with_own_promotion
 from ..problem.roots import root_of
 from ..problem.staging import as_array
 from ..problem.state import Packing, check_state, is_traced
@@ -53,6 +54,7 @@ class SteadyState(eqx.Module):
         return self.status == Status.SUCCESS
 
 
+@with_own_promotion
 def steady_state(
     f: VectorField,
     y0: PyTree,

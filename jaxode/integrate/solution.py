@@ -13,6 +13,7 @@ from jaxtyping import PyTree
 
 from ..problem.errors import OptionError, SolveError, StiffnessWarning, TimesError, warn_user
 from ..problem.origin import Origin
+from ..problem.promotion import with_own_promotion
 from ..problem.state import Packing, is_traced
 from ..problem.status import Status
 from ..problem.times import shown
@@ -134,6 +135,7 @@ class Events(eqx.Module):
     entry: Array
     sizes: tuple[int, ...] = eqx.field(static=True)
 
+    @with_own_promotion
     def of(self, index: int, entry: int | None = None) -> "Occurrences":
         """The occurrences of one of `events=` alone, without NaN.
 
@@ -228,6 +230,7 @@ class Solution(eqx.Module):
         """
         return self._evaluate(DenseOutput.derivative, t)
 
+    @with_own_promotion
     def _evaluate(self, evaluate: Callable[..., PyTree], t: Any) -> PyTree:
         if self.dense is None:
             raise OptionError('sol(t) needs dense output: call solve(..., save="dense")')

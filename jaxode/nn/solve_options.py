@@ -24,6 +24,7 @@ from ..integrate.progress import solve_progress
 from ..integrate.solution import Solution
 from ..problem.errors import unknown_name
 from ..problem.field import call_field
+from ..problem.promotion import with_own_promotion
 from ..problem.staging import under_jit
 from ..problem.state import Packing, is_traced
 from ..problem.tolerances import check_not_both_zero, check_tolerance
@@ -132,6 +133,7 @@ class Settings(eqx.Module):
         return {name: getattr(self, name) for name in DEFAULTS}
 
 
+@with_own_promotion
 def run_with_settings(function: Callable[..., Any], model: Any, *args: Any) -> Any:
     """`function(model, *args)`, as `run_model` runs it; tolerances of models are arrays.
 

@@ -1,5 +1,6 @@
 """Closure conversion: functions whose captured arrays are leaves of a pytree."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable
@@ -15,6 +16,7 @@ from jaxtyping import PyTree
 from .jaxpr_key import jaxpr_key
 from .manual_axes import varying_axes, without_axes
 from .partition import ARRAYS
+from .promotion import users_promotion
 from .staging import under_jit
 
 
@@ -113,9 +115,12 @@ def _fixed(x: Any) -> Any:
 
 
 def closure_convert(
-    function: Callable[..., PyTree], *examples: PyTree
+    function: Callable[..., PyTree], *examples: PyTree, users: bool = True
 ) -> tuple[ClosedFunction, PyTree]:
-    """Trace `function` at `examples`; returns it converted, and the shapes of its output."""
+    """Trace `function` at `examples`; returns it converted, and the shapes of its output.
+
+    `users`: it is the user's, whose rules of promotion hold in it.
+    """
     if isinstance(function, ClosedFunction):
         return function, function.program.shapes
     leaves, treedef = jax.tree.flatten(examples)
@@ -132,7 +137,8 @@ def closure_convert(
         return [x for x, mark in zip(values, marked, strict=True) if mark is _ARRAY]
 
     arrays = [_fixed(x) for x, t in zip(leaves, traced, strict=True) if t]
-    closed = jax.make_jaxpr(fresh)(*arrays)
+    with users_promotion() if users else contextlib.nullcontext():
+        closed = jax.make_jaxpr(fresh)(*arrays)
     program = Program(closed.jaxpr, *outputs)
     # Under `jit` they become tracers; outside NumPy is quicker.
     as_array = jnp.asarray if under_jit() else np.asarray

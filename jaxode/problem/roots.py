@@ -28,13 +28,13 @@ def root_of(
     As `lax.custom_root`, which gives tangents of zero to all that `residual` reads: where a partial
     derivative by a constant overflows, as of `y / unit` by a tiny unit, these make the result NaN.
     """
-    found, _ = closure_convert(find)
-    equation, _ = closure_convert(residual, guess)
+    found, _ = closure_convert(find, users=False)
+    equation, _ = closure_convert(residual, guess, users=False)
 
     def solve(x: Array, b: Array) -> Array:
         return solve_linear(jax.linearize(residual, x)[1], b)
 
-    inverse, _ = closure_convert(solve, guess, guess)
+    inverse, _ = closure_convert(solve, guess, guess, users=False)
     x, rest = lax.stop_gradient(found)()
     return _differentiable(x, _of_jax(equation), _of_jax(inverse)), rest
 

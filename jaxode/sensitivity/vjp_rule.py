@@ -7,6 +7,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import equinox as eqx
 from jaxtyping import PyTree
 
+from ..problem.promotion import with_own_promotion
 from .ad_direction import TWICE, forward_mode_only
 
 Args = ParamSpec("Args")
@@ -35,11 +36,13 @@ class VjpRule(Generic[Args, Output]):
         self.function, self.forward, self.backward = function, forward, backward
         self._rule: Any = eqx.filter_custom_vjp(function)
 
+        @with_own_promotion
         def forward_rule(perturbed: PyTree, *args: Any) -> tuple[Any, Any]:
             value, residuals = forward(perturbed, *args)
             # As residuals, these Python booleans stay static through a jitted gradient.
             return forward_mode_only((value, (residuals, perturbed)), TWICE)
 
+        @with_own_promotion
         def backward_rule(residuals: Any, cotangents: Any, _: PyTree, *args: Any) -> PyTree:
             residuals, perturbed = residuals
             cotangent = backward(perturbed, residuals, cotangents, *args)

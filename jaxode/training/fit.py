@@ -24,6 +24,7 @@ from ..problem.errors import (
     TrainingWarning,
     own_error,
 )
+from ..problem.promotion import with_own_promotion
 from ..problem.state import is_numeric
 from ..problem.status import Status
 from ..problem.validation import check_count, check_flag, check_key, is_count, shown_value
@@ -59,6 +60,7 @@ class Log:
         )
 
 
+@with_own_promotion
 def fit(
     model: PyTree,
     data: PyTree,

@@ -87,7 +87,7 @@ def _trace_rest(
         return tolerance.scaled_norm(_change_ahead(start, rate, h), state) <= 1
 
     t = jax.ShapeDtypeStruct((), packing.real_dtype)
-    closed, _ = closure_convert(at_rest, t, y0, args, t)
+    closed, _ = closure_convert(at_rest, t, y0, args, t, users=False)
     return CompiledEvent(closed, None, 1, terminal=1, logical=True, of_rest=True)
 
 

@@ -17,6 +17,7 @@ from jax.interpreters import partial_eval as pe
 
 from ...problem.errors import DifferentiationError
 from ...problem.manual_axes import varying_like, without_axes
+from ...problem.promotion import with_own_promotion
 
 Arrays = Sequence[Any]
 Axes = Sequence[int | None]
@@ -243,30 +244,36 @@ def _zero(x: Any) -> ad.Zero:
 
 
 @_operation.def_impl
+@with_own_promotion
 def _run(*arrays: Any, operation: Operation) -> list[Any]:
     return operation.run(*arrays)
 
 
 @_operation.def_abstract_eval
+@with_own_promotion
 def _abstract(*avals: Any, operation: Operation) -> list[Any]:
     return varying_like(operation.program(avals).out_avals, avals)
 
 
+@with_own_promotion
 def _lower(ctx: Any, *values: Any, operation: Operation) -> Any:
     program = operation.program(ctx.avals_in)
     ctx = ctx.replace(avals_in=program.in_avals, avals_out=program.out_avals)
     return mlir.lower_fun(jaxpr_as_fun(program), multiple_results=True)(ctx, *values)
 
 
+@with_own_promotion
 def _batch(arrays: Arrays, axes: Axes, *, operation: Operation) -> tuple[Arrays, Axes]:
     size = next(x.shape[a] for x, a in zip(arrays, axes, strict=True) if a is not None)
     return operation.batched_at_once(size, arrays, axes)
 
 
+@with_own_promotion
 def _jvp(arrays: Arrays, tangents: Arrays, *, operation: Operation) -> tuple[Arrays, Arrays]:
     return operation.differentiated(arrays, tangents)
 
 
+@with_own_promotion
 def _transpose(cotangents: Arrays, *arrays: Any, operation: Operation) -> Any:
     """Reverse mode: of an operation with its tangents, of which the tangents alone are linear."""
     if not isinstance(operation, Tangents):

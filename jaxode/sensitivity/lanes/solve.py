@@ -16,6 +16,7 @@ from ...integrate.forward import Result
 from ...integrate.ivp import IVP, SolveConfig
 from ...problem.closure import ClosedFunction
 from ...problem.errors import DifferentiationError
+from ...problem.promotion import with_own_promotion
 from ...solvers.step_size import NORMS
 from ..ad_direction import FORWARD, TWICE
 from .in_step import InStep
@@ -330,6 +331,7 @@ def _push_avals(*_: Any, forward: ForwardPass, results: tuple) -> list[Any]:
     return [x for x in results if x is not None]
 
 
+@with_own_promotion
 def _transpose(cotangents: Arrays, *values: Any, forward: ForwardPass, results: tuple) -> list[Any]:
     tangents, rest = values[: sum(forward.by)], values[sum(forward.by) :]
     found = iter(cotangents)

@@ -19,6 +19,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import PyTree
 
 from ...problem.closure import closure_convert
+from ...problem.promotion import with_own_promotion
 
 Arrays = Sequence[Any]
 
@@ -54,7 +55,7 @@ def dynamic_scan(
         same = jax.tree.map(lambda a, b: jnp.asarray(a, b.dtype), following, carry)
         return same, jax.tree.map(jnp.asarray, y)
 
-    closed, shapes = closure_convert(typed, carry, row)
+    closed, shapes = closure_convert(typed, carry, row, users=False)
     carry_leaves, carry_def = jax.tree.flatten(carry)
     x_leaves, x_def = jax.tree.flatten(xs)
 
@@ -118,6 +119,7 @@ def _strong(x: Any) -> Array:
     return lax.convert_element_type(x, jnp.result_type(x))
 
 
+@with_own_promotion
 def _run(count: Array, *values: Array, program: ClosedJaxpr, form: Form) -> list[Array]:
     sizes, length, reverse, _ = form
     consts, carry, xs = _split(values, sizes)
@@ -138,6 +140,7 @@ def _run(count: Array, *values: Array, program: ClosedJaxpr, form: Form) -> list
     return [*carry, *ys]
 
 
+@with_own_promotion
 def _avals(count: Any, *values: Any, program: ClosedJaxpr, form: Form) -> list[ShapedArray]:
     sizes, length, _, _ = form
     carry, ys = program.out_avals[: sizes[1]], program.out_avals[sizes[1] :]
@@ -145,6 +148,7 @@ def _avals(count: Any, *values: Any, program: ClosedJaxpr, form: Form) -> list[S
     return [*(ShapedArray(x.shape, x.dtype) for x in carry), *rows]
 
 
+@with_own_promotion
 def _jvp(
     primals: Arrays, tangents: Arrays, *, program: ClosedJaxpr, form: Form
 ) -> tuple[list[Any], list[Any]]:
@@ -200,6 +204,7 @@ def _jvp(
     ]
 
 
+@with_own_promotion
 def _transpose(
     cotangents: Arrays, count: Array, *values: Any, program: ClosedJaxpr, form: Form
 ) -> list[Any]:
@@ -261,6 +266,7 @@ def _merged(flags: Sequence[bool], where: Arrays, elsewhere: Arrays) -> list[Any
     return [next(first) if flag else next(second) for flag in flags]
 
 
+@with_own_promotion
 def _batch(
     values: Arrays, axes: Sequence[int | None], *, program: ClosedJaxpr, form: Form
 ) -> tuple[list[Any], list[int]]:
