@@ -79,6 +79,15 @@ def test_gradients_over_eight_devices(tmp_path):
 
 
 @pytest.mark.slow
+def test_shard_map_that_checks_what_varies(tmp_path):
+    """Gradients of shared arrays are summed over the devices."""
+    [results] = run(tmp_path, ("mapped_by_hand",), devices=2)
+    for way in ("batch", "vmap"):
+        assert [x.shape for x in results[way]] == [(), (16, 2), (16,), (2,)]
+        assert_same(results[way], results[f"{way}, whole"], rtol=1e-9)
+
+
+@pytest.mark.slow
 def test_fit_over_eight_devices(tmp_path):
     [results] = run(tmp_path, ("training",), devices=8)
     for kind in ("auto", "explicit"):

@@ -180,3 +180,36 @@ def test_a_training_step_exports():
         return jnp.mean(eqx.combine(weights, static)(x) ** 2)
 
     assert_exports(jax.grad(loss), weights, BATCH.astype(float))
+
+
+@pytest.mark.parametrize(
+    "sensitivity", ["discrete", pytest.param("adjoint", marks=pytest.mark.slow)]
+)
+def test_numbers_of_trajectories_and_of_times_that_are_symbols(sensitivity):
+    """One program for all of them, forwards and for the gradient of what is shared."""
+    rows, times = export.symbolic_shape("rows, times")
+    shapes = [jax.ShapeDtypeStruct(shape, float) for shape in ((), (rows, 2), (times,))]
+
+    def loss(k, y0, ts):
+        sols = jo.solve_batch(lambda t, y, k: -k * y, y0, ts, k, sensitivity=sensitivity)
+        return jnp.sum(sols.ys), sols.ys
+
+    program = export.export(jax.jit(jax.grad(loss, has_aux=True)))(*shapes)
+    for count, number in ((3, 2), (1100, 4)):
+        ts = np.linspace(0.0, 1.0, number)
+        derivative, ys = program.call(1.0, jnp.ones((count, 2)), ts)
+        decay = np.exp(-ts)
+        np.testing.assert_allclose(ys, np.broadcast_to(decay[:, None], ys.shape), rtol=1e-3)
+        assert derivative == pytest.approx(-2 * count * np.sum(ts * decay), rel=1e-3)
+
+
+def test_times_of_one_solve_and_samples_of_a_model_that_are_symbols():
+    (n,) = export.symbolic_shape("n")
+    solve = jax.jit(lambda ts: jo.solve(lambda t, y: -y, jnp.ones(2), ts).ys)
+    program = export.export(solve)(jax.ShapeDtypeStruct((n,), float))
+    ts = np.linspace(0.0, 1.0, 5)
+    np.testing.assert_allclose(program.call(ts)[:, 0], np.exp(-ts), rtol=1e-3)
+    model = jo.NeuralODE(eqx.nn.MLP(2, 2, 8, 1, key=KEY))
+    program = export.export(jax.jit(lambda x: model(x)))(jax.ShapeDtypeStruct((n, 2), float))
+    x = jax.random.normal(KEY, (7, 2))
+    np.testing.assert_allclose(program.call(x), model(x), rtol=1e-6)

@@ -90,6 +90,38 @@ def gradients() -> dict[str, Any]:
     return results
 
 
+def mapped_by_hand() -> dict[str, Any]:
+    """Values and gradients inside of `jax.shard_map`, which checks over what arrays vary."""
+    mesh, results = spread("auto").mesh, {}
+    rows, shared = PartitionSpec("batch"), PartitionSpec()
+    y0, rates = point(16)["y0"], point(16)["k"]
+
+    def of_batch(y0: Any, k: Any, push: Any, **options: Any) -> Any:
+        return jo.solve_batch(pull, y0, TS, {"k": k, "push": push}, **OPTIONS, **options).ys
+
+    def of_each(y0: Any, k: Any, push: Any, **options: Any) -> Any:
+        options |= {"solver": "bosh3", "rtol": 1e-7, "atol": 1e-9}
+        return jax.vmap(lambda y, k: jo.solve(pull, y, TS, {"k": k, "push": push}, **options).ys)(
+            y0, k
+        )
+
+    ways = {"batch": (of_batch, "discrete"), "vmap": (of_each, "adjoint")}
+    for name, (solve, sensitivity) in ways.items():
+
+        def whole(y0: Any, k: Any, push: Any, run: Any = solve, mode: str = sensitivity) -> Any:
+            return run(y0, k, push, sensitivity=mode)
+
+        specs = {"in_specs": (rows, rows, shared), "out_specs": rows, "check_vma": True}
+        shards = jax.shard_map(whole, mesh=mesh, **specs)
+
+        for label, run in ((name, shards), (f"{name}, whole", whole)):
+            value_and_gradients = jax.value_and_grad(
+                lambda *p, run=run: weighted(run(*p)), (0, 1, 2)
+            )
+            results[label] = jax.jit(value_and_gradients)(y0, rates, jnp.array([0.7, 1.1]))
+    return results
+
+
 def training() -> dict[str, Any]:
     x = jax.random.normal(jax.random.key(0), (16, 2))
     network = eqx.nn.MLP(2, 2, 8, 1, activation=jnp.tanh, key=jax.random.key(1))

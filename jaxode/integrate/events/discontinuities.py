@@ -30,34 +30,53 @@ def ends_on(t: Array, h: Array, stop: Array) -> Array:
 def field_between(
     field: Callable, solver: Solver, has_jumps: bool, start: Array, stop: Array
 ) -> Callable:
-    """Return the field for a step of the solver from `start` that may not pass `stop`."""
+    """Return the field for a step of the solver from `start` that may not pass `stop`.
+
+    Between jumps it sees no time on their other sides. Else a solver that looks ahead may look past
+    `stop`; where the field is not finite there, it gets the value at `stop`.
+    """
     if has_jumps:
         return one_sided_field(field, start, stop)
     if not solver.looks_ahead:
         return field
     start, stop = lax.stop_gradient((start, stop))
-    return _clipped_field(field, jnp.minimum(start, stop), jnp.maximum(start, stop))
+    low, high = jnp.minimum(start, stop), jnp.maximum(start, stop)
+
+    def known_time(part: Callable, t: Array, y: Array) -> Array:
+        outside = (t < low) | (t > high)
+
+        def unknown() -> Array:
+            value = lax.stop_gradient(part(t, y))
+            axes = tuple(range(value.ndim - t.ndim))
+            return outside & ~jnp.all(jnp.isfinite(value), axes)
+
+        clip = lax.cond(jnp.any(outside), unknown, lambda: jnp.zeros(t.shape, bool))
+        return jnp.where(clip, with_derivative_of(jnp.clip(t, low, high), t), t)
+
+    return _with_time(field, known_time)
 
 
 def one_sided_field(field: Callable, start: Array, stop: Array) -> Callable:
     """Restrict the field to times strictly between `start` and `stop`, for steps between them."""
     start, stop = lax.stop_gradient((start, stop))
     low, high = jnp.minimum(start, stop), jnp.maximum(start, stop)
-    return _clipped_field(field, jnp.nextafter(low, high), jnp.nextafter(high, low))
+    first, last = jnp.nextafter(low, high), jnp.nextafter(high, low)
 
-
-def _clipped_field(field: Callable, first: Array, last: Array) -> Callable:
-    """Return the field that sees times from `first` to `last` alone."""
-
-    def clipped(t: Array) -> Array:
+    def clipped(part: Callable, t: Array, y: Array) -> Array:
         return with_derivative_of(jnp.clip(t, first, last), t)
+
+    return _with_time(field, clipped)
+
+
+def _with_time(field: Callable, time: Callable[[Callable, Array, Array], Array]) -> Callable:
+    """Return the field, evaluated at `time(part, t, y)` instead of `t`."""
 
     def restrict(part: Callable) -> Callable:
         def field_inside(t: Array, y: Array, *half: int) -> Array:
-            return part(clipped(t), y, *half)
+            return part(time(part, t, y), y, *half)
 
         if not isinstance(part, WithJacobian):
             return field_inside
-        return WithJacobian(field_inside, lambda t, y: part.jacobian(clipped(t), y))
+        return WithJacobian(field_inside, lambda t, y: part.jacobian(time(part, t, y), y))
 
     return map_parts(restrict, field)

@@ -57,8 +57,9 @@ KVAERNO5_TABLEAU = EsdirkTableau(
 class Kvaerno5(Esdirk):
     """Kvaerno's 5(4) pair, L-stable and stiffly accurate. Dense output: quartic.
 
-    A stage lies after the end of the step. Where that is after the end of the solve or a
-    discontinuity, the field is evaluated there instead, and the error estimate sees the difference.
+    A stage lies after the end of the step. Where the field is not finite there, after the end of
+    the solve, its value at the end takes that place, and always at a discontinuity; the error
+    estimate sees the difference.
     """
 
     names: ClassVar[tuple[str, ...]] = ("kvaerno5",)
