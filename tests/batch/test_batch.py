@@ -15,7 +15,7 @@ import jaxode as jo
 from jaxode.batch.order import run_longest_first
 from jaxode.solvers.registry import SOLVERS
 from tests.support.batches import assert_bits, assert_same, in_tile, one_by_one, outcome
-from tests.support.registry import ITERATING, NAMES, PARTITIONED
+from tests.support.registry import FAMILIES, ITERATING, PARTITIONED
 from tests.support.sweeps import few
 
 N = 8
@@ -54,7 +54,7 @@ def read(t, y, args):
     return {"product": y[0] * y[1] * args["k"], "when": jnp.cos(t) * y}
 
 
-@pytest.mark.parametrize("name", few(NAMES, "tsit5", "rk4", "rodas5p", "stormer_verlet"))
+@pytest.mark.parametrize("name", few(FAMILIES, "tsit5", "rk4", "rodas5p", "stormer_verlet"))
 def test_every_solver_equals_its_single_solves(name):
     """Steps of their own: adaptive ones by the rates, fixed ones by the spans of time."""
     solver = SOLVERS[name]()

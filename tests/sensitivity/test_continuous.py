@@ -13,7 +13,8 @@ from jaxode.solvers.registry import SOLVERS
 from tests.support.batches import in_tile
 from tests.support.differences import assert_close, gradient_and_differences, weighted
 from tests.support.pendulum import pendulum, read_out
-from tests.support.registry import ADAPTIVE, NAMES, linear, step_of
+from tests.support.registry import ADAPTIVE, FAMILIES, NAMES, linear, step_of
+from tests.support.sweeps import few
 
 METHODS = ["quadrature", "backsolve", "interpolate"]
 TIGHT: dict[str, Any] = {"rtol": 1e-10, "atol": 1e-12, "max_steps": 512}
@@ -131,9 +132,7 @@ ROUGH = {"euler": 0.06, "semi_implicit_euler": 0.06, "implicit_euler": 0.02}
 FAST = ("bosh3", "kvaerno3", "bdf", "semi_implicit_euler", "auto")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES]
-)
+@pytest.mark.parametrize("name", few(dict.fromkeys([*FAMILIES, *FAST]), *FAST))
 def test_every_solver_by_one_of_the_methods(name):
     """Against the flow of a linear field."""
     field, flow = linear(name)

@@ -310,7 +310,7 @@ def test_linear_solvers_agree(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LINEAR_SOLVERS)
+@pytest.mark.parametrize("name", ["banded jac", "sparse", "krylov"])
 def test_linear_solvers_agree_in_gradients_of_a_batch(name):
     found = batch_of_heat(jo.BDF(**LINEAR_SOLVERS[name]))
     np.testing.assert_allclose(found, batch_of_heat_by_default(), rtol=1e-5)

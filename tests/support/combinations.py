@@ -149,7 +149,7 @@ class KnownProblem:
         found = [self.state_at(p, y0, meets if case.events == "terminal" else self.ts[-1])]
         if case.save in ("ts", "dense", "function"):
             times = self.ts[: case.num_reached] * (0.9 if case.save == "dense" else 1.0)
-            factors = times if case.save == "function" else np.ones_like(times)
+            factors = times if case.save == "function" else [1.0] * case.num_reached
             pairs = zip(factors, times, strict=True)
             found.append(jnp.stack([c * self.state_at(p, y0, t) for c, t in pairs]))
         return [*found, meets] if has_event else found

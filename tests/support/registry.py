@@ -20,6 +20,8 @@ REPRESENTATIVES = (
     "tsit5", "dopri8", "rk4", "rodas5p", "kvaerno5", "radau_iia5", "bdf", "adams", "rkc2",
     "stormer_verlet", "dprkn6", "reversible_heun", "auto",
 )  # fmt: skip
+# Two of each that has several ways inside, for dearer sweeps than those of all.
+FAMILIES = (*REPRESENTATIVES, "heun", "trbdf2", "gauss_legendre4", "kencarp4", "adams_moulton4")
 # Their stages end when an iteration has converged.
 ITERATING = {"adams", *IMPLICIT} - {
     name for name in NAMES if issubclass(SOLVERS[name], Rosenbrock | Switching)

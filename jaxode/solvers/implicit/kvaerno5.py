@@ -59,7 +59,7 @@ class Kvaerno5(Esdirk):
 
     A stage lies after the end of the step. Where the field is not finite there, after the end of
     the solve, its value at the end takes that place, and always at a discontinuity; the error
-    estimate sees the difference.
+    estimate sees the difference. That is tried beforehand; the trial is not counted.
     """
 
     names: ClassVar[tuple[str, ...]] = ("kvaerno5",)
