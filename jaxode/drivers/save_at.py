@@ -5,7 +5,7 @@ there is a tuple of the values of all entries; afterwards each gets back the row
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -37,7 +37,7 @@ class SaveAt:
     """
 
     save: Literal["ts", "steps"] | Callable[..., PyTree] = "ts"
-    ts: ArrayLike | None = None
+    ts: ArrayLike | Sequence[ArrayLike] | None = None
     every: int = 1
 
     def __post_init__(self) -> None:

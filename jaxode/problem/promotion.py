@@ -8,7 +8,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
@@ -28,7 +28,8 @@ _settings = _Settings()
 
 
 def _current() -> tuple[str, str]:
-    return jax.config.jax_numpy_dtype_promotion, jax.config.jax_numpy_rank_promotion
+    config: Any = jax.config
+    return config.jax_numpy_dtype_promotion, config.jax_numpy_rank_promotion
 
 
 @contextlib.contextmanager

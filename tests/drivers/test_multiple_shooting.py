@@ -1,5 +1,7 @@
 """Multiple shooting: parallel in time."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import jaxode as jo
 
 TS = jnp.linspace(0.0, 4.0, 9)
-TOLERANCES = {"rtol": 1e-8, "atol": 1e-10}
+TOLERANCES: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-10}
 
 
 START = {"q": jnp.array([1.5]), "v": jnp.array(0.0)}

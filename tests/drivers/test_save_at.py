@@ -1,5 +1,7 @@
 """Several entries of `save=`, each with times of its own; and every n-th step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import jaxode as jo
 
 TS = jnp.linspace(0.0, 2.0, 5)
 OWN = [0.3, 1.7, 0.1]
-TOLERANCES = {"rtol": 1e-9, "atol": 1e-12}
+TOLERANCES: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-12}
 
 
 def decay(t, y, k):

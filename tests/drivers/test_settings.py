@@ -65,6 +65,7 @@ def test_strict_promotion_holds_for_the_users_functions(strict):
 def test_strict_promotion_of_what_else_there_is(strict):
     event = jo.Event(lambda t, y, k: y[0] - 0.5, terminal=True)
     sol = jo.solve(decay, jnp.ones(2), TS, 1.0, events=event, save="dense", rtol=1e-8, atol=1e-10)
+    assert sol.events is not None
     assert float(sol.events.of(0).ts[0]) == pytest.approx(np.log(2.0), abs=1e-7)
     assert float(sol(0.5)[0]) == pytest.approx(np.exp(-0.5), abs=1e-7)
     assert float(jo.solve(decay, jnp.ones(1), TS, 1.0, jumps=[0.3]).y1[0]) > 0.36

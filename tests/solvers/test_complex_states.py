@@ -112,7 +112,7 @@ def test_real_leaves_tolerances_events_and_dense_output():
 def test_a_steady_state():
     """z' = (a - z) i - (z - a) decays to a; one invariant is the sum of both components."""
     field = lambda t, z, a: jnp.stack([a * z[1] - z[0], z[0] - a * z[1]])  # noqa: E731
-    found = jo.steady_state(field, START, 0.5j, conserved=[1.0, 1.0])
+    found = jo.steady_state(field, START, 0.5j, conserved=np.ones(2))
     total = 1 + 1j
     np.testing.assert_allclose(found.y, [total * 0.5j / (1 + 0.5j), total / (1 + 0.5j)], atol=1e-8)
 

@@ -1,5 +1,7 @@
 """What implicit steps ask of a field in time: no derivative, no value outside of the solve."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import jaxode as jo
 from tests.support.sweeps import few
 
-TOLERANCES = {"rtol": 1e-7, "atol": 1e-9}
+TOLERANCES: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-9}
 # Rosenbrock methods need the derivative by time, which is infinite at 0.
 WITHOUT_DERIVATIVE = [
     "kvaerno3", "kvaerno4", "kvaerno5", "kencarp3", "kencarp4", "kencarp5", "trbdf2", "sdirk2",
@@ -24,7 +26,8 @@ def root(t, y, k):
     "name", few({n: n for n in WITHOUT_DERIVATIVE}, "kvaerno5", "radau_iia5", "bdf")
 )
 def test_a_field_without_a_derivative_by_time_at_the_start(name):
-    options = TOLERANCES if name != "implicit_euler" else {"rtol": 1e-4, "atol": 1e-6}
+    loose: dict[str, Any] = {"rtol": 1e-4, "atol": 1e-6}
+    options = TOLERANCES if name != "implicit_euler" else loose
 
     def end(k):
         return jo.solve(root, jnp.array([1.0]), (0.0, 1.0), k, solver=name, **options).y1[0]
