@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-slow test-all lint bench bench-gpu clean
+.PHONY: demo test test-slow test-all lint notebooks test-notebooks bench bench-gpu clean
 
 demo: $(VENV)/demo.stamp
 	$(RUN) -m jaxode demo
@@ -22,6 +22,14 @@ lint: $(VENV)/dev.stamp
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pyright --pythonpath $(RUN)
+
+# Executes the notebooks and writes their outputs; `make notebooks NAMES="00 03"` some of them.
+notebooks: $(VENV)/notebooks.stamp
+	$(RUN) -m notebooks $(NAMES)
+
+# Their fast forms, and whether the outputs are of the sources.
+test-notebooks: $(VENV)/dev.stamp $(VENV)/notebooks.stamp
+	$(RUN) -m pytest notebooks/test_notebooks.py --dist load
 
 bench: $(VENV)/bench.stamp
 	$(RUN) -m benchmarks

@@ -1,0 +1,54 @@
+"""The notebooks: their fast forms run, and what is committed was made from the sources.
+
+`make test-notebooks` runs them; the other tests leave them out.
+"""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from notebooks.__main__ import FOLDER, MAX_BYTES, execute, source_hash, sources
+
+SOURCES = sources()
+
+
+def figures_of(notebook: nbformat.NotebookNode) -> int:
+    """The number of pictures among the outputs."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return sum("image/png" in output.get("data", ()) for output in outputs)
+
+
+def committed(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+
+
+def test_each_has_a_number_of_its_own():
+    numbers = [path.name[:2] for path in SOURCES]
+    assert numbers == sorted(set(numbers))
+    assert {path.stem for path in FOLDER.glob("*.ipynb")} == {path.stem for path in SOURCES}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_the_outputs_are_of_this_source(path):
+    notebook = committed(path)
+    assert notebook.metadata["jaxode_source"] == source_hash(path), f"make notebooks: {path.stem}"
+    assert path.with_suffix(".ipynb").stat().st_size <= MAX_BYTES
+    errors = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "ename" in o]
+    assert not errors
+    assert figures_of(notebook) > 0
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_pictures_and_links_in_the_text_exist(path):
+    for cell in committed(path).cells:
+        if cell.cell_type != "markdown":
+            continue
+        for part in cell.source.split("](")[1:]:
+            target = part.split(")")[0]
+            assert target.startswith("http") or (FOLDER / target).exists(), target
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_the_fast_form_runs_and_draws_as_many_pictures(path):
+    assert figures_of(execute(path, fast=True)) == figures_of(committed(path))
