@@ -56,7 +56,7 @@ WAYS = {
 
 
 def loss(weights, way, tolerance):
-    field = lambda t, y: eqx.combine(weights, rest)(y)
+    field = lambda t, y: 3 * eqx.combine(weights, rest)(y)
     options = {"rtol": tolerance, "atol": tolerance, "sensitivity": way, "max_steps": 256}
     return jnp.mean(jo.solve_batch(field, starts, (0.0, 5.0), **options).y1 ** 2)
 
@@ -107,7 +107,7 @@ if not FAST:
 
 # %%
 def loss_of_one(weights, way, most):
-    field = lambda t, y: eqx.combine(weights, rest)(y)
+    field = lambda t, y: 3 * eqx.combine(weights, rest)(y)
     options = {"solver": "rk4", "dt": 5.0 / most, "sensitivity": way, "max_steps": most}
     return jnp.mean(jo.solve(field, starts[0], (0.0, 5.0), **options).y1 ** 2)
 
@@ -196,4 +196,4 @@ fig.tight_layout()
 # ## What to try next
 #
 # - Another tolerance, `solver="dopri8"`, `jo.Discrete(memory="stages")`.
-# - [03](03_images.ipynb): images, with memory flat in depth.
+# - The page [which model when](../docs/models.md).

@@ -45,7 +45,7 @@ def test_pictures_and_links_in_the_text_exist(path):
         if cell.cell_type != "markdown":
             continue
         for part in cell.source.split("](")[1:]:
-            target = part.split(")")[0]
+            target = part.split(")")[0].split("#")[0]
             assert target.startswith("http") or (FOLDER / target).exists(), target
 
 
