@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jupytext
@@ -20,7 +21,7 @@ FOLDER = Path(__file__).parent
 MAX_SECONDS, MAX_FAST_SECONDS, MAX_BYTES = 600, 120, 500_000
 
 
-def sources(names: list[str] = ()) -> list[Path]:
+def sources(names: Sequence[str] = ()) -> list[Path]:
     """The sources whose names begin with one of `names`; all of them without any."""
     paths = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
     return [path for path in paths if not names or path.name.startswith(tuple(names))]

@@ -27,16 +27,21 @@ def find_axes(ax: Any) -> "Axes":
 
     **Raises:** `OptionError` if matplotlib is not installed, or `ax` is not an Axes.
     """
-    require_matplotlib()
-    from matplotlib import axes
-
+    check_axes(ax)
     if ax is None:
         from matplotlib import pyplot
 
         return pyplot.subplots(layout="constrained")[1]
-    if not isinstance(ax, axes.Axes):
-        raise OptionError(f"ax must be one matplotlib Axes or None, got {type(ax).__name__}")
     return ax
+
+
+def check_axes(ax: Any) -> None:
+    """Check the user's Axes, before anything is computed. **Raises:** as `find_axes`."""
+    require_matplotlib()
+    from matplotlib import axes
+
+    if ax is not None and not isinstance(ax, axes.Axes):
+        raise OptionError(f"ax must be one matplotlib Axes or None, got {type(ax).__name__}")
 
 
 def find_panels(axes: Any, count: int) -> list["Axes"]:

@@ -10,9 +10,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import ArrayLike
 
-from ..problem.errors import DataError, FieldError, OptionError
-from .axes import INK, class_colour, find_axes
-from .checks import check_array, check_labels, check_points, check_resolution
+from ..problem.errors import DataError
+from ..problem.validation import check_level
+from .axes import INK, check_axes, class_colour, find_axes
+from .checks import check_array, check_at_points, check_labels, check_points, check_resolution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,12 +48,12 @@ def decision_boundary(
     X = check_array("X", check_points(X), (None, 2))
     labels = check_labels(y, len(X))
     resolution = check_resolution(resolution)
-    if not margin >= 0:
-        raise OptionError(f"margin must not be negative, got {margin!r}")
-    ax = find_axes(ax)
+    check_level("margin", margin)
+    check_axes(ax)
     xs, ys = (np.linspace(*_limits(column, margin), resolution) for column in X.T)
     grid = np.stack([a.ravel() for a in np.meshgrid(xs, ys)], axis=-1)
     logits = _grid_logits(model, grid)
+    ax = find_axes(ax)
     _draw_regions(ax, xs, ys, logits.reshape(resolution, resolution, -1))
     for label in np.unique(labels):
         points = X[labels == label]
@@ -71,15 +72,16 @@ def _limits(column: np.ndarray, margin: float) -> tuple[float, float]:
 
 
 def _grid_logits(model: Callable[[Array], Array], points: np.ndarray) -> np.ndarray:
-    if not callable(model):
-        raise FieldError(f"model must be callable on a point, got {model!r}")
-    x = jnp.asarray(points, jnp.result_type(float))
-    logits = np.asarray(model(x) if getattr(model, "batched", False) else _batched_logits(model, x))
-    if logits.ndim != 2 or logits.shape[0] != len(points) or logits.shape[1] < 2:
+    batched = getattr(model, "batched", False)
+    call = model if batched else lambda x: jax.vmap(model)(x)
+    shape = check_at_points("the model", model, points.shape, call)
+    if len(shape) != 2 or shape[0] != len(points) or shape[1] < 2:
         raise DataError(
             f"the model must return the logits of two classes or more, shape ({len(points)}, "
-            f"classes) on {len(points)} points, got {logits.shape}"
+            f"classes) on {len(points)} points, got {shape}"
         )
+    x = jnp.asarray(points, jnp.result_type(float))
+    logits = np.asarray(model(x) if batched else _batched_logits(model, x))
     bad = np.argwhere(~np.isfinite(logits))
     if bad.size:
         raise DataError(f"the model's logits are not finite at the point {points[bad[0][0]]}")

@@ -1,11 +1,14 @@
 """Validation of the figures' arguments."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..problem.errors import DataError, OptionError
-from ..problem.validation import check_count, check_pair
+from ..problem.errors import CALL_ERRORS, DataError, FieldError, OptionError, own_error
+from ..problem.validation import check_count, check_pair, real_number, shown_value
 
 
 def check_array(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
@@ -42,7 +45,10 @@ def check_points(X: Any) -> np.ndarray:
 
 def check_labels(y: Any, size: int) -> np.ndarray:
     """Convert `y` to integer labels of shape (size,), not negative. **Raises:** `DataError`."""
-    labels = np.asarray(y)
+    try:
+        labels = np.asarray(y)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"y must be class numbers, got {type(y).__name__}") from error
     if labels.shape != (size,) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise DataError(
             f"y must be class numbers from 0, integers of shape ({size},), got {labels.dtype} of "
@@ -66,7 +72,23 @@ def check_resolution(resolution: Any) -> int:
 
 def check_number(name: str, value: Any) -> float:
     """Convert `value` to a float. **Raises:** `OptionError`."""
+    number = real_number(value)
+    if not np.isfinite(number):
+        raise OptionError(f"{name} must be a number, and finite, got {shown_value(value)}")
+    return number
+
+
+def check_at_points(
+    what: str, function: Any, shape: tuple[int, ...], call: Callable[[Any], Any]
+) -> tuple[int, ...]:
+    """Return the shape of what `call` makes of points of this shape, before anything is drawn.
+
+    **Raises:** `FieldError` for a `function` that cannot be called on them.
+    """
+    if not callable(function):
+        raise FieldError(f"{what} must be callable, got {shown_value(function)}")
+    points = jax.ShapeDtypeStruct(shape, jnp.result_type(float))
     try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"{name} must be a number, got {value!r}") from error
+        return jax.eval_shape(lambda x: jnp.asarray(call(x)), points).shape
+    except CALL_ERRORS as error:
+        raise own_error(error) or FieldError(f"calling {what} on points failed: {error}") from error

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ..problem.errors import OptionError
-from .axes import INK, class_colour, find_axes
+from ..problem.times import check_times
+from .axes import INK, check_axes, class_colour, find_axes
 from .checks import check_labels, check_points
 
 if TYPE_CHECKING:
@@ -45,11 +46,13 @@ def flow(
         raise OptionError(f"model must be a NeuralODE, got {type(model).__name__}")
     X = check_points(X)
     labels = None if y is None else check_labels(y, len(X))
-    ax = find_axes(ax)
+    check_axes(ax)
     if times is None:
         times = np.linspace(float(model.t0), float(model.t1), 40)
+    times = jnp.asarray(check_times(times))
     x = jnp.asarray(X, jnp.result_type(float))
-    states = jax.tree.leaves(model.solve(x, jnp.asarray(times)).ys)[0]  # first of a pair
+    states = jax.tree.leaves(model.solve(x, times).ys)[0]  # first of a pair
+    ax = find_axes(ax)
     paths = np.asarray(states)[..., :2]
     _draw_paths(ax, paths, labels)
     ax.set(xlabel="$x_1$", ylabel="$x_2$")

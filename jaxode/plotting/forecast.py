@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import ArrayLike
 
 from ..problem.errors import OptionError
+from ..problem.validation import shown_value
 from .axes import COLOURS, INK, find_axes, find_panels
 from .checks import check_array, check_number
 
@@ -54,6 +55,10 @@ def forecast(
     truth = check_array("truth", truth, shape)
     channels = truth.shape[1:]
     curve = None if prediction is None else _check_curve("prediction", prediction, channels)
+    if baselines is not None and not isinstance(baselines, Mapping):
+        raise OptionError(f"baselines must be a dict by name, got {type(baselines).__name__}")
+    if not isinstance(label, str):
+        raise OptionError(f"label must be a string, got {shown_value(label)}")
     others = {name: _check_curve(name, o, channels) for name, o in (baselines or {}).items()}
     end = _check_split(split, ts)
     panels = find_panels(ax, channels[0]) if channels else [find_axes(ax)]

@@ -12,8 +12,9 @@ from jaxtyping import ArrayLike
 
 from ..problem.errors import DataError, FieldError
 from ..problem.field import call_field
-from .axes import COLOURS, FAINT, find_axes
-from .checks import check_array, check_limits, check_resolution
+from ..problem.validation import check_positive
+from .axes import COLOURS, FAINT, check_axes, find_axes
+from .checks import check_array, check_at_points, check_limits, check_resolution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,10 +50,12 @@ def phase_portrait(
     """
     xlim, ylim = check_limits("xlim", xlim), check_limits("ylim", ylim)
     resolution = check_resolution(resolution)
+    check_axes(ax)
+    check_positive("density", density, none=False)
     curves = _named_curves(trajectories)
-    ax = find_axes(ax)
     xs, ys = np.linspace(*xlim, resolution), np.linspace(*ylim, resolution)
     rates = _grid_rates(field, np.stack(np.meshgrid(xs, ys), axis=-1))
+    ax = find_axes(ax)
     ax.streamplot(
         xs, ys, rates[..., 0], rates[..., 1], color=FAINT, density=density, linewidth=0.6,
         arrowsize=0.8,
@@ -70,7 +73,9 @@ def phase_portrait(
 def _named_curves(trajectories: Any) -> list[tuple[str | None, np.ndarray]]:
     if isinstance(trajectories, Mapping):
         pairs = [(str(name), curve) for name, curve in trajectories.items()]
-    elif isinstance(trajectories, Sequence) or hasattr(trajectories, "__array__"):
+    elif isinstance(trajectories, Sequence) or (
+        isinstance(trajectories, np.ndarray | Array) and np.ndim(trajectories)
+    ):
         pairs = [(None, curve) for curve in trajectories]
     else:
         kind = type(trajectories).__name__
@@ -82,18 +87,18 @@ def _named_curves(trajectories: Any) -> list[tuple[str | None, np.ndarray]]:
 
 
 def _grid_rates(field: Callable[..., Array], states: np.ndarray) -> np.ndarray:
-    if not callable(field):
-        raise FieldError(f"field must be callable on a state, got {field!r}")
     points = jnp.asarray(states.reshape(-1, 2), jnp.result_type(float))
-    rates = np.asarray(_batched_rates(field, points))
-    if rates.shape != points.shape:
-        raise FieldError(
-            f"field must return shape (2,) for a state of shape (2,), got {rates.shape[1:]}"
-        )
-    return rates.reshape(states.shape)
+    shape = check_at_points("field", field, points.shape, lambda x: _rates(field, x))
+    if shape != points.shape:
+        raise FieldError(f"field must return shape (2,) for a state of shape (2,), got {shape[1:]}")
+    return np.asarray(_compiled_rates(field, points)).reshape(states.shape)
 
 
 @eqx.filter_jit
-def _batched_rates(field: Callable[..., Array], points: Array) -> Array:
+def _compiled_rates(field: Callable[..., Array], points: Array) -> Array:
+    return _rates(field, points)
+
+
+def _rates(field: Callable[..., Array], points: Array) -> Array:
     t = jnp.zeros((), points.dtype)
     return jax.vmap(lambda y: call_field(field, t, y, None))(points)

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 import jaxode as jo
 from tests.support.wrong_arguments import POSITIVE, faults_of, parameters_of, public_functions
@@ -18,6 +19,8 @@ TAKES: dict[tuple[str, str], set[str]] = {
     ("flow", "y"): {"None"},
     ("flow", "times"): {"None", "pair", "seven numbers"},
     ("flow", "ax"): {"None"},
+    ("phase_portrait", "field"): {"one argument"},
+    ("decision_boundary", "model"): {"one argument", "vector"},
     ("phase_portrait", "xlim"): {"pair"},
     ("phase_portrait", "ylim"): {"pair"},
     ("phase_portrait", "trajectories"): {"empty list", "empty dict"},
@@ -50,4 +53,6 @@ def test_wrong_values_raise_errors_of_jaxode_before_a_compilation(name):
         argument: TAKES.get((name, argument), set()) | DRAWN.get(argument, set())
         for argument in parameters_of(figure)
     }
-    assert not faults_of(name, figure, NEEDED[name], taken)
+    faults = faults_of(name, figure, NEEDED[name], taken)
+    pyplot.close("all")
+    assert not faults, "\n".join(faults)
