@@ -40,7 +40,10 @@ def with_rate(name):
     return reversible(name, None)
 
 
-@pytest.mark.parametrize("name", few([*EXPLICIT, *REVERSIBLE], "bosh3", "reversible_heun"))
+STORED = ["bosh3", "heun", "tsit5", "dopri8", *REVERSIBLE]
+
+
+@pytest.mark.parametrize("name", few(STORED, "bosh3", "reversible_heun"))
 def test_the_gradient_is_that_of_stored_states(name):
     """Saved values, with gradients by start, arguments and times."""
     undone = loss_of("ts", solver=reversible(name), sensitivity="reversible", **STEPS)

@@ -120,7 +120,9 @@ def test_every_solver_at_any_scale(name, dtype):
 
 # One of each family, whose solvers share all but their coefficients.
 FAMILIES = [n for n in (*NAMES, *SPECIAL) if n in (*REPRESENTATIVES, "trbdf2", *SPECIAL)]
-DERIVATIVES = [(name, dtype) for dtype in ("float32", "float64") for name in FAMILIES]
+# What underflows in float64 does so in float32 much earlier.
+DERIVATIVES = [(name, "float32") for name in FAMILIES]
+DERIVATIVES += [(name, "float64") for name in FAMILIES if name not in SPECIAL]
 
 
 @pytest.mark.slow
