@@ -28,7 +28,7 @@ gc.set_threshold(100_000, 50, 100)
 jax.config.update("jax_traceback_in_locations_limit", 0)
 
 # Every compiled program maps memory, and Linux allows a process 65,530 maps by default.
-MOST_MAPS = 45_000
+MOST_MAPS = 25_000
 
 
 @pytest.fixture(scope="module", autouse=True)
