@@ -18,7 +18,7 @@ from ..integrate.ensemble import (
     result_of,
     values_in_lanes,
 )
-from ..integrate.events.discontinuities import field_between
+from ..integrate.events.discontinuities import field_for_looking_ahead, one_sided_field
 from ..integrate.events.handling import empty_log, handle_events
 from ..integrate.follow_up import follow_up, waits
 from ..integrate.forward import Result, times_status
@@ -183,9 +183,8 @@ class BatchRun(eqx.Module):
         any_needs = needs if needs is None or needs is True else jnp.any(needs)
         method, field = method_in_lanes(self.ensemble, lanes.rows), self.field_of_turn(lanes)
         (_, direction), limit = self.span(lanes), self.step_limit(lanes)
-        field = field_between(
-            field, method.solver, self.ensemble.has_jumps, lanes.integrator.t, limit
-        )
+        ahead = one_sided_field if self.ensemble.has_jumps else self.looking_ahead
+        field = ahead(field, lanes.integrator.t, limit)
         integrator, steps = attempt_step(
             method, field, lanes.integrator, direction, limit, lambda _: any_needs
         )
@@ -196,6 +195,11 @@ class BatchRun(eqx.Module):
             )
         steps = steps._replace(direction=jnp.broadcast_to(direction, steps.t.shape))
         return lanes._replace(integrator=integrator), steps
+
+    def looking_ahead(self, field: Callable, start: Array, stop: Array) -> Callable:
+        """Return the field of the lanes for a solver that may look past `stop`."""
+        solver = self.ensemble.config.method.solver
+        return field_for_looking_ahead(field, solver, start, stop)
 
     def field_of_turn(self, lanes: LaneState) -> Callable[..., Array]:
         """Return the field of the lanes, or where neighbours are due in any, that of neighbours."""
@@ -208,7 +212,9 @@ class BatchRun(eqx.Module):
         def in_lanes(pick: Callable[[Any], Callable]) -> Callable[..., Array]:
             def field_in_lanes(t: Array, y: Array, half: int | None = None) -> Array:
                 def field_of_lane(rows: PyTree, t: Array, y: Array) -> Array:
-                    return pick(packed_field(*self.ensemble.problem_of(rows)))(t, y, half)
+                    problem, config = self.ensemble.problem_of(rows)
+                    problem = dataclasses.replace(problem, ts=None)
+                    return pick(packed_field(problem, config))(t, y, half)
 
                 # The barrier keeps XLA from recomputing y in every component of the slope.
                 y = lax.optimization_barrier(y)

@@ -46,12 +46,11 @@ def solver_of_parts(solver: Any, packing: Packing) -> Solver:
     solver = find_solver(solver)
     if not packing.in_parts or not isinstance(solver, Implicit):
         return solver
-    count, linear = component_count(packing), solver.linear_solver
+    count, linear = packing.num_components, solver.linear_solver
     linear.check(count)
-    mass = solver.mass
+    mass, jac = solver.mass, solver.jac
     if mass is not None:
         mass = _real_mass(solver, mass, packing)
-    jac = solver.jac
     linear = _linear_solver_of_parts(linear, packing)
     solver = dataclasses.replace(solver, mass=mass, linear_solver=linear, jac=None)
     return solver if jac is None else with_jac(solver, _RealJacobian(taking_args(jac), packing))
@@ -79,13 +78,8 @@ def _kept_parts(packing: Packing) -> np.ndarray:
     return np.flatnonzero(np.stack([np.ones_like(imaginary), imaginary], -1).reshape(-1))
 
 
-def component_count(packing: Packing) -> int:
-    """The number of components of a state, each complex one counted once."""
-    return sum(int(np.prod(shape, dtype=int)) for shape in packing.shapes)
-
-
 def _real_mass(solver: Implicit, mass: Any, packing: Packing) -> Any:
-    count, name = component_count(packing), type(solver).__name__
+    count, name = packing.num_components, type(solver).__name__
     mass = mass if is_traced(mass) else np.asarray(mass)
     numbers = np.issubdtype(mass.dtype, np.number)
     if not numbers or np.shape(mass) not in ((count, count), (packing.size, packing.size)):
@@ -117,7 +111,7 @@ class _RealJacobian:
 
     def __call__(self, t: Array, y: PyTree, args: PyTree) -> Array:
         matrix = jnp.asarray(self.func(t, y, args))
-        count, size = component_count(self.packing), self.packing.size
+        count, size = self.packing.num_components, self.packing.size
         if matrix.shape == (count, count):
             return _real_matrix(matrix, self.packing)
         if matrix.shape != (size, size) or is_complex(matrix.dtype):

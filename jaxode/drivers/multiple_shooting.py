@@ -180,15 +180,16 @@ class _Shooting(NamedTuple):
 
     def linearise(self, nodes: Array) -> tuple[Array, Array, Array]:
         """The states at the ends, their statuses, and the Jacobians `(intervals, n, n)`."""
-        ends, status = self.solutions(nodes, "forward")
 
-        def column(direction: Array) -> Array:
+        def column(direction: Array) -> tuple[Array, Array, Array]:
             tangents = jnp.broadcast_to(direction, nodes.shape)
-            ends = lambda x: self.solutions(x, "forward")[0]  # noqa: E731
-            return jax.jvp(ends, (nodes,), (tangents,))[1]
+            solve = lambda x: self.solutions(x, "forward")  # noqa: E731
+            ends, tangents, status = jax.jvp(solve, (nodes,), (tangents,), has_aux=True)
+            return ends, status, tangents
 
-        columns = jax.vmap(column)(jnp.eye(nodes.shape[1], dtype=nodes.dtype))
-        return ends, status, jnp.moveaxis(columns, 0, -1)
+        directions = jnp.eye(nodes.shape[1], dtype=nodes.dtype)
+        # The solves are shared by all directions.
+        return jax.vmap(column, out_axes=(None, None, -1))(directions)
 
     def iterate(self, nodes: Array, most: int) -> _Iteration:
         """Newton's method from a guess of all states; the first of them is the initial state."""

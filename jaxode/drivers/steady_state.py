@@ -25,7 +25,7 @@ from ..problem.validation import check_flag, real_array
 from ..solvers.implicit.newton import IncrementNorm
 from ..solvers.implicit.rosenbrock23 import Rosenbrock23
 from ..solvers.linear import Dense, Krylov, LinearSolver, check_linear_solver
-from .complex_states import component_count, real_rows
+from .complex_states import real_rows
 from .eager import run_driver
 from .prepare import Inputs, Options, Prepared, check_tolerances
 
@@ -133,7 +133,7 @@ def _check_conserved(conserved: Any, linear_solver: LinearSolver, packing: Packi
         )
     space = jnp if is_traced(conserved) else np
     array = space.atleast_2d(real_array("conserved", conserved))
-    count = component_count(packing)
+    count = packing.num_components
     if array.ndim != 2 or array.shape[1] != count:
         raise OptionError(
             f"conserved has shape {np.shape(conserved)} where sums of {count} components "

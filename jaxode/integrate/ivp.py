@@ -19,7 +19,7 @@ from ..solvers.linear import WithJacobian
 from .events.compiled import CompiledEvent
 from .events.detection import EventHandler
 from .events.discontinuities import (
-    field_between,
+    field_for_looking_ahead,
     next_discontinuity,
     one_sided_field,
 )
@@ -118,21 +118,22 @@ def _parameters(problem: IVP) -> tuple[PyTree, PyTree]:
 def packed_field(problem: IVP, config: SolveConfig) -> Callable[..., Array]:
     """Make the field on packed states, with the user's Jacobian if there is one.
 
-    A solver that looks ahead does not look past the ends of the solve (where lanes have times of
-    their own, which the problem of a lane does not hold, the lanes see to that).
+    A solver that looks ahead gets values past the ends of the solve; but of the problem of a lane,
+    which is given without its times: that is done for all lanes at once.
     """
     field = pack_field(problem.field, problem.args, config.packing)
     if problem.jac is not None:
-        jacobian = packed_jacobian(problem, config)
-        split = isinstance(field, Split)
-        field = (
-            Split(WithJacobian(field.stiff, jacobian), field.other)
-            if split
-            else WithJacobian(field, jacobian)
-        )
+        field = _with_jacobian(field, packed_jacobian(problem, config))
     if problem.ts is None:
         return field
-    return field_between(field, config.method.solver, False, problem.ts[0], problem.ts[-1])
+    ends = problem.ts[0], problem.ts[-1]
+    return field_for_looking_ahead(field, config.method.solver, *ends)
+
+
+def _with_jacobian(field: Callable, jacobian: Callable[[Array, Array], Array]) -> Callable:
+    if isinstance(field, Split):
+        return Split(WithJacobian(field.stiff, jacobian), field.other)
+    return WithJacobian(field, jacobian)
 
 
 def packed_jacobian(problem: IVP, config: SolveConfig) -> Callable[[Array, Array], Array]:

@@ -64,12 +64,12 @@ class Packing:
     @functools.cached_property
     def size(self) -> int:
         """The number of components of the packed array."""
-        return self._count or 2
+        return _count(self.part_shapes) or 2
 
     @functools.cached_property
     def is_empty(self) -> bool:
         """True if the pytree has no components."""
-        return self._count == 0
+        return self.num_components == 0
 
     @functools.cached_property
     def packed_shape(self) -> tuple[int, ...]:
@@ -85,9 +85,10 @@ class Packing:
         leaves = zip(self.shapes, self.dtypes, strict=True)
         return tuple([(*shape, 2) if is_complex(dtype) else shape for shape, dtype in leaves])
 
-    @property
-    def _count(self) -> int:
-        return sum(int(np.prod(shape, dtype=int)) for shape in self.part_shapes)
+    @functools.cached_property
+    def num_components(self) -> int:
+        """The number of components of the pytree, each complex one counted once."""
+        return _count(self.shapes)
 
     @functools.cached_property
     def number_dtype(self) -> np.dtype:
@@ -152,6 +153,10 @@ def _packing(
     in_parts: bool = False,
 ) -> Packing:
     return Packing(treedef, shapes, dtypes, times, in_parts)
+
+
+def _count(shapes: tuple[tuple[int, ...], ...]) -> int:
+    return sum(int(np.prod(shape, dtype=int)) for shape in shapes)
 
 
 def is_complex(dtype: Any) -> bool:

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import jaxode as jo
+from tests.problem.test_captured_values import Unhashable
 from tests.support.sweeps import few
 
 TS = (0.0, 0.5, 1.0)
@@ -123,14 +124,6 @@ class Frozen:
 
     rate: float
     weights: Any
-
-    def __call__(self, t, y, args):
-        return -self.rate * y
-
-
-@dataclasses.dataclass
-class Unhashable:
-    rate: float
 
     def __call__(self, t, y, args):
         return -self.rate * y

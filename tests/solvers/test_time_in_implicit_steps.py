@@ -75,6 +75,24 @@ def test_kvaerno5_stays_inside_in_lanes_with_times_of_their_own_and_backwards():
     np.testing.assert_allclose(derivatives[:, 0], np.exp(-ends), atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("own_times", [False, True])
+@pytest.mark.parametrize("sensitivity", ["discrete", "adjoint", jo.Continuous("interpolate")])
+def test_gradients_in_lanes_stay_inside_too(sensitivity, own_times):
+    """The field is unknown on both sides, so that the way back stays inside as well."""
+    spans = jnp.array([[0.0, 1.0], [0.2, 1.0]]) if own_times else jnp.array([0.0, 1.0])
+    axes = (0, 0 if own_times else None, None)
+
+    def total(starts):
+        options = {"solver": "kvaerno5", "sensitivity": sensitivity, **TOLERANCES}
+        return jo.solve_batch(driven, starts, spans, 1.0, in_axes=axes, **options).y1.sum()
+
+    value, derivatives = jax.value_and_grad(total)(jnp.ones((2, 1)))
+    assert np.isfinite(value)
+    lengths = np.array([1.0, 0.8 if own_times else 1.0])
+    np.testing.assert_allclose(derivatives[:, 0], np.exp(-lengths), atol=2e-5)
+
+
 def test_bands_of_a_single_unknown():
     for solver in (jo.Rodas5P, jo.Kvaerno5, jo.BDF):
         own = solver(linear_solver=jo.Banded(0, 0))

@@ -27,16 +27,11 @@ def ends_on(t: Array, h: Array, stop: Array) -> Array:
     return jnp.abs(t + h - stop) <= 4 * eps * (jnp.abs(t) + jnp.abs(h))
 
 
-def field_between(
-    field: Callable, solver: Solver, has_jumps: bool, start: Array, stop: Array
-) -> Callable:
-    """Return the field for a step of the solver from `start` that may not pass `stop`.
+def field_for_looking_ahead(field: Callable, solver: Solver, start: Array, stop: Array) -> Callable:
+    """Return the field for a solver that may look ahead, past the end `stop` of the solve.
 
-    Between jumps it sees no time on their other sides. Else a solver that looks ahead may look past
-    `stop`; where the field is not finite there, it gets the value at `stop`.
+    Where it is not finite there, it has the value at `stop`.
     """
-    if has_jumps:
-        return one_sided_field(field, start, stop)
     if not solver.looks_ahead:
         return field
     start, stop = lax.stop_gradient((start, stop))

@@ -18,6 +18,7 @@ from ...batch.forward import BatchRun
 from ...batch.queue import LaneProgram
 from ...integrate.counts import first_evaluations
 from ...integrate.ensemble import method_in_lanes
+from ...integrate.events.discontinuities import field_for_looking_ahead
 from ...integrate.ivp import direction_of, packed_field
 from ...integrate.save import StepRecord, put_row
 from ...integrate.step import IntegratorState, attempt_step, initialise, select
@@ -99,6 +100,9 @@ class AdjointSolve(EnsembleAdjoint):
             self.method(lanes.rows),
             lanes.integrator,
         )
+        if self.tile is not None:
+            first = self.save_time(lanes.number, jnp.zeros_like(lanes.number))
+            field = field_for_looking_ahead(field, method.solver, before.t, first)
         with_integral = bool(jax.tree.leaves((self.shared, lanes.g)))
         needs_dense = True if with_integral or self.kept is not None else None
         integrator, steps = attempt_step(
@@ -298,7 +302,9 @@ class AdjointSolve(EnsembleAdjoint):
             problem, config = self.ensemble.problem_of(lanes.rows)
             field, method = packed_field(problem, config), config.method
         else:
-            field = BatchRun(self.ensemble, self.tile).field(lanes.rows)
+            run, last = BatchRun(self.ensemble, self.tile), self.ensemble.all_times.shape[-1] - 1
+            end = self.save_time(lanes.number, jnp.full_like(lanes.number, last))
+            field = run.looking_ahead(run.field(lanes.rows), lanes.segment.integrator.t, end)
             method = method_in_lanes(self.ensemble, lanes.rows)
         segment, buffers = self.segments.advance(
             method, field, lanes.segment, -lanes.direction, active, self.write_row, buffers

@@ -76,6 +76,8 @@ class EnsembleAdjoint(eqx.Module):
         """Return the adjoint equation of a trajectory."""
         problem, config = self.ensemble.problem_of(rows)
         problem = dataclasses.replace(problem, y0=self.ys[0, 0])  # for its shape alone
+        if self.tile is not None:
+            problem = dataclasses.replace(problem, ts=None)
         in_equation = self.perturbed if self.backward.kind == "backsolve" else False
         diff = eqx.filter(rows, in_equation)[0]
         nondiff = eqx.filter(problem, jax.tree.map(_is_none, diff, is_leaf=_is_none))

@@ -16,7 +16,7 @@ from jaxtyping import PyTree
 from ...batch.forward import BatchRun
 from ...batch.queue import LaneTile
 from ...integrate.ensemble import Ensemble, method_in_lanes, values_in_lanes
-from ...integrate.events.discontinuities import field_between
+from ...integrate.events.discontinuities import one_sided_field
 from ...integrate.ivp import (
     IVP,
     SolveConfig,
@@ -105,11 +105,12 @@ class StepLayout(eqx.Module):
         if self.tile is None:
             return _states_computed_once(self.each(field_of_step, diff, t))
         ensemble, rows = self._with_diff(diff)
-        field = BatchRun(ensemble, self.tile).field(rows)
-        solver, has_jumps = self.config.method.solver, self.ensemble.has_jumps
-        if not has_jumps and not solver.looks_ahead:
+        run = BatchRun(ensemble, self.tile)
+        field, has_jumps = run.field(rows), self.ensemble.has_jumps
+        if not has_jumps and not self.config.method.solver.looks_ahead:
             return field
-        return field_between(field, solver, has_jumps, t, self.next_discontinuity(diff, t))
+        ahead = one_sided_field if has_jumps else run.looking_ahead
+        return ahead(field, t, self.next_discontinuity(diff, t))
 
     def next_discontinuity(self, diff: PyTree, t: Array) -> Array:
         """The time on which a step from `t` has to end."""
