@@ -37,6 +37,7 @@ class PeerSolution(eqx.Module):
     ts: Array
     ys: Any
     y1: Any
+    origin: None = None
     stats: None = None
     status: int = 0
 
