@@ -11,12 +11,16 @@ COLUMNS = (
     "work", "jaxode", "peer", "ratio", "asked", "met", "runs", "error, jaxode", "error, peer", "",
 )  # fmt: skip
 
+# ">= 2", "<= 0.4x", ">= 1.54 (35% fewer)", "1 within 5%".
+BOUND = re.compile(r"(>=|>|<=|1 within) ([0-9.]+)(x|%)?(?: \(.*\))?")
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
     """A row of a table: times of jaxode and a peer in ms, the ratio asked for, and their errors.
 
-    `asked`: ">= 2" for the peer's time over jaxode's, "<= 0.4x" for its inverse, or words.
+    `asked`: ">= 2" for the peer's time over jaxode's, "<= 0.4x" for its inverse, "1 within 5%"; or
+    other words, then `is_met` says whether they are met.
     """
 
     work: str
@@ -26,6 +30,11 @@ class Comparison:
     our_error: float = math.nan
     peer_error: float = math.nan
     note: str = ""
+    is_met: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.asked and self.is_met is None and BOUND.fullmatch(self.asked) is None:
+            raise ValueError(f"whether {self.asked!r} is met has to be said by is_met")
 
     @property
     def ratio(self) -> float:
@@ -35,13 +44,14 @@ class Comparison:
     @property
     def met(self) -> str:
         """Whether the ratio is what was asked for; "" if that is none, or was not measured."""
-        bound = re.fullmatch(r"(>=|>|<=) ([0-9.]+)(x?)", self.asked)
-        if bound is None or not math.isfinite(self.ratio):
+        if not self.asked or not math.isfinite(self.ratio):
             return ""
-        sign, number, inverse = bound.groups()
-        value = 1 / self.ratio if inverse else self.ratio
-        is_met = {">=": value >= float(number), ">": value > float(number)}
-        return "met" if is_met.get(sign, value <= float(number)) else "missed"
+        is_met = self.is_met
+        if is_met is None:
+            bound = BOUND.fullmatch(self.asked)
+            assert bound is not None  # see __post_init__
+            is_met = _is_within(self.ratio, *bound.groups())
+        return "met" if is_met else "missed"
 
     @property
     def runs(self) -> str:
@@ -70,6 +80,13 @@ def comparison_table(title: str, rows: list[Comparison]) -> str:
         for row in rows
     ]  # fmt: skip
     return "\n".join([f"### {title}", "", *markdown_table(COLUMNS, cells)]) + "\n"
+
+
+def _is_within(ratio: float, sign: str, number: str, unit: str | None) -> bool:
+    value, bound = 1 / ratio if unit == "x" else ratio, float(number)
+    if sign == "1 within":
+        return abs(value - 1) <= bound / 100
+    return {">=": value >= bound, ">": value > bound, "<=": value <= bound}[sign]
 
 
 def _error(error: float) -> str:

@@ -20,6 +20,12 @@ class Median(float):
         median.runs = len(seconds)
         return median
 
+    def times(self, factor: float) -> "Median":
+        """The median in another unit, of as many runs."""
+        median = Median(factor * self)
+        median.runs = self.runs
+        return median
+
 
 def run_times(
     *functions: Callable[[], Any], repeats: int = 101, min_round_ms: float = 0.0

@@ -18,6 +18,7 @@ from benchmarks.harness.errors import relative_error
 from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
 from jaxode.nn import cnf, latent_ode, neural_cde, neural_ode
+from jaxode.nn.solve_options import Settings
 from jaxode.problem.field import call_field
 
 TITLE = "A training step of the models, float32: value and gradient (ms); the curve is of 20 steps"
@@ -165,9 +166,19 @@ def exact_gradient(model: Any, batch: Any, loss: Loss) -> Any:
             floats, rest = eqx.partition(tree, eqx.is_inexact_array)
             return eqx.combine(jax.tree.map(lambda x: x.astype(jnp.float64), floats), rest)
 
-        tight = eqx.tree_at(lambda m: (m.settings.rtol, m.settings.atol), model, (1e-8, 1e-8))
-        step, params = make_step(widened(tight), loss, False)
+        step, params = make_step(widened(with_tolerances(model, 1e-8)), loss, False)
         return step(params, widened(batch))[1]
+
+
+def with_tolerances(model: Any, tolerance: float) -> Any:
+    """The model with another relative and absolute tolerance of its solves."""
+
+    def tightened(part: Any) -> Any:
+        if not isinstance(part, Settings):
+            return part
+        return eqx.tree_at(lambda s: (s.rtol, s.atol), part, (tolerance, tolerance))
+
+    return jax.tree.map(tightened, model, is_leaf=lambda part: isinstance(part, Settings))
 
 
 def case_rows(name: str, model: Any, batch: Any, loss: Loss) -> list[Comparison]:

@@ -44,12 +44,19 @@ def test_every_benchmark_says_the_settings_of_both_sides(module):
     ("asked", "met"),
     [
         (">= 2", "met"), (">= 2.1", "missed"), ("> 2", "missed"), ("<= 0.5x", "met"),
-        ("<= 0.4x", "missed"), ("", ""), ("1 within 5%", ""),
+        ("<= 0.4x", "missed"), ("", ""), ("1 within 5%", "missed"), ("1 within 100%", "met"),
+        (">= 1.9 (47% fewer)", "met"),
     ],
 )  # fmt: skip
 def test_whether_a_bound_is_met(asked, met):
     assert Comparison("work", 1.0, 2.0, asked).met == met
     assert Comparison("work", 1.0, math.nan, asked).met == ""
+
+
+def test_what_is_asked_in_words_says_whether_it_is_met():
+    assert Comparison("work", 1.0, 2.0, "as fast as light", is_met=False).met == "missed"
+    with pytest.raises(ValueError, match="'as fast as light' is met has to be said"):
+        Comparison("work", 1.0, 2.0, "as fast as light")
 
 
 def test_a_median_knows_its_runs():
