@@ -81,6 +81,6 @@ def rows() -> list[Comparison]:
             "<= 0.3 beyond it",
             note=f"{time - tracing:.3f} beyond; {note}",
             is_met=time - tracing <= 0.3,
-        )  # fmt: skip
+        )
         for name, time in zip(calls, times, strict=True)
     ]
