@@ -17,7 +17,7 @@ from benchmarks.harness.comparison import Comparison
 from benchmarks.harness.errors import relative_error
 from benchmarks.harness.side_by_side import beside_diffrax
 from benchmarks.harness.timing import compile_times, run_times
-from jaxode.nn import cnf, latent_ode, neural_cde, neural_ode
+from jaxode.nn import cde, cnf, latent_ode, neural_ode
 from jaxode.nn.solve_options import Settings
 from jaxode.problem.field import call_field
 
@@ -66,7 +66,7 @@ def peer_flow(
 @contextlib.contextmanager
 def solving_by_diffrax() -> Iterator[None]:
     """A context in which the models solve by diffrax."""
-    modules: tuple[Any, ...] = (cnf, latent_ode, neural_cde, neural_ode)
+    modules: tuple[Any, ...] = (cde, cnf, latent_ode, neural_ode)
     ours, run = modules[0].solve_samples, latent_ode.run_with_settings
     for module in modules:
         module.solve_samples = peer_flow
@@ -191,6 +191,8 @@ def case_rows(name: str, model: Any, batch: Any, loss: Loss) -> list[Comparison]
     times = run_times(lambda: ours(params, batch), lambda: peer(params, batch), repeats=15)
     gradients = ours(params, batch)[1], peer(params, batch)[1]
     difference = relative_error(*gradients)
+    if difference == 0.0:
+        raise RuntimeError(f"{name}: both gradients are of the same solver")
     our_error, peer_error = math.nan, math.nan
     if CASES[name] not in NOISY:
         exact = exact_gradient(model, batch, loss)
