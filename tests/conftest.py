@@ -19,6 +19,8 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.extend.core.primitives import stop_gradient_p
+from jax.interpreters import ad
 
 jax.config.update("jax_enable_x64", True)
 
@@ -37,3 +39,9 @@ def _forget_programs_before_maps_run_out() -> Iterator[None]:
     maps = Path("/proc/self/maps")
     if not maps.exists() or len(maps.read_bytes().splitlines()) > MOST_MAPS:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _only_the_rules_of_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    # lineax, which is loaded where it is used, gives JAX a rule: nothing else of ours may need it.
+    monkeypatch.delitem(ad.primitive_transposes, stop_gradient_p, raising=False)

@@ -43,16 +43,11 @@ def _moved_jvp(primals: Any, tangents: Any) -> tuple[PyTree, PyTree]:
     by_times = None if moved_problem is None else moved_problem.ts
     if by_times is None:
         return values, moves
-    ys, ts = values[0], problem.ts
-    since = by_times - by_times[0]  # of a span that is empty
-
-    def rates(since: Array) -> tuple[PyTree, Array]:
-        return _rates_at_start(problem, config, since, ys)
-
-    def none(since: Array) -> tuple[PyTree, Array]:
-        return jax.tree.map(jnp.zeros_like, jax.eval_shape(rates, since))
-
-    added = lax.cond(ts[-1] == ts[0], rates, none, since)
+    ts, since = problem.ts, by_times - by_times[0]  # of a span that is empty
+    # The tangent stays outside: under vmap a conditional stops gradients of what it is given.
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _rates_at_start(problem, config)))
+    rates = lax.cond(ts[-1] == ts[0], lambda: _rates_at_start(problem, config), lambda: zeros)
+    added = _moves(*rates, since, values[0], config.save)
     is_none = lambda x: x is None  # noqa: E731
     return values, jax.tree.map(_sum, moves, added, is_leaf=is_none)
 
@@ -63,23 +58,24 @@ def _sum(move: Array | None, added: Array | None) -> Array | None:
     return move + added
 
 
-def _rates_at_start(
-    problem: IVP, config: SolveConfig, since: Array, ys: PyTree
-) -> tuple[PyTree, Array]:
-    """How the saved values and the last state change, with times `since` that of the start."""
+def _rates_at_start(problem: IVP, config: SolveConfig) -> tuple[PyTree, Array]:
+    """How fast what is read of the state, and the state, change at the start."""
     t, y = problem.ts[0], problem.y0
     slope = field_of_step(problem, config, t)(t, y)
     mass = getattr(config.method.solver, "mass", None)
     if mass is not None:
         slope = jnp.linalg.solve(jnp.asarray(mass, slope.dtype), slope)
     read = step_reader(problem, config).fn
-    rate = jax.jvp(read, (t, y), (jnp.ones_like(t), slope))[1]
-    times = {"ts": since, "dense": since, "ends": jnp.stack([since[0], since[-1]])}.get(config.save)
+    return jax.jvp(read, (t, y), (jnp.ones_like(t), slope))[1], slope
+
+
+def _moves(rate: PyTree, slope: Array, since: Array, ys: PyTree, save: Any) -> tuple[PyTree, Array]:
+    """How the saved values and the last state change, with times `since` that of the start."""
+    times = {"ts": since, "dense": since, "ends": jnp.stack([since[0], since[-1]])}.get(save)
 
     def of_rows(rate: Any, rows: Array) -> Array | None:
         if times is None or not jnp.issubdtype(rows.dtype, jnp.inexact):
             return None
         return times.reshape(-1, *[1] * rate.ndim).astype(rate.dtype) * rate
 
-    end = since[-1].astype(slope.dtype) * slope
-    return jax.tree.map(of_rows, rate, ys), end
+    return jax.tree.map(of_rows, rate, ys), since[-1].astype(slope.dtype) * slope

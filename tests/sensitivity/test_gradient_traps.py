@@ -80,6 +80,25 @@ def test_nothing_moves(mode, batch):
         np.testing.assert_allclose(by_ts, slopes, rtol=1e-2, atol=1e-12)
 
 
+@pytest.mark.parametrize("derivative", [jax.grad, jax.jacfwd])
+@pytest.mark.parametrize("batch", ["solve_batch", "vmap"])
+def test_trajectories_with_times_of_their_own_move_with_them(batch, derivative):
+    """Also one that has no time to cross."""
+    ts, f = jnp.array([[0.0, 1.0], [2.0, 0.5], [1.0, 1.0]]), lambda t, y, k: -k * y
+
+    def total(ts):
+        sensitivity = "forward" if derivative is jax.jacfwd else "discrete"
+        options = {"rtol": 1e-8, "atol": 1e-10, "sensitivity": sensitivity}
+        if batch == "vmap":
+            return jnp.sum(jax.vmap(lambda ts: jo.solve(f, Y0, ts, 1.3, **options).y1)(ts))
+        y0 = jnp.broadcast_to(Y0, (3, *Y0.shape))
+        return jnp.sum(jo.solve_batch(f, y0, ts, 1.3, in_axes=(0, 0, None), **options).y1)
+
+    slope = -1.3 * jnp.sum(Y0) * jnp.exp(-1.3 * (ts[:, 1] - ts[:, 0]))
+    expected = jnp.stack([-slope, slope], axis=1)
+    np.testing.assert_allclose(jax.jit(derivative(total))(ts), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("save", ["ends", "function", "dense"])
 def test_what_a_solve_over_no_time_saves_moves_with_its_times(save):
     """Each value by its own time with its rate, by the first time against it."""
