@@ -43,9 +43,9 @@ def move_axes(name: str, tree: PyTree, axes: Any) -> tuple[PyTree, PyTree]:
         marked = jax.tree.map(lambda a: _SHARED if a is None else a, axes, is_leaf=_is_none)
         flat = jax.tree.leaves(jax.tree.broadcast(marked, tree))
     except ValueError as error:
+        structure = str(jax.tree.structure(tree)).removeprefix("PyTreeDef")
         raise BatchError(
-            f"in_axes for {name} is {axes!r}, which does not fit its structure "
-            f"{jax.tree.structure(tree)}"
+            f"in_axes for {name} is {axes!r}, which does not fit its structure {structure}"
         ) from error
     paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
     leaves = []

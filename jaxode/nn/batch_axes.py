@@ -17,6 +17,7 @@ from ..integrate.solution import Solution
 from ..problem.errors import DataError
 from ..problem.field import call_field
 from ..problem.state import is_traced
+from .call_arguments import check_call_arguments
 from .per_solve_random import draw, materialise_weights
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -126,6 +127,7 @@ def over_batch_axes(leading: str) -> Callable[[Method], Method]:
         def over_one_axis(*args: Any, **options: Any) -> Any:
             bound = signature.bind(*args, **options)
             given = bound.arguments
+            check_call_arguments(given)
             count = num_axes(given[leading]) - _OWN_AXES[leading][0]
             if count < 2:
                 return method(*args, **options)

@@ -16,6 +16,7 @@ from ..problem.times import check_time
 from ..problem.validation import check_count, check_flag, check_key, python_int, shown_value
 from .batch_axes import merge, merge_args, part_solution
 from .batched_solve import solve_samples
+from .call_arguments import with_checked_arguments
 from .fields.concat_squash import ConcatSquash
 from .fields.sequential import Sequential
 from .solve_options import Settings, SolveOptions
@@ -125,6 +126,7 @@ class CNF(eqx.Module):
         self.control_density = check_flag("control_density", control_density)
         self.settings = Settings(options)
 
+    @with_checked_arguments
     def log_prob(
         self,
         x: Float[Array, "*batch size"],
@@ -145,6 +147,7 @@ class CNF(eqx.Module):
         z, change = self.solve(y, args, args_axes=args_axes, key=key).y1
         return self._base_log_prob(z) + change - noise_log_density
 
+    @with_checked_arguments
     def forward(
         self,
         x: Float[Array, "*batch size"],
@@ -162,6 +165,7 @@ class CNF(eqx.Module):
         y, _ = self.append_noise(self._check_samples(x), key)
         return self._states(y, (self.t1, self.t0), ts, (args, args_axes), key)
 
+    @with_checked_arguments
     def inverse(
         self,
         z: Float[Array, "*batch state"],
@@ -179,6 +183,7 @@ class CNF(eqx.Module):
         states = self._states(z, (self.t0, self.t1), ts, (args, args_axes), key)
         return states[..., : self.size]
 
+    @with_checked_arguments
     def sample(
         self,
         key: Array,
@@ -189,10 +194,11 @@ class CNF(eqx.Module):
         args_axes: Any = None,
     ) -> Float[Array, "n *times size"]:
         """Draw independent samples, or their trajectories at `ts`; no divergence is computed."""
-        base_key, key = jax.random.split(key)
+        base_key, key = jax.random.split(check_key(key))
         z = self.base.sample(base_key, n)
         return self.inverse(z, args, ts=ts, args_axes=args_axes, key=key)
 
+    @with_checked_arguments
     def sample_and_log_prob(
         self, key: Array, n: int, args: PyTree = None, *, args_axes: Any = None
     ) -> tuple[Float[Array, "n size"], Float[Array, " n"]]:
@@ -205,11 +211,12 @@ class CNF(eqx.Module):
                 "with augment= only a bound of a sample's density is known: call sample(), "
                 "then log_prob()"
             )
-        base_key, key = jax.random.split(key)
+        base_key, key = jax.random.split(check_key(key))
         z = self._check_samples(self.base.sample(base_key, n))
         ends = self.solve(z, args, args_axes=args_axes, key=key, from_base=True).y1
         return ends[0], self._base_log_prob(z) - ends[1]
 
+    @with_checked_arguments
     def solve(
         self,
         x: Float[Array, "*batch state"],

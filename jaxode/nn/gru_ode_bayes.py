@@ -10,6 +10,7 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..problem.validation import check_counts, check_key
 from .batch_axes import over_batch_axes
+from .call_arguments import check_noise
 from .networks import cast
 from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
 from .series import Series, prepare_series, prepare_times
@@ -146,6 +147,7 @@ class GRUODEBayes(eqx.Module):
         plus `weight` times the Kullback-Leibler divergence of Bayes' posterior from the prediction
         after it; the posterior takes `noise` as the standard deviation of an observation.
         """
+        check_noise(noise, self.channels)
         series = self._series(ts, xs, mask, lengths)
         return run_checked(_loss, self, series, noise, weight)
 

@@ -13,6 +13,7 @@ from ..integrate.solution import Solution
 from ..problem.errors import DataError
 from ..problem.validation import check_count, check_counts, check_key
 from .batch_axes import merge, part, part_solution
+from .call_arguments import with_checked_arguments
 from .fields import ConcatConv2d
 from .neural_ode import NeuralODE
 from .solve_options import SolveOptions
@@ -73,6 +74,7 @@ class ODEBlock(eqx.Module):
         field = ConvField(channels + augment, groups=groups, key=key)
         self.ode = NeuralODE(field, augment=augment, **options)
 
+    @with_checked_arguments
     def __call__(
         self, x: Float[Array, "*batch channels height width"], *, key: Array | None = None
     ) -> Float[Array, "*batch channels height width"]:
@@ -80,6 +82,7 @@ class ODEBlock(eqx.Module):
         x = check_images(x)
         return part(self.ode(merge(x, x.ndim - 3), key=key), x.shape[:-3])
 
+    @with_checked_arguments
     def inverse(self, y1: Float[Array, "*batch channels height width"]) -> Array:
         """The images at t = 0 that lead to `y1`, both with the augmented channels."""
         y1 = check_images(y1)
@@ -135,6 +138,7 @@ class ConvODENet(eqx.Module):
         self.norm = group_norm(channels + augment, groups)
         self.head = eqx.nn.Linear(channels + augment, classes, key=head_key)
 
+    @with_checked_arguments
     def __call__(
         self, x: Float[Array, "*batch channels height width"], *, key: Array | None = None
     ) -> Float[Array, "*batch classes"]:
@@ -142,6 +146,7 @@ class ConvODENet(eqx.Module):
         solution = self.solve(x, key=key)
         return jnp.vectorize(self._logits, signature="(c,h,w)->(k)")(solution.y1)
 
+    @with_checked_arguments
     def solve(self, x: Array, *, key: Array | None = None) -> Solution:
         """The `Solution` of the ODE block; its `stats` count the evaluations of each image."""
         x = check_images(x, self.stem.in_channels)

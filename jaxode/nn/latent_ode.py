@@ -12,11 +12,19 @@ from jaxtyping import ArrayLike, Float, Int
 
 from ..drivers.options import failure_advice
 from ..integrate.solution import Solution, raise_on_failure
-from ..problem.errors import FieldError, OptionError, StateError
+from ..problem.errors import FieldError, OptionError, StateError, TimesError
 from ..problem.times import check_time
-from ..problem.validation import check_count, check_counts, check_key, check_name, shown_value
+from ..problem.validation import (
+    check_count,
+    check_counts,
+    check_key,
+    check_name,
+    real_array,
+    shown_value,
+)
 from .batch_axes import over_batch_axes
 from .batched_solve import solve_samples
+from .call_arguments import check_noise, with_checked_arguments
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
 from .networks import cast, check_field_or_none, field_or_mlp
 from .recurrent_solve import raise_on_failed_solve
@@ -206,6 +214,7 @@ class LatentODE(eqx.Module):
         series = self._series(ts, xs, mask, lengths)
         return jnp.where(series.mask, series.xs, self._values_at(series, series.ts, key))
 
+    @with_checked_arguments
     def sample(
         self, key: Array, n: int, times: Float[ArrayLike, "*n m"]
     ) -> Float[Array, "n m channels"]:
@@ -213,8 +222,7 @@ class LatentODE(eqx.Module):
 
         They start at the model's `t0`, and if it has none at the first of `times`.
         """
-        check_count("n", n)
-        state_key, solve_key = jax.random.split(key)
+        state_key, solve_key = jax.random.split(check_key(key))
         z0 = jax.random.normal(state_key, (n, self.latent), jnp.result_type(float, *_floats(times)))
         return self.decode(z0, times, key=solve_key)
 
@@ -235,7 +243,8 @@ class LatentODE(eqx.Module):
         The log likelihood of the observations, normal with standard deviation `noise`, less
         `kl_weight` times the Kullback-Leibler divergence of the latent state from its prior.
         """
-        series = self._series(ts, xs, mask, lengths)
+        check_noise(noise, self.channels)
+        series, key = self._series(ts, xs, mask, lengths), check_key(key)
         bounds, encoder_status, solutions = run_with_settings(
             _elbo, self, series, noise, kl_weight, key
         )
@@ -374,11 +383,13 @@ def _solve_latent(model: LatentODE, z: Array, spans: Array, key: Array | None) -
 
 
 def _per_sample(t: Any, like: Array) -> Array:
+    if np.shape(t) not in ((), like.shape[:1]):
+        raise TimesError(f"a time must have shape () or {like.shape[:1]}, got {np.shape(t)}")
     return jnp.broadcast_to(jnp.asarray(t, like.dtype), like.shape[:1])
 
 
 def _floats(x: Any) -> tuple[Any, ...]:
-    dtype = jnp.result_type(x)
+    dtype = jnp.result_type(real_array("times", x, TimesError))
     return (dtype,) if jnp.issubdtype(dtype, jnp.floating) else ()
 
 

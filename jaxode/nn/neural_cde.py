@@ -210,10 +210,10 @@ class NeuralCDE(eqx.Module):
     ) -> Float[Array, "batch hidden"]:
         """The hidden states at the samples' first times that lead to `z1` at their last ones."""
         series = prepare_series(ts, xs, mask, lengths)
-        if jnp.ndim(z1) != 2 or jnp.shape(z1)[0] != len(series.ts):
+        if np.ndim(z1) != 2 or np.shape(z1)[0] != len(series.ts):
             raise DataError(
                 f"z1 must have shape ({len(series.ts)}, hidden), a state for each sample; got "
-                f"{jnp.shape(z1)}"
+                f"{np.shape(z1)}"
             )
         backwards = series.ts[:, [-1, 0]]
         return self._solve_hidden(jax.vmap(self._path)(*series), jnp.asarray(z1), backwards, key).y1

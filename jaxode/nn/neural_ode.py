@@ -15,6 +15,7 @@ from ..problem.times import check_time
 from ..problem.validation import check_count, shown_value
 from .batch_axes import count_batch_axes, merge, merge_args, num_axes, part_solution
 from .batched_solve import solve_samples
+from .call_arguments import with_checked_arguments
 from .fields.second_order import HigherOrder
 from .integral_loss import WithIntegral
 from .solve_options import Settings, SolveOptions
@@ -87,6 +88,7 @@ class NeuralODE(eqx.Module):
         self.integral_loss = integral_loss
         self.settings = Settings(options)
 
+    @with_checked_arguments
     def __call__(
         self,
         x: Float[Array, "*batch features"],
@@ -110,6 +112,7 @@ class NeuralODE(eqx.Module):
         found = solution.y1 if ts is None else solution.ys
         return found if self.integral_loss is None else found[0]
 
+    @with_checked_arguments
     def solve(
         self,
         x: Array,
@@ -129,6 +132,7 @@ class NeuralODE(eqx.Module):
         mapped = args, args_axes, self.augment
         return self._solve(_check_sample(x), times, mapped, self.integral_loss, key)
 
+    @with_checked_arguments
     def inverse(
         self, y1: Array, args: PyTree = None, *, args_axes: Any = None, key: Array | None = None
     ) -> Array:

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import ArrayLike, Float, Int
 
-from ..problem.errors import OptionError
-from ..problem.validation import check_counts, check_key
+from ..problem.validation import check_counts, check_key, check_name
 from .batch_axes import over_batch_axes
 from .networks import cast, check_field_or_none, field_or_mlp
 from .recurrent_solve import RecurrentSolve, run_checked, solve_series, states_at_times
@@ -92,8 +91,7 @@ class ODERNN(eqx.Module):
         shape `(batch, out)`. There may be several batch axes. `key` is for the field's random
         values, one draw for a whole series.
         """
-        if outputs not in ("after", "before", "last"):
-            raise OptionError(f'outputs must be "after", "before" or "last", got {outputs!r}')
+        check_name("outputs", outputs, ("after", "before", "last"))
         series = prepare_series(ts, xs, mask, lengths, least=1, channels=self.channels)
         return run_checked(_outputs, self, series, outputs, key)
 

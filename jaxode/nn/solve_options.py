@@ -155,6 +155,11 @@ class _AnySignature(eqx.Module):
 
     field: Callable[..., Array]
 
+    @property
+    def func(self) -> Callable[..., Array]:
+        """The user's field, by whose name messages speak of it."""
+        return self.field
+
     def __call__(self, t: Array, y: Array, args: PyTree) -> Array:
         return call_field(self.field, t, y, args)
 

@@ -120,6 +120,34 @@ def test_without_kept_states_it_is_nan():
     assert np.all(np.isnan(jax.tree.leaves(none)))
 
 
+def pulsed(t, y, p):
+    """Decay, and a pulse at t = 1 that steps of the tail are too long to see."""
+    return -y + p * jnp.exp(-((100 * (t - 1)) ** 2))
+
+
+@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("method", ["quadrature", "backsolve"])
+def test_a_step_back_that_misses_what_happened_is_refused(method, batched):
+    """No estimate of its error sees the pulse; the known state that it passes or ends at does."""
+    ts, sizes = jnp.array([0.9, 4.0]), (0.5, 60.0)
+    # The integral of exp(t - 1) times the pulse; at both ends the pulse is zero to rounding.
+    expected = np.array([np.exp(-0.1), np.sqrt(np.pi) / 100 * np.exp(1 / 40_000)])
+
+    def loss(inputs, tolerance, restarts):
+        sensitivity = jo.Continuous(method, restarts=restarts)
+        options: Any = {"rtol": tolerance, "atol": 1e-8, "dt": 2e-3, "sensitivity": sensitivity}
+        y0, p = inputs
+        if batched:
+            return jnp.mean(jo.solve_batch(pulsed, y0 * jnp.ones(3), ts, p, **options).y1)
+        return jo.solve(pulsed, y0, ts, p, **options).y1
+
+    for restarts in (0, 16):
+        gradient = jax.jit(jax.grad(functools.partial(loss, restarts=restarts)))
+        for tolerance in (1e-3, 1e-4):
+            found = np.exp(3.0) * np.array(gradient(sizes, tolerance))
+            np.testing.assert_allclose(found, expected, rtol=ALLOWED * tolerance)
+
+
 @pytest.mark.parametrize("rows", [1, 2, 4, 16])
 def test_kept_steps_are_evenly_spread(rows):
     """After any number of steps: at most twice as far apart at one place as at another."""

@@ -25,7 +25,7 @@ from ...integrate.step import IntegratorState, attempt_step, initialise, select
 from ...integrate.xla_loops import fused
 from ...problem.status import Status
 from ..batch_cotangents import replace_in_problem
-from .adjoint_equation import AdjointEquation, AugmentedState
+from .backward_solver import FAR_OFF, SHORTEST_SHARE
 from .checkpoints import SavedStates, SegmentSchedule, SegmentSteps, integrator_shapes
 from .ensemble_adjoint import AdjointLane, EnsembleAdjoint
 from .restarts import KeptStates
@@ -115,6 +115,9 @@ class AdjointSolve(EnsembleAdjoint):
             lanes, far = self.pass_kept_states(lanes, steps)
             integrator = select(far, before, integrator)
             steps = steps._replace(accept=steps.accept & ~far)
+        if self.backward.with_y:
+            integrator, accept = self.check_known_states(lanes, before, integrator, steps)
+            steps = steps._replace(accept=accept)
         accept = steps.accept & active & (numbers < self.ensemble.count)
         if not self.backward.with_y:
             integrator = jax.tree.map(lambda a, b: jnp.where(active, a, b), integrator, before)
@@ -141,8 +144,8 @@ class AdjointSolve(EnsembleAdjoint):
     def pass_kept_states(self, lanes: AdjointLane, steps: StepRecord) -> tuple[AdjointLane, Array]:
         """Compare the states in accepted steps with the kept ones that they pass.
 
-        Returns the lanes, and which of them passed one at which they are too far from it: those
-        have to step again, and stop there.
+        The last one that a step passes is compared. Returns the lanes, and which of them are too
+        far from it: those have to step again, and stop at the first one.
         """
         kept, interpolate = self.kept, self.backward.solver.interpolate
         assert kept is not None
@@ -156,14 +159,59 @@ class AdjointSolve(EnsembleAdjoint):
             flat = interpolate(jnp.where(passes, (t_kept - t) / h, 0), y, h, dense)
             far = self.backward.far(equation.packing.unpack(flat).y, y_kept, equation.config)
             far = passes & far
+            first = kept.t[lane.number, lane.num_kept - 1]
             return lane._replace(
                 num_kept=jnp.where(accept & ~far, ahead, lane.num_kept),
                 stops_at_kept=lane.stops_at_kept | far,
-                target=jnp.where(far, t_kept, lane.target),
+                target=jnp.where(far, first, lane.target),
             ), far
 
         step = steps.t, steps.h, steps.t1, steps.y, steps.dense, steps.accept
         return self.map_lanes(pass_in_lane)(lanes, step)
+
+    def check_known_states(
+        self, lanes: AdjointLane, before: IntegratorState, after: IntegratorState, steps: StepRecord
+    ) -> tuple[IntegratorState, Array]:
+        """Refuse accepted steps that end where the state is known, and too far from it.
+
+        Returns the integrator state after each step, and which steps are accepted. A refused one is
+        tried at half its size; where it is a small part of the way already, the solve fails.
+        """
+        adaptive = self.backward.controller.adaptive
+
+        def check_lane(lane: AdjointLane, step: tuple[Any, ...]) -> tuple[Array, Array]:
+            t1, size, y1, accept, is_first = step
+            equation, end = self.equation(lane.rows), self.save_time(lane.number, lane.save_index)
+            y1 = equation.packing.unpack(y1).y
+            known = self.known_state(lane, t1)[1]
+            ends = accept & (lane.direction * (lane.target - t1) <= 0)
+            diverged = equation.diverged(y1, known)
+            if not adaptive:
+                return jnp.zeros_like(accept), ends & diverged
+            part = jnp.abs(end - self.save_time(lane.number, lane.save_index - 1))
+            is_short = size <= SHORTEST_SHARE * part
+            off = diverged | (is_first & self.backward.far(y1, known, equation.config, FAR_OFF))
+            return ends & off & ~is_short, ends & diverged & is_short
+
+        size = jnp.abs(steps.h)
+        step = steps.t1, size, after.y, steps.accept, before.num_steps == 0
+        refused, failed = self.map_lanes(check_lane)(lanes, step)
+        again = before._replace(num_steps=after.num_steps)
+        after = select(refused | failed, again, after)
+        return after._replace(
+            h=jnp.where(refused, size / 2, after.h),
+            status=jnp.where(failed, jnp.int32(Status.STEP_UNDERFLOW), after.status),
+        ), steps.accept & ~(refused | failed)
+
+    def known_state(self, lane: AdjointLane, t: Array) -> tuple[Array, Array]:
+        """Return the time and the state of the forward solve where a lane stops next, at `t`."""
+        index = lane.save_index - 1
+        saved = self.save_time(lane.number, index), self.ys[lane.number, index]
+        if self.kept is None:
+            return saved
+        ahead = self.kept.ahead(lane.number, t, lane.direction)
+        kept = self.kept.t[lane.number, ahead], self.kept.y[lane.number, ahead]
+        return select(lane.stops_at_kept, kept, saved)
 
     # How a lane starts, jumps and ends.
 
@@ -189,12 +237,12 @@ class AdjointSolve(EnsembleAdjoint):
             segment = self.segments.begin(self.saved, self.forward_shapes, end, t1, number)
         g = jax.tree.map(jnp.zeros_like, self.own_parameters(rows))
         index, direction = last.astype(jnp.int32), direction_of(ts[::-1])
-        false, target = jnp.zeros((), bool), ts[jnp.maximum(last - 1, 0)]
+        target = ts[jnp.maximum(last - 1, 0)]
         num_kept, stops = (), ()
         if self.kept is not None:
-            num_kept, stops = self.kept.ahead(number, t1, direction), false
+            num_kept, stops = self.kept.ahead(number, t1, direction), jnp.zeros((), bool)
         lane = AdjointLane(
-            rows, number, index, target, direction, integrator, g, false, segment, num_kept, stops
+            rows, number, index, target, direction, integrator, g, segment, num_kept, stops
         )
         if self.backward.report is None:
             return lane
@@ -213,7 +261,7 @@ class AdjointSolve(EnsembleAdjoint):
         if self.saved is not None:
             failed = failed | self.segments.failed(lanes.segment, -lanes.direction)
         arrived = self.arrived(lanes)
-        return (arrived & ~self.has_to_jump(lanes)) | (failed & ~arrived) | lanes.diverged
+        return (arrived & ~self.has_to_jump(lanes)) | (failed & ~arrived)
 
     def has_to_jump(self, lanes: AdjointLane) -> Array:
         """Return which lanes jump where they stop next: all but those on the last part."""
@@ -227,15 +275,13 @@ class AdjointSolve(EnsembleAdjoint):
 
         With a mass matrix `M` the cotangent of the state is `M^T a`, for the adjoint `a`.
         """
-        equation = self.equation(lane.rows)
-        state = equation.packing.unpack(lane.integrator.y)
-        diverged = lane.diverged | self.diverged(equation, state, self.ys[lane.number, 0])
+        state = self.equation(lane.rows).packing.unpack(lane.integrator.y)
         g = state.g if self.backward.kind == "backsolve" else lane.g
         counts = lane.counts
         if counts:
             steps, evaluations = counts
             counts = steps, evaluations + sum(jax.tree.leaves(lane.integrator.extra_evaluations))
-        return state.a, g, self.arrived(lane) & ~diverged, counts
+        return state.a, g, self.arrived(lane), counts
 
     def jump(self, lanes: AdjointLane) -> AdjointLane:
         """Apply the jump at a saved time to the lanes there, and set the time before as target.
@@ -246,20 +292,19 @@ class AdjointSolve(EnsembleAdjoint):
             return lanes
 
         def due(lanes: AdjointLane) -> Array:
-            return self.arrived(lanes) & self.has_to_jump(lanes) & ~lanes.diverged
+            return self.arrived(lanes) & self.has_to_jump(lanes)
 
         def jump_lane(lane: AdjointLane) -> AdjointLane:
             index, integrator = lane.save_index - 1, lane.integrator
             equation = self.equation(lane.rows)
             state = equation.packing.unpack(integrator.y)
-            y, t = self.ys[lane.number, index], self.save_time(lane.number, index)
+            t, y = self.known_state(lane, integrator.t)
             jump = self.jumps[lane.number, index]
             if self.kept is not None:
-                at_kept, n = lane.stops_at_kept, lane.number
-                ahead = self.kept.ahead(n, integrator.t, lane.direction)
-                here = self.kept.y[n, ahead], self.kept.t[n, ahead], jnp.zeros_like(jump)
-                y, t, jump = select(at_kept, here, (y, t, jump))
+                at_kept = lane.stops_at_kept
+                jump = jnp.where(at_kept, 0, jump)
                 index = jnp.where(at_kept, lane.save_index, index)
+                ahead = self.kept.ahead(lane.number, integrator.t, lane.direction)
                 ahead = jnp.where(at_kept, ahead, lane.num_kept)
                 lane = lane._replace(num_kept=ahead, stops_at_kept=jnp.zeros_like(at_kept))
             a = equation.make_consistent(t, y, state.a + jump)
@@ -271,11 +316,8 @@ class AdjointSolve(EnsembleAdjoint):
                 t=t, t_low=low, y=start, solver_state=solver_state, num_steps=zero
             )
             target = self.save_time(lane.number, index - 1)
-            diverged = lane.diverged | self.diverged(equation, state, y)
             lane = self.counting(lane, 0, self.backward.solver.evaluations.init)
-            return lane._replace(
-                save_index=index, target=target, integrator=integrator, diverged=diverged
-            )
+            return lane._replace(save_index=index, target=target, integrator=integrator)
 
         def jump_due(lanes: AdjointLane) -> AdjointLane:
             mask = due(lanes)
@@ -284,12 +326,6 @@ class AdjointSolve(EnsembleAdjoint):
 
         # A lane jumps more than once where saved times coincide.
         return lax.while_loop(lambda lanes: jnp.any(due(lanes)), jump_due, lanes)
-
-    def diverged(self, equation: AdjointEquation, state: AugmentedState, y: Array) -> Array:
-        """Return whether the state, integrated backwards, is too far from `y`."""
-        if not self.backward.with_y:
-            return jnp.zeros((), bool)
-        return equation.diverged(state.y, y)
 
     # How the steps of the forward solve are recomputed.
 

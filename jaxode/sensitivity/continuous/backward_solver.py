@@ -30,6 +30,10 @@ from .restarts import RestartSchedule
 _MAX_RATIO, _MAX_SHARE, _LOOSE_RATIO, _MAX_ERROR_NORM = 1e4, 0.5, 30.0, 1e6
 # The difference, in tolerances, from which on it begins again where it passes a kept state.
 _FAR = 3.0
+# The error of a single step between two known states, in tolerances, from which on it is refused:
+# its estimate has missed it. And the share of the way between two saved times below which no step
+# is refused.
+FAR_OFF, SHORTEST_SHARE = 30.0, 1e-5
 
 
 class BackwardStats(NamedTuple):
@@ -123,9 +127,11 @@ class BackwardConfig(eqx.Module):
         atol = forward.atol if self.atol is None else self.atol
         return Tolerance(rtol, atol, forward.norm)
 
-    def far(self, y: Array, y_forward: Array, config: SolveConfig) -> Array:
-        """Return whether `y`, integrated backwards, has to begin again from the forward one."""
-        return ~(self.tolerance(config).scaled_norm(y - y_forward, y_forward) <= _FAR)
+    def far(
+        self, y: Array, y_forward: Array, config: SolveConfig, tolerances: float = _FAR
+    ) -> Array:
+        """Return whether `y`, integrated backwards, is so many tolerances from the forward one."""
+        return ~(self.tolerance(config).scaled_norm(y - y_forward, y_forward) <= tolerances)
 
     def diverged(self, y: Array, y_forward: Array, config: SolveConfig) -> Array:
         """Return whether `y`, integrated backwards, is too far from the forward solution."""

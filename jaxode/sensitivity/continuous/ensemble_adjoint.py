@@ -29,7 +29,6 @@ class AdjointLane(NamedTuple):
     - `rows`: its part of `ensemble.per_trajectory`; `number`: its index.
     - `target`: the time it integrates to; `integrator`: the state of its adjoint equation.
     - `g`: the integral for its own parameters, where that is no part of the equation.
-    - `diverged`: its state, integrated backwards, is too far from the forward solution.
     - `segment`: the segment of the forward solve that is recomputed, where segments are.
     - `num_kept`: the number of kept states ahead; `stops_at_kept`: its target is one of them.
     - `counts`: its attempted steps, and evaluations of the adjoint equation, where reported.
@@ -42,7 +41,6 @@ class AdjointLane(NamedTuple):
     direction: Array
     integrator: IntegratorState
     g: PyTree
-    diverged: Array
     segment: Any
     num_kept: Any
     stops_at_kept: Any
