@@ -1,4 +1,5 @@
 """Training of models with Optax."""
 
-from .fit import Log as Log
+from . import callbacks as callbacks
 from .fit import fit as fit
+from .log import Log as Log
