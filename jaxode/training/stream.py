@@ -50,7 +50,15 @@ class Stream(NamedTuple):
         return samples_of(self.axes)(batch)
 
     def planned(self, steps: int | None, epochs: int | None) -> int | None:
-        """The steps of a training, 1000 by default; None if the data decide."""
+        """The steps of a training, 1000 by default; None if the data decide.
+
+        **Raises:** `DataError` for several epochs of an iterator that does not begin again.
+        """
+        if epochs is not None and epochs > 1 and self.again is None:
+            raise DataError(
+                f"epochs={epochs} needs data that begin again: give a function that makes the "
+                "iterator"
+            )
         return 1000 if steps is None and epochs is None else steps
 
     def example(self) -> PyTree:

@@ -92,6 +92,24 @@ def test_batches_of_one_shape_share_one_program():
     assert compilations_of(run, 6) == compilations_of(run, 1)
 
 
+def test_steps_share_their_programs_whatever_else_there_is():
+    data = jnp.array([1.0, 2.0, -1.0, 3.0])
+
+    def loss(model, batch):
+        return (model.value - batch) ** 2 * jnp.where(batch < 0, jnp.nan, 1.0)
+
+    def run(steps):
+        _, log = fit(
+            data, loss=loss, steps=steps, batch_size=2, on_failure="skip", validation=ZEROS,
+            validate_every=1, callbacks=lambda state: None, optimizer=optax.adam(0.1),
+        )  # fmt: skip
+        return log.history["failed"]
+
+    run(1)
+    assert compilations_of(run, 8) == compilations_of(run, 1)
+    assert {*run(8)} == {0, 1}
+
+
 def test_data_that_raise_lose_nothing():
     def batches():
         yield ZEROS
@@ -111,6 +129,7 @@ REFUSED = {
     "an array": (lambda: ZEROS, {}, jo.DataError, "must return an iterator of batches"),
     "numbers": (lambda: iter([1.0]), {}, jo.DataError, "a batch of data must be a pytree of arr"),
     "a batch size": (lambda: iter([ZEROS]), {"batch_size": 2}, jo.OptionError, "has batches alr"),
+    "an epoch too many": (iter([ZEROS]), {"epochs": 2}, jo.DataError, "data that begin again"),
     "both lengths": (ZEROS, {"steps": 1, "epochs": 1}, jo.OptionError, "give one of them"),
     "both keys": (ZEROS, {"seed": 1, "key": jax.random.key(0)}, jo.OptionError, "give one of"),
     "an axis of one": (ZEROS, {"data_axes": 1}, jo.DataError, "data_axes must hold 0"),
