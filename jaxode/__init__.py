@@ -114,6 +114,7 @@ from .solvers.registry import solver_classes as _solver_classes
 from .training import Log as Log
 from .training import callbacks as callbacks
 from .training import fit as fit
+from .training import small_last_layer as small_last_layer
 
 # Every solver of the registry; the lines above tell type checkers about those that exist.
 for _solver in _solver_classes():

@@ -102,7 +102,7 @@ def find_metrics(loss: Any, metric: Any, metrics: Any) -> dict[str, Metric]:
     return dict(found)
 
 
-def _named_metric(what: str, metric: Any) -> tuple[str, Metric]:
+def _named_metric(what: str, metric: Any) -> tuple[str, Any]:
     if isinstance(metric, str):
         if metric not in METRICS:
             raise unknown_name("metric", metric, METRICS)

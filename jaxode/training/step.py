@@ -110,7 +110,7 @@ def _mean_loss(objective: Objective, mapped: PyTree) -> Callable[..., Any]:
             indices = jnp.where(keep, jnp.arange(keep.size), jnp.argmax(keep))
             batch = take(batch, mapped, indices)
         loss, entries, state = objective(model, _copied(state), batch, key)
-        if loss.ndim == 0:
+        if keep is None or loss.ndim == 0:
             return loss, (entries, state, None)
         value = jnp.sum(jnp.where(keep, loss, 0.0)) / jnp.sum(keep)
         return value, (entries, state, jnp.isfinite(loss))

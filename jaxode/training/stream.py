@@ -110,7 +110,7 @@ def open_stream(data: Any, axes: PyTree, what: str = "data") -> Stream:
 
 def _iterator(data: Any, what: str) -> Iterator:
     try:
-        batches = data() if callable(data) else data
+        batches: Any = data() if callable(data) else data
         if hasattr(batches, "__iter__") and not isinstance(batches, _NO_STREAMS):
             return iter(batches)
     except Exception as error:

@@ -40,9 +40,7 @@ class Validation(NamedTuple):
             for name, value in record.items():
                 sums[name] = sums.get(name, 0.0) + size * float(value)
             count += size
-        return (
-            {name: total / count for name, total in sums.items()} if count else {"loss": math.nan}
-        )
+        return {name: total / count for name, total in sums.items()}
 
 
 def find_validation(

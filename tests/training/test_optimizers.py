@@ -72,7 +72,7 @@ def test_lbfgs_needs_all_data(data, options):
 
 
 SCHEDULE = optax.cosine_decay_schedule(0.1, 4)
-RATES = [float(SCHEDULE(i)) for i in range(4)]
+RATES = [float(jnp.asarray(SCHEDULE(i))) for i in range(4)]
 WITH_RATES = {
     "a schedule": optax.sgd(SCHEDULE),
     "a chain": optax.chain(optax.clip(10.0), optax.sgd(SCHEDULE)),
