@@ -52,8 +52,8 @@ class Arrays(NamedTuple):
         """Steps between validations by default."""
         return max(self.steps_per_epoch, 10)
 
-    def count(self, arrays: PyTree) -> int:
-        """The number of samples of a batch of these arrays."""
+    def count(self, given: PyTree) -> int:
+        """The number of samples of a batch of what a step is given."""
         return self.samples
 
     def planned(self, steps: int | None, epochs: int | None) -> int:
@@ -73,25 +73,31 @@ class Arrays(NamedTuple):
 
         return jax.tree.map(shape, self.arrays, self.mapped)
 
-    def feed(self, steps: int | None, epochs: int | None) -> Iterator[tuple[PyTree, int]]:
-        """What each step is given, and its epoch."""
-        arrays = jax.tree.map(jnp.asarray, self.arrays)
+    def feed(
+        self, steps: int | None, epochs: int | None, key: Array
+    ) -> Iterator[tuple[PyTree, int]]:
+        """What each step is given, and its epoch: the arrays, and the order of samples if any."""
+        arrays, order = jax.tree.map(jnp.asarray, self.arrays), None
+        key = jax.random.fold_in(key, ORDER_OF_EPOCHS)
         for number in range(self.planned(steps, epochs)):
-            seen = number // self.steps_per_epoch if self.by_epoch else number * self.samples
-            yield arrays, seen if self.by_epoch else seen // self.size
+            if not self.by_epoch:
+                yield (arrays, None), number * self.samples // self.size
+                continue
+            epoch = number // self.steps_per_epoch
+            if self.batch_size is not None and number % self.steps_per_epoch == 0:
+                order = jax.random.permutation(jax.random.fold_in(key, epoch), self.size)
+            yield (arrays, order), epoch
 
-    def draw(self, arrays: PyTree, key: Array, fit_key: Array, number: Array) -> PyTree:
-        """The batch of step `number`, traced. `key`: of this step; `fit_key`: of all."""
+    def draw(self, given: PyTree, key: Array, number: Array) -> PyTree:
+        """The batch of step `number` from what it is given, traced; `key`: of this step."""
+        arrays, order = given
         if self.batch_size is None:
             return arrays
-        if self.by_epoch:
-            epoch, place = number // self.steps_per_epoch, number % self.steps_per_epoch
-            key = jax.random.fold_in(jax.random.fold_in(fit_key, ORDER_OF_EPOCHS), epoch)
-            order = jax.random.permutation(key, self.size)
-            start = place.astype(order.dtype) * self.samples
-            indices = jax.lax.dynamic_slice_in_dim(order, start, self.samples)
-        else:
+        if order is None:
             indices = jax.random.choice(key, self.size, (self.samples,), replace=False)
+        else:
+            start = (number % self.steps_per_epoch).astype(order.dtype) * self.samples
+            indices = jax.lax.dynamic_slice_in_dim(order, start, self.samples)
         return take(arrays, self.mapped, indices)
 
 

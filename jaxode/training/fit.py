@@ -13,8 +13,8 @@ from ..problem.promotion import with_own_promotion
 from .data import check_labels, check_pair, samples_of
 from .log import Log
 from .loop import Plan, train
-from .named_loss import Metric, find_metrics, named_objective, predict
-from .objective import Loss, check_loss_option
+from .named_loss import Metric, axes_of, find_metrics, named_objective, predict
+from .objective import Loss, Objective, check_loss_option
 from .optimizers import FULL_BATCH, find_optimizer
 from .options import (
     check_appearance,
@@ -125,12 +125,7 @@ def fit(
         check_full_batch(optimizer, source, sharding)
     ahead, held_out = hold_out(source, validation)
     samples = samples_of(data_axes) if skip and sharding is None else None
-    if isinstance(loss, str):
-        _check_named(loss, model, state, ahead)
-        objective, by_sample = named_objective(loss, named, samples is not None), bool(samples)
-    else:
-        objective = own_objective(loss, state is not None, samples)
-        by_sample = bool(loss_shape(objective, model, state, ahead.example()).shape)
+    objective, by_sample = _find_objective(loss, named, samples, model, state, ahead)
     if validation is not None and not held_out:
         check_validation_data(validation, data_axes, source, isinstance(loss, str))
     step = make_step(objective, transformation, ahead, sharding)
@@ -148,14 +143,29 @@ def fit(
         callbacks=functions,
     )
     carry = first_carry(model, state, transformation)
-    return train(plan, ahead.feed(steps, epochs), carry, open_display(progress, plan.steps, label))
+    display = open_display(progress, plan.steps, label)
+    return train(plan, ahead.feed(steps, epochs, key), carry, display)
 
 
-def _check_named(loss: str, model: PyTree, state: Any, data: Source) -> None:
-    """Check data for a loss by name. **Raises:** `DataError`."""
-    arrays = data.first
-    check_pair(arrays)
+def _find_objective(
+    loss: str | Loss,
+    metrics: Mapping[str, Metric],
+    samples: Callable[[PyTree], int] | None,
+    model: PyTree,
+    state: Any,
+    data: Source,
+) -> tuple[Objective, bool]:
+    """What is minimised, checked on the data; and whether it gives the losses of the samples.
+
+    **Raises:** `DataError`, and `OptionError` for a loss of the user that fails.
+    """
+    if not isinstance(loss, str):
+        objective = own_objective(loss, state is not None, samples)
+        return objective, bool(loss_shape(objective, model, state, data.example()).shape)
+    check_pair(data.first)
     if loss == "cross_entropy":
-        x = data.example()[0]
-        prediction = eqx.filter_eval_shape(predict, model, state, x).values
-        check_labels(arrays[1], prediction.shape[-1])
+        x, axes = data.example()[0], axes_of(data.mapped)
+        prediction = eqx.filter_eval_shape(predict, model, state, x, axes).values
+        check_labels(data.first[1], prediction.shape[-1])
+    by_sample = samples is not None
+    return named_objective(loss, metrics, by_sample, data.mapped), by_sample

@@ -32,13 +32,18 @@ class Prediction(NamedTuple):
     state: Any
 
 
-def named_objective(name: str, metrics: Mapping[str, Metric], by_sample: bool) -> Objective:
-    """The objective of a loss by name; `by_sample` gives the losses of the samples."""
-    loss = (SAMPLE_LOSSES if by_sample else LOSSES)[name]
+def named_objective(
+    name: str, metrics: Mapping[str, Metric], by_sample: bool, mapped: PyTree
+) -> Objective:
+    """The objective of a loss by name; `by_sample` gives the losses of the samples.
+
+    `mapped`: the pytree of a batch, True for arrays with an axis of samples.
+    """
+    loss, axes = (SAMPLE_LOSSES if by_sample else LOSSES)[name], axes_of(mapped)
 
     def objective(model: PyTree, state: Any, batch: PyTree, key: Array) -> Evaluation:
         x, y = batch
-        prediction = predict(model, state, x)
+        prediction = predict(model, state, x, axes)
         _check_target(name, prediction.values, y)
         entries = {metric: _measured(metric, f, prediction, y) for metric, f in metrics.items()}
         entries |= prediction.extra
@@ -51,10 +56,15 @@ def named_objective(name: str, metrics: Mapping[str, Metric], by_sample: bool) -
     return objective
 
 
-def predict(model: PyTree, state: Any, x: Array) -> Prediction:
+def axes_of(mapped: PyTree) -> PyTree:
+    """The axes of `x` in a batch `(x, y)`, as `jax.vmap` takes them."""
+    return jax.tree.map(lambda own: 0 if own else None, mapped[0])
+
+
+def predict(model: PyTree, state: Any, x: PyTree, axes: PyTree) -> Prediction:
     """The model's prediction of a batch, and what is logged of its solve."""
     if state is not None:
-        over_samples = {"in_axes": (0, None), "out_axes": (0, None), "axis_name": "batch"}
+        over_samples = {"in_axes": (axes, None), "out_axes": (0, None), "axis_name": "batch"}
         batched = getattr(model, "batched", False)
         called = model if batched else jax.vmap(model, **over_samples)
         values, state = called(x, state)
@@ -66,7 +76,8 @@ def predict(model: PyTree, state: Any, x: Array) -> Prediction:
             return Prediction(solution.y1, extra, None, None)
         y1, integrals = solution.y1
         return Prediction(y1, extra, integrals, None)
-    values = model(x) if getattr(model, "batched", False) else jax.vmap(model)(x)
+    batched = getattr(model, "batched", False)
+    values = model(x) if batched else jax.vmap(model, in_axes=(axes,))(x)
     return Prediction(values, {}, None, None)
 
 

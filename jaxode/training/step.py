@@ -75,7 +75,7 @@ def make_step(
     @eqx.filter_jit
     def step(carry: Carry, arrays: PyTree, key: Array, number: Array, keep: Any) -> Outcome:
         batch_key, loss_key = jax.random.split(jax.random.fold_in(key, number))
-        rest = carry.state, draw(arrays, batch_key, key, number), loss_key, keep
+        rest = carry.state, draw(arrays, batch_key, number), loss_key, keep
         (value, (entries, state, succeeded)), gradient = value_and_grad(carry.model, *rest)
         finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(gradient))
         params, static = eqx.partition(carry.model, eqx.is_inexact_array)

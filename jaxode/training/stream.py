@@ -65,7 +65,9 @@ class Stream(NamedTuple):
         """The shapes and dtypes of the first batch."""
         return jax.eval_shape(lambda: jax.tree.map(jnp.asarray, self.first))
 
-    def feed(self, steps: int | None, epochs: int | None) -> Iterator[tuple[PyTree, int]]:
+    def feed(
+        self, steps: int | None, epochs: int | None, key: Array | None = None
+    ) -> Iterator[tuple[PyTree, int]]:
         """The batch of each step, and its epoch; no more are drawn than steps are made."""
         steps = self.planned(steps, epochs)
         batch, batches, epoch, number = self.first, self.rest, 0, 0
@@ -84,7 +86,7 @@ class Stream(NamedTuple):
             if batch is _END:
                 return
 
-    def draw(self, batch: PyTree, key: Array, fit_key: Array, number: Array) -> PyTree:
+    def draw(self, batch: PyTree, key: Array, number: Array) -> PyTree:
         """The batch itself."""
         return batch
 

@@ -1,5 +1,6 @@
 """Where the batches of `fit` come from: epochs, iterators, irregular series with shared times."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -186,3 +187,18 @@ def test_shared_times_stay_whole_in_validation_and_where_samples_are_left_out():
     _, log = fit((ts, jnp.ones((5, 5))), loss=lambda m, b: jnp.mean(loss(m, b)), steps=1,
                  validation=0.4, **options)  # fmt: skip
     np.testing.assert_allclose(log.validation["loss"], [0.0], atol=1e-12)
+
+
+def test_a_loss_by_name_maps_over_the_samples_alone():
+    ts, xs = jnp.arange(3.0), jnp.ones((4, 1))
+
+    class Slope(eqx.Module):
+        value: jax.Array
+
+        def __call__(self, x):
+            ts, start = x
+            return start + self.value * ts
+
+    data = (ts, xs), jnp.zeros((4, 3))
+    _, log = fit(data, model=Slope(jnp.array(1.0)), loss="mse", data_axes=((None, 0), 0), steps=1)
+    np.testing.assert_allclose(log.loss, [np.mean((1.0 + np.arange(3.0)) ** 2)], rtol=1e-12)
