@@ -70,13 +70,13 @@ def check_pair(arrays: PyTree, what: str = "data") -> None:
                 )
 
 
-def check_labels(labels: Any, classes: int) -> None:
+def check_labels(labels: Any, classes: int, what: str = "data") -> None:
     """Check that every label has a logit of the model. **Raises:** `DataError`."""
     labels = np.asarray(labels)
     if labels.dtype.kind in "iu" and (labels.min() < 0 or labels.max() >= classes):
         raise DataError(
-            f"labels must lie between 0 and {classes - 1}, for the model gives {classes} logits; "
-            f"got {labels.min()} to {labels.max()}"
+            f"labels of {what} must lie between 0 and {classes - 1}, for the model gives {classes} "
+            f"logits; got {labels.min()} to {labels.max()}"
         )
 
 

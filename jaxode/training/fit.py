@@ -28,7 +28,7 @@ from .options import (
 )
 from .own_loss import loss_shape, own_objective
 from .progress import open_display
-from .sources import Source, check_full_batch, check_validation_data, cut, hold_out, open_source
+from .sources import Source, check_full_batch, cut, hold_out, open_source, validation_arrays
 from .state import TrainingState
 from .step import first_carry, make_step
 from .validation import find_validation
@@ -125,9 +125,9 @@ def fit(
         check_full_batch(optimizer, source, sharding)
     ahead, held_out = hold_out(source, validation)
     samples = samples_of(data_axes) if skip and sharding is None else None
-    objective, by_sample = _find_objective(loss, named, samples, model, state, ahead)
-    if validation is not None and not held_out:
-        check_validation_data(validation, data_axes, source, isinstance(loss, str))
+    apart = validation is not None and not held_out
+    checked = [validation_arrays(validation, data_axes, source)] if apart else []
+    objective, by_sample = _find_objective(loss, named, samples, model, state, ahead, checked)
     step = make_step(objective, transformation, ahead, sharding)
     ahead, part = cut(ahead, source, held_out, key)
     plan = Plan(
@@ -154,18 +154,24 @@ def _find_objective(
     model: PyTree,
     state: Any,
     data: Source,
+    validation: list[PyTree],
 ) -> tuple[Objective, bool]:
     """What is minimised, checked on the data; and whether it gives the losses of the samples.
+
+    `validation`: those of validation, none or one.
 
     **Raises:** `DataError`, and `OptionError` for a loss of the user that fails.
     """
     if not isinstance(loss, str):
         objective = own_objective(loss, state is not None, samples)
         return objective, bool(loss_shape(objective, model, state, data.example()).shape)
-    check_pair(data.first)
+    given = [(data.first, "data"), *((arrays, "validation") for arrays in validation)]
+    for arrays, what in given:
+        check_pair(arrays, what)
     if loss == "cross_entropy":
         x, axes = data.example()[0], axes_of(data.mapped)
         prediction = eqx.filter_eval_shape(predict, model, state, x, axes).values
-        check_labels(data.first[1], prediction.shape[-1])
+        for arrays, what in given:
+            check_labels(arrays[1], prediction.shape[-1], what)
     by_sample = samples is not None
     return named_objective(loss, metrics, by_sample, data.mapped), by_sample

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax import Array
 from jaxtyping import PyTree
@@ -21,6 +22,8 @@ from .validation import Validation
 
 # So many failed steps one after the other end a training that skips them.
 MOST_FAILURES = 10
+# What a callback ends the training with, if it is false.
+_TRUTH = (bool, np.bool_, np.ndarray, jax.Array)
 
 
 class Plan(NamedTuple):
@@ -200,7 +203,8 @@ def _go_on(callbacks: tuple[Callable[[TrainingState], Any], ...], state: Trainin
     goes_on = True
     for callback in callbacks:
         try:
-            goes_on &= callback(state) is not False
+            result = callback(state)
+            goes_on &= not isinstance(result, _TRUTH) or bool(result)
         except Exception as error:
             name = getattr(callback, "__qualname__", repr(callback))
             raise TrainingError(

@@ -10,7 +10,7 @@ from jaxtyping import PyTree
 from ..problem.errors import DataError, OptionError
 from ..problem.validation import real_number
 from .arrays import Arrays, check_batch_size, check_share, open_arrays, split
-from .data import check_arrays, check_pair, mapped_arrays
+from .data import check_arrays, mapped_arrays
 from .stream import Stream, is_stream, open_stream
 
 Source = Arrays | Stream
@@ -50,8 +50,8 @@ def cut(source: Source, whole: Source, number: int, key: Array) -> tuple[Source,
     return split(whole, number, key) if isinstance(whole, Arrays) and number else (source, None)
 
 
-def check_validation_data(validation: Any, axes: PyTree, source: Source, named: bool) -> None:
-    """Check validation data, and of an iterator its first batch. **Raises:** `DataError`."""
+def validation_arrays(validation: Any, axes: PyTree, source: Source) -> PyTree:
+    """Validation data, checked; of an iterator its first batch. **Raises:** `DataError`."""
     if is_stream(validation):
         arrays = open_stream(validation, axes, "validation").first
     else:
@@ -59,8 +59,7 @@ def check_validation_data(validation: Any, axes: PyTree, source: Source, named: 
         check_arrays(arrays, mapped_arrays(arrays, axes, "validation"), "validation")
     if jax.tree.structure(arrays) != jax.tree.structure(source.first):
         raise DataError("validation data must have the structure of the data")
-    if named:
-        check_pair(arrays, "validation")
+    return arrays
 
 
 def check_full_batch(name: str, source: Source, sharding: NamedSharding | None) -> None:

@@ -30,7 +30,8 @@ class Carry(NamedTuple):
 def first_carry(model: PyTree, state: Any, optimizer: optax.GradientTransformation) -> Carry:
     """What the first step is given, of the types that later steps have: one program serves all."""
     model, state = jax.tree.map(_strong, (model, state))
-    return Carry(model, state, optimizer.init(eqx.filter(model, eqx.is_inexact_array)))
+    opened = optimizer.init(eqx.filter(model, eqx.is_inexact_array))
+    return Carry(model, state, jax.tree.map(_strong, opened))
 
 
 def _strong(x: Any) -> Any:

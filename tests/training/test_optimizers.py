@@ -1,5 +1,7 @@
 """Optimisers of `fit`: L-BFGS, schedules and their values in the log, accumulated gradients."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import optax
 import pytest
 
 import jaxode as jo
+from tests.support.compilations import compilations_of
 from tests.support.one_weight import fit, squares
 
 ZEROS = jnp.zeros(4)
@@ -54,11 +57,16 @@ def test_lbfgs_takes_the_steps_that_optax_takes():
     assert (log.history["learning_rate"] > 0).all()  # of the line search
 
 
-def test_lbfgs_finds_the_minimum():
-    trained, _ = jo.fit(
-        Point(START), jnp.ones(3), loss=rosenbrock, steps=50, optimizer="lbfgs", progress=False
-    )
-    np.testing.assert_allclose(trained.xy, [1.0, 1.0], atol=1e-8)
+def test_lbfgs_finds_the_minimum_with_one_program():
+    point = Point(START)
+
+    def run(steps):
+        options: Any = {"loss": rosenbrock, "optimizer": "lbfgs", "progress": False}
+        return jo.fit(point, jnp.ones(3), steps=steps, **options)[0].xy
+
+    run(1)
+    assert compilations_of(run, 3) == compilations_of(run, 1)
+    np.testing.assert_allclose(run(50), [1.0, 1.0], atol=1e-8)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,16 @@ def test_refused(case):
         fit(ZEROS, **options)
 
 
+def test_validation_data_of_a_loss_by_name_are_checked_too():
+    x, labels = jnp.ones((4, 2)), jnp.array([0, 1, 1, 0])
+    for other, message in (
+        ((x, labels + 1), "labels of validation must lie between 0 and 1"),
+        ((x.at[2, 0].set(jnp.nan), labels), "array 0 of validation is not finite at sample 2"),
+    ):
+        with pytest.raises(jo.DataError, match=message):
+            fit((x, labels), loss="cross_entropy", validation=other)
+
+
 def test_a_share_of_an_iterator_is_refused():
     with pytest.raises(jo.DataError, match="a share for validation needs data in memory"):
         fit(lambda: iter([ZEROS]), validation=0.5)
