@@ -31,6 +31,7 @@ from .problem.errors import TimesWarning as TimesWarning
 from .problem.errors import ToleranceError as ToleranceError
 from .problem.errors import StiffnessWarning as StiffnessWarning
 from .problem.errors import ToleranceWarning as ToleranceWarning
+from .problem.errors import TrainingError as TrainingError
 from .problem.errors import TrainingWarning as TrainingWarning
 from .integrate.events.event import AtRest as AtRest
 from .integrate.events.event import Event as Event
@@ -111,7 +112,9 @@ from .solvers.symplectic.yoshida import Yoshida6 as Yoshida6
 from .solvers.registry import register as register
 from .solvers.registry import solver_classes as _solver_classes
 from .training import Log as Log
+from .training import callbacks as callbacks
 from .training import fit as fit
+from .training import small_last_layer as small_last_layer
 
 # Every solver of the registry; the lines above tell type checkers about those that exist.
 for _solver in _solver_classes():
@@ -123,7 +126,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     name
     for name, value in globals().items()
     if not name.startswith("_")
-    and (not isinstance(value, _Module) or value in (datasets, nn, plotting))
+    and (not isinstance(value, _Module) or value in (callbacks, datasets, nn, plotting))
 ]
 
 __version__ = "0.1.0"

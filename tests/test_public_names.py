@@ -21,6 +21,7 @@ PUBLIC = {
     "fields": jo.nn.fields,
     "datasets": jo.datasets,
     "plotting": jo.plotting,
+    "callbacks": jo.callbacks,
 }
 
 

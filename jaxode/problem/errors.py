@@ -4,6 +4,7 @@ import difflib
 import sys
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 # Frames of these libraries are no lines of the user.
 _LIBRARIES = ("jaxode", "jax", "jaxlib", "equinox", "contextlib", "functools")
@@ -71,6 +72,16 @@ class TrainingWarning(UserWarning):
 
 class SolveError(RuntimeError):
     """A solve ended before its last time; the message says why, where, and what to try."""
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on: a callback or the data raised, or too many steps failed.
+
+    `model` and `log` are those so far; a training on validation data has the best model.
+    """
+
+    model: Any = None
+    log: Any = None
 
 
 # What JAX, NumPy and Python raise where a function of the user does not fit its inputs.

@@ -14,8 +14,13 @@ from ..batch.sharding import find_sharding, mesh_axes, num_shards, reshard_array
 from ..problem.errors import DataError
 
 
-def mean_over_devices(value_and_grad: Callable, sharding: Any, num_samples: int) -> Callable:
-    """Make `value_and_grad(model, batch, key)` data parallel: the mean over the devices' shares.
+def mean_over_devices(
+    value_and_grad: Callable, sharding: Any, num_samples: int, mapped: PyTree
+) -> Callable:
+    """Make `value_and_grad(model, state, batch, key, keep)` data parallel: the devices' mean.
+
+    `mapped`: the pytree of a batch, True for arrays with an axis of samples; the others go whole to
+    every device. `keep` is None: samples are not left out one by one.
 
     **Raises:** `DataError` unless the devices divide the samples.
     """
@@ -25,25 +30,27 @@ def mean_over_devices(value_and_grad: Callable, sharding: Any, num_samples: int)
     if num_samples % num_devices:
         raise DataError(f"{num_devices} devices cannot share {num_samples} samples evenly")
 
-    def data_parallel(model: PyTree, batch: PyTree, key: Array) -> Any:
-        arrays, static = eqx.partition(model, eqx.is_array)
+    def spec(own: bool) -> PartitionSpec:
+        return PartitionSpec(axes) if own else PartitionSpec()
+
+    def data_parallel(model: PyTree, state: Any, batch: PyTree, key: Array, keep: None) -> Any:
+        arrays, static = eqx.partition((model, state), eqx.is_array)
 
         def local_value_and_grad(arrays: PyTree, batch: PyTree, key: Array) -> Any:
             key = jax.random.fold_in(key, jax.lax.axis_index(axes))
-            outputs = value_and_grad(eqx.combine(arrays, static), batch, key)
+            outputs = value_and_grad(*eqx.combine(arrays, static), batch, key, keep)
             return jax.tree.map(lambda x: _mean_or_max(x, axes), outputs)
 
         run_on_devices = jax.shard_map(
             local_value_and_grad,
             mesh=sharding.mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(axes), PartitionSpec()),
+            in_specs=(PartitionSpec(), jax.tree.map(spec, mapped), PartitionSpec()),
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        replicated = reshard_arrays((arrays, key), sharding, PartitionSpec())
-        return run_on_devices(
-            replicated[0], reshard_arrays(batch, sharding, PartitionSpec(axes)), replicated[1]
-        )
+        arrays, key = reshard_arrays((arrays, key), sharding, PartitionSpec())
+        batch = jax.tree.map(lambda x, own: reshard_arrays(x, sharding, spec(own)), batch, mapped)
+        return run_on_devices(arrays, batch, key)
 
     return data_parallel
 

@@ -113,12 +113,24 @@ TAKES: dict[str, Any] = {
     "pattern": set(),
     "seed": {"0", "1", "huge"},
     "model": CALLABLE - {"class"},
-    "data": set(),
+    "data": {"vector"},  # compiles in the function of the user; refused in test_batches.py
     "loss": set(),
-    "steps": COUNTS,
+    "steps": {"None"} | COUNTS,
+    "epochs": {"None"} | COUNTS,
     "optimizer": {"None"},
     "batch_size": {"None", "1"},
+    "data_axes": {"0"},
+    "validation": {"None", "0.5", "vector"},
+    "validate_every": {"None"} | COUNTS,
+    "patience": {"None"} | COUNTS,
     "metric": {"None"} | CALLABLE,
+    "metrics": {"None", "empty list", "empty dict"} | CALLABLE,
+    "on_failure": set(),
+    "callbacks": {"empty list"} | (CALLABLE - {"class"}),
+    "network": set(),
+    "scale": {"0"} | POSITIVE,
+    "path": {"string"},
+    "folder": {"string"},
     "key": {"None", "key"},
     "label": {"string"},
     "field": CALLABLE - {"class"},
@@ -156,6 +168,10 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("Krylov", "max_steps"): COUNTS,
     ("Fixed", "dt"): POSITIVE,
     ("Grid", "times"): set(),
+    ("fit", "seed"): {"None", "0", "1"},
+    ("printing", "every"): COUNTS,
+    ("csv", "every"): COUNTS,
+    ("tensorboard", "every"): COUNTS,
     ("odeint", "rtol"): {"None", "0"} | POSITIVE,
     ("odeint", "atol"): {"None", "0"} | POSITIVE,
     ("SaveAt", "ts"): {"None", "empty list", "seven numbers"},
@@ -227,6 +243,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     ),
     "register": (jo.register, {"solver": jo.Tsit5}),
     "fit": (jo.fit, {"model": LINEAR_MODEL, "data": (Y0, Y0), "loss": "mse"}),
+    "small_last_layer": (jo.small_last_layer, {"network": LINEAR_MODEL}),
     "NeuralODE": (jo.NeuralODE, {"field": LINEAR_MODEL}),
     "NeuralDE": (jo.NeuralDE, {"field": LINEAR_MODEL}),
     "SaveAt": (solved_with("save", jo.SaveAt), {}),
@@ -277,3 +294,11 @@ def scalars_are_staged():
 def test_wrong_values_raise_errors_of_jaxode_before_a_compilation(name):
     taken = {argument: takes(name, argument) for argument in arguments_of(name)}
     assert not faults_of(name, *call_of(name), taken)
+
+
+@pytest.mark.parametrize("name", public_functions(jo.callbacks, {"TrainingState"}))
+def test_wrong_values_of_callbacks(name):
+    function = getattr(jo.callbacks, name)
+    taken = {argument: takes(name, argument) for argument in parameters_of(function)}
+    needed = {what: "log" for what in taken if what in ("path", "folder")}
+    assert not faults_of(name, function, needed, taken)
