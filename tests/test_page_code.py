@@ -15,7 +15,7 @@ from tests.support.sweeps import few
 
 TRAINS = ["README.md"]  # for long: in a process that compiles with optimisation
 WITH_CODE = [str(page.relative_to(ROOT)) for page in PAGES if blocks_of(page.read_text())]
-FAST = [f"docs/{name}.md" for name in ("events", "gradients", "jit", "solvers", "times")]
+FAST = [f"docs/{name}.md" for name in ("gradients", "jit")]
 NOT_RUN = ["docs/development/design.md"]
 
 

@@ -54,6 +54,7 @@ def load(file: Path) -> dict[str, list]:
     return dict(leaves)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_what_one_gives(tmp_path):
     """Numbers of trajectories that eight divides or not, meshes of either kind, inside jit."""
     [results] = run(tmp_path, ("forward",), devices=8)

@@ -64,7 +64,7 @@ def saved_as(save: str) -> tuple[Any, dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("save", "wide"),
-    few(product(["ts", "steps", "dense"], [False, True]), ("ts", False), ("steps", True)),
+    few(product(["ts", "steps", "dense"], [False, True]), ("steps", True)),
 )
 def test_every_lane_meets_its_own_events(save, wide):
     ts, options = saved_as(save)

@@ -182,6 +182,7 @@ def test_a_training_step_exports():
     assert_exports(jax.grad(loss), weights, BATCH.astype(float))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sensitivity", ["discrete", pytest.param("adjoint", marks=pytest.mark.slow)]
 )

@@ -49,6 +49,7 @@ def test_derivatives_are_those_of_the_sequential_solve():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
+@pytest.mark.slow
 def test_a_stiff_problem_backwards_in_time_from_a_guess():
     ts = jnp.linspace(1.0, 0.0, 5)
     rate = lambda t, y, k: k * (y - jnp.cos(t))  # noqa: E731
@@ -58,11 +59,13 @@ def test_a_stiff_problem_backwards_in_time_from_a_guess():
     np.testing.assert_allclose(result.ys, exact, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_complex_states():
     result = jo.multiple_shooting(lambda t, y, a: 1j * y, jnp.array([1.0 + 0j]), TS, **TOLERANCES)
     np.testing.assert_allclose(result.ys[:, 0], np.exp(1j * TS), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_iteration_that_does_not_converge_says_so():
     with pytest.raises(jo.SolveError, match="NOT_CONVERGED: after 1 iterations"):
         states(

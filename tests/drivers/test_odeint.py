@@ -108,6 +108,7 @@ def test_slopes_that_fit_no_state(slope, y0):
         jo.odeint(slope, y0, TS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [jnp.array([0.4]), [0.4], np.array([0.4])])
 def test_one_time(times):
     np.testing.assert_array_equal(jo.odeint(field, Y0, times, RATE, BEND), Y0[None])
@@ -171,7 +172,7 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.parametrize("case", few(GRADIENTS, "a decay"))
+@pytest.mark.parametrize("case", few(GRADIENTS))
 def test_gradients_of_functions_of_time(case):
     slope, y0, times = GRADIENTS[case]
 
@@ -182,6 +183,7 @@ def test_gradients_of_functions_of_time(case):
     assert_close(jax.jit(jax.grad(loss))(inputs), central(loss, inputs), 1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_of_pytrees():
     y0 = jnp.array(-0.1), jnp.array([[[0.1]]])
 
@@ -191,6 +193,7 @@ def test_gradients_of_pytrees():
     assert_close(jax.grad(loss)(y0), central(loss, y0), 1e-8)
 
 
+@pytest.mark.slow
 def test_complex_states_and_arguments():
     def loss(inputs):
         y0, times, rate = inputs
@@ -211,6 +214,7 @@ def test_steps_that_would_miss_a_pulse():
     np.testing.assert_allclose(ys, [0.0, 2.0, 0.0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients_under_vmap_are_those_of_each():
     times = jnp.arange(0.0, 1.0, 0.1)
 

@@ -141,6 +141,7 @@ def test_objects_without_a_hash_as_fields_and_in_args(field):
         assert jax.grad(end)(1.0, way, y0) == pytest.approx(-y0.size * np.exp(-1.0), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey])
 @pytest.mark.parametrize("sensitivity", ["discrete", "adjoint"])
 def test_random_keys_in_args(make, sensitivity):

@@ -162,6 +162,7 @@ def test_a_deep_equilibrium_model():
     assert_close(jax.jit(jax.grad(loss))(0.0), central(loss, 0.0), 1e-8)
 
 
+@pytest.mark.slow
 def test_pytrees_modules_and_vmap():
     def field(t, y, args):
         return {"a": args - y["a"] ** 2, "b": (y["a"] - jnp.sum(y["b"][0]) - y["b"][0],)}

@@ -115,6 +115,7 @@ def test_a_save_function_may_return_numbers():
     np.testing.assert_allclose(ones, 1.0)
 
 
+@pytest.mark.slow
 def test_many_dense_solutions_are_read_together():
     sols = jax.vmap(lambda y: jo.solve(decay, y, (0.0, 1.0), save="dense", max_steps=50))(
         jnp.ones((3, 2))

@@ -214,6 +214,7 @@ def test_doses_in_lanes_equal_those_of_single_solves(saved, wide):
     assert_close(got[1], expected[1], 1e-7)
 
 
+@pytest.mark.slow
 def test_a_dose_and_an_event_at_one_time_both_apply():
     """First the event, then the doses of that time in order; the gradient has all of them."""
     event = jo.Event(lambda t, y, a: t - 1.0, apply=lambda t, y, a: a * y)
@@ -241,6 +242,7 @@ def test_what_is_saved_and_which_ends_count_are_names(options, message):
         jo.Jumps([1.0], None, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", few([False, True], False))
 def test_a_state_saved_after_a_dose_is_not_moved_by_the_event_that_the_dose_causes(many):
     """The dose passes a level at once, where half is lost; what is saved is the state before."""

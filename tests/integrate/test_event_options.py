@@ -95,6 +95,7 @@ def drop(count: int, sensitivity: str = "discrete"):
     return solve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", few(["discrete", "forward"], "discrete"))
 def test_the_time_of_the_nth_bounce_has_its_derivative(mode):
     jacobian = jax.jacfwd if mode == "forward" else jax.jacrev

@@ -147,6 +147,7 @@ def test_a_ball_that_comes_to_rest_is_a_status_with_its_time(options, status):
         drop(POINT, 30.0, **options)
 
 
+@pytest.mark.slow
 def test_a_terminal_event_leaves_what_comes_after_it_unsaved():
     low = jo.Event(lambda t, y, a: y - 0.5, terminal=True, apply=lambda t, y, a: y + 7.0)
     ts = jnp.linspace(0.0, 2.0, 9)
@@ -334,6 +335,7 @@ def test_what_is_true_at_the_start_ends_the_solve_before_a_step():
     np.testing.assert_array_equal(got[2], [10.0, 0.0, 0.0])
 
 
+@pytest.mark.slow
 def test_lanes_that_are_finished_at_their_start():
     """Some, at any place of the queue, and all of them."""
     below = jo.Event(lambda t, y, a: y < 0, terminal=True, apply=lambda t, y, a: a * y)
@@ -371,6 +373,7 @@ def test_a_flow_in_two_parts_comes_to_rest():
     np.testing.assert_allclose(sol.y1, 1.0, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", few(["tsit5", "dopri8", "vern7", "rodas5p"], "dopri8"))
 def test_a_root_is_zero_however_much_rounding_the_dense_output_has(solver):
     """Met in both directions, a condition that the map left alone is not met again at once."""
@@ -383,6 +386,7 @@ def test_a_root_is_zero_however_much_rounding_the_dense_output_has(solver):
     np.testing.assert_array_equal(sol.events.count, jnp.sum(times < 1.0, axis=1))
 
 
+@pytest.mark.slow
 def test_backwards_in_time_an_event_is_met_once():
     """With every way of asking: at a time, by both directions, and from the surface itself."""
     event = jo.Event(lambda t, y, a: t - a, apply=lambda t, y, a: y + 5)

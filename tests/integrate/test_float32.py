@@ -7,6 +7,7 @@ import sys
 PROGRAM = """
 import equinox as eqx, jax, jax.numpy as jnp, numpy as np, optax
 import jaxode as jo
+import pytest
 
 assert not jax.config.jax_enable_x64
 ts = jnp.linspace(0.0, 2.0, 5)
@@ -33,6 +34,7 @@ print("all is well")
 """
 
 
+@pytest.mark.slow
 def test_float32_program_runs_without_a_warning():
     environment = {k: v for k, v in os.environ.items() if k != "JAX_ENABLE_X64"}
     done = subprocess.run(

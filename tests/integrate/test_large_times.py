@@ -154,6 +154,7 @@ STARTS = np.array([T, T + 1e6, T - 3e7])
 RATES = np.array([0.7, 0.2, 1.3], np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", few([True, False], False))
 @pytest.mark.parametrize("solver", ["tsit5", pytest.param("rodas5p", marks=pytest.mark.slow)])
 def test_batches(precision, own, solver):
@@ -177,6 +178,7 @@ def test_batches(precision, own, solver):
     )
 
 
+@pytest.mark.slow
 def test_grids_and_other_drivers(precision):
     grid = jo.Grid(np.linspace(T, T + 2, 41))
     sol = jo.solve(decay, one(), TS, RATE, solver="rk4", controller=grid)

@@ -46,6 +46,7 @@ def test_one_channel_has_its_exponential(kind):
     np.testing.assert_allclose(found, solution(values, Z0[0]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_sample_of_a_batch_has_its_path():
     controls = jax.vmap(HermiteInterpolation)(jnp.asarray(TS), jnp.asarray(XS))
     found = cdeint(controls, field, Z0, TIMES, **TIGHT)

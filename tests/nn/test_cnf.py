@@ -252,6 +252,7 @@ def test_fit_takes_samples_alone_and_its_likelihood_rises():
     assert log.loss[-1] < log.loss[0] - 0.3
 
 
+@pytest.mark.slow
 def test_ffjord_has_a_concat_squash_network():
     model = FFJORD(2, (8,), key=jax.random.key(0), rtol=1e-6, atol=1e-6)
     samples, densities = model.sample_and_log_prob(jax.random.key(1), 16)

@@ -38,6 +38,7 @@ def plain():
     return LatentODE(2, 3, encoder=encoder, t0=1.0, key=KEY, **SIZES, **OPTIONS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", pytest.param("plain", marks=pytest.mark.slow)])
 def test_what_is_masked_out_or_padding_does_not_matter(name, request):
     model = request.getfixturevalue(name)

@@ -260,6 +260,7 @@ def test_linear_equation_along_lines_at_any_pace():
     np.testing.assert_allclose(evaluated(ts**2, xs, evolving=True), expected, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_gradients_against_differences_with_gaps_and_padding():
     ts, xs = SERIES[0][:2], SERIES[1][:2].copy()
     xs[0, 1, 0] = xs[1, 5:] = np.nan

@@ -44,6 +44,7 @@ def ten_steps():
     return model, trained, log, bar.getvalue()
 
 
+@pytest.mark.slow
 def test_training_with_plain_equinox_and_optax_is_the_same():
     model, trained, log, _ = ten_steps()
     optimizer = optax.adam(1e-2)

@@ -126,6 +126,7 @@ def test_draws_inside_draws_have_keys_of_their_own():
     )
 
 
+@pytest.mark.slow
 def test_spectral_norm_is_that_of_the_singular_values():
     layer = eqx.nn.Linear(6, 5, key=KEY)
     norm = fields.SpectralNorm(layer)

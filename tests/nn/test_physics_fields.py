@@ -134,6 +134,7 @@ def test_a_port_hamiltonian_by_hand():
     np.testing.assert_allclose(turning(T, jnp.arange(3.0)), rotation @ np.arange(3.0), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_energy_of_a_port_hamiltonian_falls_and_without_losses_stays():
     energy = fields.ConvexPotential(3, 6, key=KEY)
     field = fields.PortHamiltonian(energy, 3, structure="learned", key=KEY)

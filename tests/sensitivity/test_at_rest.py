@@ -163,6 +163,7 @@ def test_without_it_the_gradient_is_that_of_steps_without_bound():
     assert abs(derivative("spring", "tsit5", jo.Discrete(), 1e-7)) > 1e3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory", [None, pytest.param(3, marks=pytest.mark.slow)])
 def test_lanes_at_rest_beside_lanes_that_move(memory):
     forces = jnp.array([0.0, 1.0, 0.0, 2.0, 0.0])

@@ -304,7 +304,7 @@ def test_a_controller_of_the_backward_solve_that_does_not_fit():
         jo.solve(lambda t, y, a: -y, 1.0, (0.0, 1.0), sensitivity=way)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", few(METHODS, "quadrature"))
 def test_the_cost_of_the_backward_solve_is_reported(method):
     reports: list[jo.BackwardStats] = []
     way = jo.Continuous(method, report=reports.append)

@@ -109,6 +109,7 @@ def test_what_no_rule_sees_missing_is_missing_in_the_gradient_too():
     np.testing.assert_allclose(at(1.0, 0.3), 0.3 / 0.7**2, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_events_before_a_failure_have_their_gradient():
     """A bounce too many, and a map that makes no number of the last one."""
 

@@ -206,6 +206,7 @@ def test_no_array_grows_with_the_largest_number_of_steps(loss):
     assert largest(10**6) == largest(10**5) < 50_000
 
 
+@pytest.mark.slow
 def test_a_solve_of_very_many_steps_has_the_gradient_of_a_short_one():
     short, long = (jax.jit(jax.grad(loss_of_one), static_argnums=1)(2.0, n) for n in (300, 10**6))
     assert_close(long, short, 1e-12)

@@ -98,6 +98,7 @@ def decayed(p, **options):
     return jo.solve(lambda t, y, k: -k * y**2, p[0], (0.0, p[2]), p[1], **options).y1
 
 
+@pytest.mark.slow
 def test_third_derivatives_by_state_rate_and_time():
     def exact(p):
         return p[0] / (1 + p[1] * p[2] * p[0])

@@ -79,6 +79,7 @@ def test_continuous_has_a_hessian_to_the_tolerance():
     assert_close(product("adjoint"), product("discrete"), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thinned", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_products_with_the_hessian_of_a_network(thinned):
     """Its parameters, through states that are kept and through thinned ones."""

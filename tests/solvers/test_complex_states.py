@@ -95,6 +95,7 @@ def test_a_field_that_is_not_holomorphic_with_the_jacobian_of_its_parts():
         assert complex(sol.y1[0]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_real_leaves_tolerances_events_and_dense_output():
     y0 = {"x": jnp.array([1.0]), "z": jnp.array(1j)}
     field = lambda t, y: {"x": -y["x"], "z": 2j * y["z"]}  # noqa: E731

@@ -159,7 +159,7 @@ def single_gradient(case):
     return run
 
 
-@pytest.mark.parametrize("case", few([0, 1, 2], 1, 2), ids=["rodas5p", "auto", "mass matrix"])
+@pytest.mark.parametrize("case", few([0, 1, 2], 0), ids=["rodas5p", "auto", "mass matrix"])
 def test_gradients_agree_with_differences(case):
     run = single_gradient(case)
     differences = central_by_calls(lambda scale: run(scale, RATES)[0], SCALES, 1e-4)

@@ -104,6 +104,7 @@ def test_float32_solves_at_any_scale(name):
         assert error(name, time, size, "float32") < 2e-2, (time, size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kvaerno5"])
 def test_float32_derivatives_at_any_unit_of_time(name):
     assert np.all(derivative_errors(name, TIMES["float32"], "float32") < 5e-3)

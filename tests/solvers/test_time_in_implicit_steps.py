@@ -60,6 +60,7 @@ def test_kvaerno5_stays_inside_of_the_solve(sensitivity):
     assert derivative[0] == pytest.approx(np.exp(-1.0), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_kvaerno5_stays_inside_in_lanes_with_times_of_their_own_and_backwards():
     ends = jnp.array([1.0, 2.0, 0.5])
     spans = jnp.stack([jnp.zeros(3), ends], 1)
