@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import equinox as eqx, jax, jax.numpy as jnp, numpy as np, optax
 import jaxode as jo
-import pytest
 
 assert not jax.config.jax_enable_x64
 ts = jnp.linspace(0.0, 2.0, 5)
