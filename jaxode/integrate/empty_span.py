@@ -46,8 +46,8 @@ def _moved_jvp(primals: Any, tangents: Any) -> tuple[PyTree, PyTree]:
     ts, since = problem.ts, by_times - by_times[0]  # of a span that is empty
     # The tangent stays outside: under vmap a conditional stops gradients of what it is given.
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: _rates_at_start(problem, config)))
-    rates = lax.cond(ts[-1] == ts[0], lambda: _rates_at_start(problem, config), lambda: zeros)
-    added = _moves(*rates, since, values[0], config.save)
+    rate, slope = lax.cond(ts[-1] == ts[0], lambda: _rates_at_start(problem, config), lambda: zeros)
+    added = _moves(rate, slope, since, values[0], config.save)
     is_none = lambda x: x is None  # noqa: E731
     return values, jax.tree.map(_sum, moves, added, is_leaf=is_none)
 

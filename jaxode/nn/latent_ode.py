@@ -27,6 +27,7 @@ from .batched_solve import solve_samples
 from .call_arguments import check_noise, with_checked_arguments
 from .encoders import Encoder, ODERNNEncoder, RNNEncoder
 from .networks import cast, check_field_or_none, field_or_mlp
+from .normal import kl_to_standard_normal, normal_log_density
 from .recurrent_solve import raise_on_failed_solve
 from .series import Series, prepare_series, prepare_times
 from .solve_options import Settings, SolveOptions, run_with_settings
@@ -365,17 +366,6 @@ def _elbo(
     likelihood = jnp.sum(jnp.where(series.mask, likelihood, 0), (1, 2))
     divergence = jnp.sum(kl_to_standard_normal(mean, log_variance), -1)
     return likelihood - jnp.asarray(kl_weight, xs.dtype) * divergence, encoder_status, solutions
-
-
-def normal_log_density(x: Array, mean: Array, log_variance: Array) -> Array:
-    """The log density of each normal variable, nats."""
-    squares = (x - mean) ** 2 * jnp.exp(-log_variance)
-    return -0.5 * (squares + log_variance + jnp.log(2 * jnp.pi).astype(x.dtype))
-
-
-def kl_to_standard_normal(mean: Array, log_variance: Array) -> Array:
-    """The Kullback-Leibler divergence of each normal variable from the standard normal, nats."""
-    return 0.5 * (mean**2 + jnp.exp(log_variance) - 1 - log_variance)
 
 
 def _solve_latent(model: LatentODE, z: Array, spans: Array, key: Array | None) -> Solution:
