@@ -55,7 +55,7 @@ def test_interpolation_at_other_times_of_each_sample():
     for method in ("linear", "spline"):
         found = baselines.interpolate(ts, ys, times, method)
         np.testing.assert_allclose(found[..., 0], [[1.5, 0.0], [3.0, 4.0]], atol=1e-6)
-    one = baselines.interpolate([0.0, 1.0], [[[3.0], [np.nan]]], method="spline")
+    one = baselines.interpolate(np.arange(2), np.array([[[3.0], [np.nan]]]), method="spline")
     np.testing.assert_allclose(one, 3.0)
 
 
@@ -93,7 +93,7 @@ def test_autoregression_is_least_squares():
         (lambda: baselines.autoregression(YS, 1, 2, fitted_to=YS[..., :1]), "fitted_to 1"),
         (lambda: baselines.interpolate(TS[1:], YS), r"ts must have shape \(14,\) or \(3, 14\)"),
         (lambda: baselines.interpolate(TS[::-1], YS), "ts must be finite and increase"),
-        (lambda: baselines.interpolate(TS, YS, [np.nan]), "times must be finite"),
+        (lambda: baselines.interpolate(TS, YS, np.array([np.nan])), "times must be finite"),
         (lambda: baselines.interpolate(TS, YS * [1, np.nan]), "sample 0 of ys .* channel 1"),
         (lambda: jax.jit(baselines.persistence, static_argnums=1)(jnp.ones((1, 2, 1)), 1), "jit"),
     ],

@@ -440,7 +440,7 @@ def test_sp500_has_the_crash_of_2008() -> None:
 
 def test_utterances_are_nan_after_their_ends() -> None:
     for split, n in (("train", 270), ("test", 370)):
-        data = datasets.japanese_vowels(split)
+        data = datasets.japanese_vowels(split)  # pyright: ignore
         assert isinstance(data, datasets.Utterances)
         assert data.ts.shape == (29,) and data.xs.shape == (n, 29, 12)
         ended = np.arange(29) >= np.asarray(data.lengths)[:, None]
@@ -481,12 +481,18 @@ def test_windows_keep_missing_values_and_may_have_no_horizon() -> None:
     [
         (lambda: datasets.windows(np.arange(3), np.ones(3), 2), "shapes"),
         (lambda: datasets.windows(np.arange(4), np.ones((3, 1)), 2), "shapes"),
-        (lambda: datasets.windows([0, 2, 1], np.ones((3, 1)), 2), "must be finite and increase"),
+        (
+            lambda: datasets.windows(np.array([0, 2, 1]), np.ones((3, 1)), 2),
+            "must be finite and increase",
+        ),
         (
             lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 2, 2),
             "a window with its horizon 4",
         ),
-        (lambda: datasets.windows(np.arange(3), [["a"]] * 3, 2), "ys must hold real numbers"),
+        (
+            lambda: datasets.windows(np.arange(3), np.array([["a"]] * 3), 2),
+            "ys must hold real numbers",
+        ),
     ],
 )
 def test_series_that_cannot_be_cut_are_refused(call: Callable, words: str) -> None:

@@ -276,7 +276,7 @@ def test_forecast_has_a_panel_for_each_channel():
 def band_of(ax):
     """The polygon that is shaded around a curve: its corners, and its name."""
     (band,) = [c for c in ax.collections if isinstance(c, PolyCollection) and c.get_label()]
-    return band.get_paths()[0].vertices, band.get_label()
+    return np.asarray(band.get_paths()[0].vertices), band.get_label()
 
 
 def test_forecast_shades_a_band_between_two_curves(ax):
