@@ -2,6 +2,7 @@
 
 from types import ModuleType as _Module
 
+from . import baselines as baselines
 from . import datasets as datasets
 from . import nn as nn
 from . import plotting as plotting
@@ -126,7 +127,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     name
     for name, value in globals().items()
     if not name.startswith("_")
-    and (not isinstance(value, _Module) or value in (callbacks, datasets, nn, plotting))
+    and (not isinstance(value, _Module) or value in (baselines, callbacks, datasets, nn, plotting))
 ]
 
 __version__ = "0.1.0"

@@ -19,6 +19,7 @@ PUBLIC = {
     "jo": jo,
     "nn": jo.nn,
     "fields": jo.nn.fields,
+    "baselines": jo.baselines,
     "datasets": jo.datasets,
     "plotting": jo.plotting,
     "callbacks": jo.callbacks,

@@ -19,6 +19,7 @@ LEVELS: tuple[dict[str, str], ...] = (
     {
         "solvers": "how one step is made, and how long it is",
         "plotting": "figures",
+        "baselines": "the simple things that models are compared with",
         "storage": "saving and loading models",
     },
     {"integrate": "the forward solve of one trajectory: steps, events, save points"},
@@ -46,7 +47,7 @@ COLUMNS = {
     0: ("sde", "fitting", "storage"),
     1: ("problem", "solvers", "integrate", "batch", "sensitivity", "drivers", "nn", "jaxode"),
     2: ("kernels", "datasets", "__main__"),
-    3: ("training", "analysis"),
+    3: ("baselines", "training", "analysis"),
     4: ("pde", "demo"),
     5: ("plotting",),
 }

@@ -12,9 +12,13 @@ from .densities import rings as rings
 from .densities import swiss_roll as swiss_roll
 from .densities import two_spirals as two_spirals
 from .lynx_hare import lynx_hare as lynx_hare
+from .records import Utterances as Utterances
+from .records import airline as airline
 from .records import co2 as co2
 from .records import digits as digits
 from .records import eeg as eeg
+from .records import japanese_vowels as japanese_vowels
+from .records import sp500 as sp500
 from .records import stocks as stocks
 from .records import sunspots as sunspots
 from .series import LatentSpirals as LatentSpirals
@@ -27,3 +31,5 @@ from .simulators import Simulated as Simulated
 from .simulators import System as System
 from .simulators import simulate as simulate
 from .spiral import Spiral as Spiral
+from .windows import Windows as Windows
+from .windows import windows as windows

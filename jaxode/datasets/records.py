@@ -1,12 +1,14 @@
 """Real-world data sets of other packages, which `pip install "jaxode[data]"` installs."""
 
 import importlib
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
+
+from ..problem.validation import check_name
 
 
 def digits() -> tuple[Float[Array, "1797 1 8 8"], Int[Array, " 1797"]]:
@@ -77,6 +79,39 @@ def stocks() -> tuple[Float[Array, " 390"], Float[Array, "390 10"], tuple[str, .
     return jnp.asarray(_calendar_years(days[monthly])), jnp.asarray(prices), names
 
 
+def airline() -> tuple[Float[Array, " 144"], Float[Array, "144 1"]]:
+    """Passengers of international airlines, monthly from January 1949 to December 1960.
+
+    **Returns:** the times in calendar years, shape `(144,)`, and thousands of passengers in the
+    month, shape `(144, 1)`.
+
+    **Raises:** `ImportError` where aeon is missing.
+
+    Source: G. E. P. Box and G. M. Jenkins, Time Series Analysis: Forecasting and Control (1970),
+    series G, as aeon carries it.
+    """
+    passengers = _import_for("aeon.datasets", "airline").load_airline()
+    months = np.datetime64("1949-01") + np.arange(144)
+    years = _calendar_years(months.astype("datetime64[D]"))
+    return jnp.asarray(years), jnp.asarray(np.asarray(passengers, float)[:, None])
+
+
+def sp500() -> tuple[Float[Array, " 5031"], Float[Array, "5031 1"]]:
+    """Closing prices of the S&P 500 index, trading days from January 1999 to December 2018.
+
+    **Returns:** the times in calendar years, shape `(5031,)`, and points of the index adjusted for
+    splits and dividends, shape `(5031, 1)`.
+
+    **Raises:** `ImportError` where arch is missing.
+
+    Source: Yahoo Finance, as arch carries it.
+    """
+    record: Any = _import_for("arch.data.sp500", "sp500").load()
+    days = np.asarray(record.index, "datetime64[D]")
+    closes = record["Adj Close"].to_numpy(float)
+    return jnp.asarray(_calendar_years(days)), jnp.asarray(closes[:, None])
+
+
 def eeg() -> tuple[Float[Array, " 800"], Float[Array, "800 4"]]:
     """An electroencephalogram of ten seconds, at the electrodes PG3, PG5, PG7 and PG9.
 
@@ -89,6 +124,42 @@ def eeg() -> tuple[Float[Array, " 800"], Float[Array, "800 4"]]:
     """
     voltages = np.fromfile(_matplotlib_sample("eeg.dat", "eeg"), "<f8").reshape(800, 4)
     return jnp.arange(800) / 80, jnp.asarray(voltages)
+
+
+class Utterances(NamedTuple):
+    """The series and their speakers that `japanese_vowels` returns.
+
+    - `ts`: the numbers of the frames, 6.4 milliseconds each, from 0, shape `(29,)`.
+    - `xs`: cepstral coefficients, shape `(n, 29, 12)`, NaN after the end of an utterance.
+    - `lengths`: how many frames each utterance has, 7 to 29, shape `(n,)`.
+    - `labels`: the speakers, 0 to 8, shape `(n,)`.
+    """
+
+    ts: Float[Array, " 29"]
+    xs: Float[Array, "n 29 12"]
+    lengths: Int[Array, " n"]
+    labels: Int[Array, " n"]
+
+
+def japanese_vowels(split: Literal["train", "test"] = "train") -> Utterances:
+    """Nine men who say the vowels "ae": 270 utterances for training and 370 for testing.
+
+    The values are twelve coefficients of linear prediction, as a cepstrum; they have no unit.
+
+    **Raises:** `ImportError` where aeon is missing, `OptionError` for another `split`.
+
+    Source: M. Kudo, J. Toyama and M. Shimbo, Multidimensional curve classification using
+    passing-through regions, Pattern Recognition Letters 20 (1999), as aeon carries it.
+    """
+    check_name("split", split, ("train", "test"))
+    load = _import_for("aeon.datasets", "japanese_vowels").load_japanese_vowels
+    series, labels = load(split=split)
+    lengths = np.array([x.shape[1] for x in series])
+    xs = np.full((len(series), 29, 12), np.nan)
+    for row, x in zip(xs, series, strict=True):
+        row[: x.shape[1]] = x.T
+    labels = np.asarray(labels).astype(int) - 1
+    return Utterances(jnp.arange(29.0), *map(jnp.asarray, (xs, lengths, labels)))
 
 
 def _calendar_years(days: np.ndarray) -> np.ndarray:

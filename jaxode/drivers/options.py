@@ -290,7 +290,7 @@ def _check_grid(grid: Grid, ts: Any) -> None:
 def _rounding(*times: Any) -> float:
     """Four roundings of times, relative to them, in the coarsest of their dtypes."""
     single = any(np.asarray(x).dtype.itemsize < 8 for x in times if x is not None)
-    return 4 * float(np.finfo(np.float32 if single else np.float64).eps)
+    return 4 * float(np.finfo("float32" if single else "float64").eps)
 
 
 def norm_of(controller: Controller, packing: Packing) -> Callable[[Array], Array]:

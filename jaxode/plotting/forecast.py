@@ -9,6 +9,7 @@ from jaxtyping import ArrayLike
 from ..problem.errors import OptionError
 from ..problem.validation import shown_value
 from .axes import COLOURS, INK, find_axes, find_panels
+from .band import Band, check_band, draw_band
 from .checks import check_array, check_number
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def forecast(
     ax: "Axes | Sequence[Axes] | np.ndarray | None" = None,
     *,
     label: str = "model",
+    band: Band | None = None,
+    quantiles: tuple[float, float] = (0.05, 0.95),
 ) -> Any:
     """Draw a series and the curve of a model that was fitted up to `split`, a forecast after it.
 
@@ -44,11 +47,15 @@ def forecast(
     - `baselines`: other forecasts by name, each `(times, values)`.
     - `ax`: where to draw, of several channels one for each; a new figure if None. `label`: the
       model's name.
+    - `band`: how far the model may be off, at the times of `prediction`: a pair `(lower, upper)`,
+      each of the shape of its values; or samples of forecasts, an array of shape `(samples, m)` or
+      `(samples, m, channels)`, three or more, of which the `quantiles` are drawn.
 
     **Returns:** the Axes, of several channels an array of them, shape `(channels,)`.
 
     **Raises:** `DataError` for shapes that do not match; `OptionError` for a `split` outside
-    `ts`, for another number of Axes than of channels, or if matplotlib is missing.
+    `ts`, for a band without a prediction, for another number of Axes than of channels, or if
+    matplotlib is missing.
     """
     ts = check_array("ts", ts, (None,))
     shape = (len(ts), None) if np.ndim(truth) == 2 else (len(ts),)
@@ -61,12 +68,15 @@ def forecast(
         raise OptionError(f"label must be a string, got {shown_value(label)}")
     others = {name: _check_curve(name, o, channels) for name, o in (baselines or {}).items()}
     end = _check_split(split, ts)
+    edges, text = check_band(band, quantiles, None if curve is None else curve[1])
     panels = find_panels(ax, channels[0]) if channels else [find_axes(ax)]
     for i, panel in enumerate(panels):
         own = (..., i) if channels else ...
         rows = {name: (times, values[own]) for name, (times, values) in others.items()}
         model = None if curve is None else (curve[0], curve[1][own])
         _draw_panel(panel, (ts, truth[own]), model, end, rows, label)
+        if curve is not None and edges is not None:
+            draw_band(panel, curve[0], edges[0][own], edges[1][own], f"{label}, {text}")
         panel.set(xlabel="$t$", ylabel=f"$y_{{{i + 1}}}$" if channels else "$y$")
         if channels and i + 1 < len(panels):
             panel.set(xlabel="")

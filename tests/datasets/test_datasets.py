@@ -16,7 +16,7 @@ from scipy.special import digamma
 
 import jaxode as jo
 from jaxode import datasets
-from jaxode.problem.errors import OptionError
+from jaxode.problem.errors import DataError, OptionError
 
 KEY = jax.random.key(0)
 LABELLED: dict[str, tuple[Any, int]] = {
@@ -421,6 +421,85 @@ def test_stocks_are_nan_before_they_were_sold() -> None:
     assert 2004 < float(ts[google.argmin()]) < 2005
 
 
+def test_airline_passengers() -> None:
+    ts, xs = datasets.airline()
+    assert ts.shape == (144,) and xs.shape == (144, 1)
+    np.testing.assert_allclose(xs[:3, 0], [112, 118, 132])
+    np.testing.assert_allclose(xs[-1, 0], 432)
+    np.testing.assert_allclose(ts[12 * np.arange(12)], 1949 + np.arange(12))
+
+
+def test_sp500_has_the_crash_of_2008() -> None:
+    ts, xs = datasets.sp500()
+    assert ts.shape == (5031,) and xs.shape == (5031, 1)
+    np.testing.assert_allclose(xs[[0, -1], 0], [1228.099976, 2506.850098], rtol=1e-6)
+    assert np.all(np.asarray(ts[1:] > ts[:-1]))
+    falls = np.diff(np.log(np.asarray(xs[:, 0])))
+    assert 2008.7 < float(ts[1:][falls.argmin()]) < 2008.9  # 15 October
+
+
+def test_utterances_are_nan_after_their_ends() -> None:
+    for split, n in (("train", 270), ("test", 370)):
+        data = datasets.japanese_vowels(split)  # pyright: ignore
+        assert isinstance(data, datasets.Utterances)
+        assert data.ts.shape == (29,) and data.xs.shape == (n, 29, 12)
+        ended = np.arange(29) >= np.asarray(data.lengths)[:, None]
+        np.testing.assert_array_equal(
+            np.isnan(np.asarray(data.xs)), np.repeat(ended[..., None], 12, 2)
+        )
+        assert int(data.lengths.min()) == 7 and int(data.lengths.max()) in (26, 29)
+        np.testing.assert_array_equal(np.unique(data.labels), np.arange(9))
+    train = datasets.japanese_vowels()
+    np.testing.assert_array_equal(train.labels, np.repeat(np.arange(9), 30))
+    np.testing.assert_allclose(train.xs[0, :2, 0], [1.860936, 1.891651])
+
+
+# Windows.
+
+
+def test_windows_cut_times_and_values_together() -> None:
+    ts = np.cumsum(np.random.default_rng(0).uniform(0.1, 1.0, 20))  # irregular
+    ys = np.stack([ts, -ts], -1)
+    cut = datasets.windows(ts, ys, length=5, horizon=3, stride=4)
+    assert isinstance(cut, datasets.Windows)
+    assert cut.ys.shape == (4, 5, 2) and cut.next_ys.shape == (4, 3, 2)
+    np.testing.assert_allclose(cut.ys[..., 0], cut.ts)
+    np.testing.assert_allclose(cut.next_ys[..., 1], -cut.next_ts)
+    np.testing.assert_allclose(cut.ts[:, 0], ts[[0, 4, 8, 12]])
+    np.testing.assert_allclose(np.concatenate([cut.ts[3], cut.next_ts[3]]), ts[12:20])
+
+
+def test_windows_keep_missing_values_and_may_have_no_horizon() -> None:
+    ys = np.array([[0.0], [np.nan], [2.0]])
+    cut = datasets.windows(np.arange(3), ys, 2)
+    np.testing.assert_array_equal(cut.ys[..., 0], [[0, np.nan], [np.nan, 2]])
+    assert cut.next_ts.shape == (2, 0) and cut.next_ys.shape == (2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: datasets.windows(np.arange(3), np.ones(3), 2), "shapes"),
+        (lambda: datasets.windows(np.arange(4), np.ones((3, 1)), 2), "shapes"),
+        (
+            lambda: datasets.windows(np.array([0, 2, 1]), np.ones((3, 1)), 2),
+            "must be finite and increase",
+        ),
+        (
+            lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 2, 2),
+            "a window with its horizon 4",
+        ),
+        (
+            lambda: datasets.windows(np.arange(3), np.array([["a"]] * 3), 2),
+            "ys must hold real numbers",
+        ),
+    ],
+)
+def test_series_that_cannot_be_cut_are_refused(call: Callable, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        call()
+
+
 def test_eeg() -> None:
     ts, xs = datasets.eeg()
     assert xs.shape == (800, 4)
@@ -428,7 +507,17 @@ def test_eeg() -> None:
     assert np.all(np.isfinite(np.asarray(xs)))
 
 
-@pytest.mark.parametrize("load", [datasets.digits, datasets.co2, datasets.stocks])
+@pytest.mark.parametrize(
+    "load",
+    [
+        datasets.digits,
+        datasets.co2,
+        datasets.stocks,
+        datasets.airline,
+        datasets.sp500,
+        datasets.japanese_vowels,
+    ],
+)
 def test_record_without_its_package_says_what_to_install(
     load: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -458,6 +547,10 @@ def test_record_without_its_package_says_what_to_install(
         (lambda: datasets.periodic(2, key=KEY, shown=1), "shown must be an integer of at least 2"),
         (lambda: datasets.periodic(2, key=KEY, noise=-1.0), "noise must be"),
         (lambda: datasets.spiral_chirality(2, key=KEY, missing=1.0), "missing must be a share"),
+        (lambda: datasets.japanese_vowels("all"), "no split called 'all'"),  # pyright: ignore
+        (lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 0), "length must be an integer"),
+        (lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 1, -1), "horizon must be"),
+        (lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 1, 0, 0.5), "stride must be"),  # pyright: ignore
         (lambda: datasets.simulate("sri", key=KEY), "did you mean 'sir'"),
         (lambda: datasets.simulate("sir", key=KEY, betta=1.0), "did you mean 'beta'"),
         (lambda: datasets.simulate("sir", 2, key=KEY, beta=jnp.ones(3)), r"shape \(2,\)"),

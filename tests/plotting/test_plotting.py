@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import LineCollection, PathCollection, PolyCollection
 from matplotlib.colors import to_hex
 
 import jaxode as jo
@@ -273,9 +273,51 @@ def test_forecast_has_a_panel_for_each_channel():
     plt.close(panels[0].figure)
 
 
+def band_of(ax):
+    """The polygon that is shaded around a curve: its corners, and its name."""
+    (band,) = [c for c in ax.collections if isinstance(c, PolyCollection) and c.get_label()]
+    return np.asarray(band.get_paths()[0].vertices), band.get_label()
+
+
+def test_forecast_shades_a_band_between_two_curves(ax):
+    times, values = CURVE
+    jo.plotting.forecast(TS, 2 * TS, CURVE, 3.0, ax=ax, band=(values - 1, values + 2), label="ours")
+    corners, name = band_of(ax)
+    assert name == "ours, band" and name in legend(ax)
+    for t, y in zip(times, values, strict=True):
+        heights = corners[np.isclose(corners[:, 0], t), 1]
+        assert (heights.min(), heights.max()) == pytest.approx((y - 1, y + 2))
+
+
+def test_forecast_shades_the_quantiles_of_samples(ax):
+    samples = CURVE[1] + np.linspace(-1, 1, 101)[:, None]
+    jo.plotting.forecast(TS, 2 * TS, CURVE, 3.0, ax=ax, band=samples, quantiles=(0.1, 0.9))
+    corners, name = band_of(ax)
+    assert name == "model, 80 % of samples"
+    at_five = corners[corners[:, 0] == 5, 1]
+    assert (at_five.min(), at_five.max()) == pytest.approx((10 - 0.8, 10 + 0.8))
+
+
+def test_forecast_has_a_band_for_each_channel():
+    values = np.stack([CURVE[1], -CURVE[1]], -1)
+    samples = values + np.linspace(-1, 1, 5)[:, None, None]
+    truth = np.stack([TS, TS], -1)
+    panels = jo.plotting.forecast(TS, truth, (CURVE[0], values), band=samples)
+    for sign, ax in zip((1, -1), panels, strict=True):
+        assert band_of(ax)[0][:, 1].max() == pytest.approx((10 if sign > 0 else 0) + 0.9)
+    plt.close(panels[0].figure)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
+        ({"band": CURVE[1]}, jo.DataError, r"band must have shape \(n, 11\), got \(11,\)"),
+        ({"band": np.stack([CURVE[1]] * 2)}, jo.DataError, "band has 2 samples"),
+        ({"band": (CURVE[1], CURVE[1] - 1)}, jo.DataError, "lower edge of band lies above"),
+        ({"band": (CURVE[1], CURVE[1][1:])}, jo.DataError, "the upper edge of band must have"),
+        ({"band": [CURVE[1]] * 3}, jo.OptionError, r"band must be a pair \(lower, upper\)"),
+        ({"prediction": None, "band": CURVE}, jo.OptionError, "there is none"),
+        ({"quantiles": (0.9, 0.1)}, jo.OptionError, "0 <= low < high <= 1"),
         ({"truth": TS[:3]}, jo.DataError, r"truth must have shape \(6\), got \(3,\)"),
         ({"ts": TS[:, None]}, jo.DataError, r"ts must have shape \(n\)"),
         ({"prediction": TS}, jo.OptionError, r"prediction must be a pair \(times, values\)"),

@@ -35,12 +35,14 @@ TAKES: dict[tuple[str, str], set[str]] = {
     ("forecast", "baselines"): {"None", "empty dict"},
     ("forecast", "ax"): {"None"},
     ("forecast", "label"): {"string"},
+    ("forecast", "band"): {"None"},
+    ("forecast", "quantiles"): set(),
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "flow": {"model": jo.NeuralODE(NETWORK), "X": X},
     "phase_portrait": {"field": NETWORK, "xlim": (0.0, 1.0), "ylim": (0.0, 1.0)},
     "decision_boundary": {"model": NETWORK, "X": X, "y": LABELS},
-    "forecast": {"ts": TS, "truth": TS},
+    "forecast": {"ts": TS, "truth": TS},  # a band needs a prediction: test_plotting.py
 }
 # Each compiles or draws: an argument of its own would be tried by drawing.
 DRAWN = {"resolution": {"huge"}}
