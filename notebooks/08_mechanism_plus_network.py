@@ -34,7 +34,7 @@ import jaxode as jo
 
 FAST = os.environ.get("JAXODE_FAST") == "1"  # a short run, for the tests
 jax.config.update("jax_enable_x64", True)
-BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+BLUE, ORANGE, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#666666"
 
 # %% [markdown]
 # ![The missing term of a nerve cell, read off its voltage](figures/08_missing_term.png)
@@ -46,12 +46,18 @@ BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#
 
 
 # %%
-def fit_least_squares(residuals, start, most=3 if FAST else 200):
+OPTIONS = {"rtol": 1e-5, "atol": 1e-6, "sensitivity": "forward"}
+
+
+def least_squares(residuals):
     values, jacobian = jax.jit(residuals), jax.jit(jax.jacfwd(residuals))
-    numpy = lambda f: lambda p: np.asarray(f(p))
-    return scipy.optimize.least_squares(
-        numpy(values), start, numpy(jacobian), x_scale="jac", max_nfev=most
-    )
+
+    def fit(start, *data):
+        numpy = lambda f: lambda p: np.asarray(f(p, *data))
+        options = {"x_scale": "jac", "max_nfev": 5 if FAST else 100}
+        return scipy.optimize.least_squares(numpy(values), start, numpy(jacobian), **options)
+
+    return fit
 
 
 def standard_errors(found):
@@ -77,7 +83,6 @@ data = jo.datasets.simulate(
 )  # fmt: skip
 ts, current, truth = data.ts[0], data.ys[0, :, 1], data.truth[0, :, 1]
 NAMES, half = ("resistance", "inductance", "capacitance"), 100
-OPTIONS = {"rtol": 1e-6, "atol": 1e-8, "sensitivity": "forward"}
 
 
 def circuit_current(log_values, ts):
@@ -85,7 +90,8 @@ def circuit_current(log_values, ts):
     return jo.solve(circuit.field, jnp.zeros(2), ts, p, **OPTIONS).ys[:, 1]
 
 
-found = fit_least_squares(lambda p: circuit_current(p, ts[:half]) - current[:half], np.zeros(3))
+fit = least_squares(lambda p: circuit_current(p, ts[:half]) - current[:half])
+found = fit(np.zeros(3))
 for name, value, error in zip(NAMES, np.exp(found.x), standard_errors(found)):
     true = circuit.parameters[name]
     print(
@@ -94,6 +100,7 @@ for name, value, error in zip(NAMES, np.exp(found.x), standard_errors(found)):
 
 # %% [markdown]
 # The simple thing for a series like this is an autoregression (AR), of an order that AIC chooses.
+# It forecasts well too, at twice the error; but it has no resistance.
 
 # %%
 past = np.asarray(current[:half])
@@ -113,69 +120,83 @@ print(
 #
 # $$v' = v - v^3/3 - w + I, \qquad w' = (v + a - b\,w)/\tau.$$
 #
-# Voltages until $t = 75$ with 5 % noise are for the fit. First all of the equations are known, and
-# the four parameters are wanted, with the two initial values.
+# Four experiments, each with another current $I$, which the experimenter applies. Voltages until
+# $t = 75$ with 5 % noise are for the fit. First the equations are known; wanted are $a$, $b$ and
+# $\tau$, and the initial $v$ and $w$ of each experiment.
+#
+# (Were $I$ unknown too, no data of one $v$ could tell: a shift of $w$ turns one pair $a$, $I$ into
+# another. Ask that of every system of which a part is not measured.)
 
 # %%
 cell = jo.datasets.SYSTEMS["fitzhugh_nagumo"]
-data = jo.datasets.simulate(cell, key=jax.random.key(1), times=301, end=150.0, noise=0.05)
-ts, voltage, truth = data.ts[0], data.ys[0, :, 0], data.truth[0, :, 0]
-NAMES, half = ("a", "b", "tau", "current"), 151
-TRUE = np.array([cell.parameters[name] for name in NAMES])
+applied = jnp.array([0.0, 0.3, 0.5, 0.7])
+data = jo.datasets.simulate(
+    cell, 4, key=jax.random.key(1), times=301, end=150.0, noise=0.05, current=applied
+)  # fmt: skip
+ts, voltage, truth = data.ts[0], data.ys[..., 0], data.truth[..., 0]
+NAMES, TRUE, half = ("a", "b", "tau"), (0.7, 0.8, 12.5), 151
 
 
-def cell_voltage(p, ts):
-    y0 = p[4:]
-    return jo.solve(cell.field, y0, ts, dict(zip(NAMES, p)), **OPTIONS).ys[:, 0]
+def voltages(field, p, ts):
+    solve = lambda y0, current: jo.solve(field, y0, ts, (p, current), **OPTIONS).ys[:, 0]
+    return jax.vmap(solve)(p[3:11].reshape(2, 4).T, applied)
 
 
-guess = np.array([1.0, 1.0, 8.0, 0.3, voltage[0], 0.0])
-first = jnp.where(jnp.arange(half) < 40, 1.0, 0.0)  # the first 20 units of time alone
-error = lambda p: cell_voltage(p, ts[:half]) - voltage[:half]
-found = fit_least_squares(lambda p: first * error(p), guess)
-found = fit_least_squares(error, found.x)
+def cell_field(t, y, args):
+    p, current = args
+    return cell.field(t, y, {**dict(zip(NAMES, p)), "current": current})
+
+
+seen = ts[:half], voltage[:, :half]
+early = ts[:41], voltage[:, :41]  # the first 20 units of time: a start for all of them
+fit_cell = least_squares(lambda p, ts, v: (voltages(cell_field, p, ts) - v).ravel())
+guess = np.concatenate([[1.0, 1.0, 8.0], voltage[:, 0], np.zeros(4)])
+found = fit_cell(fit_cell(guess, *early).x, *seen)
 for name, value, spread, true in zip(NAMES, found.x, standard_errors(found), TRUE):
-    print(f"{name:7s} {value:.4f} +- {spread:.4f}, true {true}, off {value / true - 1:+.1%}")
+    print(f"{name:4s} {value:7.4f} +- {spread:.4f}, true {true}, off {value / true - 1:+.1%}")
 
 # %% [markdown]
 # ## The same, without knowing the cubic
 #
-# Now the current $I$ that the experimenter applies is known, and that $w$ relaxes; but not how the
-# membrane answers to its own voltage. A network of one input takes the place of $v - v^3/3$:
+# Now it is known that $w$ relaxes, but not how the membrane answers to its own voltage. A network
+# of one input takes the place of $v - v^3/3$:
 #
 # $$v' = f(v) - w + I, \qquad w' = (v + a - b\,w)/\tau, \qquad f(v) = N(v) - N(0).$$
 
 # %%
 network = eqx.nn.MLP(1, 1, 8, 1, activation=jnp.tanh, key=jax.random.key(2))
-weights, unravel = ravel_pytree(network)
+arrays, rest = eqx.partition(network, eqx.is_inexact_array)
+weights, unravel = ravel_pytree(arrays)
 print(f"{weights.size} weights")
 
 
 def response(p, v):
-    network = unravel(p[5:])
+    network = eqx.combine(unravel(p[11:]), rest)
     return (network(v[None]) - network(jnp.zeros(1)))[0]
 
 
-def cell_with_network(t, y, p):
-    v, w = y
-    return jnp.stack([response(p, v) - w + 0.5, (v + p[0] - p[1] * w) / p[2]])
+def cell_with_network(t, y, args):
+    (v, w), (p, current) = y, args
+    return jnp.stack([response(p, v) - w + current, (v + p[0] - p[1] * w) / p[2]])
 
 
-def network_voltage(p, ts):
-    return jo.solve(cell_with_network, p[3:5], ts, p, **OPTIONS).ys[:, 0]
+def network_error(p, ts, v):
+    error = voltages(cell_with_network, p, ts) - v
+    return jnp.concatenate([error.ravel(), 1e-2 * p[11:]])  # small weights are preferred
 
 
-def network_error(p):
-    small_weights = 1e-2 * p[5:]
-    return jnp.concatenate([network_voltage(p, ts[:half]) - voltage[:half], small_weights])
+fit_network = least_squares(network_error)
 
 
-start = np.concatenate([[1.0, 1.0, 8.0, voltage[0], 0.0], weights])
-window = jnp.concatenate([first, jnp.ones(weights.size)])
-learned = fit_least_squares(lambda p: window * network_error(p), start)
-learned = fit_least_squares(network_error, learned.x)
-for name, value, true in zip(NAMES, learned.x, TRUE):
-    print(f"{name:7s} {value:.4f}, true {true}, off {value / true - 1:+.1%}")
+def learn(v):
+    start = np.concatenate([[1.0, 1.0, 8.0], v[:, 0], np.zeros(4), weights])
+    return fit_network(fit_network(start, ts[:41], v[:, :41]).x, ts[:half], v[:, :half]).x
+
+
+learned = learn(voltage)
+error = rmse(voltages(cell_with_network, jnp.asarray(learned), ts[:half]), truth[:, :half])
+print(f"off by {error:.3f} in the fit, of noise {float(np.std(voltage - truth)):.3f}")
+print("a, b, tau", np.round(learned[:3], 3))
 
 # %% [markdown]
 # What has the network learned? We list candidate terms, and keep those that a least squares fit
@@ -192,38 +213,97 @@ def sparse_terms(candidates, target, least):
     return {name: value for name, value in zip(candidates, values) if value}
 
 
+POWERS = ["1", "v", "v²", "v³", "v⁴", "v⁵"]
 v = jnp.linspace(*np.percentile(voltage, [2, 98]), 101)
-f = jax.vmap(lambda v: response(jnp.asarray(learned.x), v))(v)
-powers = {name: np.asarray(v) ** k for k, name in enumerate(["1", "v", "v²", "v³", "v⁴", "v⁵"])}
-terms = sparse_terms(powers, np.asarray(f), 0.1)
+powers = {name: np.asarray(v) ** k for k, name in enumerate(POWERS)}
+
+
+def read_off(learned):
+    f = jax.vmap(lambda v: response(jnp.asarray(learned), v))(v)
+    return sparse_terms(powers, np.asarray(f), 0.1)
+
+
+terms = read_off(learned)
 print("read off: f(v) =", " ".join(f"{value:+.3f} {name}" for name, value in terms.items()))
 print("true:     f(v) = +1.000 v -0.333 v³")
 
 # %% [markdown]
-# Beside it an autoregression of the voltage, and all four forecasts from $t = 75$ to 150:
+# The *form* is what the network was for. Its numbers are better found by a last fit, of the formula
+# in place of the network, with all other parameters: the network could trade $b$ for a change of
+# $f$, two terms cannot. Here for this measurement and four more with other noise:
+
 
 # %%
-past = np.asarray(voltage[:half])
-order = ar_select_order(past, 40, ic="aic").ar_lags or [1]
+def cell_with_terms(t, y, args):
+    (v, w), (p, current) = y, args
+    f = sum(c * jnp.clip(v, -3, 3) ** k for k, c in enumerate(p[11:]))
+    return jnp.stack([f - w + current, (v + p[0] - p[1] * w) / p[2]])
+
+
+def formula_error(p, kept, v):
+    return (voltages(cell_with_terms, jnp.where(kept, p, 0.0), ts[:half]) - v[:, :half]).ravel()
+
+
+fit_formula = least_squares(formula_error)
+
+
+def refit(learned, terms, voltage):
+    start = np.concatenate([learned[:11], [terms.get(name, 0.0) for name in POWERS]])
+    return np.where(start != 0, fit_formula(start, start != 0, voltage).x, 0.0)
+
+
+formula = refit(learned, terms, voltage)
+results = [(formula, terms)]
+for seed in range(0 if FAST else 2):
+    noise = 0.05 * np.std(truth) * np.random.default_rng(seed).standard_normal(truth.shape)
+    again = learn(truth + noise)
+    results.append((refit(again, read_off(again), truth + noise), read_off(again)))
+for p, kept in results:
+    print(
+        "terms", *kept, "   a, b, tau", np.round(p[:3], 3), "  f(v) =",
+        *(f"{value:+.4f} {name}" for name, value in zip(POWERS, p[11:]) if name in kept),
+    )  # fmt: skip
+
+# %% [markdown]
+# The forecasts of all four experiments from $t = 75$ to 150, beside an autoregression of each
+# voltage. Where the whole mechanism is known its fit is as good as anything, and the simplest; the
+# network comes as close without the cubic, and the AR cannot follow the spikes.
+
+
+# %%
+def of_ar(past):
+    order = ar_select_order(past, 40, ic="aic").ar_lags or [1]
+    return AutoReg(past, order).fit().forecast(len(ts) - half)
+
+
 forecasts = {
-    f"AR({len(order)})": AutoReg(past, order).fit().forecast(len(ts) - half),
-    "mechanism alone": cell_voltage(jnp.asarray(found.x), ts)[half:],
-    "mechanism and network": network_voltage(jnp.asarray(learned.x), ts)[half:],
+    "AR": np.stack([of_ar(np.asarray(v)) for v in voltage[:, :half]]),
+    "mechanism alone": voltages(cell_field, jnp.asarray(found.x), ts)[:, half:],
+    "mechanism and network": voltages(cell_with_network, jnp.asarray(learned), ts)[:, half:],
+    "formula read off": voltages(cell_with_terms, jnp.asarray(formula), ts)[:, half:],
 }
 for name, values in forecasts.items():
-    print(f"{name:22s} error {rmse(values, truth[half:]):.3f}, of {np.std(truth):.3f}")
+    print(f"{name:22s} error {rmse(values, truth[:, half:]):.3f}, of {np.std(truth):.3f}")
 
 # %%
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.4), width_ratios=(1.8, 1))
-axes[0].scatter(ts, voltage, s=5, color=GREY, label="measured")
-for (name, values), colour in zip(forecasts.items(), (PINK, ORANGE, BLUE)):
-    axes[0].plot(ts[half:], values, color=colour, label=name, linewidth=1.5)
+axes[0].scatter(ts, voltage[2], s=5, color=GREY, label="measured")
+styles = {
+    "AR": (PINK, "-", 1.5),
+    "mechanism and network": (BLUE, "-", 3),
+    "formula read off": (ORANGE, "--", 1.5),
+}
+for name, (colour, dashes, width) in styles.items():
+    axes[0].plot(ts[half:], forecasts[name][2], dashes, color=colour, linewidth=width, label=name)
 axes[0].axvline(ts[half], color=GREY, linestyle=":")
-axes[0].set(xlabel="time $t$", ylabel="voltage $v$", ylim=(-2.4, 3.6))
+axes[0].set(xlabel="time $t$, without unit", ylabel="voltage $v$, without unit", ylim=(-2.4, 3.6))
 axes[0].legend(ncols=2, fontsize=8, loc="upper left")
 axes[1].plot(v, v - v**3 / 3, color=GREY, linewidth=4, alpha=0.5, label="true")
+f = jax.vmap(lambda v: response(jnp.asarray(learned), v))(v)
 axes[1].plot(v, f, color=BLUE, label="network")
-axes[1].plot(v, sum(c * powers[n] for n, c in terms.items()), "--", color=ORANGE, label="read off")
+axes[1].plot(
+    v, formula[11:] @ np.stack(list(powers.values())), "--", color=ORANGE, label="read off"
+)
 axes[1].set(xlabel="voltage $v$", ylabel="missing term $f(v)$")
 axes[1].legend(fontsize=8)
 fig.tight_layout()
@@ -257,19 +337,18 @@ def mechanism(p, ts):
     return jo.solve(lotka_volterra, p[4:], ts, p[:4], **OPTIONS).ys
 
 
-def fit_mechanism(n):
-    start = jnp.concatenate([jnp.log(jnp.full(4, 0.5)), logs[0]])
-    return fit_least_squares(lambda p: (mechanism(p, ts[:n]) - logs[:n]).ravel(), start).x
-
-
-lv = fit_mechanism(n)
+fit_mechanism = least_squares(
+    lambda p, n: (jnp.where(ts < n, 1, 0)[:, None] * (mechanism(p, ts) - logs)).ravel()
+)
+rough = np.concatenate([np.log(np.full(4, 0.5)), logs[0]])
+lv = fit_mechanism(rough, n).x
 print("a, h, d, g =", np.round(np.exp(lv[:4]), 3), "per year")
 
 # %% [markdown]
-# Then the same with a network that says by what factor the hunting differs from that, from both
-# numbers; what the hares lose and what the lynxes gain has the same factor. `jo.nn.UDE` adds the
-# known terms and the others. Training starts at the mechanism, for the network's last layer is
-# zero at first, and a penalty keeps the factor near one.
+# Then the same with a network that says by what factor the catch of a lynx differs from that, as a
+# function of the hares; what the hares lose and what the lynxes gain has the same factor.
+# `jo.nn.UDE` adds the known terms and the others. Training starts at the mechanism, for the
+# network's last layer is zero at first, and a penalty keeps the factor near one.
 
 
 # %%
@@ -278,7 +357,7 @@ class Hunting(eqx.Module):
     network: eqx.nn.MLP
 
     def __call__(self, z):
-        eaten, gained = jnp.exp(self.log_rates + self.network(z))
+        eaten, gained = jnp.exp(self.log_rates + self.network(z[:1]))
         return jnp.stack([-eaten * jnp.exp(z[1]), gained * jnp.exp(z[0])])
 
 
@@ -297,65 +376,84 @@ class Pelts(eqx.Module):
         return self.ode(self.start, ts)
 
 
-def start_at(p, key):
-    network = eqx.nn.MLP(2, "scalar", 8, 1, jnp.tanh, key=key)
+def start_at(p):
+    network = eqx.nn.MLP(1, "scalar", 6, 1, jnp.tanh, key=jax.random.key(3))
     last = lambda m: (m.layers[-1].weight, m.layers[-1].bias)
-    network = eqx.tree_at(last, network, (jnp.zeros((1, 8)), jnp.zeros(1)))
+    network = eqx.tree_at(last, network, (jnp.zeros((1, 6)), jnp.zeros(1)))
     field = jo.nn.UDE(Alone(p[jnp.array([0, 2])]), Hunting(p[jnp.array([1, 3])], network))
-    return Pelts(jo.NeuralODE(field, rtol=1e-5, atol=1e-5), p[4:6])
+    model = jo.NeuralODE(field, rtol=1e-5, atol=1e-5, sensitivity="forward", throw=False)
+    return Pelts(model, p[4:6])
 
 
-def train(model, data, penalty, steps=3 if FAST else 600):
-    def loss(model, batch):
-        ts, z = batch
-        factor = jax.vmap(model.ode.field.network.network)(z)
-        return jnp.mean((model(ts) - z) ** 2) + penalty * jnp.mean(factor**2)
+arrays, rest = eqx.partition(start_at(jnp.asarray(lv)), eqx.is_inexact_array)
+unravel_pelts = ravel_pytree(arrays)[1]
+as_model = lambda p: eqx.combine(unravel_pelts(jnp.asarray(p)), rest)
 
-    adam = optax.adam(optax.cosine_decay_schedule(1e-2, steps))
-    return jo.fit(model, data, loss=loss, steps=steps, optimizer=adam, progress=False)[0]
+
+def pelt_error(p, n, penalty):
+    model = as_model(p)
+    misfit = jnp.where(ts < n, 1.0, 0.0)[:, None] * (model(ts) - logs)
+    factor = jax.vmap(model.ode.field.network.network)(logs[:15, :1])
+    return jnp.concatenate([misfit.ravel(), jnp.sqrt(penalty) * factor])
+
+
+fit_pelts = least_squares(pelt_error)
+
+
+def train(n, penalty):
+    start = start_at(jnp.asarray(fit_mechanism(rough, n).x))
+    p = ravel_pytree(eqx.filter(start, eqx.is_inexact_array))[0]
+    return as_model(fit_pelts(np.asarray(p), n, penalty).x)
 
 
 # %% [markdown]
-# How strong the penalty is, the forecast of 1910 to 1914 from the years before decides, which the
-# test does not see.
+# How strong the penalty is, forecasts of the next three years from the first 9, 10, 11 and 12 years
+# decide, which the test does not see. At 100 it is the mechanism alone.
 
 # %%
-part, before = fit_mechanism(10), slice(0, 10)
 scores = {}
-for penalty in [0.1] if FAST else [0.01, 0.03, 0.1, 0.3, 1.0]:
-    model = train(start_at(jnp.asarray(part), jax.random.key(3)), (ts[:10], logs[:10]), penalty)
-    scores[penalty] = rmse(model(ts[:15])[10:], logs[10:15])
-print({penalty: round(score, 3) for penalty, score in scores.items()})
-print(f"mechanism alone {rmse(mechanism(jnp.asarray(part), ts[:15])[10:], logs[10:15]):.3f}")
+for penalty in [0.1] if FAST else [0.01, 0.03, 0.1, 0.3, 1.0, 100.0]:
+    ahead = [
+        train(m, penalty)(ts)[m : m + 3] - logs[m : m + 3] for m in ([9] if FAST else range(9, 13))
+    ]
+    scores[penalty] = rmse(ahead, 0)
+print("error in logarithms:", {penalty: round(score, 3) for penalty, score in scores.items()})
 penalty = min(scores, key=scores.get)
-model = train(start_at(jnp.asarray(lv), jax.random.key(3)), (ts[:n], logs[:n]), penalty)
+model = train(n, penalty)
 
 # %% [markdown]
-# What did the lynxes eat? The catch of one lynx, $h\,e^{u + N(u, v)}$, at the numbers of the fitted
-# curve, as a sparse sum of terms in hares $H$ and lynxes $L$ (in units of their means):
+# What did a lynx eat? Its catch $h\,e^{u + N(u)}$ over the numbers of hares that were seen, as a
+# sparse sum of powers of the hares $H$ (in units of their mean):
 
 # %%
-curve = model(jnp.linspace(0.0, n - 1.0, 141))
+H = np.linspace(float(jnp.exp(logs[:n, 0]).min()), float(jnp.exp(logs[:n, 0]).max()), 101)
 hunting = model.ode.field.network
-catch = np.asarray(jnp.exp(curve[:, 0] + hunting.log_rates[0] + jax.vmap(hunting.network)(curve)))
-H, L = np.exp(np.asarray(curve)).T
-monomials = {"1": np.ones_like(H), "H": H, "L": L, "H²": H**2, "HL": H * L, "L²": L**2}
-terms = sparse_terms(monomials, catch, 0.1)
-print("catch of a lynx:", " ".join(f"{value:+.2f} {name}" for name, value in terms.items()))
+factor = jnp.exp(hunting.log_rates[0] + jax.vmap(hunting.network)(jnp.log(H)[:, None]))
+catch = np.asarray(factor) * H
+terms = sparse_terms({name: H**k for k, name in enumerate(["1", "H", "H²"])}, catch, 0.1)
+print("catch of a lynx:", " ".join(f"{value:+.3f} {name}" for name, value in terms.items()))
+print(f"of the mechanism alone: {np.exp(lv[1]):+.3f} H")
 
 # %% [markdown]
-# And the forecasts of 1915 to 1920, beside the simple things: the last year again, and an
+# The forecasts of 1915 to 1920, beside the simple things: the last year again, and an
 # autoregression of each logarithm; and a neural ODE without a mechanism.
 
 # %%
 pure = Pelts(
     jo.NeuralODE(eqx.nn.MLP(2, 2, 16, 1, jnp.tanh, key=jax.random.key(4)), rtol=1e-4), logs[0]
 )
-adam = optax.adamw(optax.cosine_decay_schedule(1e-2, 800), weight_decay=0.2)
-pure, _ = jo.fit(
-    pure, (ts[:n], logs[:n]), loss=lambda m, batch: jnp.mean((m(batch[0]) - batch[1]) ** 2),
-    steps=3 if FAST else 800, optimizer=adam, progress=False,
-)  # fmt: skip
+
+
+def train_pure(model, data, steps=3 if FAST else 500):
+    loss = lambda model, batch: jnp.mean(
+        (model.ode(batch[:, 0], ts[: batch.shape[1]]) - batch) ** 2
+    )
+    adam = optax.adamw(optax.cosine_decay_schedule(1e-2, steps), weight_decay=0.2)
+    return jo.fit(model, data, loss=loss, steps=steps, optimizer=adam, progress=False)[0]
+
+
+windows = logs[jnp.arange(n - 3)[:, None] + jnp.arange(4)]  # of three years; then all years
+pure = train_pure(train_pure(pure, windows), logs[None, :n])
 ar = [AutoReg(np.asarray(logs[:n, i]), 2).fit().forecast(6) for i in range(2)]
 forecasts = {
     "last year again": jnp.tile(logs[n - 1], (6, 1)),
@@ -381,6 +479,24 @@ for i, (ax, animal) in enumerate(zip(axes, ("hares", "lynxes"))):
     ):
         ax.plot(1900 + fine, counts(z)[:, i], color=colour, label=name)
     ax.plot(years[n:], counts(forecasts["AR(2)"])[:, i], "--", color=PINK, label="AR(2)")
-    ax.set(xlabel="year", ylabel=f"pelts of {animal}, thousands")
-axes[0].legend(fontsize=8)
-fig.tight_layout()
+    ax.set(xlabel="year", ylabel=f"pelts of {animal}, thousands", xticks=range(1900, 1921, 5))
+fig.tight_layout(rect=(0, 0, 1, 0.92))
+fig.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=5, loc="upper center")
+
+# %% [markdown]
+# The nerve cell's missing term came out as a formula, for there were four clean experiments.
+# Fifteen years of pelts say less: the network lowers the error of the forecast a little, on six
+# years of one record, and what it has learned is nearly the proportion that Lotka and Volterra
+# assumed. What beats the simple things here is the mechanism itself, with four rates.
+#
+# And it matters what the network may see. In a first version of this page it saw hares *and*
+# lynxes: it fitted the past better, forecasts of known years preferred it, and its forecast of the
+# test years was worse than that of every simple thing but the last year again.
+#
+# ## What to try next
+#
+# - More noise, fewer experiments, another current; `jo.datasets.SYSTEMS["duffing"]`, of which only
+#   the position is measured; another `solver=` in `OPTIONS`.
+# - [07](07_shop.ipynb): parameters of a system that switches, from the times of its events.
+# - [Lotka-Volterra with an unknown interaction](../docs/results/ude.md), measured over seeds, and
+#   the page [which model when](../docs/models.md).

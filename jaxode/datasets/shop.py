@@ -51,14 +51,14 @@ def shop(
     days: int = 365,
     *,
     key: Array,
-    demand: float = 120.0,
+    demand: float = 240.0,
     season: float = 0.5,
     peak: float = 180.0,
-    reorder: float = 850.0,
-    quantity: float = 2000.0,
+    reorder: float = 1700.0,
+    quantity: float = 3000.0,
     lead: float = 6.0,
-    lead_spread: float = 0.3,
-    start: float = 2000.0,
+    lead_spread: float = 0.2,
+    start: float = 4000.0,
 ) -> ShopLog:
     """Simulate the stock of one article in a shop with a reorder point and a lead time.
 

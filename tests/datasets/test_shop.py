@@ -23,33 +23,33 @@ def year() -> datasets.ShopLog:
 def expected_demand(t: Any) -> Any:
     """Customers up to the time `t`, at the default rates."""
     phase = 2 * np.pi / 365
-    return 120 * (t + 0.5 / phase * (np.sin(phase * (t - 180)) + np.sin(phase * 180)))
+    return 240 * (t + 0.5 / phase * (np.sin(phase * (t - 180)) + np.sin(phase * 180)))
 
 
 def test_the_pieces_of_a_shop_add_up() -> None:
     log = year()
     assert [x.shape for x in log[4:]] == [(366,), (365,), (365,)]
     assert all(x.dtype == jnp.result_type(float) for x in log)
-    delivered = 2000 * np.histogram(log.deliveries, np.arange(366))[0]
+    delivered = 3000 * np.histogram(log.deliveries, np.arange(366))[0]
     customers = log.stock[:-1] + delivered - log.stock[1:] + log.lost
     assert np.all(customers >= 0)
-    # A Poisson process of 43,800 customers: four standard deviations.
-    assert abs(customers.sum() - 43_800) < 4 * 43_800**0.5
+    # A Poisson process of 87,600 customers: four standard deviations.
+    assert abs(customers.sum() - 87_600) < 4 * 87_600**0.5
     seen, mean = np.cumsum(customers), expected_demand(np.arange(1.0, 366.0))
-    assert np.max(np.abs(seen - mean)) < 4 * 43_800**0.5
+    assert np.max(np.abs(seen - mean)) < 4 * 87_600**0.5
 
 
 def test_a_shop_orders_at_the_reorder_point_and_is_supplied_after_the_lead_time() -> None:
     log = year()
-    assert np.all(log.order_stock == 850)  # one piece at a time
+    assert np.all(log.order_stock == 1700)  # one piece at a time
     leads = log.deliveries - log.orders[: log.deliveries.size]
-    assert abs(leads.mean() - 6.0) < 4 * 0.3 / leads.size**0.5
-    assert 0.15 < leads.std() < 0.45
+    assert abs(leads.mean() - 6.0) < 4 * 0.2 / leads.size**0.5
+    assert 0.1 < leads.std() < 0.3
     assert np.all(log.orders[1:] > log.deliveries[: log.orders.size - 1])
     # What is left at a delivery is the reorder point without the sales of the lead time.
     sold = expected_demand(log.deliveries) - expected_demand(log.orders[: log.deliveries.size])
-    left = np.maximum(850 - sold, 0.0)
-    assert np.max(np.abs(log.delivery_stock - left)) < 4 * 1080**0.5
+    left = np.maximum(1700 - sold, 0.0)
+    assert np.max(np.abs(log.delivery_stock - left)) < 4 * 2160**0.5
 
 
 def test_sales_are_lost_while_the_shelf_is_empty() -> None:
@@ -64,9 +64,9 @@ def test_sales_are_lost_while_the_shelf_is_empty() -> None:
 
 
 def test_a_shop_that_is_never_supplied_stays_empty() -> None:
-    log = datasets.shop(10, key=KEY, lead=100.0, lead_spread=0.0, start=600.0, season=0.0)
+    log = datasets.shop(10, key=KEY, lead=100.0, lead_spread=0.0, start=1200.0, season=0.0)
     assert log.orders.tolist() == [0.0]
-    assert log.order_stock.tolist() == [600.0]
+    assert log.order_stock.tolist() == [1200.0]
     assert log.deliveries.size == 0
     assert 3 < float(log.empty.sum()) < 7
     assert abs(float(log.empty[-1]) - 1.0) < 1e-5
