@@ -329,7 +329,7 @@ CUT, AHEAD, n = 180.0, 30.0, 60 if FAST else 1000
 visits = jo.datasets.visits(2 * n, key=jax.random.key(0), days=CUT + AHEAD)
 ts = np.asarray(visits.ts)
 lengths = np.sum(ts < CUT, 1)
-back = np.any((ts >= CUT) & np.isfinite(ts), 1)
+back = np.any((ts >= CUT) & (ts < CUT + AHEAD), 1)
 train, test = slice(0, n), slice(n, 2 * n)
 print(f"{lengths.mean():.1f} visits on average, {back.mean():.0%} come back within 30 days")
 
@@ -473,7 +473,17 @@ if not FAST:
 #
 # ## What is it worth?
 #
-# TEXT
+# - **Rules.** With the whole log averages do as well as the model: in ten years of ten shops both
+#   have every rule within 3 %, the largest error of the model being 1.7 %, of the averages 2.2 %.
+#   Where orders are not in the log no average helps. The model then has the demand within 3 % still,
+#   but the reorder point and the lead time, which only the season tells apart, off by up to 6 and
+#   8 %.
+# - **Stock-outs.** It knows what is on its way, and that sales grow towards summer: 0.999 of the
+#   area under the curve. The AR of the stock, which knows neither, has 0.939, days of cover 0.876.
+# - **Customers.** Recency and frequency are a strong pair (log loss 0.335). The ODE-RNN is a little
+#   better (0.324) and the Markov chain as good as the true rates (0.312): it has the right form,
+#   for the customers are simulated so. The rates of visits come out within 2 %, those of changes,
+#   of which there are few, within 24 %.
 #
 # ## What to try next
 #

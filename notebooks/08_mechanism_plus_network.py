@@ -489,6 +489,10 @@ fig.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=5, loc="upper
 # years of one record, and what it has learned is nearly the proportion that Lotka and Volterra
 # assumed. What beats the simple things here is the mechanism itself, with four rates.
 #
+# Look at the hares from 1905 on, and from 1916 on: at 18 thousand pelts, the least that it was
+# shown, the network has built a wall at which the hunting stops. The record of the test years goes
+# far below it. Outside of the data a network says nothing; the formula that was read off does.
+#
 # And it matters what the network may see. In a first version of this page it saw hares *and*
 # lynxes: it fitted the past better, forecasts of known years preferred it, and its forecast of the
 # test years was worse than that of every simple thing but the last year again.

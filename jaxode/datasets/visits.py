@@ -22,8 +22,9 @@ RATES = (1 / 7, 1 / 40, 0.0)
 class Visits(NamedTuple):
     """What `visits` returns. Times in days.
 
-    - `ts`: when each customer came, increasing, shape `(n, most)`; infinite beyond the `lengths`,
-      shape `(n,)`. The first visit, at 0, is that at which a customer became one.
+    - `ts`: when each customer came, increasing, shape `(n, most)`; beyond the `lengths`, shape
+      `(n,)`, twice the time that was simulated, which `jo.Jumps` in it ignores. The first visit, at
+      0, is that at which a customer became one.
     - `states`: the hidden state at each visit, `(n, most)`, -1 beyond; `last`: that at the end,
       `(n,)`.
     """
@@ -107,7 +108,7 @@ def _simulate(
     lengths = np.isfinite(ts).sum(1)
     most = lengths.max()
     return Visits(
-        jnp.asarray(ts[:, :most], float),
+        jnp.asarray(np.minimum(ts[:, :most], 2 * days), float),
         jnp.asarray(lengths, int),
         jnp.asarray(seen[:, :most], int),
         jnp.asarray(state, int),
