@@ -475,9 +475,9 @@ if not FAST:
 #
 # - **Rules.** With the whole log averages do as well as the model: in ten years of ten shops both
 #   have every rule within 3 %, the largest error of the model being 1.7 %, of the averages 2.2 %.
-#   Where orders are not in the log no average helps. The model then has the demand within 3 % still,
-#   but the reorder point and the lead time, which only the season tells apart, off by up to 6 and
-#   8 %.
+#   Where orders are not in the log no average helps. The model then has the demand within 3 %
+#   still, but the reorder point and the lead time, which only the season tells apart, off by up to
+#   6 and 8 %.
 # - **Stock-outs.** It knows what is on its way, and that sales grow towards summer: 0.999 of the
 #   area under the curve. The AR of the stock, which knows neither, has 0.939, days of cover 0.876.
 # - **Customers.** Recency and frequency are a strong pair (log loss 0.335). The ODE-RNN is a little
