@@ -159,27 +159,29 @@ def cycles(values, starts, stock):
     return ordered.ts[:, 0], came.ts[:, 0], came.ys["stock"][:, 0]
 
 
-def misfits(values, starts, stock, times, stocks):
+WHOLE_LOG, DELIVERIES_ALONE = np.array([1.0, 1, 1, 0, 1]), np.array([0.0, 0, 0, 1, 1])
+
+
+def misfits(values, kept, starts, stock, times, stocks):
     ordered, came, left = cycles(values, starts, stock)
-    scatter = (times[0] - starts) / jnp.sqrt(stock - stocks[0])  # days: of so many customers
-    at_order = (ordered - times[0]) / scatter, values[3] - stocks[0]
-    at_delivery = (came - ordered - times[1] + times[0]) / 0.2, (left - stocks[1]) / 38
-    return jnp.concatenate([*at_order, *at_delivery])
+    scatter = (times - starts) / jnp.sqrt(stock - stocks)  # days: of so many customers
+    at_order = (ordered - times[0]) / scatter[0], values[3] - stocks[0]
+    lead = (came - ordered - times[1] + times[0]) / 0.2
+    at_delivery = (came - times[1]) / jnp.hypot(scatter[1], 0.2), (left - stocks[1]) / 38
+    return (kept[:, None] * jnp.stack([*at_order, lead, *at_delivery])).ravel()
 
 
-def recover(misfits):
-    both = jax.jit(jax.jacfwd(lambda *given: (misfits(*given),) * 2, has_aux=True))
-
-    def fit(log, start=(200.0, 0.2, 150.0, 1400.0, 4.0)):
-        part = lambda i: lambda p: np.asarray(both(p, *cycles_of(log))[i])
-        options = {"x_scale": "jac", "max_nfev": 30}
-        return scipy.optimize.least_squares(part(1), start, part(0), **options).x
-
-    return fit
+values_and_slopes = jax.jit(jax.jacfwd(lambda *given: (misfits(*given),) * 2, has_aux=True))
 
 
-by_model = recover(misfits)
-found = by_model(log)
+def recover(log, kept):
+    part = lambda i: lambda p: np.asarray(values_and_slopes(p, kept, *cycles_of(log))[i])
+    start = 200.0, 0.2, 150.0, 1400.0, 4.0
+    options = {"x_scale": "jac", "max_nfev": 30}
+    return scipy.optimize.least_squares(part(1), start, part(0), **options).x
+
+
+found = recover(log, WHOLE_LOG)
 for (name, true), value in zip(TRUE.items(), found):
     print(f"{name:8s} {value:8.3f}, true {true:6.1f}, off {value / true - 1:+.2%}")
 
@@ -208,16 +210,10 @@ def by_hand(log):
 
 
 # %%
-def misfits_of_deliveries(values, starts, stock, times, stocks):
-    _, came, left = cycles(values, starts, stock)
-    scatter = (times[1] - starts) / jnp.sqrt(stock - stocks[1])
-    return jnp.concatenate([(came - times[1]) / jnp.hypot(scatter, 0.2), (left - stocks[1]) / 38])
-
-
 WAYS = {
     "averages": by_hand,
-    "model": by_model,
-    "model, deliveries alone": recover(misfits_of_deliveries),
+    "model": lambda log: recover(log, WHOLE_LOG),
+    "model, deliveries alone": lambda log: recover(log, DELIVERIES_ALONE),
 }
 shops = [
     jo.datasets.shop(365, key=jax.random.key(seed), **RULES) for seed in range(1, 2 if FAST else 11)

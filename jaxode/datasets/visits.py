@@ -3,7 +3,8 @@
 Plain NumPy, event by event, without the solvers of this package: data to recover rates from.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +41,8 @@ def visits(
     *,
     key: Array,
     days: float = 365.0,
-    changes: ArrayLike = CHANGES,
-    rates: ArrayLike = RATES,
+    changes: ArrayLike | Sequence[Sequence[float]] = CHANGES,
+    rates: ArrayLike | Sequence[float] = RATES,
 ) -> Visits:
     """Simulate customers who come at random, at a rate that depends on a state that is not seen.
 
@@ -76,7 +77,7 @@ def visits(
     return _simulate(numpy_generator(key), n, float(days), out, seen)
 
 
-def _check_rates(name: str, rates: ArrayLike, axes: int) -> np.ndarray:
+def _check_rates(name: str, rates: Any, axes: int) -> np.ndarray:
     array = np.array(real_array(name, rates), float)
     if array.ndim != axes or not array.size or not np.all((array >= 0) & np.isfinite(array)):
         raise OptionError(

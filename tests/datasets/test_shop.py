@@ -16,8 +16,8 @@ KEY = jax.random.key(0)
 
 
 @functools.cache
-def year() -> datasets.ShopLog:
-    return datasets.ShopLog(*map(np.asarray, datasets.shop(key=KEY)))
+def year() -> Any:
+    return jax.tree.map(np.asarray, datasets.shop(key=KEY))
 
 
 def expected_demand(t: Any) -> Any:
@@ -28,6 +28,7 @@ def expected_demand(t: Any) -> Any:
 
 def test_the_pieces_of_a_shop_add_up() -> None:
     log = year()
+    assert isinstance(log, datasets.ShopLog)
     assert [x.shape for x in log[4:]] == [(366,), (365,), (365,)]
     assert all(x.dtype == jnp.result_type(float) for x in log)
     delivered = 3000 * np.histogram(log.deliveries, np.arange(366))[0]
@@ -80,8 +81,8 @@ def test_data_are_the_keys_alone() -> None:
 
 
 @functools.cache
-def customers() -> datasets.Visits:
-    return datasets.Visits(*map(np.asarray, datasets.visits(4000, key=KEY)))
+def customers() -> Any:
+    return jax.tree.map(np.asarray, datasets.visits(4000, key=KEY))
 
 
 GENERATOR = np.array([[-1 / 90 - 1 / 400, 1 / 90, 1 / 400], [1 / 120, -11 / 600, 1 / 100], [0] * 3])
@@ -89,6 +90,7 @@ GENERATOR = np.array([[-1 / 90 - 1 / 400, 1 / 90, 1 / 400], [1 / 120, -11 / 600,
 
 def test_visits_are_padded_and_in_order() -> None:
     found = customers()
+    assert isinstance(found, datasets.Visits)
     n, most = found.ts.shape
     within = np.arange(most) < found.lengths[:, None]
     assert n == 4000

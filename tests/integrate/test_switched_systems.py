@@ -135,10 +135,10 @@ def test_a_year_of_a_shop_with_reorder_point_and_lead_time():
 def test_an_order_soon_after_a_delivery_is_not_missed():
     """The stock rises above the reorder point, and falls below it within a quarter of a step."""
     rules = SHOP | {"reorder": jnp.array(50.0), "order": jnp.array(60.0)}
-    steps = {"solver": "rk4", "controller": jo.Fixed(30.0)}
-    sol = jo.solve(
-        selling, jnp.array([150.0, NEVER]), (0.0, 200.0), rules, events=[ORDER, DELIVERY], **steps
-    )
+    sol: Any = jo.solve(
+        selling, jnp.array([150.0, NEVER]), (0.0, 200.0), rules, events=[ORDER, DELIVERY],
+        solver="rk4", controller=jo.Fixed(30.0),
+    )  # fmt: skip
     orders, _, mask = sol.events.of(0)
     # Cycle by cycle: the stock at a delivery is the reorder point less the sales of the lead time.
     assert int(mask.sum()) == sum(1 for _ in orders_by_pieces(rules, 200.0))
