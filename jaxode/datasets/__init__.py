@@ -26,10 +26,14 @@ from .series import Periodic as Periodic
 from .series import latent_spirals as latent_spirals
 from .series import periodic as periodic
 from .series import spiral_chirality as spiral_chirality
+from .shop import ShopLog as ShopLog
+from .shop import shop as shop
 from .simulators import SYSTEMS as SYSTEMS
 from .simulators import Simulated as Simulated
 from .simulators import System as System
 from .simulators import simulate as simulate
 from .spiral import Spiral as Spiral
+from .visits import Visits as Visits
+from .visits import visits as visits
 from .windows import Windows as Windows
 from .windows import windows as windows

@@ -132,6 +132,32 @@ def test_a_year_of_a_shop_with_reorder_point_and_lead_time():
     np.testing.assert_allclose(sol.y1[0], stock, rtol=0, atol=1e-8)
 
 
+def test_an_order_soon_after_a_delivery_is_not_missed():
+    """The stock rises above the reorder point, and falls below it within a quarter of a step."""
+    rules = SHOP | {"reorder": jnp.array(50.0), "order": jnp.array(60.0)}
+    sol: Any = jo.solve(
+        selling, jnp.array([150.0, NEVER]), (0.0, 200.0), rules, events=[ORDER, DELIVERY],
+        solver="rk4", controller=jo.Fixed(30.0),
+    )  # fmt: skip
+    orders, _, mask = sol.events.of(0)
+    # Cycle by cycle: the stock at a delivery is the reorder point less the sales of the lead time.
+    assert int(mask.sum()) == sum(1 for _ in orders_by_pieces(rules, 200.0))
+    np.testing.assert_allclose(orders[mask], list(orders_by_pieces(rules, 200.0)), atol=0.05)
+
+
+def orders_by_pieces(p, end):
+    """The days of the orders of a shop, each with a solve by bisection."""
+    delivered, day = 0.0, 0.0
+    while True:
+        goal = 150.0 + delivered - float(p["reorder"])
+        left = lambda t: goal - float(sold(t, p))  # noqa: B023, E731
+        if left(end) > 0:
+            return
+        day = root(left, day, end)
+        yield day
+        day, delivered = day + float(p["lead"]), delivered + float(p["order"])
+
+
 @pytest.mark.slow
 def test_the_shop_is_differentiated_by_its_rules():
     """Days of orders and least stocks, by the rules and the demand."""

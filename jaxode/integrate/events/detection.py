@@ -295,8 +295,8 @@ class EventHandler(eqx.Module):
     ) -> IntegratorState:
         """Apply the event or jump that ended the step, and restart the integrator after it.
 
-        Other events keep their signs: a condition that the state map moved across zero then occurs
-        next. `size` is the size of the conditions in the step.
+        Other events keep their signs, so that a condition that the state map moved across zero in a
+        direction that counts occurs next. `size` is the size of the conditions in the step.
         """
         y = self.apply_event(event)
         t, y = self.apply_jumps(event.t, y, step.t, at_discontinuity)
@@ -305,7 +305,10 @@ class EventHandler(eqx.Module):
             is_event = jnp.arange(self.num_events, dtype=jnp.int32) == event.index
             zero = self.largest_zero(event, is_event, step.h, size)
             signs = self.signs(t, y, jnp.sign(step.h), jnp.abs(step.h), zero)
-            signs = jnp.where(is_event, signs, event_state.signs)
+            # With its former sign, the crossing back of what moved the other way could be missed.
+            counted = jnp.asarray(self.of_each(lambda event: event.sign), signs.dtype)
+            back = (signs * event_state.signs < 0) & (counted == -signs)
+            signs = jnp.where(is_event | back, signs, event_state.signs)
             no_advance = jnp.abs(t - step.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(step.t)
             stalled = jnp.where(event.truncates_step & no_advance, event_state.stalled + 1, 0)
             event_state = event_state._replace(signs=signs, stalled=stalled)
