@@ -1,6 +1,7 @@
 """Data sets: random toy data, simulated dynamical systems, and real-world records."""
 
 from .annulus import annulus as annulus
+from .cells import cells as cells
 from .densities import DENSITIES as DENSITIES
 from .densities import ENTROPY_FLOORS as ENTROPY_FLOORS
 from .densities import checkerboard as checkerboard
@@ -15,6 +16,7 @@ from .lynx_hare import lynx_hare as lynx_hare
 from .records import co2 as co2
 from .records import digits as digits
 from .records import eeg as eeg
+from .records import mnist as mnist
 from .records import stocks as stocks
 from .records import sunspots as sunspots
 from .series import LatentSpirals as LatentSpirals
