@@ -67,6 +67,7 @@ def animate_flow(
     animation = _animate(ax, paths, labels, _frames(paths.shape[1], pause, back), fps)
     if path is not None:
         animation.save(path, writer="pillow", fps=fps, dpi=dpi)
+        _shrink(path)
     return animation
 
 
@@ -76,6 +77,18 @@ def _check_path(path: Any) -> Path | None:
     if not isinstance(path, str | os.PathLike) or Path(path).suffix != ".gif":
         raise OptionError(f"path must be the name of a file *.gif, got {shown_value(path)}")
     return Path(path)
+
+
+def _shrink(path: Path) -> None:
+    """Write a GIF anew with one palette of 32 colours, in about half the bytes."""
+    from PIL import Image, ImageSequence
+
+    with Image.open(path) as file:
+        pairs = [(f.convert("RGB"), f.info["duration"]) for f in ImageSequence.Iterator(file)]
+    frames, durations = zip(*pairs, strict=True)  # frames that stand still are one, and long
+    palette = frames[0].quantize(32, Image.Quantize.MAXCOVERAGE)
+    first, *others = (frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames)
+    first.save(path, save_all=True, append_images=others, duration=durations, loop=0)
 
 
 def _bare_axes() -> "Axes":
