@@ -120,4 +120,5 @@ def _animate(
         dots.set_offsets(paths[:, frames[frame]])
         return (dots,)
 
-    return FuncAnimation(ax.figure, show, frames=len(frames), interval=1000 / fps, blit=False)
+    figure: Any = ax.figure
+    return FuncAnimation(figure, show, frames=len(frames), interval=1000 / fps, blit=False)

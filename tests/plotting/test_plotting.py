@@ -220,7 +220,7 @@ def test_animation_shows_each_point_at_each_time_and_goes_back(ax):
     (dots,) = scatters(ax)
     seen = []
     for _ in animation.new_frame_seq():
-        animation._draw_next_frame(len(seen), False)
+        animation._draw_next_frame(len(seen), False)  # pyright: ignore[reportAttributeAccessIssue]
         seen.append(offsets(dots)[-1, 0])
     np.testing.assert_allclose(seen, np.exp([0.0, 0.0, 0.5, 1.0, 1.0, 0.5]), rtol=1e-3)
     assert ax.get_xlim()[1] > np.e
