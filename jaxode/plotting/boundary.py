@@ -50,7 +50,7 @@ def decision_boundary(
     resolution = check_resolution(resolution)
     check_level("margin", margin)
     check_axes(ax)
-    xs, ys = (np.linspace(*_limits(column, margin), resolution) for column in X.T)
+    xs, ys = (np.linspace(*limits_of(column, margin), resolution) for column in X.T)
     grid = np.stack([a.ravel() for a in np.meshgrid(xs, ys)], axis=-1)
     logits = _grid_logits(model, grid)
     ax = find_axes(ax)
@@ -64,10 +64,11 @@ def decision_boundary(
     return ax
 
 
-def _limits(column: np.ndarray, margin: float) -> tuple[float, float]:
+def limits_of(column: np.ndarray, margin: float) -> tuple[float, float]:
+    """The limits of an axis that hold a column of points, and a margin around them."""
     low, high = float(column.min()), float(column.max())
     # Points on a line parallel to an axis still need a region of positive area.
-    padding = margin * (high - low) or 0.5
+    padding = margin * (high - low) if high > low else 0.5
     return low - padding, high + padding
 
 

@@ -1,16 +1,13 @@
-"""The trajectories of points under a neural ODE."""
+"""The trajectories of points under a neural ODE or a normalizing flow."""
 
 from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike
 
-from ..problem.errors import OptionError
-from ..problem.times import check_times
 from .axes import INK, check_axes, class_colour, find_axes
 from .checks import check_labels, check_points
+from .paths import check_flow, paths_of, times_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,15 +20,17 @@ def flow(
     times: ArrayLike | None = None,
     ax: "Axes | None" = None,
 ) -> "Axes":
-    """Draw the trajectories of the points `X` from the input of a `NeuralODE` to its output.
+    """Draw the trajectories of points from the input of a `NeuralODE` to its output.
+
+    Of a `CNF` they go from the base to the data.
 
     The first two coordinates are drawn; an augmented model has others, so its trajectories may
     cross in the figure.
 
     **Arguments:**
 
-    - `model`: a `NeuralODE`, or a module with `flow_map = True`, the times `t0` and `t1`, and
-      `solve(x, times)`, whose `Solution` has `ys` of shape `(n, m, features)`.
+    - `model`: a `NeuralODE`, a `CNF`, or a module with `flow_map = True`, the times `t0` and `t1`,
+      and `solve(x, times)`, whose `Solution` has `ys` of shape `(n, m, features)`.
     - `X`: points, shape `(n, features)`. `y`: their classes, integers of shape `(n,)`, or None.
     - `times`: the times of each trajectory, increasing, shape `(m,)`; 40 from `model.t0` to
       `model.t1` if None.
@@ -42,18 +41,12 @@ def flow(
     **Raises:** `DataError` for points or labels of other shapes; `OptionError` for another model,
     or if matplotlib is missing; `TimesError` for bad times.
     """
-    if not getattr(model, "flow_map", False):
-        raise OptionError(f"model must be a NeuralODE, got {type(model).__name__}")
+    check_flow(model)
     X = check_points(X)
     labels = None if y is None else check_labels(y, len(X))
     check_axes(ax)
-    if times is None:
-        times = np.linspace(float(model.t0), float(model.t1), 40)
-    times = jnp.asarray(check_times(times))
-    x = jnp.asarray(X, jnp.result_type(float))
-    states = jax.tree.leaves(model.solve(x, times).ys)[0]  # first of a pair
+    paths = paths_of(model, X, times_of(model, times, 40))
     ax = find_axes(ax)
-    paths = np.asarray(states)[..., :2]
     _draw_paths(ax, paths, labels)
     ax.set(xlabel="$x_1$", ylabel="$x_2$")
     ax.autoscale_view()

@@ -374,6 +374,27 @@ def test_a_system_may_be_the_users_own() -> None:
     np.testing.assert_array_equal(sim.ys, sim.truth)
 
 
+def test_cells_are_brighter_than_what_is_around_them() -> None:
+    images, masks = datasets.cells(40, KEY)
+    assert images.shape == (40, 1, 64, 64)
+    assert masks.shape == (40, 64, 64)
+    assert jnp.issubdtype(masks.dtype, jnp.integer)
+    np.testing.assert_array_equal(np.unique(masks), [0, 1])
+    image, inside = np.asarray(images[:, 0]), np.asarray(masks) == 1
+    assert 0.05 < inside.mean() < 0.3
+    assert image[inside].mean() > image[~inside].mean() + 0.3
+    # No threshold for all: the haze is brighter than the faint cells.
+    assert np.quantile(image[~inside], 0.95) > np.quantile(image[inside], 0.05)
+
+
+def test_cells_without_noise_are_the_same_but_for_the_noise() -> None:
+    clear, masks = datasets.cells(3, KEY, size=32, noise=0.0)
+    noisy, same = datasets.cells(3, KEY, size=32, noise=0.1)
+    np.testing.assert_array_equal(masks, same)
+    deviation = np.asarray((noisy - clear) / jnp.sqrt(clear))
+    np.testing.assert_allclose(deviation.std(), 0.1, rtol=0.05)
+
+
 # Records.
 
 
@@ -391,6 +412,20 @@ def test_digits() -> None:
     assert float(x.max()) == 1.0
     np.testing.assert_array_equal(y[:10], np.arange(10))
     np.testing.assert_allclose(x[0, 0, 0], np.array([0, 0, 5, 13, 9, 1, 0, 0]) / 16)
+
+
+def test_mnist_has_all_digits_in_random_order() -> None:
+    x, y = datasets.mnist()
+    assert x.shape == (5000, 1, 28, 28)
+    assert float(x.min()) == 0.0
+    assert float(x.max()) == 1.0
+    np.testing.assert_array_equal(np.bincount(y), np.full(10, 500))
+    assert np.bincount(y[4000:]).min() > 80
+    # The digits are centred, and a one has less ink than a zero.
+    ink = np.asarray(x.sum((1, 2, 3)))
+    assert ink[y == 1].mean() < 0.5 * ink[y == 0].mean()
+    middle = np.sum(np.asarray(x[:, 0]) * np.arange(28), (1, 2)) / ink
+    assert abs(middle.mean() - 14.0) < 0.1
 
 
 def test_co2_has_its_gaps() -> None:
@@ -518,6 +553,7 @@ def test_eeg() -> None:
         datasets.japanese_vowels,
     ],
 )
+@pytest.mark.parametrize("load", [datasets.digits, datasets.mnist, datasets.co2, datasets.stocks])
 def test_record_without_its_package_says_what_to_install(
     load: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -551,6 +587,8 @@ def test_record_without_its_package_says_what_to_install(
         (lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 0), "length must be an integer"),
         (lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 1, -1), "horizon must be"),
         (lambda: datasets.windows(np.arange(3), np.ones((3, 1)), 1, 0, 0.5), "stride must be"),  # pyright: ignore
+        (lambda: datasets.cells(2, KEY, size=7), "size must be an integer of at least 8, got 7"),
+        (lambda: datasets.cells(2, KEY, noise=-1.0), "noise must be"),
         (lambda: datasets.simulate("sri", key=KEY), "did you mean 'sir'"),
         (lambda: datasets.simulate("sir", key=KEY, betta=1.0), "did you mean 'beta'"),
         (lambda: datasets.simulate("sir", 2, key=KEY, beta=jnp.ones(3)), r"shape \(2,\)"),

@@ -25,7 +25,8 @@ TIME = {"0", "1", "-1", "0.5", "huge"}
 TAKES: dict[str, Any] = {
     **dict.fromkeys(
         [
-            "n_points", "n_series", "n", "times", "dim", "channels", "latent", "hidden", "width",
+            "n_points", "n_series", "n_images", "levels", "n",
+            "times", "dim", "channels", "latent", "hidden", "width",
             "size", "in_channels", "out_channels", "in_features", "out_features", "heads",
             "classes", "groups", "samples", "num_power_iterations", "kernel_size", "stride",
             "window", "features", "shown", "out", "order", "signature_depth",
@@ -78,14 +79,15 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("CNF", "base"): {"None"},
     ("HutchinsonTrace", "size"): {"None"} | COUNTS,
     ("FFJORD", "widths"): set(),
+    ("cells", "size"): {"huge"},
     ("Dropout", "shape"): {"None", "empty list"} | COUNTS,
     ("LogODE", "depth"): COUNTS,
 }
 # Of a library, without arguments, results, and functions of a model and data.
 WITHOUT = {
-    "WeightNorm", "Basis", "Control", "ExactTrace", "lynx_hare", "co2", "digits", "eeg", "stocks",
-    "sunspots", "LatentSpirals", "Periodic", "Simulated", "System", "cdeint", "log_signature",
-    "negative_log_likelihood",
+    "WeightNorm", "Basis", "Control", "ExactTrace", "lynx_hare", "co2", "digits", "eeg", "mnist",
+    "stocks", "sunspots", "LatentSpirals", "Periodic", "Simulated", "System", "cdeint",
+    "log_signature", "negative_log_likelihood",
     "flow_matching_loss", "hypersolver_loss", "hypersolver_trajectory_loss",
 }  # fmt: skip
 

@@ -148,7 +148,7 @@ def test_flow_of_an_augmented_model_at_given_times(ax):
 
 def test_flow_refuses(ax):
     model = jo.NeuralODE(lambda y: y)
-    with pytest.raises(jo.OptionError, match="must be a NeuralODE, got function"):
+    with pytest.raises(jo.OptionError, match="must be a NeuralODE or a CNF, got function"):
         jo.plotting.flow(half_planes, X, ax=ax)  # pyright: ignore[reportArgumentType]
     with pytest.raises(jo.DataError, match="two features"):
         jo.plotting.flow(model, X[:, :1], ax=ax)
@@ -156,6 +156,99 @@ def test_flow_refuses(ax):
         jo.plotting.flow(model, X, Y[:2], ax=ax)
     with pytest.raises(jo.TimesError):
         jo.plotting.flow(model, X, times=np.array([0.0, 1.0, 0.5]), ax=ax)
+
+
+def test_flow_of_a_density_goes_from_the_base_to_the_data(ax):
+    model = jo.nn.CNF(lambda y: -y, 2, rtol=1e-6)
+    jo.plotting.flow(model, X, ax=ax)
+    start, end = scatters(ax)
+    np.testing.assert_allclose(offsets(start), X, atol=1e-6)
+    np.testing.assert_allclose(offsets(end), X / np.e, rtol=1e-3)
+
+
+# density
+
+
+def log_normal(x):
+    return -0.5 * np.sum(np.asarray(x) ** 2, -1) - np.log(2 * np.pi)
+
+
+def test_density_draws_its_values_and_the_samples(ax):
+    samples = np.array([[-4.0, -5.0], [4.0, 5.0], [0.0, 1.0]])
+    assert jo.plotting.density(log_normal, samples, ax, resolution=41, margin=0.0) is ax
+    np.testing.assert_allclose([ax.get_xlim(), ax.get_ylim()], [(-4, 4), (-5, 5)])
+    np.testing.assert_allclose(offsets(scatters(ax)[0]), samples)
+    picture = np.asarray(ax.images[0].get_array())
+    np.testing.assert_allclose(picture[20, 20], 1 / (2 * np.pi))
+    np.testing.assert_allclose(picture.sum() * 8 * 10 / 40**2, 1.0, rtol=0.01)
+    # Rows go upwards: the point (0, 1) of the plane lies 4 rows above the middle.
+    np.testing.assert_allclose(picture[24, 20], np.exp(-0.5) / (2 * np.pi))
+
+
+def test_density_of_a_model_between_given_limits(ax):
+    model = jo.nn.CNF(lambda y: 0.0 * y, 2)
+    jo.plotting.density(model, ax=ax, xlim=(-1, 1), ylim=(0, 2), resolution=3)
+    assert not scatters(ax)
+    picture = np.asarray(ax.images[0].get_array())
+    np.testing.assert_allclose(picture[0, 1], 1 / (2 * np.pi), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"model": lambda x: x}, jo.DataError, r"log densities of shape \(25,\)"),
+        ({"model": lambda x: np.nan * x[:, 0]}, jo.DataError, "NaN at the point"),
+        ({"model": 3}, jo.FieldError, "log_prob"),
+        ({"X": X[:, :1]}, jo.DataError, r"shape \(n, 2\)"),
+        ({"X": None}, jo.OptionError, r"needs xlim=\(low, high\)"),
+        ({"xlim": (1, 0)}, jo.OptionError, "low < high"),
+        ({"resolution": 1}, jo.OptionError, "integer of at least 2"),
+    ],
+)
+def test_density_refuses(change, error, words, ax):
+    given = {"model": log_normal, "X": X, "ax": ax, "resolution": 5} | change
+    with pytest.raises(error, match=words):
+        jo.plotting.density(**given)
+
+
+# animate_flow
+
+
+def test_animation_shows_each_point_at_each_time_and_goes_back(ax):
+    model, times = jo.NeuralODE(lambda y: y, rtol=1e-6), np.array([0.0, 0.5, 1.0])
+    animation = jo.plotting.animate_flow(model, X, Y, ax=ax, times=times, pause=1, back=True)
+    (dots,) = scatters(ax)
+    seen = []
+    for _ in animation.new_frame_seq():
+        animation._draw_next_frame(len(seen), False)  # pyright: ignore[reportAttributeAccessIssue]
+        seen.append(offsets(dots)[-1, 0])
+    np.testing.assert_allclose(seen, np.exp([0.0, 0.0, 0.5, 1.0, 1.0, 0.5]), rtol=1e-3)
+    assert ax.get_xlim()[1] > np.e
+
+
+def test_animation_is_saved_as_a_gif(tmp_path):
+    from PIL import Image
+
+    model, path = jo.nn.CNF(lambda y: -y, 2), tmp_path / "flow.gif"
+    times = np.array([0.0, 0.5, 1.0])
+    jo.plotting.animate_flow(model, X, path=path, times=times, pause=0, dpi=20, fps=10)
+    plt.close("all")
+    with Image.open(path) as image:
+        assert image.format == "GIF"
+        assert image.size == (120, 120)
+        assert image.n_frames == 3  # pyright: ignore[reportAttributeAccessIssue]
+        assert image.info["duration"] == 100
+        assert image.info["loop"] == 0
+
+
+def test_animation_refuses(ax):
+    model = jo.NeuralODE(lambda y: y)
+    with pytest.raises(jo.OptionError, match="must be a NeuralODE or a CNF, got int"):
+        jo.plotting.animate_flow(3, X, ax=ax)
+    with pytest.raises(jo.OptionError, match=r"a file \*.gif, got 'flow.mp4'"):
+        jo.plotting.animate_flow(model, X, path="flow.mp4", ax=ax)
+    with pytest.raises(jo.OptionError, match="pause must be an integer"):
+        jo.plotting.animate_flow(model, X, ax=ax, pause=-1)
 
 
 # phase_portrait

@@ -10,7 +10,13 @@ import pytest
 from matplotlib import pyplot
 
 import jaxode as jo
-from tests.support.wrong_arguments import POSITIVE, faults_of, parameters_of, public_functions
+from tests.support.wrong_arguments import (
+    COUNTS,
+    POSITIVE,
+    faults_of,
+    parameters_of,
+    public_functions,
+)
 
 X, LABELS, TS = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([0, 1, 1]), np.arange(7.0)
 NETWORK = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
@@ -28,6 +34,20 @@ TAKES: dict[tuple[str, str], set[str]] = {
     ("phase_portrait", "density"): POSITIVE,
     ("decision_boundary", "ax"): {"None"},
     ("decision_boundary", "margin"): {"0"} | POSITIVE,
+    ("density", "model"): {"vector"},  # which compiles; its shape is refused
+    ("density", "X"): {"None"},
+    ("density", "ax"): {"None"},
+    ("density", "xlim"): {"None", "pair"},
+    ("density", "ylim"): {"None", "pair"},
+    ("density", "margin"): {"0"} | POSITIVE,
+    ("animate_flow", "y"): {"None"},
+    ("animate_flow", "path"): {"None"},
+    ("animate_flow", "ax"): {"None"},
+    ("animate_flow", "times"): {"None", "pair", "seven numbers"},
+    ("animate_flow", "pause"): {"0"} | COUNTS,
+    ("animate_flow", "back"): {"True"},
+    ("animate_flow", "fps"): {"1"},
+    ("animate_flow", "dpi"): {"1"},
     ("forecast", "ts"): {"seven numbers"},
     ("forecast", "truth"): {"seven numbers"},
     ("forecast", "prediction"): {"None"},
@@ -40,6 +60,8 @@ TAKES: dict[tuple[str, str], set[str]] = {
 }
 NEEDED: dict[str, dict[str, Any]] = {
     "flow": {"model": jo.NeuralODE(NETWORK), "X": X},
+    "density": {"model": NETWORK, "X": X},
+    "animate_flow": {"model": jo.NeuralODE(NETWORK), "X": X},
     "phase_portrait": {"field": NETWORK, "xlim": (0.0, 1.0), "ylim": (0.0, 1.0)},
     "decision_boundary": {"model": NETWORK, "X": X, "y": LABELS},
     "forecast": {"ts": TS, "truth": TS},  # a band needs a prediction: test_plotting.py

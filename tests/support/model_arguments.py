@@ -29,6 +29,7 @@ PATHS = (
 )  # fmt: skip
 # The arguments that each needs, with one that is right.
 NEEDED: dict[str, dict[str, Any]] = {
+    "cells": {"n_images": 2, "key": KEY},
     "annulus": {"n_points": 4, "key": KEY},
     **{name: {"n_points": 4, "key": KEY} for name in DENSITIES},
     "latent_spirals": {"n_series": 2, "key": KEY},
@@ -74,6 +75,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ConvField": {"channels": 32, "key": KEY},
     "ConvODENet": {"in_channels": 1, "classes": 2, "key": KEY},
     "ODEBlock": {"channels": 32, "key": KEY},
+    "ODEUNet": {"in_channels": 1, "out_channels": 2, "key": KEY},
     "LatentODE": {"channels": 2, "latent": 2, "key": KEY},
     "NeuralCDE": {"field": NET, "initial": NET},
     **{name: {"ts": np.arange(4.0), "xs": np.ones((4, 1))} for name in PATHS},
