@@ -24,6 +24,7 @@ from ..problem.validation import (
 )
 
 YEAR = 365.0
+MOST_CUSTOMERS = 1e8  # each is an event: more take minutes and gigabytes
 
 
 class ShopLog(NamedTuple):
@@ -94,6 +95,8 @@ def shop(
     if not math.isfinite(real_number(peak)):
         raise OptionError(f"peak must be a day, got {shown_value(peak)}")
     rng = numpy_generator(key)
+    if days * demand * (1 + season) > MOST_CUSTOMERS:
+        raise OptionError(f"days times demand may be {MOST_CUSTOMERS:.0e}, got {days} and {demand}")
     customers = _customers(rng, days, demand, season, peak)
     leads = np.maximum(rng.normal(lead, lead_spread, 2 + customers.size), 0.0)
     room = _StockRoom(start, reorder, quantity, map(float, leads))

@@ -82,13 +82,31 @@ TAKES_ALONE: dict[tuple[str, str], Any] = {
     ("cells", "size"): {"huge"},
     ("Dropout", "shape"): {"None", "empty list"} | COUNTS,
     ("LogODE", "depth"): COUNTS,
+    ("japanese_vowels", "split"): set(),
+    ("shop", "days"): COUNTS - {"huge"},
+    **{("shop", name): NOT_NEGATIVE for name in ("reorder", "lead")},
+    ("shop", "demand"): {"0.5", "1"},
+    ("shop", "start"): POSITIVE,
+    ("shop", "season"): {"0", "0.5", "1"},
+    ("shop", "peak"): TIME,
+    ("shop", "quantity"): POSITIVE,
+    ("shop", "lead_spread"): NOT_NEGATIVE,
+    ("visits", "days"): POSITIVE,
+    ("visits", "changes"): set(),
+    ("visits", "rates"): set(),
+    ("windows", "ts"): set(),
+    ("windows", "ys"): set(),
+    ("windows", "length"): {"1"},
+    ("windows", "horizon"): {"0", "1"},
+    ("windows", "stride"): COUNTS,
 }
 # Of a library, without arguments, results, and functions of a model and data.
 WITHOUT = {
     "WeightNorm", "Basis", "Control", "ExactTrace", "lynx_hare", "co2", "digits", "eeg", "mnist",
-    "stocks", "sunspots", "LatentSpirals", "Periodic", "Simulated", "System", "cdeint",
-    "log_signature", "negative_log_likelihood",
-    "flow_matching_loss", "hypersolver_loss", "hypersolver_trajectory_loss",
+    "stocks", "sunspots", "airline", "sp500", "LatentSpirals", "Periodic", "Simulated", "System",
+    "ShopLog", "Visits", "Utterances", "Windows", "cdeint", "log_signature",
+    "negative_log_likelihood", "flow_matching_loss", "hypersolver_loss",
+    "hypersolver_trajectory_loss",
 }  # fmt: skip
 
 
