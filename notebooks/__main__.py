@@ -2,7 +2,7 @@
 
 Each `NAME.py` is the source, in jupytext's percent format; `NAME.ipynb` beside it holds the same
 cells with outputs, and the hash of the source that made them. `--fast` runs the fast form of each,
-as the tests do, and writes nothing.
+as the tests do, and writes nothing. `--text` keeps the outputs where only the text has changed.
 """
 
 import argparse
@@ -59,15 +59,31 @@ def write(path: Path, notebook: nbformat.NotebookNode) -> None:
     path.with_suffix(".ipynb").write_text(text + "\n")
 
 
+def with_new_text(path: Path) -> nbformat.NotebookNode:
+    """The notebook with the text of its source and the outputs that it has.
+
+    **Raises:** ValueError if the code has changed.
+    """
+    notebook, made = jupytext.read(path), nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    new, old = ([c for c in nb.cells if c.cell_type == "code"] for nb in (notebook, made))
+    if [c.source for c in new] != [c.source for c in old]:
+        raise ValueError(f"{path.stem}: its code has changed, so it has to run again")
+    for cell, before in zip(new, old, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    notebook.metadata = made.metadata
+    return notebook
+
+
 def main() -> None:
     """Execute the notebooks that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m notebooks", description=__doc__)
     parser.add_argument("names", nargs="*", help="the first characters of their names")
     parser.add_argument("--fast", action="store_true", help="run the fast forms, write nothing")
+    parser.add_argument("--text", action="store_true", help="renew their text, run no code")
     arguments = parser.parse_args()
     for path in sources(arguments.names):
         start = time.perf_counter()
-        notebook = execute(path, arguments.fast)
+        notebook = with_new_text(path) if arguments.text else execute(path, arguments.fast)
         if not arguments.fast:
             write(path, notebook)
         print(f"{path.stem}: {time.perf_counter() - start:.0f} s", flush=True)

@@ -8,7 +8,14 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from notebooks.__main__ import FOLDER, MAX_BYTES, execute, source_hash, sources
+from notebooks.__main__ import (
+    FOLDER,
+    MAX_BYTES,
+    execute,
+    source_hash,
+    sources,
+    with_new_text,
+)
 
 SOURCES = sources()
 
@@ -37,6 +44,18 @@ def test_the_outputs_are_of_this_source(path):
     errors = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "ename" in o]
     assert not errors
     assert figures_of(notebook) > 0
+
+
+def test_new_text_keeps_the_outputs_and_new_code_has_to_run(tmp_path):
+    path = tmp_path / SOURCES[0].name
+    path.with_suffix(".ipynb").write_text(SOURCES[0].with_suffix(".ipynb").read_text())
+    path.write_text(SOURCES[0].read_text() + "\n# %% [markdown]\n# More text.\n")
+    renewed = with_new_text(path)
+    assert renewed.cells[-1].source == "More text."
+    assert figures_of(renewed) == figures_of(committed(SOURCES[0]))
+    path.write_text(SOURCES[0].read_text() + "\n# %%\n1 + 1\n")
+    with pytest.raises(ValueError, match="its code has changed"):
+        with_new_text(path)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
