@@ -165,9 +165,9 @@ print(f"the ODE net has {share:.0%} of the parameters")
 # %% [markdown]
 # Means of three seeds, with the least and the largest. With a third of the weights the ODE net is
 # as good as the ResNet, and both have half of the errors of the support vectors; of 1,000 test
-# images half a point is five digits. The networks saw shifted images, the simple methods did not. Fewer
-# weights are not less work: two midpoint steps evaluate the block four times, and each costs as
-# much as a residual block, so a training step takes three times as long.
+# images half a point is five digits. The networks saw shifted images, the simple methods did not.
+# Fewer weights are not less work: two midpoint steps evaluate the block four times, and each costs
+# as much as a residual block, so a training step takes three times as long.
 #
 # ## Memory over depth
 #
