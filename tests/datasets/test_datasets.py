@@ -546,6 +546,7 @@ def test_eeg() -> None:
     "load",
     [
         datasets.digits,
+        datasets.mnist,
         datasets.co2,
         datasets.stocks,
         datasets.airline,
@@ -553,7 +554,6 @@ def test_eeg() -> None:
         datasets.japanese_vowels,
     ],
 )
-@pytest.mark.parametrize("load", [datasets.digits, datasets.mnist, datasets.co2, datasets.stocks])
 def test_record_without_its_package_says_what_to_install(
     load: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

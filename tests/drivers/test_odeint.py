@@ -241,7 +241,8 @@ def test_forward_mode_is_refused_in_words_of_jax():
         jax.jacfwd(lambda rate: jo.odeint(lambda y, t: rate * y, 1.0, TS))(0.3)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_nothing_is_promoted_silently(dtype):
     def loss(y0, rate):
         return jnp.sum(

@@ -116,7 +116,8 @@ BATCH: dict[str, Any] = {"y0": jnp.stack([Y0, -Y0, 2 * Y0]), "k": jnp.array([1.0
 BATCH |= {"rtol": 1e-4, "atol": 1e-6, "ts": TS, "place": 0.5}
 
 
-@pytest.mark.parametrize("solver", ["tsit5", pytest.param("rodas5p", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
 def test_batches_change_without_recompiling_outside_jit(solver):
     """Solutions with events, and gradients; states, rates, tolerances, times and the event."""
     found = []

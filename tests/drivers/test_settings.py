@@ -41,7 +41,7 @@ def gradient(solver: str, way: str, sensitivity: Any, dtype: Any = jnp.float64) 
     return found, -y0.size * (0.5 * np.exp(-0.5) + np.exp(-1.0))
 
 
-@pytest.mark.parametrize("solver", few(SOLVERS, "rodas5p"))
+@pytest.mark.parametrize("solver", few(SOLVERS, "tsit5"))
 def test_strict_promotion(solver, strict):
     """In the mode that differs from the other cases of its solver."""
     number = SOLVERS.index(solver)
@@ -63,6 +63,7 @@ def test_strict_promotion_holds_for_the_users_functions(strict):
             jo.solve(field, jnp.ones(2), TS)
 
 
+@pytest.mark.slow
 def test_strict_promotion_of_what_else_there_is(strict):
     event = jo.Event(lambda t, y, k: y[0] - 0.5, terminal=True)
     sol = jo.solve(decay, jnp.ones(2), TS, 1.0, events=event, save="dense", rtol=1e-8, atol=1e-10)

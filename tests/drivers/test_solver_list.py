@@ -31,6 +31,7 @@ def test_the_docstring_is_wrapped():
     assert max(map(len, DOCSTRING.splitlines())) <= 100
 
 
+@pytest.mark.slow
 def test_without_docstrings():
     program = "import jaxode; print(jaxode.solve.__name__, jaxode.solve.__doc__)"
     run = subprocess.run(

@@ -172,10 +172,7 @@ FORWARDS, BACKWARDS = (0.0, END), tuple(np.linspace(END, 0.0, 5).tolist())
 
 @pytest.mark.parametrize(
     ("own", "ts"),
-    few(
-        [(own, ts) for own in (False, True) for ts in (FORWARDS, BACKWARDS)],
-        (True, BACKWARDS),
-    ),
+    few([(own, ts) for own in (False, True) for ts in (FORWARDS, BACKWARDS)]),
     ids=["shared-forwards", "shared-backwards", "own-forwards", "own-backwards"],
 )
 def test_jumps_in_lanes_equal_those_of_single_solves(own, ts):

@@ -119,6 +119,7 @@ def test_gradients(precision, sensitivity):
     np.testing.assert_allclose(gradient, [exact, -1.1 * exact], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", few(REPRESENTATIVES, "kvaerno5", "bdf"))
 def test_float64_times_of_float32_states(name):
     field, flow = linear(name)

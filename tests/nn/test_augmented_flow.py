@@ -31,6 +31,7 @@ def exact():
     return scipy.stats.multivariate_normal(np.zeros(2), (flow @ flow.T)[:2, :2])
 
 
+@pytest.mark.slow
 def test_noise_that_the_field_leaves_alone_changes_nothing():
     def apart(t, y, args):
         return jnp.append(jnp.asarray(A[:2, :2]) @ y[:2], 0.0)

@@ -33,12 +33,13 @@ FLOW = jo.nn.FFJORD(2, (4,), key=KEY, **FIXED)
 SHIFT = jo.nn.CNF(lambda t, y, shift: shift + 0 * y, 2, **FIXED)
 BLOCK = jo.nn.ODEBlock(1, key=KEY, **FIXED)
 NET = jo.nn.ConvODENet(1, 3, channels=2, key=KEY, **FIXED)
+UNET = jo.nn.ODEUNet(1, 2, channels=2, levels=2, groups=1, key=KEY, **FIXED)
 CDE = jo.nn.NeuralCDE.mlp(2, 1, hidden=3, width=4, key=KEY, **FIXED)
 LATENT = jo.nn.LatentODE(2, 2, 3, width=3, key=KEY, **FIXED)
 RNN = jo.nn.ODERNN(2, 3, 1, key=KEY, **FIXED)
 BAYES = jo.nn.GRUODEBayes(2, 3, key=KEY, **FIXED)
 HIDDEN = jax.random.normal(KEY, (2, 3, 3))
-MODELS = NODE, FLOW, SHIFT, BLOCK, NET, CDE, LATENT, RNN, BAYES
+MODELS = NODE, FLOW, SHIFT, BLOCK, NET, UNET, CDE, LATENT, RNN, BAYES
 # What is called, and the arguments that have the axes of the batch.
 CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "NeuralODE": (NODE, (X,)),
@@ -55,6 +56,7 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "ODEBlock": (BLOCK, (IMAGES,)),
     "ODEBlock, inverse": (BLOCK.inverse, (IMAGES,)),
     "ConvODENet": (NET, (IMAGES,)),
+    "ODEUNet": (UNET, (IMAGES,)),
     "NeuralCDE": (lambda *a: CDE(*a[:4], times=a[4]), (TS, XS, MASK, LENGTHS, TIMES)),
     "NeuralCDE, solve": (lambda ts, xs: CDE.solve(ts, xs).ys, (TS, XS)),
     "NeuralCDE, inverse": (CDE.inverse, (HIDDEN, TS, XS)),
@@ -70,7 +72,14 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "GRUODEBayes": (BAYES, (TS, XS)),
     "GRUODEBayes, predict": (BAYES.predict, (TS, XS, TIMES)),
 }
-SLOW = ("NeuralCDE", "NeuralCDE, inverse", "LatentODE, decode", "ODERNN, predict")
+SLOW = (
+    "ODEUNet",
+    "NeuralCDE",
+    "NeuralCDE, solve",
+    "NeuralCDE, inverse",
+    "LatentODE, decode",
+    "ODERNN, predict",
+)
 
 
 def merged(x: Any) -> Any:

@@ -64,6 +64,7 @@ def test_a_path_of_one_sample_is_shared():
     np.testing.assert_allclose(found[2], solution(values, Z0[2]), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_times_of_a_rectilinear_path_are_those_of_the_observations():
     controls = jax.vmap(RectilinearInterpolation)(jnp.asarray(TS), jnp.asarray(XS))
 

@@ -54,6 +54,7 @@ def test_inside_a_step_it_is_closer_than_its_base():
     assert errors[0] < 0.6 * errors[1]
 
 
+@pytest.mark.slow
 def test_it_learns_the_error_of_euler():
     ts = jnp.linspace(0.0, 1.0, 11)
     ys = jo.solve_batch(linear, STARTS, ts, rtol=1e-9, atol=1e-9).ys

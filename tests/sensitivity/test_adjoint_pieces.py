@@ -10,7 +10,6 @@ import pytest
 
 import jaxode as jo
 from tests.support.differences import assert_close
-from tests.support.sweeps import few
 
 OPTIONS: Any = {"rtol": 1e-9, "atol": 1e-9, "max_steps": 256, "max_events": 6}
 
@@ -95,17 +94,15 @@ POINTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "method"),
-    few(
-        [
-            ("dosed", "quadrature"),
-            ("dosed", "interpolate"),
-            ("ended", "quadrature"),
-            ("on the way", "backsolve"),
-        ],
+    [
+        ("dosed", "quadrature"),
+        ("dosed", "interpolate"),
         ("ended", "quadrature"),
-    ),
+        ("on the way", "backsolve"),
+    ],
 )
 def test_gradients_are_those_of_the_discrete_adjoint(case, method):
     p, ts = POINTS[case]

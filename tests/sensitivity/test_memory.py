@@ -46,7 +46,7 @@ def gradients(memory, name, save):
 
 # test_modes_agree compares a few states and the stages of "tsit5" (fast) and "rodas5p".
 KEPT = [
-    pytest.param(*case, memory, marks=() if (case[0], memory) == ("bdf", 2) else pytest.mark.slow)
+    pytest.param(*case, memory, marks=pytest.mark.slow)
     for case in CASES
     for memory in ((None, 1, 9, "stages") if case == CASES[0] else (2, "stages"))
 ]

@@ -207,6 +207,7 @@ def test_values_that_were_not_reached_make_it_nan():
     assert np.all(np.isnan(hessian(loss)(jnp.concatenate([Y0, RATES]))))
 
 
+@pytest.mark.slow
 def test_events_are_refused_by_name():
     def end(height):
         fall = jo.Event(lambda t, y, _: y[0], terminal=True)
