@@ -29,10 +29,10 @@ def fit(model, data=X, rate=1e-2, **options: Any):
 def test_the_second_training_compiles_nothing():
     """Of other weights, other data, another seed and another number of steps."""
     fit(model(0))
-    later: list[Any] = []
-    assert compilations_of(lambda: later.append(fit(model(1), 2 * X, seed=5, steps=4))) == 0
+    data, other, later = 2 * X, model(1), []
+    assert compilations_of(lambda: later.append(fit(other, data, seed=5, steps=4))) == 0
     jax.clear_caches()
-    expected = fit(model(1), 2 * X, seed=5, steps=4)
+    expected = fit(other, data, seed=5, steps=4)
     np.testing.assert_array_equal(later[0][1].loss, expected[1].loss)
     assert eqx.tree_equal(later[0][0], expected[0])
 
