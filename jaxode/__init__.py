@@ -55,6 +55,7 @@ from .sensitivity.reversible import Reversible as Reversible
 from .sensitivity.forward_mode import Forward as Forward
 from .integrate.solution import Solution as Solution
 from .integrate.solution import Stats as Stats
+from .problem.compilation_cache import cache as cache
 from .problem.status import Status as Status
 from .drivers.save_at import SaveAt as SaveAt
 from .drivers.solve import solve as solve

@@ -125,12 +125,19 @@ class _Walk:
 
     def add_attributes(self, value: Any) -> None:
         """Add the attributes of an object of a library; a value of its own if it shows none."""
-        held = [getattr(value, name, None) for name in _slots(type(value))]
-        held += getattr(value, "__dict__", {}).values()
+        kind = type(value)
+        held = [getattr(value, name, None) for name in _slots(kind)]
+        attributes = getattr(value, "__dict__", {}).items()
+        held += [part for name, part in attributes if not _is_derived(kind, name)]
         for part in held:
             self.add(part, True)
         if not held and not hasattr(value, "__dict__"):  # of a class that is written in C
             self.parts.append(_hashable(value))
+
+
+def _is_derived(kind: type, name: str) -> bool:
+    """True for what an object computes from its other attributes when it is first asked."""
+    return isinstance(getattr(kind, name, None), functools.cached_property)
 
 
 @functools.lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ from .data import take
 from .devices import mean_over_devices
 from .objective import Objective
 from .optimizers import rate_of
+from .program import KeptProgram
 from .stream import Stream
 
 
@@ -73,7 +74,6 @@ def make_step(
     rate = rate_of(optimizer)
     draw = data._replace(arrays=None).draw if isinstance(data, Arrays) else data.draw
 
-    @eqx.filter_jit
     def step(carry: Carry, arrays: PyTree, key: Array, number: Array, keep: Any) -> Outcome:
         batch_key, loss_key = jax.random.split(jax.random.fold_in(key, number))
         rest = carry.state, draw(arrays, batch_key, number), loss_key, keep
@@ -96,7 +96,7 @@ def make_step(
         )
         return Outcome(new_carry, record, finite, succeeded)
 
-    return step
+    return KeptProgram(step)
 
 
 def _mean_loss(objective: Objective, mapped: PyTree) -> Callable[..., Any]:
@@ -122,12 +122,11 @@ def _mean_loss(objective: Objective, mapped: PyTree) -> Callable[..., Any]:
 def make_evaluation(objective: Objective) -> Callable[..., dict[str, Array]]:
     """Compile the loss and the metrics of `(model, state, batch, key)`, in inference mode."""
 
-    @eqx.filter_jit
     def evaluate(model: PyTree, state: Any, batch: PyTree, key: Array) -> dict[str, Array]:
         loss, entries, _ = objective(eqx.nn.inference_mode(model), _copied(state), batch, key)
         return {"loss": jnp.mean(loss), **entries}
 
-    return evaluate
+    return KeptProgram(evaluate)
 
 
 def _copied(state: Any) -> Any:

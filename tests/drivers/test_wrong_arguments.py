@@ -152,6 +152,7 @@ TAKES: dict[str, Any] = {
     "max_iterations": {"None"} | COUNTS,
     "report": {"None"} | CALLABLE,
     "every": {"1"},
+    "directory": {"None", "string"},
 }
 # Those of one function alone.
 TAKES_ALONE: dict[tuple[str, str], Any] = {
@@ -247,6 +248,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "NeuralODE": (jo.NeuralODE, {"field": LINEAR_MODEL}),
     "NeuralDE": (jo.NeuralDE, {"field": LINEAR_MODEL}),
     "SaveAt": (solved_with("save", jo.SaveAt), {}),
+    "cache": (jo.cache, {}),
     "multiple_shooting": (jo.multiple_shooting, {"f": decay, "y0": Y0[0], "ts": (0.0, 1.0)}),
 }
 # What solves and trainings return, base classes, and what their methods exchange.
