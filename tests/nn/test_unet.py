@@ -44,10 +44,11 @@ def test_it_learns_where_cells_are():
         entropy = optax.softmax_cross_entropy_with_integer_labels(logits, batch[1])
         return jnp.mean(entropy), {"right": jnp.mean(jnp.argmax(logits, -1) == batch[1])}
 
-    adam = optax.adam(1e-2)
+    adam = optax.adam(3e-2)
     _, log = jo.fit(model, (images, masks), loss=loss, steps=60, optimizer=adam, progress=False)
-    assert log.loss[-1] < 0.5 * log.loss[0]
-    assert log.history["right"][-1] > 0.9
+    assert log.loss[-1] < 0.3 * log.loss[0]
+    assert jnp.mean(masks == 0) < 0.89  # who finds no cell is right so often
+    assert log.history["right"][-1] > 0.94
 
 
 def test_what_it_refuses(unet):
