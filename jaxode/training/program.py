@@ -28,7 +28,7 @@ class KeptProgram:
 
     def __call__(self, *args: Any) -> PyTree:
         """Run the program."""
-        if jax.config.read("jax_disable_jit"):
+        if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
             return self.function(*args)
         arrays, static = partition(args)
         signature = static.key, tuple([_type(x) for x in arrays])

@@ -53,3 +53,12 @@ def test_another_rate_and_another_shape_are_other_programs():
     one, other = (fit(model(), rate=rate)[1].loss[-1] for rate in (1e-2, 1e-1))
     assert one != other
     assert fit(model(), X[:6])[1].loss.shape == (3,)
+
+
+def test_without_jit_a_training_has_the_same_losses():
+    options: dict[str, Any] = {"validation": None, "steps": 2}
+    network = eqx.nn.MLP(2, 2, 4, 1, activation=jnp.tanh, key=KEY)
+    expected = fit(network, **options)[1].loss
+    with jax.disable_jit():
+        found = fit(network, **options)[1].loss
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
