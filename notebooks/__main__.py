@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
 # The most seconds of a run, and of the fast form; and the most bytes of a notebook with outputs.
-MAX_SECONDS, MAX_FAST_SECONDS, MAX_BYTES = 600, 120, 500_000
+MAX_SECONDS, MAX_FAST_SECONDS, MAX_BYTES = 600, 300, 500_000
 
 
 def sources(names: Sequence[str] = ()) -> list[Path]:
