@@ -284,7 +284,7 @@ class LatentODE(eqx.Module):
             raise OptionError("the model has no t0 of its own: say which, inverse(z, t, t0)")
         z = self._check_latent(z, self.latent + self.augment)
         spans = jnp.stack([_per_sample(x, z) for x in (t, self.t0 if t0 is None else t0)], -1)
-        solution = run_with_settings(_solve_latent, self, z, spans, key)
+        solution = run_with_settings(LatentODE.solve_latent, self, z, spans, key)
         self._raise_on_failure(None, solution)
         return solution.y1
 
@@ -366,10 +366,6 @@ def _elbo(
     likelihood = jnp.sum(jnp.where(series.mask, likelihood, 0), (1, 2))
     divergence = jnp.sum(kl_to_standard_normal(mean, log_variance), -1)
     return likelihood - jnp.asarray(kl_weight, xs.dtype) * divergence, encoder_status, solutions
-
-
-def _solve_latent(model: LatentODE, z: Array, spans: Array, key: Array | None) -> Solution:
-    return model.solve_latent(z, spans, key)
 
 
 def _per_sample(t: Any, like: Array) -> Array:

@@ -17,7 +17,7 @@ from .best import Best
 from .log import History, Log, shown_names
 from .progress import Display, progress_text
 from .state import TrainingState
-from .step import Carry, Outcome, Step
+from .step import Carry, Step, StepOutcome
 from .validation import Validation
 
 # So many failed steps one after the other end a training that skips them.
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
 
 
 @dataclasses.dataclass
-class Reached:
+class TrainingProgress:
     """What a training has reached so far; an interruption leaves it whole."""
 
     carry: Carry
@@ -76,7 +76,7 @@ def train(
     **Raises:** `SolveError` if the first step fails, `TrainingError` if it cannot go on, with the
     model and the log so far. **Warns:** `TrainingWarning` if it ends early.
     """
-    reached = Reached(carry)
+    reached = TrainingProgress(carry)
     try:
         ended = _steps(plan, feed, reached, display)
         _validate_last(plan, reached)
@@ -93,7 +93,7 @@ def train(
     return reached.result(ended)
 
 
-def _with_results(error: Exception, reached: Reached) -> TrainingError:
+def _with_results(error: Exception, reached: TrainingProgress) -> TrainingError:
     """The error that hands over what has been reached."""
     if not isinstance(error, TrainingError):
         done = len(reached.history.records)
@@ -103,7 +103,7 @@ def _with_results(error: Exception, reached: Reached) -> TrainingError:
 
 
 def _steps(
-    plan: Plan, feed: Iterator[tuple[PyTree, int]], reached: Reached, display: Display
+    plan: Plan, feed: Iterator[tuple[PyTree, int]], reached: TrainingProgress, display: Display
 ) -> str:
     """Make the steps. **Returns:** why they ended."""
     history, began = reached.history, time.perf_counter()
@@ -131,7 +131,7 @@ def _steps(
     return "steps"
 
 
-def _advance(plan: Plan, arrays: PyTree, number: int, reached: Reached) -> bool:
+def _advance(plan: Plan, arrays: PyTree, number: int, reached: TrainingProgress) -> bool:
     """Make one step. **Returns:** False if it failed and ends the training.
 
     **Raises:** `TrainingError` after too many that failed.
@@ -158,11 +158,13 @@ def _advance(plan: Plan, arrays: PyTree, number: int, reached: Reached) -> bool:
     return finite or plan.skip
 
 
-def _step(plan: Plan, arrays: PyTree, number: int, reached: Reached, keep: Any) -> Outcome:
+def _step(
+    plan: Plan, arrays: PyTree, number: int, reached: TrainingProgress, keep: Any
+) -> StepOutcome:
     return plan.step(reached.carry, arrays, plan.key, np.uint32(number), keep)
 
 
-def _validate(validation: Validation, reached: Reached) -> float:
+def _validate(validation: Validation, reached: TrainingProgress) -> float:
     """Evaluate the model, and keep it if it is the best. **Returns:** the validation loss."""
     done = len(reached.history.records)
     record = validation(reached.carry)
@@ -171,14 +173,16 @@ def _validate(validation: Validation, reached: Reached) -> float:
     return record["loss"]
 
 
-def _validate_last(plan: Plan, reached: Reached) -> None:
+def _validate_last(plan: Plan, reached: TrainingProgress) -> None:
     """Evaluate the last model, where a training did not know that it was the last."""
     done, validations = len(reached.history.records), reached.history.validations
     if plan.validation and done and (not validations or validations[-1]["step"] != done):
         _validate(plan.validation, reached)
 
 
-def _state(reached: Reached, epoch: int, validated: float | None, seconds: float) -> TrainingState:
+def _state(
+    reached: TrainingProgress, epoch: int, validated: float | None, seconds: float
+) -> TrainingState:
     """What the callbacks are told."""
     record = reached.history.records[-1]
     values = {name: float(record[name]) for name in shown_names(record)}

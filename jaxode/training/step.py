@@ -40,7 +40,7 @@ def _strong(x: Any) -> Any:
     return jnp.asarray(x, x.dtype) if getattr(x, "weak_type", False) else x
 
 
-class Outcome(NamedTuple):
+class StepOutcome(NamedTuple):
     """What a step gives.
 
     - `carry`: as before the step where it is not `finite`. `record`: scalars to log.
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
 
 # A function `(carry, data, key, number, keep)`.
-Step = Callable[[Carry, PyTree, Array, Any, Any], Outcome]
+Step = Callable[[Carry, PyTree, Array, Any, Any], StepOutcome]
 
 
 def make_step(
@@ -74,7 +74,7 @@ def make_step(
     rate = rate_of(optimizer)
     draw = data._replace(arrays=None).draw if isinstance(data, Arrays) else data.draw
 
-    def step(carry: Carry, arrays: PyTree, key: Array, number: Array, keep: Any) -> Outcome:
+    def step(carry: Carry, arrays: PyTree, key: Array, number: Array, keep: Any) -> StepOutcome:
         batch_key, loss_key = jax.random.split(jax.random.fold_in(key, number))
         rest = carry.state, draw(arrays, batch_key, number), loss_key, keep
         (value, (entries, state, succeeded)), gradient = value_and_grad(carry.model, *rest)
@@ -94,7 +94,7 @@ def make_step(
         new_carry = jax.tree.map(
             lambda a, b: jnp.where(finite, a, b) if eqx.is_array(a) else a, candidate, carry
         )
-        return Outcome(new_carry, record, finite, succeeded)
+        return StepOutcome(new_carry, record, finite, succeeded)
 
     return KeptProgram(step)
 

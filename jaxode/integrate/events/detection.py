@@ -109,6 +109,11 @@ class EventHandler(eqx.Module):
         return [function(event) for event in self.events for _ in range(event.count)]
 
     @property
+    def counted_signs(self) -> list[int]:
+        """The sign after a crossing that counts, of each event; 0 for both."""
+        return self.of_each(lambda event: event.sign)
+
+    @property
     def ending_signs(self) -> list[float]:
         """The signs of terminal booleans that end the solve at its start; NaN of other events."""
         return self.of_each(lambda e: e.sign if e.logical and e.terminal == 1 else float("nan"))
@@ -194,8 +199,9 @@ class EventHandler(eqx.Module):
         in it before `theta`.
         """
         step, theta, size = lax.stop_gradient((step, theta, size))
-        counted = self.of_each(lambda event: event.sign)
-        return bracket_roots(lambda x: self.values(step, x), counted, signs, theta, size, met)
+        return bracket_roots(
+            lambda x: self.values(step, x), self.counted_signs, signs, theta, size, met
+        )
 
     def first_event(
         self,
@@ -306,7 +312,7 @@ class EventHandler(eqx.Module):
             zero = self.largest_zero(event, is_event, step.h, size)
             signs = self.signs(t, y, jnp.sign(step.h), jnp.abs(step.h), zero)
             # With its former sign, the crossing back of what moved the other way could be missed.
-            counted = jnp.asarray(self.of_each(lambda event: event.sign), signs.dtype)
+            counted = jnp.asarray(self.counted_signs, signs.dtype)
             back = (signs * event_state.signs < 0) & (counted == -signs)
             signs = jnp.where(is_event | back, signs, event_state.signs)
             no_advance = jnp.abs(t - step.t) <= 4 * jnp.finfo(t.dtype).eps * jnp.abs(step.t)

@@ -95,11 +95,8 @@ class AdjointSolve(EnsembleAdjoint):
         self, numbers: Array, lanes: AdjointLane, total: PyTree, buffers: Any, active: Array
     ) -> tuple[AdjointLane, PyTree]:
         """Make a step of the adjoint equations of the lanes that are `active`."""
-        field, method, before = (
-            self.field(lanes, buffers),
-            self.method(lanes.rows),
-            lanes.integrator,
-        )
+        field, method = self.field(lanes, buffers), self.method(lanes.rows)
+        before = lanes.integrator
         if self.tile is not None:
             first = self.save_time(lanes.number, jnp.zeros_like(lanes.number))
             field = field_for_looking_ahead(field, method.solver, before.t, first)
@@ -180,22 +177,24 @@ class AdjointSolve(EnsembleAdjoint):
         adaptive = self.backward.controller.adaptive
 
         def check_lane(lane: AdjointLane, step: tuple[Any, ...]) -> tuple[Array, Array]:
-            t1, size, y1, accept, is_first = step
+            t1, size, y1, ends, is_first = step
             equation, end = self.equation(lane.rows), self.save_time(lane.number, lane.save_index)
             y1 = equation.packing.unpack(y1).y
             known = self.known_state(lane, t1)[1]
-            ends = accept & (lane.direction * (lane.target - t1) <= 0)
             diverged = equation.diverged(y1, known)
             if not adaptive:
-                return jnp.zeros_like(accept), ends & diverged
+                return jnp.zeros_like(ends), ends & diverged
             part = jnp.abs(end - self.save_time(lane.number, lane.save_index - 1))
             is_short = size <= SHORTEST_SHARE * part
             off = diverged | (is_first & self.backward.far(y1, known, equation.config, FAR_OFF))
             return ends & off & ~is_short, ends & diverged & is_short
 
-        size = jnp.abs(steps.h)
-        step = steps.t1, size, after.y, steps.accept, before.num_steps == 0
-        refused, failed = self.map_lanes(check_lane)(lanes, step)
+        size, none = jnp.abs(steps.h), jnp.zeros_like(steps.accept)
+        ends = steps.accept & (lanes.direction * (lanes.target - steps.t1) <= 0)
+        step = steps.t1, size, after.y, ends, before.num_steps == 0
+        refused, failed = lax.cond(
+            jnp.any(ends), lambda: self.map_lanes(check_lane)(lanes, step), lambda: (none, none)
+        )
         again = before._replace(num_steps=after.num_steps)
         after = select(refused | failed, again, after)
         return after._replace(
